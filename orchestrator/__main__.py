@@ -1,0 +1,5 @@
+"""Make ``python -m orchestrator`` the same as ``wpe-backup``."""
+
+from orchestrator.cli import main
+
+main()

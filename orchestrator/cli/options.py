@@ -1,0 +1,165 @@
+"""The options that several commands share, and what they come to."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import rich_click as click
+from pydantic_core import PydanticCustomError
+from rich.console import Console
+
+from orchestrator.config import load_config
+from orchestrator.errors import ConfigError, Problem, UsageError
+from orchestrator.logs import SecretFilter, make_log
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from structlog.typing import FilteringBoundLogger
+
+    from orchestrator.model import Config
+
+STANDARD_INPUT = "-"
+LARGEST_CONFIG = 64 * 1024 * 1024
+WIDE = 1000
+"""Columns where there is no terminal: wide enough that a line is never wrapped."""
+
+
+def option(*names: str, **settings: Any) -> Callable[[Any], Any]:  # noqa: ANN401 - click's own settings
+    """Return a click option that is also read from ``WPE_BACKUP_<OPTION>``."""
+    longest = max(names, key=len).split("/")[0]
+    variable = "WPE_BACKUP_" + longest.lstrip("-").replace("-", "_").upper()
+    return click.option(*names, envvar=variable, show_envvar=True, **settings)
+
+
+def parsed_by(parse: Callable[[object], Any]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
+    """Return an option's callback that reads its text as the YAML does."""
+
+    def callback(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Any:  # noqa: ANN401 - parse's
+        try:
+            return None if value is None else parse(value)
+        except PydanticCustomError as error:
+            raise click.BadParameter(error.message()) from None
+
+    return callback
+
+
+config_option = option(
+    "-c",
+    "--config",
+    "config_file",
+    metavar="FILE",
+    help="The YAML file; - reads standard input. Default: ./wpe-backup.yaml, then "
+    "$XDG_CONFIG_HOME/wpe-backup/config.yaml, then /etc/wpe-backup/config.yaml.",
+)
+
+state_dir_option = option(
+    "--state-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=lambda: _xdg("XDG_STATE_HOME", ".local/state") / "wpe-backup",
+    show_default="$XDG_STATE_HOME/wpe-backup",
+    help="Where runs keep what they need to remember.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """How a command speaks to people and machines, on standard error."""
+
+    verbosity: int
+    log_format: str
+    no_color: bool
+
+    @property
+    def is_quiet(self) -> bool:
+        """Tell whether to print nothing when all is well."""
+        return self.verbosity < 0
+
+    def console(self, stream: TextIO) -> Console:
+        """Return a console for tables and totals on ``stream``."""
+        return Console(
+            file=stream,
+            width=None if stream.isatty() else WIDE,
+            no_color=self.no_color or None,
+            color_system="auto" if self._has_colors(stream) else None,
+            highlight=False,
+            markup=False,
+            soft_wrap=False,
+        )
+
+    def log(self, secrets: SecretFilter) -> FilteringBoundLogger:
+        """Return the logger, on standard error."""
+        stream = sys.stderr
+        as_json = self.log_format == "json" or (self.log_format == "auto" and not stream.isatty())
+        return make_log(stream, secrets, as_json=as_json, colors=self._has_colors(stream), verbosity=self.verbosity)
+
+    def _has_colors(self, stream: TextIO) -> bool:
+        if self.no_color or os.environ.get("NO_COLOR"):
+            return False
+        return bool(os.environ.get("FORCE_COLOR")) or (stream.isatty() and not os.environ.get("CI"))
+
+
+def output_options(command: Callable[..., Any]) -> Any:  # noqa: ANN401 - as click's own decorators
+    """Give ``command`` the options on output; it gets them as one ``output``."""
+
+    @option("-v", "--verbose", is_flag=True, help="Say every attempt and every change of rate.")
+    @option("-q", "--quiet", is_flag=True, help="Print nothing when all is well.")
+    @option(
+        "--log-format",
+        type=click.Choice(["auto", "console", "json"]),
+        default="auto",
+        show_default=True,
+        help="auto: console on a terminal, JSON lines elsewhere.",
+    )
+    @option("--no-color", is_flag=True, help="No colours, also by NO_COLOR.")
+    @wraps(command)
+    def with_output(*, verbose: bool, quiet: bool, log_format: str, no_color: bool, **rest: Any) -> Any:  # noqa: ANN401
+        if verbose and quiet:
+            message = "-v and -q contradict each other"
+            raise click.UsageError(message)
+        return command(output=Output(verbose - quiet, log_format, no_color), **rest)
+
+    return with_output
+
+
+def read_config(config_file: str | None) -> Config:
+    """Return the checked configuration from ``config_file`` or the usual places.
+
+    Raises ``UsageError`` if there is none, ``ConfigError`` if it cannot be read or used.
+    """
+    if config_file == STANDARD_INPUT:
+        return load_config(sys.stdin.buffer.read(LARGEST_CONFIG + 1), "<stdin>", os.environ)
+    name = config_file or _found()
+    try:
+        with Path(name).open("rb") as file:
+            text = file.read(LARGEST_CONFIG + 1)
+    except OSError as error:
+        problem = Problem(name, 1, 1, "", f"cannot be read: {error.strerror}")
+        raise ConfigError([problem]) from error
+    if len(text) > LARGEST_CONFIG:
+        raise ConfigError([Problem(name, 1, 1, "", "is larger than 64 MiB")])
+    return load_config(text, name, os.environ)
+
+
+def _found() -> str:
+    places = (
+        Path("wpe-backup.yaml"),
+        _xdg("XDG_CONFIG_HOME", ".config") / "wpe-backup" / "config.yaml",
+        Path("/etc/wpe-backup/config.yaml"),
+    )
+    for place in places:
+        if place.exists():
+            return str(place)
+    looked = ", ".join(map(str, places))
+    message = f"there is no configuration: name one with -c FILE (looked for {looked})"
+    raise UsageError(message)
+
+
+def _xdg(variable: str, below_home: str) -> Path:
+    value = os.environ.get(variable, "")
+    return Path(value) if value.startswith("/") else Path.home() / below_home

@@ -1,0 +1,74 @@
+"""``wpe-backup report``: read a report again."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import rich_click as click
+from rich.text import Text
+
+from orchestrator.cli.options import Output, option, output_options, state_dir_option
+from orchestrator.report.read import Report, find_report, read_report
+from orchestrator.report.text import failures as failures_table
+from orchestrator.report.text import totals
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_run_argument = click.argument("run", metavar="[RUN|FILE]", default="latest")
+_format_option = option(
+    "--format",
+    "output_format",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="For people, or for programs.",
+)
+
+
+@click.group()
+def report() -> None:
+    """Read the report of a run: a run id, the beginning of one, latest, or a file."""
+
+
+@report.command()
+@_run_argument
+@_format_option
+@state_dir_option
+@output_options
+def summary(*, run: str, output_format: str, state_dir: Path, output: Output) -> int:
+    """Show the totals of a report."""
+    found = read_report(find_report(state_dir, run))
+    if output_format == "json":
+        sys.stdout.write(json.dumps(found.summary or _unfinished(found)) + "\n")
+    else:
+        output.console(sys.stdout).print(totals(found), end="")
+    return 0
+
+
+@report.command()
+@_run_argument
+@_format_option
+@state_dir_option
+@output_options
+def failures(*, run: str, output_format: str, state_dir: Path, output: Output) -> int:
+    """List the installs that were not backed up, and why."""
+    found = read_report(find_report(state_dir, run))
+    if output_format == "json":
+        sys.stdout.write(json.dumps(found.failures) + "\n")
+        return 0
+    console = output.console(sys.stdout)
+    if found.failures:
+        console.print(failures_table(found.failures))
+    else:
+        console.print(Text(f"No failures among {found.outcomes.total()} installs."))
+    if found.damaged:
+        console.print(Text(f"{len(found.damaged)} damaged lines were passed over."))
+    return 0
+
+
+def _unfinished(found: Report) -> dict[str, object]:
+    """Return what can be said of a run without its summary line."""
+    return {"type": "summary", "run_id": found.run_id, "outcomes": dict(found.outcomes), "exit_code": None}

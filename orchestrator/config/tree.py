@@ -1,0 +1,256 @@
+"""YAML text to plain data without surprises, keeping the place of every value.
+
+PyYAML parses; this module guards what it would let through in silence: it bounds nesting and aliases over the
+parser's events before anything is composed, refuses duplicate keys and tags, and takes a scalar only for what it
+looks like (``no``, ``012`` and ``1:30`` are errors, not false, 10 and 90). ``${VAR}`` is replaced inside strings.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from orchestrator.errors import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+DEEPEST_NESTING = 100
+LEAST_EXPANSION = 100_000
+MOST_EXPANSION = 10
+"""Aliases may make a document this many times larger than written, or ``LEAST_EXPANSION`` values if that is more."""
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_TAG = "tag:yaml.org,2002:"
+_INT = re.compile(r"[-+]?(0|[1-9][0-9]*)", re.ASCII)
+_FLOAT = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?\.(inf|nan)", re.ASCII | re.IGNORECASE)
+_VARIABLE = re.compile(
+    r"\$(?:(?P<dollar>\$)|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}|(?P<open>\{))"
+)
+
+
+@dataclass(slots=True)
+class Tree:
+    """A document as plain ``data``, with the YAML nodes that it came from to find places in."""
+
+    file: str
+    data: Any = None
+    root: yaml.Node | None = None
+    problems: list[Problem] = field(default_factory=list)
+
+    def problem(self, loc: Sequence[str | int], message: str, *, at_key: bool = False) -> None:
+        """Note a problem of the value at ``loc``, or of its key."""
+        node = self._node(loc, at_key=at_key)
+        self.note(node, path_of(loc), message)
+
+    def line(self, loc: Sequence[str | int]) -> int:
+        """Return the line, from 1, of the value at ``loc`` or of the nearest one around it."""
+        return int(self._node(loc).start_mark.line) + 1
+
+    def note(self, node: yaml.Node, path: str, message: str) -> None:
+        """Note a problem of ``node``, which stands at ``path``."""
+        mark = node.start_mark
+        self.problems.append(Problem(self.file, mark.line + 1, mark.column + 1, path, message))
+
+    def _node(self, loc: Sequence[str | int], *, at_key: bool = False) -> yaml.Node:
+        node: yaml.Node = self.root or yaml.ScalarNode("", "", yaml.Mark("", 0, 0, 0, None, 0))
+        for index, step in enumerate(loc):
+            pair = _child(node, step)
+            if pair is None:
+                break
+            node = pair[0] if at_key and index == len(loc) - 1 else pair[1]
+        return node
+
+
+def path_of(loc: Sequence[str | int]) -> str:
+    """Format a location as people write it: ``installs[3].id``."""
+    text = ""
+    for step in loc:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+    return text
+
+
+def read_tree(text: str, file: str, variables: Mapping[str, str]) -> Tree:
+    """Parse ``text`` of ``file`` into a tree; its ``problems`` say what is wrong with it as YAML."""
+    tree = Tree(file)
+    try:
+        if _is_bounded(text, tree):
+            tree.root = _Loader(text).get_single_node()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        tree.problems.append(Problem(file, line, column, "", f"not valid YAML: {error.problem or error.context}"))
+    except yaml.reader.ReaderError as error:
+        before = text[: error.position]
+        line, column = before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
+        message = f"the character #x{error.character:04x} is not allowed in YAML"
+        tree.problems.append(Problem(file, line, column, "", message))
+    if tree.root is not None:
+        _wrap_bare_ids(tree.root)
+        tree.data = _Reader(tree, variables).read(tree.root, ())
+    return tree
+
+
+def _child(node: yaml.Node, step: str | int) -> tuple[yaml.Node, yaml.Node] | None:
+    if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+        return node.value[step], node.value[step]
+    if isinstance(node, yaml.MappingNode):
+        pairs: list[tuple[yaml.Node, yaml.Node]] = node.value
+        return next((pair for pair in reversed(pairs) if pair[0].value == step), None)
+    return None
+
+
+def _wrap_bare_ids(root: yaml.Node) -> None:
+    """Turn each bare id among ``installs`` into a mapping, so that one model and one way to a place serve both."""
+    pair = _child(root, "installs")
+    if pair is None or not isinstance(pair[1], yaml.SequenceNode):
+        return
+    for index, node in enumerate(pair[1].value):
+        if isinstance(node, yaml.ScalarNode) and node.value:
+            key = yaml.ScalarNode(f"{_TAG}str", "id", node.start_mark, node.end_mark)
+            pair[1].value[index] = yaml.MappingNode(f"{_TAG}map", [(key, node)], node.start_mark, node.end_mark)
+
+
+def _is_bounded(text: str, tree: Tree) -> bool:
+    """Scan the parser's events: they cost no recursion and no copies, whatever the document holds."""
+    bounds = _Bounds()
+    loader = _Loader(text)
+    while loader.check_event():
+        event = loader.get_event()
+        fault = bounds.fault_at(event)
+        if fault:
+            mark = event.start_mark
+            tree.problems.append(Problem(tree.file, mark.line + 1, mark.column + 1, "", fault))
+            return False
+    return True
+
+
+class _Bounds:
+    """Follow the events of a document, and how large aliases would make it.
+
+    ``sizes`` holds the values below each anchor, ``None`` while that is still being read.
+    """
+
+    def __init__(self) -> None:
+        self._sizes: dict[str, int | None] = {}
+        self._open: list[tuple[str | None, int]] = []
+        self._written = self._expanded = 0
+
+    def fault_at(self, event: yaml.Event) -> str | None:
+        """Say what is wrong with the document from ``event`` on, if anything."""
+        if isinstance(event, yaml.AliasEvent):
+            size = self._sizes.get(str(event.anchor), 1)
+            if size is None:
+                return f"the alias *{event.anchor} stands inside what it stands for"
+            self._expanded += size
+        elif isinstance(event, yaml.NodeEvent):
+            self._enter(event)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = self._open.pop()
+            if anchor:
+                self._sizes[anchor] = self._expanded - before + 1
+        if len(self._open) > DEEPEST_NESTING:
+            return f"nested deeper than {DEEPEST_NESTING} levels"
+        if self._expanded > max(LEAST_EXPANSION, MOST_EXPANSION * self._written):
+            return f"aliases make more than {self._expanded - 1} values of {self._written}"
+        return None
+
+    def _enter(self, event: yaml.NodeEvent) -> None:
+        self._written += 1
+        self._expanded += 1
+        is_collection = isinstance(event, yaml.CollectionStartEvent)
+        if is_collection:
+            self._open.append((event.anchor, self._expanded))
+        if event.anchor:
+            self._sizes[event.anchor] = None if is_collection else 1
+
+
+class _Reader:
+    """Read nodes into plain data, noting what is wrong on the way."""
+
+    def __init__(self, tree: Tree, variables: Mapping[str, str]) -> None:
+        self._tree = tree
+        self._variables = variables
+
+    def read(self, node: yaml.Node, loc: tuple[str | int, ...]) -> Any:  # noqa: ANN401 - YAML may hold anything
+        kind = node.tag.removeprefix(_TAG)
+        if isinstance(node, yaml.MappingNode) and kind == "map":
+            return self._mapping(node, loc)
+        if isinstance(node, yaml.SequenceNode) and kind == "seq":
+            return [self.read(child, (*loc, index)) for index, child in enumerate(node.value)]
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node, kind, loc)
+        self._tree.note(node, path_of(loc), f"the tag {node.tag} is not allowed")
+        return None
+
+    def _mapping(self, node: yaml.MappingNode, loc: tuple[str | int, ...]) -> dict[str, Any]:
+        data: dict[str, Any] = {}
+        lines: dict[str, int] = {}
+        inherited: dict[str, Any] = {}
+        for key, value in node.value:
+            if key.tag == f"{_TAG}merge":
+                inherited |= self._merged(value, loc)
+                continue
+            if not isinstance(key, yaml.ScalarNode):
+                self._tree.note(key, path_of(loc), "a key must be plain text")
+                continue
+            name = str(key.value)
+            if name in lines:
+                self._tree.note(key, path_of((*loc, name)), f"duplicate key, first given on line {lines[name]}")
+            lines.setdefault(name, key.start_mark.line + 1)
+            data[name] = self.read(value, (*loc, name))
+        return inherited | data
+
+    def _merged(self, node: yaml.Node, loc: tuple[str | int, ...]) -> dict[str, Any]:
+        parts = node.value if isinstance(node, yaml.SequenceNode) else [node]
+        merged: dict[str, Any] = {}
+        for part in reversed(parts):
+            if isinstance(part, yaml.MappingNode):
+                merged |= self._mapping(part, loc)
+            else:
+                self._tree.note(part, path_of(loc), "<< takes a mapping or a list of mappings")
+        return merged
+
+    def _scalar(self, node: yaml.ScalarNode, kind: str, loc: tuple[str | int, ...]) -> Any:  # noqa: ANN401 - as read()
+        text = str(node.value)
+        match kind:
+            case "str" | "timestamp":
+                return self._interpolated(node, text, loc)
+            case "null":
+                return None
+            case "bool" if text.lower() in {"true", "false"}:
+                return text.lower() == "true"
+            case "int" if _INT.fullmatch(text) and len(text) <= 18:  # noqa: PLR2004 - digits that fit 64 bits
+                return int(text)
+            case "float" if _FLOAT.fullmatch(text):
+                return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+            case "bool" | "int" | "float":
+                message = f"YAML would read {text} as a {_NAMES[kind]}: put it in quotes, or write it plainly"
+            case _:
+                message = f"the tag {node.tag} is not allowed"
+        self._tree.note(node, path_of(loc), message)
+        return None
+
+    def _interpolated(self, node: yaml.ScalarNode, text: str, loc: tuple[str | int, ...]) -> str:
+        def value_of(match: re.Match[str]) -> str:
+            if match["dollar"]:
+                return "$"
+            name, default = match["name"], match["default"]
+            if name is None:
+                self._tree.note(node, path_of(loc), "a ${ without its } (a dollar is written $$)")
+                return ""
+            value = self._variables.get(name)
+            if default is not None:
+                return value or default
+            if value is None:
+                message = f"the environment variable {name} is not set; set it, or write ${{{name}:-a default}}"
+                self._tree.note(node, path_of(loc), message)
+            return value or ""
+
+        return _VARIABLE.sub(value_of, text) if "$" in text else text
+
+
+_NAMES = {"bool": "truth value", "int": "number in a notation of its own", "float": "number in a notation of its own"}

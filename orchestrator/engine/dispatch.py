@@ -1,0 +1,366 @@
+"""The dispatcher: one loop a budget admits requests in order; a worker carries each to its answer and what follows.
+
+Nothing but that loop waits on a limiter, so thousands of queued installs cost nothing. Every planned backup gets
+exactly one outcome, whatever happens: answered, account stopped, drained, aborted, or a bug.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from orchestrator.engine.lanes import Budget, CredentialsCheck, Effort, Lane, LaneState
+from orchestrator.errors import WriteError
+from orchestrator.model import AttemptResult, ErrorInfo, ErrorKind, Fault, Outcome, OutcomeKind
+from orchestrator.outcome import Answer, Spent, Step, Verdict, classify, decide, decide_check, error_info, error_kind
+from orchestrator.pacing import Effect, Word
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from orchestrator.engine.lanes import Work
+    from orchestrator.engine.ports import Clock, Log, OutcomeSink
+    from orchestrator.engine.stop import StopSwitch
+    from orchestrator.model import RetryPolicy
+    from orchestrator.pacing import Ticket
+
+_THROTTLINGS = {Answer.THROTTLED, Answer.QUOTA}
+
+_EFFECTS = {
+    Answer.THROTTLED: Effect.THROTTLED,
+    Answer.QUOTA: Effect.THROTTLED,
+    Answer.NOT_SENT: Effect.FAILED,
+    Answer.AMBIGUOUS: Effect.FAILED,
+    Answer.MISCONFIGURED: Effect.FAILED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What ends an install, and what ends an account: a longer ``Retry-After``, a longer time without a served POST."""
+
+    retry: RetryPolicy
+    max_pause_s: float
+    give_up_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the dispatcher works with."""
+
+    sink: OutcomeSink
+    clock: Clock
+    log: Log
+    stop: StopSwitch
+
+
+@dataclass(slots=True)
+class DispatchEnd:
+    """How the dispatch ended, beyond the outcomes themselves.
+
+    ``stops`` says why accounts stopped. ``unwritten`` are outcomes that the sink did not take, after ``write_error``.
+    ``crash`` is a bug's exception. ``interrupted`` tells that a signal came before the end.
+    """
+
+    stops: dict[str, ErrorInfo] = field(default_factory=dict)
+    unwritten: list[Outcome] = field(default_factory=list)
+    write_error: WriteError | None = None
+    crash: Exception | None = None
+    interrupted: bool = False
+
+
+class Dispatcher:
+    """Request every planned backup of the lanes given, once, and record every outcome."""
+
+    def __init__(self, budgets: list[Budget], limits: Limits, around: Surroundings) -> None:
+        """Take over ``budgets``; ``run`` may be called once."""
+        self.budgets = budgets
+        self._limits = limits
+        self._around = around
+        self._end = DispatchEnd()
+        self._halted = asyncio.Event()
+        self._workers: set[asyncio.Task[None]] = set()
+        self._sends: dict[asyncio.Future[AttemptResult], bool] = {}
+
+    async def run(self) -> DispatchEnd:
+        """Return when every planned backup has its outcome."""
+        loops = [asyncio.create_task(self._admit(budget)) for budget in self.budgets]
+        watches = [asyncio.create_task(watch) for watch in (self._drain_when_told(loops), self._abort_when_told())]
+        results = await asyncio.gather(*loops, return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception):
+                self._crashed(result)
+        while self._workers:
+            await asyncio.wait(self._workers)
+        self._end.interrupted = self._around.stop.draining.is_set()
+        await self._cancel_what_is_left()
+        for watch in watches:
+            watch.cancel()
+        await asyncio.gather(*watches, return_exceptions=True)
+        return self._end
+
+    # -- admitting --------------------------------------------------------------------------------------------------
+
+    async def _admit(self, budget: Budget) -> None:
+        while not budget.is_finished:
+            budget.changed.clear()
+            ready_at = budget.ready_at()
+            wait_s = None if ready_at is None else ready_at - self._around.clock.monotonic()
+            if wait_s is None or wait_s > 0:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(budget.changed.wait(), wait_s)
+                continue
+            ticket = await budget.throttle.admit()
+            taken = budget.take(self._around.clock.monotonic(), read_only=ticket.read_only)
+            if taken is None:
+                budget.throttle.release(ticket)
+                continue
+            self._start(budget, ticket, *taken)
+
+    def _start(self, budget: Budget, ticket: Ticket, lane: Lane, work: Work) -> None:
+        budget.in_flight += 1
+        worker = asyncio.create_task(self._work(budget, ticket, lane, work))
+        self._workers.add(worker)
+        worker.add_done_callback(self._workers.discard)
+
+    async def _work(self, budget: Budget, ticket: Ticket, lane: Lane, work: Work) -> None:
+        try:
+            if isinstance(work, CredentialsCheck):
+                await self._check(budget, ticket, lane, work)
+            else:
+                await self._post(budget, ticket, lane, work)
+        except Exception as error:  # noqa: BLE001 - a bug must cost neither the other installs nor this one's line
+            await self._give_account_of_a_bug(error, work)
+        finally:
+            budget.in_flight -= 1
+            budget.changed.set()
+
+    # -- one POST ---------------------------------------------------------------------------------------------------
+
+    async def _post(self, budget: Budget, ticket: Ticket, lane: Lane, effort: Effort) -> None:
+        clock = self._around.clock
+        if effort.started_at is None:
+            effort.started_at, effort.first_sent_at = clock.now(), clock.monotonic()
+            effort.held_before_s = budget.throttle.held_s()
+        result = await self._send(lane, lane.api.create_backup(effort.planned.request))
+        answer = classify(result)
+        is_throttled = answer in _THROTTLINGS
+        effort.throttled += is_throttled
+        effort.attempts += not is_throttled
+        self._tell_throttle(budget, ticket, lane, _EFFECTS.get(answer, Effect.SERVED), result)
+        self._around.log.debug(
+            "attempt.answered", install=effort.planned.install.label, answer=answer.value, status=result.status
+        )
+        held_s = budget.throttle.held_s() - effort.held_before_s
+        spent = Spent(effort.attempts, clock.monotonic() - effort.first_sent_at - held_s)
+        verdict = decide(answer, spent, self._limits.retry, clock.draw())
+        await self._follow(lane, effort, verdict, result)
+        if _EFFECTS.get(answer) is None:
+            lane.unserved_since = None
+        else:
+            await self._stop_if_hopeless(lane, answer, result)
+
+    async def _follow(self, lane: Lane, effort: Effort, verdict: Verdict, result: AttemptResult) -> None:
+        match verdict.step:
+            case Step.DONE:
+                kind = verdict.outcome or OutcomeKind.UNCONFIRMED
+                error = None if kind.is_success else error_info(error_kind(classify(result), result), result)
+                await self._record(self._outcome(effort, kind, error, result))
+            case Step.AGAIN:
+                if lane.stop:
+                    await self._record(self._cancelled(effort, lane.stop))
+                else:
+                    lane.retry(effort, self._around.clock.monotonic() + verdict.after_s)
+            case Step.CHECK_CREDENTIALS:
+                await self._suspect(lane, effort)
+            case Step.STOP_ACCOUNT:
+                lane.suspects.append(effort)
+                await self._stop_account(lane, error_kind(classify(result), result), result)
+
+    async def _suspect(self, lane: Lane, effort: Effort) -> None:
+        if lane.stop:
+            await self._record(self._cancelled(effort, lane.stop))
+            return
+        lane.suspects.append(effort)
+        if lane.state is LaneState.OPEN:
+            lane.state, lane.check_attempts, lane.check_due_at = LaneState.TO_CHECK, 0, 0.0
+            self._around.log.warning("account.credentials_doubted", account=lane.name)
+
+    # -- one GET /user ----------------------------------------------------------------------------------------------
+
+    async def _check(self, budget: Budget, ticket: Ticket, lane: Lane, check: CredentialsCheck) -> None:
+        result = await self._send(lane, lane.api.check_credentials(), is_read=True)
+        answer = classify(result)
+        is_good = answer is Answer.ACCEPTED
+        self._tell_throttle(
+            budget, ticket, lane, Effect.SERVED if is_good else _EFFECTS.get(answer, Effect.FAILED), result
+        )
+        if result.fault is Fault.INTERRUPTED:
+            lane.state = LaneState.TO_CHECK if not check.canary else lane.state
+            return
+        if not check.canary:
+            lane.check_attempts += answer is not Answer.THROTTLED
+            verdict = decide_check(answer, lane.check_attempts, self._limits.retry, self._around.clock.draw())
+            await self._follow_check(lane, verdict, answer, result)
+        elif answer in {Answer.CREDENTIALS, Answer.QUOTA}:
+            await self._stop_account(lane, error_kind(answer, result), result)
+        if not is_good:
+            await self._stop_if_hopeless(lane, answer, result)
+
+    async def _follow_check(self, lane: Lane, verdict: Verdict, answer: Answer, result: AttemptResult) -> None:
+        if lane.stop:
+            return
+        match verdict.step:
+            case Step.DONE:
+                lane.state = LaneState.OPEN
+                await self._reject_suspects(lane)
+            case Step.AGAIN:
+                lane.state = LaneState.TO_CHECK
+                lane.check_due_at = self._around.clock.monotonic() + verdict.after_s
+                self._around.log.debug("account.check_again", account=lane.name, answer=answer.value)
+            case _:
+                await self._stop_account(lane, error_kind(answer, result), result)
+
+    async def _reject_suspects(self, lane: Lane) -> None:
+        suspects, lane.suspects = lane.suspects, []
+        message = "401 for this install, though the account's credentials are good"
+        for effort in suspects:
+            error = ErrorInfo(ErrorKind.REJECTED, message, status=401)
+            await self._record(self._outcome(effort, OutcomeKind.REJECTED, error, None))
+
+    # -- what every answer does -------------------------------------------------------------------------------------
+
+    async def _send(
+        self, lane: Lane, call: Coroutine[object, object, AttemptResult], *, is_read: bool = False
+    ) -> AttemptResult:
+        """Send one request so that it can be broken off and its fate is still known."""
+        lane.requests += 1
+        send = asyncio.ensure_future(call)
+        self._sends[send] = is_read
+        try:
+            return await send
+        except asyncio.CancelledError:
+            if not send.cancelled():
+                raise
+            return AttemptResult(fault=Fault.INTERRUPTED, sent=False, message="broken off before it was sent")
+        finally:
+            del self._sends[send]
+
+    def _break_off(self, *, reads_only: bool) -> None:
+        for send, is_read in self._sends.items():
+            if is_read or not reads_only:
+                send.cancel()
+
+    def _tell_throttle(self, budget: Budget, ticket: Ticket, lane: Lane, effect: Effect, result: AttemptResult) -> None:
+        lane.throttled += effect is Effect.THROTTLED
+        if result.fault is Fault.INTERRUPTED:
+            budget.throttle.release(ticket)
+            return
+        retry_after_s = result.retry_after_s
+        if retry_after_s is not None and retry_after_s > self._limits.max_pause_s:
+            retry_after_s = None
+        budget.throttle.observe(ticket, Word(effect, result.backup is not None, retry_after_s))
+
+    async def _stop_if_hopeless(self, lane: Lane, answer: Answer, result: AttemptResult) -> None:
+        now = self._around.clock.monotonic()
+        lane.unserved_since = now if lane.unserved_since is None else lane.unserved_since
+        unserved_s = now - lane.unserved_since
+        pause_s = result.retry_after_s or 0.0
+        if answer is Answer.THROTTLED and pause_s > self._limits.max_pause_s:
+            why = f"the API asks to pause for {pause_s:.0f} s, longer than throttle.max_pause allows"
+        elif unserved_s >= self._limits.give_up_s:
+            why = f"no request was accepted for {unserved_s:.0f} s (throttle.give_up)"
+        else:
+            return
+        await self._stop_account(lane, error_kind(answer, result), result, why)
+
+    async def _stop_account(self, lane: Lane, kind: ErrorKind, result: AttemptResult, why: str | None = None) -> None:
+        if lane.stop is None:
+            lane.state = LaneState.STOPPED
+            said = f": {result.message}" if why and result.message else result.message
+            lane.stop = error_info(kind, result, f"account {lane.name} stopped: {why or ''}{said}")
+            self._end.stops[lane.name] = lane.stop
+            self._around.log.error(
+                "account.stopped", account=lane.name, kind=kind.value, status=result.status, reason=lane.stop.message
+            )
+        for effort in lane.clear():
+            await self._record(self._cancelled(effort, lane.stop))
+
+    # -- outcomes ---------------------------------------------------------------------------------------------------
+
+    def _outcome(
+        self, effort: Effort, kind: OutcomeKind, error: ErrorInfo | None, result: AttemptResult | None
+    ) -> Outcome:
+        clock = self._around.clock
+        return Outcome(
+            planned=effort.planned,
+            kind=kind,
+            finished_at=clock.now(),
+            started_at=effort.started_at,
+            duration_s=clock.monotonic() - effort.first_sent_at if effort.started_at else 0.0,
+            backup=result.backup if result else None,
+            error=error,
+            attempts=effort.attempts,
+            throttled=effort.throttled,
+            request_id=result.request_id if result else None,
+        )
+
+    def _cancelled(self, effort: Effort, why: ErrorInfo) -> Outcome:
+        return self._outcome(effort, OutcomeKind.CANCELLED, why, None)
+
+    async def _record(self, outcome: Outcome) -> None:
+        if self._end.write_error is None:
+            try:
+                await self._around.sink.record(outcome)
+            except WriteError as error:
+                self._end.write_error = error
+                self._around.log.error("report.failed", reason=str(error))  # noqa: TRY400 - its reason says it all
+                self._halted.set()
+            else:
+                return
+        self._end.unwritten.append(outcome)
+
+    # -- stopping ---------------------------------------------------------------------------------------------------
+
+    async def _drain_when_told(self, loops: list[asyncio.Task[None]]) -> None:
+        stop = self._around.stop.draining
+        waits = [asyncio.create_task(event.wait()) for event in (stop, self._halted)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        for loop in loops:
+            loop.cancel()
+        self._break_off(reads_only=True)
+        self._around.log.warning("run.draining", in_flight=sum(budget.in_flight for budget in self.budgets))
+
+    async def _abort_when_told(self) -> None:
+        await self._around.stop.aborting.wait()
+        self._around.log.warning("run.aborting", in_flight=len(self._sends))
+        self._break_off(reads_only=False)
+
+    async def _cancel_what_is_left(self) -> None:
+        signum = self._around.stop.signum
+        if self._end.crash:
+            why = ErrorInfo(ErrorKind.STOPPED, "the run stopped on an internal error")
+        elif self._end.write_error:
+            why = ErrorInfo(ErrorKind.STOPPED, "the run stopped: its report could not be written")
+        else:
+            why = ErrorInfo(ErrorKind.INTERRUPTED, f"the run was stopped by signal {signum} before this was requested")
+        for budget in self.budgets:
+            for lane in budget.lanes:
+                for effort in lane.clear():
+                    await self._record(self._cancelled(effort, lane.stop or why))
+
+    def _crashed(self, error: Exception) -> None:
+        self._end.crash = self._end.crash or error
+        self._halted.set()
+
+    async def _give_account_of_a_bug(self, error: Exception, work: Work) -> None:
+        self._crashed(error)
+        if isinstance(work, Effort):
+            info = ErrorInfo(ErrorKind.PROTOCOL, f"internal error: {type(error).__name__}")
+            await self._record(self._outcome(work, OutcomeKind.UNCONFIRMED, info, None))

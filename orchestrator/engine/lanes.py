@@ -1,0 +1,160 @@
+"""The queues: one lane an account, one budget for the accounts that share a limit.
+
+No waiting happens here. ``Budget.take`` says which request goes next: a check of credentials first, then installs
+in the order of the plan and retries in turn, so that a sick group of installs starves nobody; accounts in turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import deque
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import count
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from orchestrator.engine.ports import Api, Throttle
+    from orchestrator.model import ErrorInfo, PlannedBackup
+
+
+class LaneState(StrEnum):
+    """Whether an account's installs may be requested."""
+
+    TO_CHECK = "to_check"
+    CHECKING = "checking"
+    OPEN = "open"
+    STOPPED = "stopped"
+
+
+@dataclass(slots=True)
+class Effort:
+    """One planned backup under way: what was spent on it so far. Instants are monotonic seconds."""
+
+    planned: PlannedBackup
+    attempts: int = 0
+    throttled: int = 0
+    started_at: datetime | None = None
+    first_sent_at: float = 0.0
+    held_before_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialsCheck:
+    """The work of asking ``GET /user``; as the ``canary`` of a hold it decides nothing about the account."""
+
+    canary: bool = False
+
+
+Work = Effort | CredentialsCheck
+
+
+@dataclass(slots=True)
+class Lane:
+    """One account's installs still to be requested, and how the account fares.
+
+    ``suspects`` are the installs whose 401 waits for the check. ``unserved_since`` is when the first failure after
+    the last served POST was seen. ``stop`` says why the account stopped.
+    """
+
+    name: str
+    api: Api
+    fresh: deque[Effort] = field(default_factory=deque)
+    retries: list[tuple[float, int, Effort]] = field(default_factory=list)
+    state: LaneState = LaneState.TO_CHECK
+    check_due_at: float = 0.0
+    check_attempts: int = 0
+    suspects: list[Effort] = field(default_factory=list)
+    unserved_since: float | None = None
+    stop: ErrorInfo | None = None
+    requests: int = 0
+    throttled: int = 0
+    retry_next: bool = True
+    _order: count[int] = field(default_factory=count)
+
+    @property
+    def has_work(self) -> bool:
+        """Tell whether anything of this account is still to be done."""
+        return bool(self.fresh or self.retries or self.suspects)
+
+    def ready_at(self) -> float | None:
+        """Return the instant from which there is something to send, ``None`` if only an answer can tell."""
+        if not self.has_work:
+            return None
+        if self.state is LaneState.TO_CHECK:
+            return self.check_due_at
+        if self.state is not LaneState.OPEN:
+            return None
+        if self.fresh:
+            return 0.0
+        return self.retries[0][0] if self.retries else None
+
+    def retry(self, effort: Effort, due_at: float) -> None:
+        """Queue ``effort`` to be sent again from ``due_at`` on."""
+        heapq.heappush(self.retries, (due_at, next(self._order), effort))
+
+    def take(self, now: float) -> Work | None:
+        """Return what this account sends now, and count it as under way."""
+        ready_at = self.ready_at()
+        if ready_at is None or ready_at > now:
+            return None
+        if self.state is LaneState.TO_CHECK:
+            self.state = LaneState.CHECKING
+            return CredentialsCheck()
+        is_retry_due = bool(self.retries) and self.retries[0][0] <= now
+        if is_retry_due and (self.retry_next or not self.fresh):
+            self.retry_next = False
+            return heapq.heappop(self.retries)[2]
+        self.retry_next = True
+        return self.fresh.popleft()
+
+    def clear(self) -> list[Effort]:
+        """Take out everything that is still to be done, in the order in which it would have been tried."""
+        left = [*self.suspects, *(entry[2] for entry in sorted(self.retries)), *self.fresh]
+        self.suspects.clear()
+        self.retries.clear()
+        self.fresh.clear()
+        return left
+
+
+@dataclass(slots=True)
+class Budget:
+    """The lanes that share one limit, and the throttle that keeps it.
+
+    ``changed`` is set whenever what is ready may have changed; ``in_flight`` counts the workers.
+    """
+
+    throttle: Throttle
+    lanes: list[Lane]
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    in_flight: int = 0
+
+    @property
+    def is_finished(self) -> bool:
+        """Tell whether nothing is left to do and nothing under way could bring more."""
+        return self.in_flight == 0 and not any(lane.has_work for lane in self.lanes)
+
+    def ready_at(self) -> float | None:
+        """Return the instant from which some lane has something to send, ``None`` if only an answer can tell."""
+        instants = [at for lane in self.lanes if (at := lane.ready_at()) is not None]
+        return min(instants, default=None)
+
+    def take(self, now: float, *, read_only: bool) -> tuple[Lane, Work] | None:
+        """Return what goes next and its lane; the lane goes to the end of the line.
+
+        With ``read_only`` that is a check of credentials whatever the lane would send.
+        """
+        for index, lane in enumerate(self.lanes):
+            ready_at = lane.ready_at()
+            if ready_at is None or ready_at > now:
+                continue
+            work = (
+                lane.take(now) if not read_only or lane.state is LaneState.TO_CHECK else CredentialsCheck(canary=True)
+            )
+            if work is not None:
+                self.lanes.append(self.lanes.pop(index))
+                return lane, work
+        return None

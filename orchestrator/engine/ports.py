@@ -1,0 +1,73 @@
+"""What the core needs of the world, as Protocols; ``usecases`` meets them with real objects, tests with fakes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from orchestrator.model import AttemptResult, BackupRequest, Outcome
+    from orchestrator.pacing import Ticket, Word
+
+
+class Api(Protocol):
+    """One account's view of the API. Never raises for a failed request, not even for one that is cancelled."""
+
+    async def create_backup(self, request: BackupRequest) -> AttemptResult:
+        """Send one POST, once."""
+
+    async def check_credentials(self) -> AttemptResult:
+        """Send one ``GET /user``, which may be repeated freely."""
+
+
+class Throttle(Protocol):
+    """The gate of one budget that every request passes, reads included. It has one waiter: the dispatcher."""
+
+    async def admit(self) -> Ticket:
+        """Wait until one more request may start, and start it. Cancelled, it has admitted nothing."""
+
+    def observe(self, ticket: Ticket, word: Word) -> None:
+        """Take the ticket back with what the answer said."""
+
+    def release(self, ticket: Ticket) -> None:
+        """Take the ticket back when there was no answer, or no request."""
+
+    def held_s(self) -> float:
+        """Return for how many seconds the budget has been held so far."""
+
+
+class OutcomeSink(Protocol):
+    """Where outcomes go the moment they are final. Raises ``WriteError`` if they cannot be kept."""
+
+    async def record(self, outcome: Outcome) -> None:
+        """Keep one outcome for good."""
+
+
+class Clock(Protocol):
+    """Time and chance."""
+
+    def monotonic(self) -> float:
+        """Return seconds on a clock that never goes back."""
+
+    def now(self) -> datetime:
+        """Return the wall clock's time, with its zone."""
+
+    def draw(self) -> float:
+        """Return a number that is uniform in [0, 1)."""
+
+
+class Log(Protocol):
+    """Events by dotted name, with fields."""
+
+    def debug(self, event: str, **fields: object) -> object:
+        """Say what only a developer wants to know."""
+
+    def info(self, event: str, **fields: object) -> object:
+        """Say how things go."""
+
+    def warning(self, event: str, **fields: object) -> object:
+        """Say what somebody should look at."""
+
+    def error(self, event: str, **fields: object) -> object:
+        """Say what went wrong for good."""

@@ -1,0 +1,65 @@
+"""What stops a run, as exceptions; each knows the exit code that it ends the command with.
+
+::
+
+    OrchestratorError        1  something this program did not foresee
+    ├── UsageError           2  the command line asks for something that cannot be; nothing was sent
+    ├── ConfigError          2  the configuration is wrong; every problem at once; nothing was sent
+    └── WriteError           4  the report or the state could not be written
+
+A failure of one request or one install is never an exception: it is an ``AttemptResult`` or an
+``Outcome``. Imports nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class OrchestratorError(Exception):
+    """Stop the command with one plain message and ``exit_code``."""
+
+    exit_code = 1
+
+
+class UsageError(OrchestratorError):
+    """Say what is wrong with what was asked for on the command line, and the remedy."""
+
+    exit_code = 2
+
+
+class WriteError(OrchestratorError):
+    """Say which file of the report or the state could not be written, and why."""
+
+    exit_code = 4
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """One thing wrong with a configuration, with its place.
+
+    ``line`` and ``column`` count from 1. ``path`` is the way to the value, as ``installs[3].id``; empty
+    where the file as a whole is meant.
+    """
+
+    file: str
+    line: int
+    column: int
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        """Format as ``file:line:column: path: message``, the form editors and CI systems link."""
+        where = f"{self.file}:{self.line}:{self.column}"
+        return f"{where}: {self.path}: {self.message}" if self.path else f"{where}: {self.message}"
+
+
+class ConfigError(OrchestratorError):
+    """Report every problem of a configuration at once, in the order of the file."""
+
+    exit_code = 2
+
+    def __init__(self, problems: list[Problem]) -> None:
+        """Keep ``problems`` sorted by place."""
+        self.problems = tuple(sorted(problems))
+        super().__init__("\n".join(str(problem) for problem in self.problems))

@@ -1,0 +1,54 @@
+"""The description that a backup is requested with, and the marker at its end that ties it to the run.
+
+Pure. Used by ``plan.py`` to render and by ``config`` to check a template before anything is planned.
+"""
+
+from __future__ import annotations
+
+import string
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FIELDS = ("date", "time", "run_id", "name", "id", "environment")
+
+MAX_DESCRIPTION = 255
+"""Characters of description and marker together. No limit is published; 255 is the usual width of such a column."""
+
+
+def marker(run_id: str) -> str:
+    """Return the text that proves a backup to be of the run ``run_id``, wherever it stands in a description."""
+    return f"[wpe-backup {run_id}]"
+
+
+def template_fault(template: str) -> str | None:
+    """Say what is wrong with a description template, or return ``None``."""
+    if not template.strip():
+        return "must not be empty"
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError as error:
+        return f"{error} (a brace is written {{{{ or }}}})"
+    for _, name, spec, conversion in parts:
+        if name is None:
+            continue
+        if name not in FIELDS or spec or conversion:
+            known = ", ".join("{" + each + "}" for each in FIELDS)
+            shown = name + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
+            return f"unknown field {{{shown}}}; known are {known} (a brace is written {{{{ or }}}})"
+    return None
+
+
+def describe(template: str, fields: Mapping[str, str], run_id: str) -> tuple[str, bool]:
+    """Render ``template`` and put the marker behind it.
+
+    Returns the description and whether its text, never the marker, had to be shortened to ``MAX_DESCRIPTION``.
+    The template must have passed ``template_fault``.
+    """
+    text = template.format_map(fields)
+    tail = f" {marker(run_id)}"
+    room = MAX_DESCRIPTION - len(tail)
+    if len(text) <= room:
+        return text + tail, False
+    return text[: room - 1].rstrip() + "…" + tail, True

@@ -1,0 +1,258 @@
+"""The words of the domain, as frozen dataclasses and enumerations; see ``docs/glossary.md``.
+
+Pure data: no clock, no randomness, no I/O. Everything above imports it; it imports only the standard library.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, tzinfo
+from enum import StrEnum
+
+
+class OutcomeKind(StrEnum):
+    """How one planned backup ended, as the report names it."""
+
+    ACCEPTED = "accepted"
+    COMPLETED = "completed"
+    SKIPPED = "skipped"
+    ABORTED = "aborted"
+    INCOMPLETE = "incomplete"
+    REJECTED = "rejected"
+    EXHAUSTED = "exhausted"
+    UNCONFIRMED = "unconfirmed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_success(self) -> bool:
+        """Tell whether an install with this outcome counts as backed up."""
+        return self in {OutcomeKind.ACCEPTED, OutcomeKind.COMPLETED, OutcomeKind.SKIPPED}
+
+
+class ErrorKind(StrEnum):
+    """Why an outcome is not a success, as ``error.kind`` of the report names it."""
+
+    REJECTED = "rejected"
+    NOT_FOUND = "not_found"
+    THROTTLED = "throttled"
+    UNAVAILABLE = "unavailable"
+    NETWORK = "network"
+    TIMEOUT = "timeout"
+    CREDENTIALS = "credentials"
+    PROTOCOL = "protocol"
+    INTERRUPTED = "interrupted"
+    DEADLINE = "deadline"
+    QUOTA = "quota"
+    STOPPED = "stopped"
+
+
+class Fault(StrEnum):
+    """What broke below HTTP, or in the body of an answer.
+
+    ``UNREADABLE`` alone comes with a status: the head of the answer arrived, its body cannot be used.
+    """
+
+    UNREACHABLE = "unreachable"
+    TLS = "tls"
+    CERTIFICATE = "certificate"
+    CONNECT_TIMEOUT = "connect_timeout"
+    READ_TIMEOUT = "read_timeout"
+    DISCONNECTED = "disconnected"
+    MALFORMED = "malformed"
+    INVALID_URL = "invalid_url"
+    INTERRUPTED = "interrupted"
+    UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Named credentials for one base URL. ``base_url`` carries no trailing slash."""
+
+    name: str
+    base_url: str
+    user_id: str = field(repr=False)
+    password: str = field(repr=False)
+    ca_file: str | None = None
+    proxy_from_environment: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Install:
+    """One WordPress environment at WP Engine, with what the configuration says of it.
+
+    ``id`` is a UUID in lower case. ``description`` is a template of the fields that ``marker.py`` lists.
+    """
+
+    id: str
+    account: str
+    description: str
+    notification_emails: tuple[str, ...]
+    name: str | None = None
+    environment: str | None = None
+    tags: tuple[str, ...] = ()
+    enabled: bool = True
+
+    @property
+    def label(self) -> str:
+        """Return what people call this install: its name, else its id."""
+        return self.name or self.id
+
+
+@dataclass(frozen=True, slots=True)
+class ThrottlePolicy:
+    """How fast requests may go, per budget. Rates are requests per second, above 0.
+
+    ``fixed_rate`` is ``None`` for a rate that is learned. ``ceiling`` is never exceeded. ``concurrency`` bounds
+    the requests in flight. ``per_host`` makes one budget of all accounts of a base URL.
+    """
+
+    fixed_rate: float | None = None
+    start_rate: float = 5.0
+    ceiling: float = 50.0
+    concurrency: int = 64
+    max_pause_s: float = 600.0
+    give_up_s: float = 1800.0
+    per_host: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How long one install is tried: ``max_attempts`` sends, ``deadline_s`` seconds from the first of them."""
+
+    max_attempts: int = 5
+    deadline_s: float = 1800.0
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds until a connection must stand, and between two pieces of an answer.
+
+    The default for reading lies above the 29 s after which the API's gateway answers 504 by itself.
+    """
+
+    connect_s: float = 10.0
+    read_s: float = 35.0
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A configuration that has been checked: every account and install in it can be used as it stands."""
+
+    source: str
+    accounts: dict[str, Account]
+    installs: tuple[Install, ...]
+    throttle: ThrottlePolicy = ThrottlePolicy()
+    retry: RetryPolicy = RetryPolicy()
+    timeouts: Timeouts = Timeouts()
+    timezone: tzinfo = UTC
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One execution of a plan. ``id`` is a ULID of 26 characters, so none is the prefix of another."""
+
+    id: str
+    started_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class BackupRequest:
+    """What one POST asks for."""
+
+    install_id: str
+    description: str
+    notification_emails: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedBackup:
+    """One install whose backup this run will request, and the request."""
+
+    install: Install
+    request: BackupRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything a run will request, in order, and what the plan has to say about it."""
+
+    run: Run
+    backups: tuple[PlannedBackup, ...]
+    disabled: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """The remote object, as far as the API showed it. ``status`` may be one this program does not know."""
+
+    id: str
+    status: str | None = None
+    description: str | None = None
+    create_time: str | None = None
+    complete_time: str | None = None
+    wordpress_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One entry of the ``errors`` of a 400 answer; every field is optional there."""
+
+    resource: str | None = None
+    field: str | None = None
+    type: str | None = None
+    code: str | None = None
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptResult:
+    """What one HTTP send led to, as data: an answer, or what broke.
+
+    ``status`` is ``None`` where no head of an answer arrived, and ``fault`` says what broke then. ``sent`` tells
+    whether any byte of the request may have left. ``message`` is the API's own word or that of the fault.
+    ``retry_after_s`` is the seconds until the moment that a ``Retry-After`` named, at least 0.
+    """
+
+    status: int | None = None
+    fault: Fault | None = None
+    sent: bool = True
+    backup: Backup | None = None
+    message: str = ""
+    documentation_url: str | None = None
+    errors: tuple[FieldError, ...] = ()
+    request_id: str | None = None
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorInfo:
+    """Why an outcome is no success, with the API's own fields."""
+
+    kind: ErrorKind
+    message: str
+    status: int | None = None
+    documentation_url: str | None = None
+    errors: tuple[FieldError, ...] = ()
+    request_id: str | None = None
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one planned backup ended: exactly one exists for each when the run is over.
+
+    ``attempts`` counts POSTs that were sent and not throttled, ``throttled`` the 429s. ``started_at`` is the start
+    of the first POST, ``None`` if there was none; ``duration_s`` counts from there.
+    """
+
+    planned: PlannedBackup
+    kind: OutcomeKind
+    finished_at: datetime
+    started_at: datetime | None = None
+    duration_s: float = 0.0
+    backup: Backup | None = None
+    error: ErrorInfo | None = None
+    attempts: int = 0
+    throttled: int = 0
+    request_id: str | None = None

@@ -1,0 +1,191 @@
+"""What an answer means and what follows from it: one table, as pure functions.
+
+=============  ===================================================================  ================================
+answer         given by                                                             then
+=============  ===================================================================  ================================
+ACCEPTED       2xx with a usable body                                               done: accepted
+UNREADABLE     2xx whose body cannot be used                                        done: unconfirmed, never again
+THROTTLED      429                                                                  again after the budget's hold
+QUOTA          429 that says exactly ``Limit Exceeded``                             the account stops
+NOT_SENT       no byte left: DNS, refused, TLS handshake, connect timeout           again after a backoff
+AMBIGUOUS      5xx, 408, 425, a reset, a timeout, malformed HTTP, an interruption   done: unconfirmed, never again
+PERMANENT      any other 3xx or 4xx                                                 done: rejected
+CREDENTIALS    401                                                                  ask ``GET /user``, then decide
+MISCONFIGURED  an invalid URL, a certificate that does not verify                   the account stops
+=============  ===================================================================  ================================
+
+The POST is not idempotent and has no idempotency key: whatever may have created a backup is never sent again.
+Draws are arguments, so each row is a line in a test.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from orchestrator.model import AttemptResult, ErrorInfo, ErrorKind, Fault, OutcomeKind, RetryPolicy
+
+QUOTA_MESSAGE = "Limit Exceeded"
+"""API Gateway's word for a usage plan's quota; its rate limit says ``Too Many Requests``."""
+
+BACKOFF_FIRST_S = 0.5
+BACKOFF_LONGEST_S = 30.0
+
+
+class Answer(StrEnum):
+    """The class of an attempt result: all that the decisions below look at."""
+
+    ACCEPTED = "accepted"
+    UNREADABLE = "unreadable"
+    THROTTLED = "throttled"
+    QUOTA = "quota"
+    NOT_SENT = "not_sent"
+    AMBIGUOUS = "ambiguous"
+    PERMANENT = "permanent"
+    CREDENTIALS = "credentials"
+    MISCONFIGURED = "misconfigured"
+
+
+class Step(StrEnum):
+    """What the dispatcher does next with an install, or with a check of credentials."""
+
+    DONE = "done"
+    AGAIN = "again"
+    CHECK_CREDENTIALS = "check_credentials"
+    STOP_ACCOUNT = "stop_account"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A step; with ``DONE`` the outcome's kind, with ``AGAIN`` the seconds to wait first."""
+
+    step: Step
+    outcome: OutcomeKind = OutcomeKind.UNCONFIRMED
+    after_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What was spent so far: attempts (429s are none), and seconds since the first, the account's holds left out."""
+
+    attempts: int
+    seconds: float
+
+
+def classify(result: AttemptResult) -> Answer:
+    """Return the class of ``result``."""
+    if result.status is None:
+        return _classify_fault(result)
+    status = result.status
+    if 200 <= status < 300:  # noqa: PLR2004 - the range that HTTP calls success
+        return Answer.UNREADABLE if result.fault else Answer.ACCEPTED
+    if status == 429:  # noqa: PLR2004 - Too Many Requests
+        return Answer.QUOTA if result.message == QUOTA_MESSAGE else Answer.THROTTLED
+    if status == 401:  # noqa: PLR2004 - Unauthorized
+        return Answer.CREDENTIALS
+    if 300 <= status < 500 and status not in {408, 425}:  # noqa: PLR2004 - redirects and client errors
+        return Answer.PERMANENT
+    return Answer.AMBIGUOUS
+
+
+def _classify_fault(result: AttemptResult) -> Answer:
+    if result.fault in {Fault.CERTIFICATE, Fault.INVALID_URL}:
+        return Answer.MISCONFIGURED
+    return Answer.AMBIGUOUS if result.sent else Answer.NOT_SENT
+
+
+_SETTLED = {
+    Answer.ACCEPTED: Verdict(Step.DONE, OutcomeKind.ACCEPTED),
+    Answer.UNREADABLE: Verdict(Step.DONE, OutcomeKind.UNCONFIRMED),
+    Answer.AMBIGUOUS: Verdict(Step.DONE, OutcomeKind.UNCONFIRMED),
+    Answer.PERMANENT: Verdict(Step.DONE, OutcomeKind.REJECTED),
+    Answer.CREDENTIALS: Verdict(Step.CHECK_CREDENTIALS),
+    Answer.QUOTA: Verdict(Step.STOP_ACCOUNT),
+    Answer.MISCONFIGURED: Verdict(Step.STOP_ACCOUNT),
+}
+"""What follows whatever was spent; only ``THROTTLED`` and ``NOT_SENT`` leave something to decide."""
+
+
+def decide(answer: Answer, spent: Spent, policy: RetryPolicy, draw: float) -> Verdict:
+    """Return what follows from the answer to a POST.
+
+    ``draw`` is uniform in [0, 1) and spreads the backoff.
+    """
+    if answer in _SETTLED:
+        return _SETTLED[answer]
+    if answer is Answer.THROTTLED:
+        return _again(0.0, spent.seconds, policy)
+    if spent.attempts >= policy.max_attempts:
+        return Verdict(Step.DONE, OutcomeKind.EXHAUSTED)
+    return _again(backoff(spent.attempts, draw), spent.seconds, policy)
+
+
+def decide_check(answer: Answer, attempts: int, policy: RetryPolicy, draw: float) -> Verdict:
+    """Return what follows from the answer to ``GET /user``, which may be repeated freely.
+
+    ``DONE`` means that the credentials are good. An API that has no usable ``/user`` is not the API.
+    """
+    match answer:
+        case Answer.ACCEPTED:
+            return Verdict(Step.DONE)
+        case Answer.THROTTLED:
+            return Verdict(Step.AGAIN)
+        case Answer.NOT_SENT | Answer.AMBIGUOUS if attempts < policy.max_attempts:
+            return Verdict(Step.AGAIN, after_s=backoff(attempts, draw))
+        case _:
+            return Verdict(Step.STOP_ACCOUNT)
+
+
+def _again(after_s: float, seconds: float, policy: RetryPolicy) -> Verdict:
+    if seconds + after_s >= policy.deadline_s:
+        return Verdict(Step.DONE, OutcomeKind.EXHAUSTED)
+    return Verdict(Step.AGAIN, after_s=after_s)
+
+
+def backoff(attempts: int, draw: float) -> float:
+    """Return the seconds to wait after the ``attempts``-th attempt (from 1).
+
+    ``b/2 + b/2 · draw`` with ``b = min(30, 0.5 · 2^(attempts - 1))``: half fixed, since full jitter often draws a
+    wait of nearly nothing.
+    """
+    longest = min(BACKOFF_LONGEST_S, BACKOFF_FIRST_S * 2.0 ** (attempts - 1))
+    return longest / 2 + longest / 2 * draw
+
+
+_FAULT_KINDS = {
+    Fault.CONNECT_TIMEOUT: ErrorKind.TIMEOUT,
+    Fault.READ_TIMEOUT: ErrorKind.TIMEOUT,
+    Fault.MALFORMED: ErrorKind.PROTOCOL,
+    Fault.INTERRUPTED: ErrorKind.INTERRUPTED,
+}
+
+_ANSWER_KINDS = {
+    Answer.UNREADABLE: ErrorKind.PROTOCOL,
+    Answer.THROTTLED: ErrorKind.THROTTLED,
+    Answer.QUOTA: ErrorKind.QUOTA,
+    Answer.CREDENTIALS: ErrorKind.CREDENTIALS,
+    Answer.AMBIGUOUS: ErrorKind.UNAVAILABLE,
+}
+
+
+def error_kind(answer: Answer, result: AttemptResult) -> ErrorKind:
+    """Return the ``error.kind`` that the report gives to ``result``, whose class is ``answer``."""
+    if result.status is None:
+        return _FAULT_KINDS.get(result.fault or Fault.DISCONNECTED, ErrorKind.NETWORK)
+    if answer is Answer.PERMANENT:
+        is_redirect = result.status < 400  # noqa: PLR2004 - where client errors begin
+        return ErrorKind.PROTOCOL if is_redirect else ErrorKind.REJECTED
+    return _ANSWER_KINDS.get(answer, ErrorKind.PROTOCOL)
+
+
+def error_info(kind: ErrorKind, result: AttemptResult, message: str | None = None) -> ErrorInfo:
+    """Return the report's error for ``result``, with ``message`` instead of the result's own where given."""
+    return ErrorInfo(
+        kind=kind,
+        message=result.message if message is None else message,
+        status=result.status,
+        documentation_url=result.documentation_url,
+        errors=result.errors,
+        request_id=result.request_id,
+        retry_after_s=result.retry_after_s,
+    )

@@ -1,0 +1,79 @@
+"""From a configuration to the plan of a run: which backups will be requested, with which words.
+
+Pure: the run's id and start are arguments.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestrator.marker import MAX_DESCRIPTION, describe
+from orchestrator.model import BackupRequest, Plan, PlannedBackup
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from orchestrator.model import Account, Config, Install, Run
+
+MAILS_WORTH_A_WARNING = 100
+"""One mail goes out per backup and address; more than this many to one address is worth a word."""
+
+
+def make_plan(config: Config, run: Run) -> Plan:
+    """Plan a backup of every enabled install, in the order of the configuration."""
+    local = run.started_at.astimezone(config.timezone)
+    enabled = [install for install in config.installs if install.enabled]
+    shortened: list[str] = []
+    backups: list[PlannedBackup] = []
+    for install in enabled:
+        text, cut = describe(install.description, _fields(install, run.id, local), run.id)
+        if cut:
+            shortened.append(install.label)
+        backups.append(PlannedBackup(install, BackupRequest(install.id, text, install.notification_emails)))
+    return Plan(
+        run=run,
+        backups=tuple(backups),
+        disabled=len(config.installs) - len(enabled),
+        warnings=tuple(_shortened_warning(shortened) + _mail_warnings(backups)),
+    )
+
+
+def budget_of(account: Account, *, per_host: bool) -> tuple[str, str]:
+    """Return the key of the rate budget that ``account`` draws on.
+
+    Accounts with the same base URL and user id are one user to the API and share one; with ``per_host`` all accounts
+    of a base URL do.
+    """
+    return (account.base_url, "" if per_host else account.user_id)
+
+
+def _fields(install: Install, run_id: str, local: datetime) -> dict[str, str]:
+    return {
+        "date": f"{local:%Y-%m-%d}",
+        "time": f"{local:%H:%M}",
+        "run_id": run_id,
+        "name": install.label,
+        "id": install.id,
+        "environment": install.environment or "",
+    }
+
+
+def _shortened_warning(labels: list[str]) -> list[str]:
+    if not labels:
+        return []
+    named = ", ".join(labels[:3]) + (", …" if len(labels) > 3 else "")  # noqa: PLR2004 - as many as fit a line
+    what = f"the description of {len(labels)} install(s) is shortened to {MAX_DESCRIPTION} characters"
+    return [f"{what}, the run's marker included: {named}"]
+
+
+def _mail_warnings(backups: Iterable[PlannedBackup]) -> list[str]:
+    mails: dict[str, int] = {}
+    for planned in backups:
+        for address in planned.request.notification_emails:
+            mails[address] = mails.get(address, 0) + 1
+    return [
+        f"{address} will get {count} mails: WP Engine sends one per backup and address"
+        for address, count in mails.items()
+        if count > MAILS_WORTH_A_WARNING
+    ]

@@ -1,0 +1,86 @@
+"""The report's lines as JSON objects: one ``backup`` an outcome, one ``summary`` at the end."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import UTC
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from orchestrator.model import ErrorInfo, Outcome
+    from orchestrator.summary import Summary
+
+SCHEMA = 1
+
+
+def backup_line(run_id: str, outcome: Outcome) -> dict[str, Any]:
+    """Return the line of one outcome."""
+    install = outcome.planned.install
+    return {
+        "type": "backup",
+        "schema": SCHEMA,
+        "run_id": run_id,
+        "install_id": install.id,
+        "name": install.name,
+        "account": install.account,
+        "environment": install.environment,
+        "tags": list(install.tags),
+        "outcome": outcome.kind.value,
+        "backup": asdict(outcome.backup) if outcome.backup else None,
+        "error": _error(outcome.error) if outcome.error else None,
+        "earlier_backups": [],
+        "attempts": outcome.attempts,
+        "throttled": outcome.throttled,
+        "reconciled": False,
+        "started_at": iso(outcome.started_at),
+        "finished_at": iso(outcome.finished_at),
+        "duration_s": round(outcome.duration_s, 3),
+        "request_id": outcome.request_id,
+    }
+
+
+def summary_line(summary: Summary) -> dict[str, Any]:
+    """Return the summary's line, which is also the content of ``summary.json``."""
+    return {
+        "type": "summary",
+        "schema": SCHEMA,
+        "run_id": summary.run_id,
+        "started_at": iso(summary.started_at),
+        "finished_at": iso(summary.finished_at),
+        "duration_s": round(summary.duration_s, 3),
+        "planned": summary.planned,
+        "disabled": summary.disabled,
+        "outcomes": {kind.value: count for kind, count in summary.outcomes.items()},
+        "requests": summary.requests,
+        "retries": summary.retries,
+        "throttled": summary.throttled,
+        "reconciled": 0,
+        "accounts": {
+            name: {"requests": each.requests, "throttled": each.throttled, "rate": round(each.rate, 3)}
+            for name, each in summary.accounts.items()
+        },
+        "exit_code": summary.exit_code,
+        "config": summary.config,
+        "report": summary.report,
+        "version": summary.version,
+    }
+
+
+def _error(error: ErrorInfo) -> dict[str, Any]:
+    return asdict(error) | {"kind": error.kind.value, "errors": [asdict(entry) for entry in error.errors]}
+
+
+def encode(line: dict[str, Any]) -> bytes:
+    """Return ``line`` as one line of UTF-8."""
+    text = json.dumps(line, ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "backslashreplace") + b"\n"
+
+
+def iso(moment: datetime | None) -> str | None:
+    """Format an instant as the report does: UTC, milliseconds, ``Z``."""
+    if moment is None:
+        return None
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,124 @@
+"""Read a report again, whichever version of this program wrote it, finished or not."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.errors import UsageError
+from orchestrator.model import OutcomeKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_SUCCESSES = {kind.value for kind in OutcomeKind if kind.is_success}
+
+
+@dataclass(slots=True)
+class Report:
+    """A report's totals and failures. ``summary`` is ``None`` if the run did not come to its end.
+
+    ``outcomes`` counts lines, which says more than the summary where that is missing. ``damaged`` are the numbers of
+    lines, from 1, that are no JSON object.
+    """
+
+    path: str
+    outcomes: Counter[str] = field(default_factory=Counter)
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    summary: dict[str, Any] | None = None
+    run_id: str | None = None
+    damaged: list[int] = field(default_factory=list)
+
+    @property
+    def succeeded(self) -> int:
+        """Return how many installs count as backed up."""
+        return sum(count for outcome, count in self.outcomes.items() if outcome in _SUCCESSES)
+
+
+def read_report(path: Path) -> Report:
+    """Read the report at ``path``. Raises ``UsageError`` if there is none."""
+    report = Report(str(path))
+    try:
+        with path.open("rb") as file:
+            for number, line in _objects(file):
+                _take(report, number, line)
+    except OSError as error:
+        message = f"the report {path} cannot be read: {error.strerror}"
+        raise UsageError(message) from error
+    if not report.outcomes and report.summary is None:
+        message = f"{path} is not a report: no line of it is a backup or a summary"
+        raise UsageError(message)
+    return report
+
+
+def _objects(lines: Iterator[bytes] | Any) -> Iterator[tuple[int, dict[str, Any] | None]]:  # noqa: ANN401 - any binary file
+    for number, raw in enumerate(lines, 1):
+        if not raw.strip():
+            continue
+        try:
+            line = json.loads(raw)
+        except (ValueError, RecursionError):
+            line = None
+        yield number, line if isinstance(line, dict) else None
+
+
+def _take(report: Report, number: int, line: dict[str, Any] | None) -> None:
+    if line is None:
+        report.damaged.append(number)
+        return
+    match line.get("type"):
+        case "backup":
+            outcome = str(line.get("outcome"))
+            report.outcomes[outcome] += 1
+            report.run_id = report.run_id or _text(line.get("run_id"))
+            if outcome not in _SUCCESSES:
+                report.failures.append(line)
+        case "summary":
+            report.summary = line
+            report.run_id = report.run_id or _text(line.get("run_id"))
+        case _:
+            report.damaged.append(number)
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def find_report(state_dir: Path, run: str) -> Path:
+    """Return the path of the report of ``run``: a run id, a unique prefix of one, ``latest``, or a file's path.
+
+    Raises ``UsageError``, saying which runs there are.
+    """
+    if run != "latest" and Path(run).is_file():
+        return Path(run)
+    folders = sorted((state_dir / "runs").glob("*")) if (state_dir / "runs").is_dir() else []
+    matches = folders[-1:] if run == "latest" else [folder for folder in folders if folder.name.startswith(run)]
+    if len(matches) != 1:
+        raise UsageError(_no_run(run, state_dir, [folder.name for folder in folders], ambiguous=len(matches) > 1))
+    return _report_of(matches[0])
+
+
+def _report_of(folder: Path) -> Path:
+    own = folder / "report.jsonl"
+    if own.exists():
+        return own
+    try:
+        written_to = json.loads((folder / "summary.json").read_bytes()).get("report", "")
+    except (OSError, ValueError, AttributeError):
+        written_to = ""
+    if written_to in {"", "-"}:
+        message = f"run {folder.name} wrote its report elsewhere: name the file that it went to"
+        raise UsageError(message)
+    return Path(written_to)
+
+
+def _no_run(run: str, state_dir: Path, known: list[str], *, ambiguous: bool) -> str:
+    if not known:
+        return f"there are no runs in {state_dir} yet; name a report's file, or the folder with --state-dir"
+    newest = ", ".join(reversed(known[-3:]))
+    if ambiguous:
+        return f"{run} is the beginning of several runs; say more of it"
+    return f"there is no run or file {run}; the newest runs are {newest}"

@@ -1,0 +1,99 @@
+"""What a run comes to: the tally of its outcomes, the summary, the exit code. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from orchestrator.model import Outcome, OutcomeKind
+
+FAILURES_KEPT = 5
+"""The failures that a run shows at its end: as many as a person reads before opening the report."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """Count outcomes as they come, and keep the first failures."""
+
+    outcomes: Counter[OutcomeKind] = field(default_factory=Counter)
+    retries: int = 0
+    first_failures: list[Outcome] = field(default_factory=list)
+
+    def add(self, outcome: Outcome) -> None:
+        """Count ``outcome``."""
+        self.outcomes[outcome.kind] += 1
+        self.retries += max(0, outcome.attempts + outcome.throttled - 1)
+        if not outcome.kind.is_success and len(self.first_failures) < FAILURES_KEPT:
+            self.first_failures.append(outcome)
+
+    @property
+    def failed(self) -> int:
+        """Return how many outcomes are no success."""
+        return sum(count for kind, count in self.outcomes.items() if not kind.is_success)
+
+
+@dataclass(frozen=True, slots=True)
+class AccountTotals:
+    """What one account asked of the API. ``rate`` is its budget's last rate, in requests per second."""
+
+    requests: int
+    throttled: int
+    rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The last line of the report."""
+
+    run_id: str
+    started_at: datetime
+    finished_at: datetime
+    duration_s: float
+    planned: int
+    disabled: int
+    outcomes: dict[OutcomeKind, int]
+    retries: int
+    accounts: dict[str, AccountTotals]
+    exit_code: int
+    config: str
+    report: str
+    version: str
+
+    @property
+    def requests(self) -> int:
+        """Return the requests that were sent, reads included."""
+        return sum(account.requests for account in self.accounts.values())
+
+    @property
+    def throttled(self) -> int:
+        """Return the 429s that came."""
+        return sum(account.throttled for account in self.accounts.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run ended, as far as its exit code goes. ``signum`` is of the signal that stopped it, if one did."""
+
+    crashed: bool = False
+    unwritten: bool = False
+    signum: int | None = None
+    credentials_refused: bool = False
+    failed: int = 0
+
+
+def exit_code(ending: Ending) -> int:
+    """Return the one code that applies: the first that fits of 1, 4, 128 + signal, 12, 3, else 0."""
+    for applies, code in (
+        (ending.crashed, 1),
+        (ending.unwritten, 4),
+        (ending.signum is not None, 128 + (ending.signum or 0)),
+        (ending.credentials_refused, 12),
+        (ending.failed > 0, 3),
+    ):
+        if applies:
+            return code
+    return 0

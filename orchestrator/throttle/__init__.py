@@ -1,0 +1,1 @@
+"""The edge between the pure control law and the clock: ``gate.py``, over asyncio-throttle."""

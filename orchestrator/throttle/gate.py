@@ -1,0 +1,116 @@
+"""Apply the control law of ``pacing.py`` to the clock: hold, in-flight bound, pacer, then asyncio-throttle.
+
+One gate a budget; its only waiter is that budget's dispatcher, so a queue of any length costs nothing while it
+waits. asyncio-throttle keeps a log of starts over a sliding window: exact as a ceiling, but it lets a whole window's
+worth through at once and polls while it waits. So it is the ceiling, and the pacer spaces the starts below it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from asyncio_throttle.throttler import Throttler
+
+from orchestrator.pacing import (
+    Observation,
+    Pace,
+    Ticket,
+    Word,
+    canary_lost,
+    held_s,
+    next_pace,
+    ready_at,
+    started,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from orchestrator.model import ThrottlePolicy
+
+POLL_INTERVAL_S = 0.002
+"""How often asyncio-throttle looks again while its window is full: by then the pacer's next start is all but due."""
+
+
+class Gate:
+    """Admit the requests of one budget; the engine's ``Throttle``.
+
+    ``draw`` returns uniform numbers in [0, 1) for the holds' jitter. ``on_change(before, after, observation)`` is
+    called whenever an answer changed the phase or the rate.
+    """
+
+    def __init__(
+        self,
+        policy: ThrottlePolicy,
+        draw: Callable[[], float],
+        on_change: Callable[[Pace, Pace, Observation], None],
+    ) -> None:
+        """Start at the policy's fixed rate, else at its start rate; the ceiling bounds both."""
+        rate = min(policy.ceiling, policy.start_rate if policy.fixed_rate is None else policy.fixed_rate)
+        self.pace = Pace(rate=rate, ceiling=policy.ceiling, fixed=policy.fixed_rate is not None)
+        self._concurrency = policy.concurrency
+        self._draw = draw
+        self._on_change = on_change
+        self._in_flight = 0
+        self._changed = asyncio.Event()
+        self._pass_ceiling: Callable[[], Awaitable[None]] = _ceiling(policy.ceiling).acquire
+
+    async def admit(self) -> Ticket:
+        """Wait until one more request may start, and start it. Cancelled, it has admitted nothing."""
+        while True:
+            await self._until_ready()
+            await self._pass_ceiling()
+            if self._wait_s() <= 0:
+                break
+        self.pace, ticket = started(self.pace, self._now())
+        self._in_flight += 1
+        return ticket
+
+    def observe(self, ticket: Ticket, word: Word) -> None:
+        """Take the ticket back with what the answer said."""
+        self._in_flight -= 1
+        observation = Observation(ticket, word, self._now(), self._draw())
+        before, self.pace = self.pace, next_pace(self.pace, observation)
+        self._changed.set()
+        if (before.phase, before.rate, before.epoch) != (self.pace.phase, self.pace.rate, self.pace.epoch):
+            self._on_change(before, self.pace, observation)
+
+    def release(self, ticket: Ticket) -> None:
+        """Take the ticket back when there was no answer, or no request."""
+        self._in_flight -= 1
+        if ticket.canary:
+            self.pace = canary_lost(self.pace, self._now())
+        self._changed.set()
+
+    def held_s(self) -> float:
+        """Return for how many seconds the budget has been held so far."""
+        return held_s(self.pace, self._now())
+
+    def _wait_s(self) -> float:
+        at = ready_at(self.pace)
+        if at is None or self._in_flight >= self._concurrency:
+            return math.inf
+        return at - self._now()
+
+    async def _until_ready(self) -> None:
+        while (wait_s := self._wait_s()) > 0:
+            self._changed.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), None if math.isinf(wait_s) else wait_s)
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
+
+
+def _ceiling(rate: float) -> Throttler:
+    """Return a throttler that lets ``rate`` requests a second through, over any window of about a second.
+
+    The library counts whole requests (it takes 0.5 for 1, and 0 blocks for ever), so the fraction goes into the
+    period: ``n = max(1, floor(rate))`` requests per ``n / rate`` seconds.
+    """
+    whole = max(1, math.floor(rate))
+    return Throttler(rate_limit=whole, period=whole / rate, retry_interval=POLL_INTERVAL_S)

@@ -1,0 +1,106 @@
+"""The whole thing without credentials: a stand-in for the API, a fleet, a real run over HTTP, and the proof.
+
+The proof is the stand-in's own count: what it made, for whom, against what the report says.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.config import load_config
+from orchestrator.simulator import Fate, Scenario, Simulator
+from orchestrator.usecases.run import RunEnd, RunOptions, run_backups
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+    from orchestrator.engine.ports import Log
+    from orchestrator.engine.stop import StopSwitch
+
+FLEET_SIZE = 200
+
+SCENARIO = Scenario(rate=30.0, burst=10, latency_s=(0.05, 0.25), invalid=0.01, forbidden=0.01, not_found=0.02, seed=7)
+
+_REFUSED = {Fate.INVALID, Fate.FORBIDDEN, Fate.NOT_FOUND}
+
+
+@dataclass(frozen=True, slots=True)
+class DemoEnd:
+    """How the demo ended: the run, what the stand-in counted, and where that contradicts the report."""
+
+    run: RunEnd
+    config_file: Path
+    stats: dict[str, int]
+    refused: int
+    contradictions: tuple[str, ...]
+
+
+async def run_demo(folder: Path, log: Log, stop: StopSwitch, stdout: BinaryIO) -> DemoEnd:
+    """Back up a fleet of ``FLEET_SIZE`` made-up installs against a stand-in; everything is left in ``folder``."""
+    async with Simulator(SCENARIO) as simulator:
+        config_file = folder / "fleet.yaml"
+        text = _fleet_yaml(simulator.base_url).encode()
+        config_file.write_bytes(text)
+        config = load_config(text, str(config_file), {})
+        end = await run_backups(config, RunOptions(folder, None, stdout), log, stop)
+        return DemoEnd(
+            run=end,
+            config_file=config_file,
+            stats=simulator.world.stats(),
+            refused=sum(_is_refused(install_id) for install_id in _fleet()),
+            contradictions=tuple(_contradictions(_backup_lines(Path(end.summary.report)), simulator)),
+        )
+
+
+def _fleet() -> dict[str, str]:
+    """Return the made-up fleet: names by id."""
+    return {str(uuid.uuid5(uuid.NAMESPACE_DNS, f"demo{n:03}")): f"demo{n:03}" for n in range(1, FLEET_SIZE + 1)}
+
+
+def _fleet_yaml(base_url: str) -> str:
+    head = f"""\
+version: 1
+accounts:
+  default:
+    user_id: demo-user
+    password: demo-password
+    base_url: {base_url}
+defaults:
+  description: "Demo backup of {{name}}, {{date}}"
+  notification_emails: []
+installs:
+"""
+    return head + "".join(f"  - {{id: {install_id}, name: {name}}}\n" for install_id, name in _fleet().items())
+
+
+def _is_refused(install_id: str) -> bool:
+    return SCENARIO.fate(install_id, 0) in _REFUSED
+
+
+def _backup_lines(report: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in report.read_bytes().splitlines()]
+    return [line for line in lines if line["type"] == "backup"]
+
+
+def _contradictions(lines: list[dict[str, Any]], simulator: Simulator) -> list[str]:
+    """Hold the report against what the stand-in really made."""
+    found = []
+    if Counter(line["install_id"] for line in lines) != Counter(list(_fleet())):
+        found.append("the report does not have exactly one line for each install")
+    reported = {line["backup"]["id"] for line in lines if line["outcome"] == "accepted"}
+    made = {backup.id for backups in simulator.world.backups.values() for backup in backups}
+    if reported != made:
+        found.append(f"{len(made - reported)} backups were made that the report lacks")
+    if any(len(backups) > 1 for backups in simulator.world.backups.values()):
+        found.append("an install was backed up twice")
+    found += [
+        f"{line['name']} is {line['outcome']}"
+        for line in lines
+        if line["outcome"] != ("rejected" if _is_refused(line["install_id"]) else "accepted")
+    ]
+    return found

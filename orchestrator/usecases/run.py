@@ -1,0 +1,213 @@
+"""The main job: plan, dispatch under a limiter, report. ``run_backups`` is the list of its steps."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, BinaryIO
+
+from orchestrator import __version__
+from orchestrator.engine.dispatch import DispatchEnd, Dispatcher, Limits, Surroundings
+from orchestrator.engine.lanes import Budget, Effort, Lane
+from orchestrator.errors import UsageError, WriteError
+from orchestrator.model import ErrorKind, OutcomeKind, Run
+from orchestrator.plan import budget_of, make_plan
+from orchestrator.report.write import ReportWriter, make_folder, write_summary
+from orchestrator.summary import AccountTotals, Ending, Summary, exit_code
+from orchestrator.throttle.gate import Gate
+from orchestrator.usecases.narration import PaceNarrator, Recorder, heartbeat
+from orchestrator.wpengine.client import Client
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from orchestrator.engine.ports import Log
+    from orchestrator.engine.stop import StopSwitch
+    from orchestrator.model import Config, Outcome, Plan
+
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """Where a run keeps its state and puts its report; ``report`` of ``None`` is a file in the run's own folder."""
+
+    state_dir: Path
+    report: str | None
+    stdout: BinaryIO
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnd:
+    """What a run came to: its summary, the first failures, and what went wrong with the run itself.
+
+    ``unwritten`` are outcomes that the report did not take because of ``write_error``. ``crash`` is a bug's exception.
+    """
+
+    summary: Summary
+    first_failures: tuple[Outcome, ...]
+    unwritten: tuple[Outcome, ...]
+    write_error: WriteError | None
+    crash: Exception | None
+
+
+async def run_backups(config: Config, options: RunOptions, log: Log, stop: StopSwitch) -> RunEnd:
+    """Request a backup of every enabled install of ``config``, once, and report every outcome.
+
+    Raises ``UsageError`` if there is nothing to do, and ``WriteError`` if the state or the report cannot be begun;
+    nothing was sent then.
+    """
+    clock = _SystemClock()
+    run, began = Run(new_run_id(), clock.now()), clock.monotonic()
+    plan = _planned(config, run, log)
+    folder = options.state_dir / "runs" / run.id
+    make_folder(folder)
+    target = options.report or str(folder / "report.jsonl")
+    with ReportWriter(run.id, target, options.stdout) as report:
+        recorder = Recorder(report, log)
+        log.info("run.started", installs=len(plan.backups), config=config.source, report=target)
+        async with AsyncExitStack() as stack:
+            fleet = await _assembled(config, plan, log, stack)
+            around = Surroundings(recorder, clock, log, stop)
+            dispatcher = Dispatcher(fleet.budgets, _limits(config), around)
+            async with heartbeat(log, lambda: _progress(fleet, recorder, plan)):
+                end = await dispatcher.run()
+        code = exit_code(_ending(end, recorder, stop))
+        summary = Summary(
+            run_id=run.id,
+            started_at=run.started_at,
+            finished_at=clock.now(),
+            duration_s=clock.monotonic() - began,
+            planned=len(plan.backups),
+            disabled=plan.disabled,
+            outcomes={kind: recorder.tally.outcomes[kind] for kind in OutcomeKind},
+            retries=recorder.tally.retries,
+            accounts=fleet.totals(),
+            exit_code=code,
+            config=config.source,
+            report=target,
+            version=__version__,
+        )
+        return _closed(folder, report, summary, recorder, end)
+
+
+def new_run_id() -> str:
+    """Return a ULID: 48 bits of milliseconds and 80 of chance in Crockford's base 32, so that ids sort by time."""
+    number = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
+    return "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -5, -5))
+
+
+def _planned(config: Config, run: Run, log: Log) -> Plan:
+    plan = make_plan(config, run)
+    if not plan.backups:
+        message = f"nothing to do: every install in {config.source} has enabled: false"
+        raise UsageError(message)
+    for warning in plan.warnings:
+        log.warning("plan.warning", reason=warning)
+    throttle = config.throttle
+    if throttle.fixed_rate is not None and throttle.fixed_rate > throttle.ceiling:
+        reason = f"the rate {throttle.fixed_rate:g} is held to max_requests_per_second, {throttle.ceiling:g}"
+        log.warning("plan.warning", reason=reason)
+    return plan
+
+
+@dataclass(slots=True)
+class _Fleet:
+    """The lanes and budgets of a run, with the gates behind them."""
+
+    budgets: list[Budget] = field(default_factory=list)
+    lanes: dict[str, Lane] = field(default_factory=dict)
+    gates: dict[str, Gate] = field(default_factory=dict)
+
+    def totals(self) -> dict[str, AccountTotals]:
+        return {
+            name: AccountTotals(lane.requests, lane.throttled, self.gates[name].pace.rate)
+            for name, lane in self.lanes.items()
+        }
+
+
+async def _assembled(config: Config, plan: Plan, log: Log, stack: AsyncExitStack) -> _Fleet:
+    fleet = _Fleet()
+    gates: dict[tuple[str, str], tuple[Gate, Budget]] = {}
+    for planned in plan.backups:
+        name = planned.install.account
+        if name not in fleet.lanes:
+            account = config.accounts[name]
+            key = budget_of(account, per_host=config.throttle.per_host)
+            if key not in gates:
+                gate = Gate(config.throttle, random.random, PaceNarrator(name, log))
+                gates[key] = gate, Budget(gate, [])
+                fleet.budgets.append(gates[key][1])
+            client = await stack.enter_async_context(Client(account, config.timeouts))
+            fleet.gates[name], budget = gates[key]
+            fleet.lanes[name] = Lane(name, client)
+            budget.lanes.append(fleet.lanes[name])
+        fleet.lanes[name].fresh.append(Effort(planned))
+    return fleet
+
+
+def _limits(config: Config) -> Limits:
+    return Limits(config.retry, config.throttle.max_pause_s, config.throttle.give_up_s)
+
+
+class _SystemClock:
+    """The engine's ``Clock``."""
+
+    def monotonic(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def draw(self) -> float:
+        return random.random()  # noqa: S311 - jitter, not a secret
+
+
+def _progress(fleet: _Fleet, recorder: Recorder, plan: Plan) -> dict[str, object]:
+    totals = fleet.totals()
+    rate = sum(gate.pace.rate for gate in set(fleet.gates.values()))
+    left = len(plan.backups) - recorder.tally.outcomes.total()
+    return {
+        "done": recorder.tally.outcomes.total(),
+        "planned": len(plan.backups),
+        "failed": recorder.tally.failed,
+        "throttled": sum(each.throttled for each in totals.values()),
+        "rate": round(rate, 2),
+        "left_s": round(left / rate),
+    }
+
+
+def _ending(end: DispatchEnd, recorder: Recorder, stop: StopSwitch) -> Ending:
+    return Ending(
+        crashed=end.crash is not None,
+        unwritten=end.write_error is not None,
+        signum=stop.signum if end.interrupted else None,
+        credentials_refused=any(why.kind is ErrorKind.CREDENTIALS for why in end.stops.values()),
+        failed=recorder.tally.failed,
+    )
+
+
+def _closed(folder: Path, report: ReportWriter, summary: Summary, recorder: Recorder, end: DispatchEnd) -> RunEnd:
+    """Write the summary in both places; failing at either is exit code 4, unless a bug has made it 1."""
+    write_error = end.write_error
+    writers: tuple[Callable[[Summary], None], ...] = (partial(write_summary, folder), report.finish)
+    for write in writers:
+        try:
+            write(summary)
+        except WriteError as error:
+            write_error = write_error or error
+            summary = replace(summary, exit_code=exit_code(Ending(crashed=end.crash is not None, unwritten=True)))
+    return RunEnd(
+        summary=summary,
+        first_failures=tuple(recorder.tally.first_failures),
+        unwritten=tuple(end.unwritten),
+        write_error=write_error,
+        crash=end.crash,
+    )

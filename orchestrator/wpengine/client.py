@@ -1,0 +1,204 @@
+"""One account's client: sends one request at a time, once, and turns whatever happens into an ``AttemptResult``."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Self
+
+import aiohttp
+
+from orchestrator import __version__
+from orchestrator.model import AttemptResult, Fault
+from orchestrator.wpengine.answers import (
+    LONGEST_BODY,
+    REQUEST_ID_HEADERS,
+    cut,
+    is_success,
+    read_backup,
+    read_user,
+    unpack,
+)
+from orchestrator.wpengine.retry_after import retry_after_s
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import SimpleNamespace, TracebackType
+
+    from orchestrator.model import Account, BackupRequest, Timeouts
+
+KEEPALIVE_S = 4.0
+"""Below the 5 s after which common servers drop an idle connection: a request that races with that is ambiguous."""
+
+DNS_CACHE_S = 60
+
+_FAULTS: tuple[tuple[type[BaseException], Fault], ...] = (
+    (aiohttp.ClientConnectorCertificateError, Fault.CERTIFICATE),
+    (aiohttp.ServerFingerprintMismatch, Fault.CERTIFICATE),
+    (aiohttp.ClientSSLError, Fault.TLS),
+    (aiohttp.ConnectionTimeoutError, Fault.CONNECT_TIMEOUT),
+    (aiohttp.ServerTimeoutError, Fault.READ_TIMEOUT),
+    (TimeoutError, Fault.READ_TIMEOUT),
+    (aiohttp.InvalidURL, Fault.INVALID_URL),
+    (aiohttp.NonHttpUrlClientError, Fault.INVALID_URL),
+    (aiohttp.ClientHttpProxyError, Fault.UNREACHABLE),
+    (aiohttp.ClientConnectorError, Fault.UNREACHABLE),
+    (aiohttp.ClientResponseError, Fault.MALFORMED),
+    (aiohttp.ClientPayloadError, Fault.MALFORMED),
+    (aiohttp.ClientError, Fault.DISCONNECTED),
+    (OSError, Fault.DISCONNECTED),
+    (UnicodeError, Fault.INVALID_URL),
+)
+"""The first class that fits names the fault, so a class stands before those it derives from."""
+
+
+@dataclass(slots=True)
+class _Transmission:
+    """Whether any byte of a request may have left; set just before the first one is written."""
+
+    sent: bool = False
+
+
+class Client:
+    """One account's sessions with the API; the engine's ``Api``. Use it as an asynchronous context manager."""
+
+    def __init__(self, account: Account, timeouts: Timeouts) -> None:
+        """Prepare for ``account``; nothing is sent and no socket opened yet."""
+        self._base_url = account.base_url
+        self._account = account
+        self._timeouts = timeouts
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        """Open the session. Raises ``OSError`` if the account's ``ca_file`` cannot be read."""
+        trace = aiohttp.TraceConfig()
+        trace.on_request_headers_sent.append(_mark_sent)
+        seconds = self._timeouts
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=0, ssl=_tls(self._account.ca_file), keepalive_timeout=KEEPALIVE_S, ttl_dns_cache=DNS_CACHE_S
+            ),
+            timeout=aiohttp.ClientTimeout(
+                total=seconds.connect_s + seconds.read_s, sock_connect=seconds.connect_s, sock_read=seconds.read_s
+            ),
+            headers={
+                "Authorization": aiohttp.encode_basic_auth(self._account.user_id, self._account.password),
+                "Accept": "application/json",
+                "Accept-Encoding": "identity",
+                "User-Agent": f"wpe-backup/{__version__}",
+            },
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=self._account.proxy_from_environment,
+            auto_decompress=False,
+            trace_configs=[trace],
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the session and its connections."""
+        if self._session:
+            await self._session.close()
+
+    async def create_backup(self, request: BackupRequest) -> AttemptResult:
+        """Send ``POST /installs/{install_id}/backups`` once."""
+        body = {"description": request.description, "notification_emails": list(request.notification_emails)}
+        return await self._send("POST", f"/installs/{request.install_id}/backups", read_backup, body)
+
+    async def check_credentials(self) -> AttemptResult:
+        """Send ``GET /user`` once: the cheapest call that proves credentials."""
+        return await self._send("GET", "/user", read_user)
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        read: Callable[[int, bytes, AttemptResult], AttemptResult],
+        body: Mapping[str, object] | None = None,
+    ) -> AttemptResult:
+        if self._session is None:
+            message = "the client is used outside its context manager"
+            raise RuntimeError(message)
+        transmission = _Transmission()
+        try:
+            async with self._session.request(
+                method,
+                self._base_url + path,
+                data=None if body is None else json.dumps(body).encode(),
+                headers={} if body is None else {"Content-Type": "application/json"},
+                allow_redirects=False,
+                trace_request_ctx=transmission,
+            ) as response:
+                return await self._read(response, read)
+        except asyncio.CancelledError:
+            return AttemptResult(
+                fault=Fault.INTERRUPTED, sent=transmission.sent, message="broken off before the answer came"
+            )
+        except (aiohttp.ClientError, OSError, UnicodeError) as error:
+            return self._failed(error, transmission)
+
+    async def _read(
+        self, response: aiohttp.ClientResponse, read: Callable[[int, bytes, AttemptResult], AttemptResult]
+    ) -> AttemptResult:
+        headers = response.headers
+        base = AttemptResult(
+            status=response.status,
+            request_id=next((cut(headers[name]) for name in REQUEST_ID_HEADERS if name in headers), None),
+            retry_after_s=retry_after_s(headers.get("Retry-After"), headers.get("Date"), datetime.now(UTC)),
+        )
+        try:
+            body = await _bounded_body(response)
+        except (aiohttp.ClientError, OSError) as error:
+            fault = Fault.UNREADABLE if is_success(response.status) else None
+            return replace(base, fault=fault, message=f"{response.status}, and its body broke off: {_words(error)}")
+        text = None if body is None else unpack(body, headers.get("Content-Encoding", "").strip().lower())
+        if text is None:
+            fault = Fault.UNREADABLE if is_success(response.status) else None
+            return replace(base, fault=fault, message=f"{response.status} with a body too large or wrongly packed")
+        return read(response.status, text, base)
+
+    def _failed(self, error: Exception, transmission: _Transmission) -> AttemptResult:
+        fault = fault_of(error)
+        message = _words(error)
+        if fault is Fault.READ_TIMEOUT and not transmission.sent:
+            fault = Fault.CONNECT_TIMEOUT
+        if fault is Fault.CONNECT_TIMEOUT:
+            message = f"no connection within {self._timeouts.connect_s:g} s"
+        elif fault is Fault.READ_TIMEOUT:
+            message = f"no complete answer within {self._timeouts.read_s:g} s"
+        return AttemptResult(fault=fault, sent=transmission.sent, message=message)
+
+
+def fault_of(error: BaseException) -> Fault:
+    """Return the fault that an exception of aiohttp or the system stands for."""
+    return next(fault for kind, fault in _FAULTS if isinstance(error, kind))
+
+
+def _words(error: BaseException) -> str:
+    return cut(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+
+
+async def _mark_sent(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
+    context.trace_request_ctx.sent = True
+
+
+async def _bounded_body(response: aiohttp.ClientResponse) -> bytes | None:
+    """Return the body, ``None`` if it is longer than ``LONGEST_BODY``; the rest is then not read."""
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > LONGEST_BODY:
+            response.close()
+            return None
+    return bytes(body)
+
+
+def _tls(ca_file: str | None) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if ca_file:
+        context.load_verify_locations(cafile=ca_file)
+    return context

@@ -1,0 +1,34 @@
+"""Read a ``Retry-After`` header (RFC 9110, section 10.2.3) as the seconds to wait."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+_NUMBER = re.compile(r"\d+(\.\d+)?", re.ASCII)
+_LONGEST_NUMBER = 12
+
+
+def retry_after_s(value: str | None, date: str | None, now: datetime) -> float | None:
+    """Return the seconds until the moment that ``value`` names, at least 0; ``None`` if it names none.
+
+    A number is seconds; a decimal one is accepted. An HTTP-date is judged against ``date``, the same answer's ``Date``,
+    so that the server's clock alone counts; ``now`` stands in where there is none. Both are in whole seconds and
+    ``date`` is rounded down, so the wait never ends before the named moment. Anything else is ignored.
+    """
+    text = (value or "").strip()
+    if _NUMBER.fullmatch(text) and len(text) <= _LONGEST_NUMBER:
+        return float(text)
+    named = _http_date(text)
+    if named is None:
+        return None
+    return max(0.0, (named - (_http_date(date or "") or now)).total_seconds())
+
+
+def _http_date(text: str) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
