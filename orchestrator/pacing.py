@@ -17,7 +17,7 @@ The rules, in the order in which a run meets them:
   when the hold began. Its ``Retry-After`` may lengthen the hold.
 - Capacity: requests served between two recoveries over the time between them is what the server refilled. Before
   there is such a measurement, a share of the rate at which the 429 came.
-- After a recovery the rate grows gently, faster far below the last known limit than near it.
+- After a recovery the rate grows: in gentle steps up to the last known limit, then in probes that double.
 - Ten failures in a row (no answer, or an ambiguous one) hold the budget as well: the API is ill, not busy. The
   canary is then a harmless read.
 """
@@ -45,7 +45,10 @@ MEASURABLE = 15
 """Requests served that make a capacity estimate trustworthy: fewer are dominated by the server's burst."""
 
 RECOVERING_STEP, RECOVERING_INTERVAL_S = 1.08, 1.0
-PROBING_STEP, PROBING_INTERVAL_S = 1.02, 8.0
+FIRST_PROBE, LARGEST_PROBE = 0.02, 0.5
+FIRST_PROBE_AFTER_S, NEXT_PROBE_AFTER_S = 8.0, 2.0
+"""Near the limit the rate waits, then steps up by 2%, 4%, 8% … as long as nothing is rejected."""
+
 NEAR_LIMIT_SHARE = 0.95
 """Below this share of the last known limit the rate recovers; above it, it probes."""
 
@@ -107,7 +110,8 @@ class Pace:
     """The state of one budget's limiter. Rates in requests per second, instants in seconds.
 
     ``limit`` is the last known limit, ``None`` before the first 429. ``sent`` counts starts since ``grown_at``,
-    ``served`` the answers of this epoch since ``resumed_at``. ``holds`` is the k of the hold's length.
+    ``served`` the answers of this epoch since ``resumed_at``. ``holds`` is the k of the hold's length, ``probes`` the
+    steps above the limit since the last 429.
     ``read_only_canary`` tells that the hold came from failures, so that its canary must not be a POST.
     """
 
@@ -123,6 +127,7 @@ class Pace:
     read_only_canary: bool = False
     holds: int = 0
     failures: int = 0
+    probes: int = 0
     limit: float | None = None
     grown_at: float | None = None
     sent: int = 0
@@ -219,6 +224,7 @@ def _held(pace: Pace, observation: Observation) -> Pace:
         read_only_canary=observation.word.effect is Effect.FAILED,
         holds=pace.holds + 1,
         failures=0,
+        probes=0,
     )
 
 
@@ -255,8 +261,11 @@ def _grown(pace: Pace, observation: Observation) -> Pace:
     if elapsed < interval_s:
         return pace
     is_used = pace.sent >= USED_SHARE * pace.rate * elapsed
-    rate = min(pace.ceiling, pace.rate * step) if is_used else pace.rate
-    return replace(pace, rate=rate, grown_at=now, sent=0)
+    if not is_used:
+        return replace(pace, grown_at=now, sent=0)
+    is_probe = pace.limit is not None and pace.rate >= NEAR_LIMIT_SHARE * pace.limit
+    probes = pace.probes + is_probe
+    return replace(pace, rate=min(pace.ceiling, pace.rate * step), grown_at=now, sent=0, probes=probes)
 
 
 def _growth(pace: Pace) -> tuple[float, float]:
@@ -264,4 +273,5 @@ def _growth(pace: Pace) -> tuple[float, float]:
         return 2.0, DOUBLING_INTERVAL_S
     if pace.rate < NEAR_LIMIT_SHARE * pace.limit:
         return RECOVERING_STEP, RECOVERING_INTERVAL_S
-    return PROBING_STEP, PROBING_INTERVAL_S
+    step = 1.0 + min(LARGEST_PROBE, FIRST_PROBE * 2.0 ** min(pace.probes, 16))
+    return step, NEXT_PROBE_AFTER_S if pace.probes else FIRST_PROBE_AFTER_S

@@ -14,11 +14,9 @@ from orchestrator.cli.demo import demo
 from orchestrator.cli.report import report
 from orchestrator.cli.run import run
 from orchestrator.cli.simulate import simulate
-from orchestrator.errors import ConfigError, OrchestratorError
+from orchestrator.errors import ConfigError, OrchestratorError, WriteError
 
 INTERRUPTED = 130
-BROKEN_PIPE = 141
-"""128 + SIGPIPE: what a shell reports for a command whose reader went away."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -36,8 +34,12 @@ def main() -> None:
     code = _code()
     try:
         sys.stdout.flush()
-    except OSError:
+    except BrokenPipeError:
         _forget_stdout()
+    except OSError as error:
+        _forget_stdout()
+        _say(f"wpe-backup: standard output cannot be written: {error.strerror}")
+        code = code or WriteError.exit_code
     sys.exit(code)
 
 
@@ -55,9 +57,9 @@ def _code() -> int:
     except OrchestratorError as error:
         _say(f"wpe-backup: {error}")
         return error.exit_code
-    except BrokenPipeError:
-        _forget_stdout()
-        return BROKEN_PIPE
+    except OSError as error:
+        _say(f"wpe-backup: {error}")
+        return WriteError.exit_code
     return result if isinstance(result, int) else 0
 
 

@@ -32,8 +32,8 @@ WIDE = 1000
 
 def option(*names: str, **settings: Any) -> Callable[[Any], Any]:  # noqa: ANN401 - click's own settings
     """Return a click option that is also read from ``WPE_BACKUP_<OPTION>``."""
-    longest = max(names, key=len).split("/")[0]
-    variable = "WPE_BACKUP_" + longest.lstrip("-").replace("-", "_").upper()
+    name = next(name for name in names if name.startswith("--"))
+    variable = "WPE_BACKUP_" + name.removeprefix("--").replace("-", "_").upper()
     return click.option(*names, envvar=variable, show_envvar=True, **settings)
 
 

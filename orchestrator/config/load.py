@@ -27,7 +27,6 @@ _MESSAGES = {
     "dict_type": "must be a mapping of keys to values",
     "tuple_type": "must be a list",
     "bool_type": "must be true or false",
-    "too_short": "must not be empty",
 }
 
 
@@ -44,6 +43,7 @@ def load_config(text: bytes, file: str, environment: Mapping[str, str]) -> Confi
     if isinstance(tree.data, dict):
         _fill_credentials(tree.data, environment)
         fleet = _validated(tree)
+        _check_not_empty(tree)
         _check_accounts(tree)
         _check_duplicates(tree)
         _check_emails(tree)
@@ -94,9 +94,8 @@ def _validated(tree: Tree) -> FleetFile | None:
 
 def _message(detail: ErrorDetails, loc: tuple[str | int, ...]) -> str:
     kind = detail["type"]
-    if kind == "missing" and loc[:1] == ("accounts",) and loc[-1] in CREDENTIALS:
-        variable = CREDENTIALS[str(loc[-1])]
-        return f"is required: give it here, or set {variable} for the account {DEFAULT_ACCOUNT}"
+    if kind == "missing" and loc[:2] == ("accounts", DEFAULT_ACCOUNT) and loc[-1] in CREDENTIALS:
+        return f"is required: give it here, or set {CREDENTIALS[str(loc[-1])]}"
     if kind == "literal_error":
         return f"must be {detail['ctx']['expected']}"
     if kind == "model_type" and loc[:1] == ("installs",):
@@ -109,6 +108,11 @@ def _installs(tree: Tree) -> list[tuple[int, dict[str, Any]]]:
     if not isinstance(entries, list):
         return []
     return [(index, entry) for index, entry in enumerate(entries) if isinstance(entry, dict)]
+
+
+def _check_not_empty(tree: Tree) -> None:
+    if tree.data.get("installs") == []:
+        tree.problem(("installs",), "must not be empty")
 
 
 def _check_accounts(tree: Tree) -> None:

@@ -237,4 +237,4 @@ class FleetFile(_Section):
     throttle: ThrottleSection = ThrottleSection()
     retry: RetrySection = RetrySection()
     timeouts: TimeoutsSection = TimeoutsSection()
-    installs: tuple[InstallSection, ...] = Field(min_length=1)
+    installs: tuple[InstallSection, ...]

@@ -56,6 +56,15 @@ class Surroundings:
     stop: StopSwitch
 
 
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """One request that the limiter let through: for which account, out of which budget, with which ticket."""
+
+    budget: Budget
+    lane: Lane
+    ticket: Ticket
+
+
 @dataclass(slots=True)
 class DispatchEnd:
     """How the dispatch ended, beyond the outcomes themselves.
@@ -81,6 +90,7 @@ class Dispatcher:
         self._around = around
         self._end = DispatchEnd()
         self._halted = asyncio.Event()
+        self._is_draining = False
         self._workers: set[asyncio.Task[None]] = set()
         self._sends: dict[asyncio.Future[AttemptResult], bool] = {}
 
@@ -104,56 +114,58 @@ class Dispatcher:
     # -- admitting --------------------------------------------------------------------------------------------------
 
     async def _admit(self, budget: Budget) -> None:
-        while not budget.is_finished:
+        while not (budget.is_finished or self._is_draining):
             budget.changed.clear()
             ready_at = budget.ready_at()
             wait_s = None if ready_at is None else ready_at - self._around.clock.monotonic()
             if wait_s is None or wait_s > 0:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(budget.changed.wait(), wait_s)
+                    async with asyncio.timeout(wait_s):
+                        await budget.changed.wait()
                 continue
             ticket = await budget.throttle.admit()
             taken = budget.take(self._around.clock.monotonic(), read_only=ticket.read_only)
             if taken is None:
                 budget.throttle.release(ticket)
                 continue
-            self._start(budget, ticket, *taken)
+            lane, work = taken
+            self._start(Admitted(budget, lane, ticket), work)
 
-    def _start(self, budget: Budget, ticket: Ticket, lane: Lane, work: Work) -> None:
-        budget.in_flight += 1
-        worker = asyncio.create_task(self._work(budget, ticket, lane, work))
+    def _start(self, admitted: Admitted, work: Work) -> None:
+        admitted.budget.in_flight += 1
+        worker = asyncio.create_task(self._work(admitted, work))
         self._workers.add(worker)
         worker.add_done_callback(self._workers.discard)
 
-    async def _work(self, budget: Budget, ticket: Ticket, lane: Lane, work: Work) -> None:
+    async def _work(self, admitted: Admitted, work: Work) -> None:
         try:
             if isinstance(work, CredentialsCheck):
-                await self._check(budget, ticket, lane, work)
+                await self._check(admitted, work)
             else:
-                await self._post(budget, ticket, lane, work)
+                await self._post(admitted, work)
         except Exception as error:  # noqa: BLE001 - a bug must cost neither the other installs nor this one's line
             await self._give_account_of_a_bug(error, work)
         finally:
-            budget.in_flight -= 1
-            budget.changed.set()
+            admitted.budget.in_flight -= 1
+            admitted.budget.changed.set()
 
     # -- one POST ---------------------------------------------------------------------------------------------------
 
-    async def _post(self, budget: Budget, ticket: Ticket, lane: Lane, effort: Effort) -> None:
-        clock = self._around.clock
+    async def _post(self, admitted: Admitted, effort: Effort) -> None:
+        clock, lane, throttle = self._around.clock, admitted.lane, admitted.budget.throttle
         if effort.started_at is None:
             effort.started_at, effort.first_sent_at = clock.now(), clock.monotonic()
-            effort.held_before_s = budget.throttle.held_s()
-        result = await self._send(lane, lane.api.create_backup(effort.planned.request))
+            effort.held_before_s = throttle.held_s()
+        result = await self._send(admitted, lane.api.create_backup(effort.planned.request))
         answer = classify(result)
         is_throttled = answer in _THROTTLINGS
         effort.throttled += is_throttled
         effort.attempts += not is_throttled
-        self._tell_throttle(budget, ticket, lane, _EFFECTS.get(answer, Effect.SERVED), result)
+        self._tell_throttle(admitted, _EFFECTS.get(answer, Effect.SERVED), result)
         self._around.log.debug(
             "attempt.answered", install=effort.planned.install.label, answer=answer.value, status=result.status
         )
-        held_s = budget.throttle.held_s() - effort.held_before_s
+        held_s = throttle.held_s() - effort.held_before_s
         spent = Spent(effort.attempts, clock.monotonic() - effort.first_sent_at - held_s)
         verdict = decide(answer, spent, self._limits.retry, clock.draw())
         await self._follow(lane, effort, verdict, result)
@@ -190,13 +202,13 @@ class Dispatcher:
 
     # -- one GET /user ----------------------------------------------------------------------------------------------
 
-    async def _check(self, budget: Budget, ticket: Ticket, lane: Lane, check: CredentialsCheck) -> None:
-        result = await self._send(lane, lane.api.check_credentials(), is_read=True)
+    async def _check(self, admitted: Admitted, check: CredentialsCheck) -> None:
+        lane = admitted.lane
+        result = await self._send(admitted, lane.api.check_credentials(), is_read=True)
         answer = classify(result)
         is_good = answer is Answer.ACCEPTED
-        self._tell_throttle(
-            budget, ticket, lane, Effect.SERVED if is_good else _EFFECTS.get(answer, Effect.FAILED), result
-        )
+        effect = Effect.SERVED if is_good else _EFFECTS.get(answer, Effect.FAILED)
+        self._tell_throttle(admitted, effect, result)
         if result.fault is Fault.INTERRUPTED:
             lane.state = LaneState.TO_CHECK if not check.canary else lane.state
             return
@@ -233,10 +245,10 @@ class Dispatcher:
     # -- what every answer does -------------------------------------------------------------------------------------
 
     async def _send(
-        self, lane: Lane, call: Coroutine[object, object, AttemptResult], *, is_read: bool = False
+        self, admitted: Admitted, call: Coroutine[object, object, AttemptResult], *, is_read: bool = False
     ) -> AttemptResult:
         """Send one request so that it can be broken off and its fate is still known."""
-        lane.requests += 1
+        admitted.lane.requests += 1
         send = asyncio.ensure_future(call)
         self._sends[send] = is_read
         try:
@@ -245,6 +257,9 @@ class Dispatcher:
             if not send.cancelled():
                 raise
             return AttemptResult(fault=Fault.INTERRUPTED, sent=False, message="broken off before it was sent")
+        except Exception:
+            admitted.budget.throttle.release(admitted.ticket)
+            raise
         finally:
             del self._sends[send]
 
@@ -253,15 +268,16 @@ class Dispatcher:
             if is_read or not reads_only:
                 send.cancel()
 
-    def _tell_throttle(self, budget: Budget, ticket: Ticket, lane: Lane, effect: Effect, result: AttemptResult) -> None:
-        lane.throttled += effect is Effect.THROTTLED
+    def _tell_throttle(self, admitted: Admitted, effect: Effect, result: AttemptResult) -> None:
+        throttle, ticket = admitted.budget.throttle, admitted.ticket
+        admitted.lane.throttled += effect is Effect.THROTTLED
         if result.fault is Fault.INTERRUPTED:
-            budget.throttle.release(ticket)
+            throttle.release(ticket)
             return
         retry_after_s = result.retry_after_s
         if retry_after_s is not None and retry_after_s > self._limits.max_pause_s:
             retry_after_s = None
-        budget.throttle.observe(ticket, Word(effect, result.backup is not None, retry_after_s))
+        throttle.observe(ticket, Word(effect, result.backup is not None, retry_after_s))
 
     async def _stop_if_hopeless(self, lane: Lane, answer: Answer, result: AttemptResult) -> None:
         now = self._around.clock.monotonic()
@@ -332,6 +348,7 @@ class Dispatcher:
         finally:
             for wait in waits:
                 wait.cancel()
+        self._is_draining = True
         for loop in loops:
             loop.cancel()
         self._break_off(reads_only=True)

@@ -99,7 +99,8 @@ class Gate:
         while (wait_s := self._wait_s()) > 0:
             self._changed.clear()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), None if math.isinf(wait_s) else wait_s)
+                async with asyncio.timeout(None if math.isinf(wait_s) else wait_s):
+                    await self._changed.wait()
 
     @staticmethod
     def _now() -> float:

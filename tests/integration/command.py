@@ -1,0 +1,121 @@
+"""Run the real command as a process, and the stand-in for the API as another."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+COMMAND = [sys.executable, "-m", "orchestrator"]
+USER, PASSWORD = "an-api-user", "a-secret-password"  # noqa: S105 - made up
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """Return the environment of a command: the test's own without settings of ours or of the terminal."""
+    ours = ("WPE_", "XDG_", "NO_COLOR", "FORCE_COLOR", "CI", "COLUMNS")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    return kept | {"WPE_API_USER_ID": USER, "WPE_API_PASSWORD": PASSWORD} | changes
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.stdout.splitlines()]
+
+
+def run_command(*arguments: str, cwd: Path, stdin: str | None = None, **changes: str) -> Ended:
+    """Run ``wpe-backup`` with ``arguments`` in ``cwd``, where its state goes too."""
+    ended = subprocess.run(
+        [*COMMAND, *arguments],
+        cwd=cwd,
+        env=environment(**{"WPE_BACKUP_STATE_DIR": str(cwd / "state"), "HOME": str(cwd)} | changes),
+        input=stdin,
+        stdin=None if stdin is not None else subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return Ended(ended.returncode, ended.stdout, ended.stderr)
+
+
+def start_command(*arguments: str, cwd: Path, **changes: str) -> subprocess.Popen[str]:
+    """Start ``wpe-backup``; the caller waits for it."""
+    return subprocess.Popen(
+        [*COMMAND, *arguments],
+        cwd=cwd,
+        env=environment(**{"WPE_BACKUP_STATE_DIR": str(cwd / "state"), "HOME": str(cwd)} | changes),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """A running ``wpe-backup simulate``."""
+
+    base_url: str
+
+    def _admin(self, page: str) -> Any:
+        with urllib.request.urlopen(self.base_url.replace("/v1", f"/_admin/{page}"), timeout=10) as reply:  # noqa: S310 - our own
+            return json.load(reply)
+
+    def stats(self) -> dict[str, Any]:
+        return self._admin("stats")  # type: ignore[no-any-return]  # it is JSON
+
+    def backups(self) -> list[dict[str, Any]]:
+        return self._admin("backups")["backups"]  # type: ignore[no-any-return]  # it is JSON
+
+    def requests(self) -> list[dict[str, Any]]:
+        return self._admin("requests")["requests"]  # type: ignore[no-any-return]  # it is JSON
+
+
+@contextmanager
+def stand_in(*options: str, **changes: str) -> Iterator[StandIn]:
+    """Serve the stand-in with ``options`` on a free port."""
+    process = subprocess.Popen(
+        [*COMMAND, "simulate", "--port", "0", *options],
+        env=environment(**changes),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        yield StandIn(process.stdout.readline().strip())
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+
+
+def install_ids(count: int) -> list[str]:
+    return [f"00000000-0000-4000-8000-{number:012d}" for number in range(count)]
+
+
+def fleet(base_url: str, count: int, more: str = "") -> str:
+    """Return a YAML of ``count`` installs at ``base_url``, with ``more`` sections."""
+    head = f"""\
+version: 1
+accounts: {{default: {{base_url: "{base_url}"}}}}
+defaults: {{notification_emails: [], description: "Test {{name}}"}}
+{more}
+installs:
+"""
+    return head + "".join(f"  - {{id: {each}, name: shop{n}}}\n" for n, each in enumerate(install_ids(count)))

@@ -1,0 +1,217 @@
+"""The other commands as processes: config, report, simulate, demo, and what every command does."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import socket
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from command import COMMAND, PASSWORD, USER, environment, fleet, install_ids, run_command, stand_in, start_command
+
+from orchestrator import __version__
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_the_version_and_the_help(tmp_path: Path) -> None:
+    assert run_command("--version", cwd=tmp_path).stdout == f"wpe-backup {__version__}\n"
+    shown = run_command("--help", cwd=tmp_path).stdout
+    assert all(command in shown for command in ("run", "config", "report", "simulate", "demo"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nope"],
+        ["run", "--nope"],
+        ["run", "--rate", "fast"],
+        ["run", "--max-rate", "0"],
+        ["run", "-v", "-q"],
+    ],
+)
+def test_bad_usage_is_exit_2_and_no_traceback(tmp_path: Path, arguments: list[str]) -> None:
+    ended = run_command(*arguments, cwd=tmp_path)
+    assert ended.code == 2
+    assert "Traceback" not in ended.stderr
+    assert ended.stdout == ""
+
+
+def test_a_missing_configuration_says_where_it_was_looked_for(tmp_path: Path) -> None:
+    ended = run_command("config", "validate", cwd=tmp_path)
+    assert ended.code == 2
+    assert "wpe-backup.yaml" in ended.stderr
+    assert str(tmp_path / ".config" / "wpe-backup" / "config.yaml") in ended.stderr
+    named = run_command("config", "validate", "-c", "gone.yaml", cwd=tmp_path)
+    assert (named.code, named.stderr) == (2, "gone.yaml:1:1: cannot be read: No such file or directory\n")
+    folder = run_command("config", "validate", "-c", str(tmp_path), cwd=tmp_path)
+    assert (folder.code, folder.stderr) == (2, f"{tmp_path}:1:1: cannot be read: Is a directory\n")
+
+
+def test_the_configuration_is_found_in_the_usual_places_and_on_standard_input(tmp_path: Path) -> None:
+    text = fleet("http://127.0.0.1:9/v1", 3)
+    place = tmp_path / ".config" / "wpe-backup"
+    place.mkdir(parents=True)
+    (place / "config.yaml").write_text(text)
+    found = run_command("config", "validate", cwd=tmp_path)
+    assert found.code == 0
+    assert found.stdout == f"{place / 'config.yaml'}: valid; 3 installs, 3 of them enabled, 1 account(s)\n"
+    assert run_command("config", "validate", "-q", cwd=tmp_path).stdout == ""
+    piped = run_command("config", "validate", "-c", "-", cwd=tmp_path, stdin=text)
+    assert piped.stdout.startswith("<stdin>: valid")
+    assert run_command("config", "validate", "-c", "-", cwd=tmp_path, stdin="a: 1").code == 2
+
+
+def test_a_report_is_read_by_run_and_by_file(tmp_path: Path) -> None:
+    with stand_in("--not-found", "0.4") as server:
+        (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 10))
+        run_command("run", "--rate", "200", cwd=tmp_path)
+        run_command("run", "-o", "own.jsonl", "--rate", "200", cwd=tmp_path)
+    (first, second) = sorted(folder.name for folder in (tmp_path / "state" / "runs").iterdir())
+    by_run = run_command("report", "summary", first, cwd=tmp_path)
+    assert by_run.code == 0
+    assert f"Run {first}: " in by_run.stdout
+    assert by_run.stderr == ""
+    latest = run_command("report", "summary", cwd=tmp_path)
+    assert f"Run {second}: " in latest.stdout
+    assert latest.stdout == run_command("report", "summary", "own.jsonl", cwd=tmp_path).stdout
+    summary = json.loads(run_command("report", "summary", "--format", "json", cwd=tmp_path).stdout)
+    assert summary["run_id"] == second
+    failed = json.loads(run_command("report", "failures", "--format", "json", cwd=tmp_path).stdout)
+    assert len(failed) == summary["outcomes"]["rejected"] > 0
+    table = run_command("report", "failures", cwd=tmp_path).stdout
+    assert all(line["name"] in table and line["request_id"] in table for line in failed)
+
+
+def test_a_report_of_a_killed_run_still_reads(tmp_path: Path) -> None:
+    line = {"type": "backup", "run_id": "R", "outcome": "accepted"}
+    (tmp_path / "r.jsonl").write_text(json.dumps(line) + "\n" + json.dumps(line)[:20])
+    shown = run_command("report", "summary", "r.jsonl", cwd=tmp_path).stdout
+    assert "did not come to its end" in shown
+    as_json = json.loads(run_command("report", "summary", "r.jsonl", "--format", "json", cwd=tmp_path).stdout)
+    assert as_json["outcomes"] == {"accepted": 1}
+    failures = run_command("report", "failures", "r.jsonl", cwd=tmp_path)
+    assert "No failures among 1 installs" in failures.stdout
+    assert "1 damaged lines" in failures.stdout
+
+
+def test_a_report_that_is_not_there_is_exit_2(tmp_path: Path) -> None:
+    for name in ("gone.jsonl", "latest"):
+        ended = run_command("report", "failures", name, cwd=tmp_path)
+        assert ended.code == 2
+        assert ended.stderr.startswith("wpe-backup: ")
+
+
+def test_a_reader_of_a_report_may_go_away(tmp_path: Path) -> None:
+    line = {"type": "backup", "run_id": "R", "outcome": "rejected", "error": {"message": "x" * 200}}
+    (tmp_path / "r.jsonl").write_text((json.dumps(line) + "\n") * 5000)
+    process = start_command("report", "failures", "r.jsonl", cwd=tmp_path)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    process.wait(30)
+    process.stderr.close()
+
+
+def test_a_full_disk_behind_standard_output_is_said(tmp_path: Path) -> None:
+    (tmp_path / "wpe-backup.yaml").write_text(fleet("http://127.0.0.1:9/v1", 1))
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+        process = subprocess.Popen(
+            [*COMMAND, "config", "validate"],
+            cwd=tmp_path,
+            env=environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert "No space left on device" in process.communicate(timeout=30)[1]
+    assert process.returncode == 4
+
+
+def test_the_stand_in_prints_its_address_and_what_it_counted(tmp_path: Path) -> None:
+    process = start_command("simulate", "--port", "0", cwd=tmp_path)
+    assert process.stdout is not None
+    url = process.stdout.readline().strip()
+    (tmp_path / "wpe-backup.yaml").write_text(fleet(url, 2))
+    assert run_command("run", cwd=tmp_path).code == 0
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=20)
+    assert (process.returncode, stdout) == (0, "")
+    assert "Counted 3 requests, 0 of them answered 429; made 2 backups of 2 installs, at most 1 of one." in stderr
+
+
+def test_a_port_that_is_taken_is_exit_2(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        ended = run_command("simulate", "--port", str(taken.getsockname()[1]), cwd=tmp_path)
+    assert ended.code == 2
+    assert "choose another --port" in ended.stderr
+
+
+def test_the_demo_proves_itself(tmp_path: Path) -> None:
+    ended = run_command("demo", cwd=tmp_path, TMPDIR=str(tmp_path))
+    assert ended.code == 0, ended.stderr
+    (folder,) = tmp_path.glob("wpe-backup-demo-*")
+    (report,) = folder.glob("runs/*/report.jsonl")
+    *backups, summary = map(json.loads, report.read_bytes().splitlines())
+    assert len(backups) == 200
+    assert summary["throttled"] > 0
+    assert 0 < summary["outcomes"]["rejected"] < 20
+    assert str(report) in ended.stderr
+    assert "The report agrees with it, line by line." in ended.stderr
+
+
+def test_ctrl_c_in_the_demo_is_exit_130(tmp_path: Path) -> None:
+    process = start_command("demo", cwd=tmp_path, TMPDIR=str(tmp_path))
+    assert process.stderr is not None
+    process.stderr.readline()
+    process.stderr.readline()
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+
+
+def test_on_a_terminal_logs_are_for_people(tmp_path: Path) -> None:
+    with stand_in() as server:
+        (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 2))
+        ours, theirs = pty.openpty()
+        process = subprocess.Popen(
+            [*COMMAND, "run"],
+            cwd=tmp_path,
+            env=environment(WPE_BACKUP_STATE_DIR=str(tmp_path / "state"), TERM="xterm"),
+            stdout=subprocess.DEVNULL,
+            stderr=theirs,
+        )
+        assert process.wait(30) == 0
+        os.close(theirs)
+        shown = os.read(ours, 100_000).decode()
+        os.close(ours)
+    assert "\x1b[" in shown
+    assert "run.started" in shown
+    assert '"event"' not in shown
+
+
+def test_the_credentials_of_the_stand_in_come_from_the_environment(tmp_path: Path) -> None:
+    with stand_in(WPE_API_USER_ID="", WPE_API_PASSWORD="") as anyone, stand_in() as exactly:
+        for server in (anyone, exactly):
+            (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 1))
+            assert run_command("run", cwd=tmp_path, WPE_API_USER_ID=USER, WPE_API_PASSWORD=PASSWORD).code == 0
+        (tmp_path / "wpe-backup.yaml").write_text(fleet(exactly.base_url, 1))
+        assert run_command("run", cwd=tmp_path, WPE_API_USER_ID="other").code == 12
+
+
+def test_a_listing_shows_what_was_made(tmp_path: Path) -> None:
+    with stand_in() as server:
+        (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 2))
+        run_command("run", cwd=tmp_path)
+        assert sorted(backup["install_id"] for backup in server.backups()) == install_ids(2)

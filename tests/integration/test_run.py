@@ -1,0 +1,451 @@
+"""The main job as a process over real sockets, judged by what the server counted."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import signal
+import socket
+import time
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import TYPE_CHECKING
+
+import pytest
+from command import PASSWORD, USER, Ended, StandIn, fleet, install_ids, run_command, stand_in, start_command
+from rawserver import answer, raw_server, read_request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+PACE = ("--rate", "200", "--max-rate", "200")
+
+
+def run(folder: Path, base_url: str, count: int, *options: str, more: str = "", **changes: str) -> Ended:
+    (folder / "wpe-backup.yaml").write_text(fleet(base_url, count, more))
+    return run_command("run", "-o", "-", *options, cwd=folder, **changes)
+
+
+def outcomes(ended: Ended) -> Counter[str]:
+    return Counter(line["outcome"] for line in ended.lines() if line["type"] == "backup")
+
+
+def assert_true(ended: Ended, server: StandIn, count: int) -> None:
+    """Hold the report against what the server really made."""
+    *backups, summary = ended.lines()
+    assert summary["type"] == "summary"
+    assert sorted(line["install_id"] for line in backups) == install_ids(count)
+    made = server.backups()
+    assert len({backup["install_id"] for backup in made}) == len(made), "an install was backed up twice"
+    accepted = {line["install_id"]: line["backup"]["id"] for line in backups if line["outcome"] == "accepted"}
+    assert accepted.items() <= {backup["install_id"]: backup["id"] for backup in made}.items()
+    assert summary["planned"] == count
+    assert summary["exit_code"] == ended.code
+    assert {kind: n for kind, n in summary["outcomes"].items() if n} == dict(outcomes(ended))
+    assert summary["requests"] == server.stats()["requests"]
+    assert summary["throttled"] == server.stats()["throttled"]
+
+
+def test_a_batch_of_120_under_a_limit_of_40_a_second(tmp_path: Path) -> None:
+    with stand_in("--bucket-rate", "40", "--bucket-burst", "10") as server:
+        ended = run(tmp_path, server.base_url, 120)
+        assert_true(ended, server, 120)
+        stats = server.stats()
+    assert ended.code == 0
+    assert outcomes(ended) == {"accepted": 120}
+    assert stats["throttled"] <= stats["requests"] / 10
+    assert all(backup["status"] == "requested" for backup in (line["backup"] for line in ended.lines()[:-1]))
+
+
+@pytest.mark.parametrize("form", ["seconds", "date"])
+def test_retry_after_is_obeyed_by_the_whole_pool(tmp_path: Path, form: str) -> None:
+    with stand_in("--bucket-rate", "3", "--bucket-burst", "3", "--retry-after", form) as server:
+        ended = run(tmp_path, server.base_url, 12, "--rate", "20")
+        assert_true(ended, server, 12)
+        requests = server.requests()
+    assert ended.code == 0
+    first = next(index for index, request in enumerate(requests) if request["status"] == 429)
+    at = requests[first]["at"]
+    in_flight = [request for request in requests[first + 1 :] if request["at"] < at + 0.2]
+    held = [request for request in requests[first + 1 :] if at + 0.2 <= request["at"] < at + 1.0]
+    assert len(in_flight) <= 4
+    assert not held
+
+
+def test_permanent_answers_are_reported_whole_and_the_rest_goes_on(tmp_path: Path) -> None:
+    with stand_in("--invalid", "0.2", "--forbidden", "0.2", "--not-found", "0.2") as server:
+        ended = run(tmp_path, server.base_url, 40, *PACE)
+        assert_true(ended, server, 40)
+    assert ended.code == 3
+    errors = {line["error"]["status"]: line for line in ended.lines()[:-1] if line["error"]}
+    assert set(errors) == {400, 403, 404}
+    assert outcomes(ended)["rejected"] > 10
+    assert errors[400]["error"]["kind"] == "rejected"
+    assert errors[400]["error"]["errors"][0]["field"] == "notification_emails"
+    assert errors[404]["error"]["message"] == "Not Found"
+    assert errors[404]["request_id"]
+
+
+def test_an_ambiguous_post_is_unconfirmed_and_never_repeated(tmp_path: Path) -> None:
+    with stand_in("--timed-out", "0.2", "--timed-out-created", "0.2", "--unavailable", "0.2") as server:
+        ended = run(tmp_path, server.base_url, 60, *PACE)
+        assert_true(ended, server, 60)
+        assert server.stats()["posts"] == 60
+    assert ended.code == 3
+    assert outcomes(ended)["unconfirmed"] > 10
+    statuses = {line["error"]["status"] for line in ended.lines()[:-1] if line["outcome"] == "unconfirmed"}
+    assert statuses == {503, 504}
+
+
+def test_refused_credentials_send_no_backup_and_exit_with_12(tmp_path: Path) -> None:
+    with stand_in(WPE_API_PASSWORD="another") as server:
+        ended = run(tmp_path, server.base_url, 5)
+        assert_true(ended, server, 5)
+        assert server.stats()["posts"] == 0
+    assert ended.code == 12
+    assert {line["error"]["kind"] for line in ended.lines()[:-1]} == {"credentials"}
+    assert "Bad Credentials" in ended.stderr
+
+
+def test_a_server_that_is_not_there_cancels_and_says_why(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        ended = run(tmp_path, f"http://127.0.0.1:{free.getsockname()[1]}/v1", 3, more="retry: {max_attempts: 2}")
+    assert ended.code == 3
+    assert outcomes(ended) == {"cancelled": 3}
+    assert {line["error"]["kind"] for line in ended.lines()[:-1]} == {"network"}
+
+
+def test_a_run_without_o_leaves_its_report_and_summary_in_its_own_folder(tmp_path: Path) -> None:
+    with stand_in() as server:
+        (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 3))
+        ended = run_command("run", *PACE, cwd=tmp_path)
+    assert (ended.code, ended.stdout) == (0, "")
+    (folder,) = (tmp_path / "state" / "runs").iterdir()
+    lines = [json.loads(line) for line in (folder / "report.jsonl").read_bytes().splitlines()]
+    assert lines[-1] == json.loads((folder / "summary.json").read_bytes())
+    assert lines[-1]["run_id"] == folder.name
+    assert str(folder / "report.jsonl") in ended.stderr
+    assert "3 of 3 installs backed up" in ended.stderr
+    assert lines[0]["backup"]["description"].endswith(f" [wpe-backup {folder.name}]")
+    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+
+
+def test_python_m_and_options_by_environment_are_the_same(tmp_path: Path) -> None:
+    with stand_in() as server:
+        (tmp_path / "other.yaml").write_text(fleet(server.base_url, 30))
+        began = time.monotonic()
+        ended = run_command(
+            "run",
+            cwd=tmp_path,
+            WPE_BACKUP_CONFIG="other.yaml",
+            WPE_BACKUP_REPORT="-",
+            WPE_BACKUP_RATE="100",
+            WPE_BACKUP_MAX_RATE="10",
+            WPE_BACKUP_CONCURRENCY="1",
+            WPE_BACKUP_LOG_FORMAT="json",
+        )
+        assert_true(ended, server, 30)
+    assert time.monotonic() - began > 2.5
+    events = [json.loads(line) for line in ended.stderr.splitlines()]
+    assert [event["event"] for event in events] == ["plan.warning", "run.started", "run.finished"]
+
+
+def test_quiet_prints_nothing_when_all_is_well_and_the_failures_when_not(tmp_path: Path) -> None:
+    with stand_in() as server:
+        assert run(tmp_path, server.base_url, 3, "-q", *PACE).stderr == ""
+    with stand_in("--not-found", "1") as server:
+        stderr = run(tmp_path, server.base_url, 3, "-q", *PACE).stderr
+    assert "0 of 3 installs backed up, 3 not" in stderr
+    assert "shop2" in stderr
+
+
+def test_verbose_says_every_attempt_in_the_console_form_without_colours(tmp_path: Path) -> None:
+    with stand_in() as server:
+        ended = run(tmp_path, server.base_url, 3, "-v", "--log-format", "console", *PACE)
+    assert ended.stderr.count("attempt.answered") == 3
+    assert "\x1b" not in ended.stderr
+
+
+def test_colours_are_forced_and_forbidden(tmp_path: Path) -> None:
+    with stand_in() as server:
+        options = ("--log-format", "console", *PACE)
+        assert "\x1b[" in run(tmp_path, server.base_url, 1, *options, FORCE_COLOR="1").stderr
+        assert "\x1b[" not in run(tmp_path, server.base_url, 1, *options, "--no-color", FORCE_COLOR="1").stderr
+        assert "\x1b[" not in run(tmp_path, server.base_url, 1, *options, FORCE_COLOR="1", NO_COLOR="1").stderr
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_finishes_what_is_in_flight_and_reports_everything(tmp_path: Path, signum: int) -> None:
+    with stand_in("--latency-min", "300ms", "--latency-max", "600ms") as server:
+        (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 100))
+        process = start_command("run", "-o", "-", "--rate", "20", cwd=tmp_path)
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        process.send_signal(signum)
+        rest, stderr = process.communicate(timeout=30)
+        ended = Ended(process.returncode, first + rest, stderr)
+        assert_true(ended, server, 100)
+        accepted = outcomes(ended)["accepted"]
+        assert accepted == server.stats()["posts"] < 100
+    assert ended.code == 128 + signum
+    assert outcomes(ended) == {"accepted": accepted, "cancelled": 100 - accepted}
+    assert {line["error"]["kind"] for line in ended.lines()[:-1] if line["error"]} == {"interrupted"}
+
+
+def test_nothing_to_do_is_an_error_and_sends_nothing(tmp_path: Path) -> None:
+    (tmp_path / "wpe-backup.yaml").write_text(
+        fleet("http://127.0.0.1:9/v1", 1).replace("name: shop0", "name: shop0, enabled: false")
+    )
+    ended = run_command("run", cwd=tmp_path)
+    assert ended.code == 2
+    assert "nothing to do" in ended.stderr
+
+
+def test_a_bad_configuration_is_said_with_its_places_and_sends_nothing(tmp_path: Path) -> None:
+    with stand_in() as server:
+        (tmp_path / "f.yaml").write_text(fleet(server.base_url, 2) + "  - nope\nextra: 1\n")
+        ended = run_command("run", "-c", "f.yaml", cwd=tmp_path)
+        assert server.stats()["requests"] == 0
+    assert ended.code == 2
+    assert ended.stderr.splitlines()[0].startswith("f.yaml:8:5: installs[2].id: must be an install's id")
+    assert ended.stderr.splitlines()[1] == "f.yaml:9:1: extra: unknown key"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-o", "/nonexistent/r.jsonl"], "the report cannot be written to /nonexistent/r.jsonl"),
+        (["-o", "."], "the report cannot be written to ."),
+        (["--state-dir", "/dev/null/x"], "name another folder with --state-dir"),
+    ],
+)
+def test_a_report_or_state_that_cannot_be_begun_is_exit_4_and_sends_nothing(
+    tmp_path: Path, options: list[str], message: str
+) -> None:
+    with stand_in() as server:
+        (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 2))
+        ended = run_command("run", *options, cwd=tmp_path)
+        assert server.stats()["requests"] == 0
+    assert ended.code == 4
+    assert message in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_disk_that_fills_up_is_exit_4_and_prints_the_ids_that_were_not_stored(tmp_path: Path) -> None:
+    with stand_in() as server:
+        (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 30))
+        ended = run_command("run", "-o", "/dev/full", *PACE, cwd=tmp_path)
+        made = server.backups()
+    assert ended.code == 4
+    assert "No space left on device" in ended.stderr
+    assert made
+    assert all(backup["id"] in ended.stderr for backup in made)
+
+
+def test_a_reader_that_goes_away_is_exit_4(tmp_path: Path) -> None:
+    with stand_in() as server:
+        (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 30))
+        process = start_command("run", "-o", "-", "--rate", "30", cwd=tmp_path)
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr is not None
+        stderr = process.stderr.read()
+        assert process.wait(30) == 4
+        process.stderr.close()
+    assert "standard output: Broken pipe" in stderr
+    assert "Traceback" not in stderr
+
+
+def test_no_secret_shows_anywhere(tmp_path: Path) -> None:
+    echo = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+    with stand_in("--not-found", "0.5", "--unavailable", "0.5", WPE_API_USER_ID=USER) as server:
+        (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 10))
+        ended = run_command("run", "-v", *PACE, cwd=tmp_path)
+    said = ended.stdout + ended.stderr
+    for file in (tmp_path / "state").rglob("*"):
+        said += file.read_text() if file.is_file() else ""
+    for secret in (USER, PASSWORD, echo):
+        assert secret not in said
+
+
+# -- servers that no stand-in would be: scripted answers over raw sockets ----------------------------------------------
+
+GOOD_USER = answer("200 OK", b"{}", "Connection: close")
+
+
+async def _against(
+    script: Callable[[bytes, int], bytes], folder: Path, count: int, more: str = "", *options: str
+) -> Ended:
+    """Run the command against a server that answers each POST with ``script(request, nth)``, and ``GET /user`` well."""
+    posts = 0
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal posts
+        request = await read_request(reader)
+        if request.startswith(b"GET /v1/user"):
+            writer.write(GOOD_USER)
+            return
+        posts += 1
+        writer.write(script(request, posts))
+
+    async with raw_server(handler) as port:
+        (folder / "wpe-backup.yaml").write_text(fleet(f"http://127.0.0.1:{port}/v1", count, more))
+        return await asyncio.to_thread(run_command, "run", "-o", "-", *options, cwd=folder)
+
+
+def accepted(request: bytes, _nth: int = 0) -> bytes:
+    install = request.split(b"/")[3]
+    return answer("202 Accepted", b'{"id": "b-%s", "status": "requested"}' % install, "Connection: close")
+
+
+def said(status: str, message: str, *headers: str) -> bytes:
+    return answer(status, json.dumps({"message": message}).encode(), "Connection: close", *headers)
+
+
+def test_a_quota_stops_the_account(tmp_path: Path) -> None:
+    def script(request: bytes, nth: int) -> bytes:
+        return accepted(request) if nth <= 3 else said("429 T", "Limit Exceeded")
+
+    ended = asyncio.run(_against(script, tmp_path, 20, "", "--rate", "20"))
+    assert ended.code == 3
+    assert outcomes(ended) == {"accepted": 3, "cancelled": 17}
+    assert {line["error"]["kind"] for line in ended.lines()[:-1] if line["error"]} == {"quota"}
+
+
+def test_a_retry_after_longer_than_max_pause_stops_the_account(tmp_path: Path) -> None:
+    def script(_request: bytes, _nth: int) -> bytes:
+        return said("429 T", "Too Many Requests", "Retry-After: 9999")
+
+    ended = asyncio.run(_against(script, tmp_path, 3, "throttle: {max_pause: 1m}"))
+    assert ended.code == 3
+    assert {line["error"]["kind"] for line in ended.lines()[:-1]} == {"throttled"}
+    assert {line["outcome"] for line in ended.lines()[:-1]} == {"cancelled"}
+
+
+def test_a_server_that_throttles_for_ever_is_given_up(tmp_path: Path) -> None:
+    def script(_request: bytes, _nth: int) -> bytes:
+        return said("429 T", "Too Many Requests")
+
+    ended = asyncio.run(_against(script, tmp_path, 3, "throttle: {give_up: 3s}"))
+    assert ended.code == 3
+    assert outcomes(ended) == {"cancelled": 3}
+    assert sum(line["attempts"] for line in ended.lines()[:-1]) == 0
+    assert sum(line["throttled"] for line in ended.lines()[:-1]) >= 2
+
+
+def test_a_retry_after_date_is_judged_by_the_servers_own_clock(tmp_path: Path) -> None:
+    at: list[float] = []
+
+    def script(request: bytes, nth: int) -> bytes:
+        at.append(time.monotonic())
+        if nth > 1:
+            return accepted(request)
+        server_now = datetime(2001, 1, 1, tzinfo=UTC)
+        return said(
+            "429 T",
+            "Too Many Requests",
+            f"Date: {format_datetime(server_now, usegmt=True)}",
+            f"Retry-After: {format_datetime(server_now + timedelta(seconds=2), usegmt=True)}",
+        )
+
+    ended = asyncio.run(_against(script, tmp_path, 2, "", "--rate", "1"))
+    assert ended.code == 0
+    assert 2.0 <= at[1] - at[0] < 4.0
+
+
+def test_an_outage_costs_tens_of_unknown_backups_not_a_fleet_of_them(tmp_path: Path) -> None:
+    def script(_request: bytes, _nth: int) -> bytes:
+        return said("503 S", "Service Unavailable")
+
+    ended = asyncio.run(_against(script, tmp_path, 500, "throttle: {give_up: 4s}", *PACE))
+    assert ended.code == 3
+    assert outcomes(ended)["unconfirmed"] + outcomes(ended)["cancelled"] == 500
+    assert outcomes(ended)["unconfirmed"] < 100
+    assert {line["error"]["kind"] for line in ended.lines()[:-1] if line["outcome"] == "cancelled"} == {"unavailable"}
+
+
+def test_a_redirect_is_never_followed(tmp_path: Path) -> None:
+    reached: list[bytes] = []
+
+    async def main() -> Ended:
+        async def elsewhere(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+            reached.append(await read_request(reader))
+
+        async with raw_server(elsewhere) as port:
+
+            def script(_request: bytes, _nth: int) -> bytes:
+                return said("307 T", "", f"Location: http://127.0.0.1:{port}/")
+
+            return await _against(script, tmp_path, 2)
+
+    ended = asyncio.run(main())
+    assert not reached
+    assert {(line["outcome"], line["error"]["kind"]) for line in ended.lines()[:-1]} == {("rejected", "protocol")}
+
+
+def test_hostile_text_reaches_the_report_whole_and_the_terminal_harmless(tmp_path: Path) -> None:
+    message = "a\x1b[2J\x07\n[bold]b\u202e"
+
+    def script(_request: bytes, _nth: int) -> bytes:
+        return said("400 B", message)
+
+    ended = asyncio.run(_against(script, tmp_path, 1, "", "--log-format", "console"))
+    assert ended.lines()[0]["error"]["message"] == message
+    assert "\x1b" not in ended.stderr
+    assert "\u202e" not in ended.stderr
+    assert r"a\x1b[2J\x07\x0a[bold]b\u202e" in ended.stderr
+
+
+def test_the_second_signal_stops_at_once_and_says_what_is_unknown(tmp_path: Path) -> None:
+    async def main() -> tuple[Ended, float]:
+        posts = asyncio.Semaphore(0)
+
+        async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if (await read_request(reader)).startswith(b"GET"):
+                writer.write(GOOD_USER)
+                return
+            posts.release()
+            await asyncio.sleep(60)
+
+        async with raw_server(handler) as port:
+            (tmp_path / "wpe-backup.yaml").write_text(fleet(f"http://127.0.0.1:{port}/v1", 20))
+            process = start_command("run", "-o", "-", "--rate", "50", "--concurrency", "5", cwd=tmp_path)
+            for _ in range(5):
+                await posts.acquire()
+            process.send_signal(signal.SIGINT)
+            await asyncio.sleep(0.5)
+            began = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            stdout, stderr = await asyncio.to_thread(process.communicate, timeout=30)
+            return Ended(process.returncode, stdout, stderr), time.monotonic() - began
+
+    ended, seconds = asyncio.run(main())
+    assert seconds < 10
+    assert ended.code == 130
+    assert outcomes(ended) == {"unconfirmed": 5, "cancelled": 15}
+    assert {line["error"]["kind"] for line in ended.lines()[:-1]} == {"interrupted"}
+
+
+def test_accounts_fail_alone(tmp_path: Path) -> None:
+    with stand_in() as good, stand_in(WPE_API_PASSWORD="another") as bad:
+        first, second, third, fourth = install_ids(4)
+        (tmp_path / "wpe-backup.yaml").write_text(f"""\
+version: 1
+accounts:
+  good: {{user_id: {USER}, password: {PASSWORD}, base_url: "{good.base_url}"}}
+  bad: {{user_id: {USER}, password: {PASSWORD}, base_url: "{bad.base_url}"}}
+defaults: {{notification_emails: [], account: good}}
+installs: [{first}, {second}, {{id: {third}, account: bad}}, {{id: {fourth}, account: bad}}]
+""")
+        ended = run_command("run", "-o", "-", cwd=tmp_path)
+    assert {(line["account"], line["outcome"]) for line in ended.lines()[:-1]} == {
+        ("good", "accepted"),
+        ("bad", "cancelled"),
+    }
+    assert ended.code == 12
+    assert ended.lines()[-1]["accounts"]["bad"]["requests"] == 1

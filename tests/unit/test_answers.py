@@ -1,0 +1,156 @@
+"""Reading answers, and Retry-After, leniently."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from datetime import UTC, datetime
+
+import pytest
+
+from orchestrator.model import AttemptResult, Backup, Fault, FieldError
+from orchestrator.wpengine.answers import LONGEST_BODY, LONGEST_STRING, cut, read_backup, read_user, unpack
+from orchestrator.wpengine.retry_after import retry_after_s
+
+NOW = datetime(2026, 11, 24, 1, 0, 0, tzinfo=UTC)
+DATE = "Tue, 24 Nov 2026 01:00:00 GMT"
+LATER = "Tue, 24 Nov 2026 01:00:07 GMT"
+
+
+def read(status: int, body: object) -> AttemptResult:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return read_backup(status, raw, AttemptResult(status=status, request_id="r"))
+
+
+@pytest.mark.parametrize(
+    ("value", "date", "seconds"),
+    [
+        ("7", None, 7.0),
+        (" 0 ", None, 0.0),
+        ("1.5", None, 1.5),
+        (LATER, DATE, 7.0),
+        (LATER, None, 7.0),
+        (LATER, "nonsense", 7.0),
+        (LATER, "Tue, 24 Nov 2026 02:00:00 GMT", 0.0),
+        ("Tue, 24 Nov 2026 05:00:07 +0400", DATE, 7.0),
+        ("Tuesday, 24-Nov-26 01:00:07 GMT", DATE, 7.0),
+        ("Tue Nov 24 01:00:07 2026", DATE, 7.0),
+        (None, DATE, None),
+        ("", DATE, None),
+        ("-1", DATE, None),
+        ("+1", DATE, None),
+        ("1.5x", DATE, None),
+        ("1e3", DATE, None),
+        ("soon", DATE, None),
+        ("inf", DATE, None),
+        ("٣", DATE, None),
+        ("9" * 400, DATE, None),
+        ("Tue, 99 Nov 2026 01:00:07 GMT", DATE, None),
+        ("1, 2", DATE, None),
+    ],
+)
+def test_retry_after_in_every_form(value: str | None, date: str | None, seconds: float | None) -> None:
+    assert retry_after_s(value, date, NOW) == seconds
+
+
+def test_an_accepted_backup_keeps_every_field() -> None:
+    body = {
+        "id": "b",
+        "status": "requested",
+        "description": "d",
+        "create_time": "c",
+        "complete_time": None,
+        "wordpress_version": "6.8",
+    }
+    assert read(202, body).backup == Backup("b", "requested", "d", "c", None, "6.8")
+
+
+@pytest.mark.parametrize(
+    "body", [{"id": "b"}, {"id": "b", "status": None}, {"id": "b", "status": "of the future", "x": 1}]
+)
+def test_a_202_needs_nothing_but_an_id(body: dict[str, object]) -> None:
+    result = read(202, body)
+    assert result.fault is None
+    assert result.backup is not None
+    assert result.backup.id == "b"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"null",
+        b"[]",
+        b'"x"',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        {},
+        {"id": 7},
+        {"id": ""},
+        {"id": " "},
+        {"id": None},
+        {"id": ["b"]},
+        {"id": "x" * 201},
+    ],
+)
+def test_a_202_without_a_usable_id_is_unreadable(body: object) -> None:
+    result = read(202, body)
+    assert (result.fault, result.backup, result.status) == (Fault.UNREADABLE, None, 202)
+    assert result.message.startswith("202 with an unusable body")
+
+
+def test_another_success_needs_a_whole_backup() -> None:
+    assert read(200, {"id": "b", "status": "completed"}).fault is None
+    assert read(200, {"id": "b"}).fault is Fault.UNREADABLE
+    assert read(204, b"").fault is Fault.UNREADABLE
+
+
+def test_a_refusal_keeps_the_apis_own_fields() -> None:
+    entry = {"resource": "Backup", "field": "f", "type": "invalid_value", "code": "c", "message": "m"}
+    result = read(400, {"message": "no", "documentation_url": "u", "errors": [entry, {"field": 7}, "x"]})
+    assert (result.message, result.documentation_url, result.request_id) == ("no", "u", "r")
+    assert result.errors == (FieldError("Backup", "f", "invalid_value", "c", "m"), FieldError(field="7"))
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "message"),
+    [
+        (502, b"<html>\n <b>Bad</b>  gateway</html>", "502 Bad Gateway: <html> <b>Bad</b> gateway</html>"),
+        (503, b"", "503 Service Unavailable"),
+        (599, b"", "599"),
+        (400, {"errors": "x"}, "400 Bad Request"),
+        (404, {"message": None}, "404 Not Found"),
+        (400, {"message": {"a": 1}}, '{"a": 1}'),
+        (302, b"", "redirected (302 Found), and a redirect is never followed"),
+    ],
+)
+def test_a_refusal_says_something_whatever_its_body(status: int, body: object, message: str) -> None:
+    assert read(status, body).message == message
+
+
+def test_a_long_body_that_is_not_json_is_shown_in_part() -> None:
+    assert len(read(502, b"x" * 5000).message) < 300
+
+
+def test_long_strings_are_cut_with_a_mark() -> None:
+    result = read(400, {"message": "m" * 5000})
+    assert result.message == cut("m" * 5000)
+    assert result.message.endswith("… [cut, 5000 characters]")
+    assert cut("m" * LONGEST_STRING) == "m" * LONGEST_STRING
+
+
+def test_any_object_proves_the_credentials_and_nothing_else_does() -> None:
+    base = AttemptResult(status=200)
+    assert read_user(200, b"{}", base) == base
+    assert read_user(200, b"<html>", base).fault is Fault.UNREADABLE
+    assert read_user(403, b'{"message": "no"}', AttemptResult(status=403)).message == "no"
+
+
+def test_a_body_that_was_packed_unasked_is_unpacked_within_bounds() -> None:
+    assert unpack(b"x", "") == unpack(gzip.compress(b"x"), "gzip") == unpack(zlib.compress(b"x"), "deflate") == b"x"
+    assert unpack(gzip.compress(b"0" * (LONGEST_BODY + 1)), "gzip") is None
+    assert unpack(gzip.compress(b"x")[:-9], "gzip") is None
+    assert unpack(b"x", "gzip") is None
+    assert unpack(b"x", "br") is None

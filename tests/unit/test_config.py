@@ -1,0 +1,232 @@
+"""The YAML: what it comes to, and every problem with its place."""
+
+from __future__ import annotations
+
+import textwrap
+from datetime import UTC, datetime
+
+import pytest
+
+from orchestrator.config import load_config
+from orchestrator.errors import ConfigError
+from orchestrator.model import RetryPolicy, ThrottlePolicy, Timeouts
+
+ID, OTHER = "294deacc-d8b8-4005-82c4-0727ba8ddde0", "4b7d2f0e-1c1b-4c37-9f39-6a0de3c59f6b"
+ENVIRONMENT = {"WPE_API_USER_ID": "env-user", "WPE_API_PASSWORD": "env-password"}
+HEAD = "version: 1\ndefaults: {notification_emails: [ops@example.com]}\n"
+
+
+def problems(text: str | bytes, environment: dict[str, str] | None = None) -> list[str]:
+    raw = text if isinstance(text, bytes) else textwrap.dedent(text).encode()
+    with pytest.raises(ConfigError) as raised:
+        load_config(raw, "f.yaml", ENVIRONMENT if environment is None else environment)
+    return str(raised.value).split("\n")
+
+
+def test_the_least_that_is_enough() -> None:
+    config = load_config(f"{HEAD}installs:\n  - {ID}\n".encode(), "f.yaml", ENVIRONMENT)
+    (install,) = config.installs
+    account = config.accounts["default"]
+    assert (install.id, install.account, install.notification_emails) == (ID, "default", ("ops@example.com",))
+    assert (install.label, install.enabled, install.environment, install.tags) == (ID, True, None, ())
+    assert (account.user_id, account.password) == ("env-user", "env-password")
+    assert account.base_url == "https://api.wpengineapi.com/v1"
+    assert (config.throttle, config.retry, config.timeouts) == (ThrottlePolicy(), RetryPolicy(), Timeouts())
+
+
+def test_everything_that_can_be_said() -> None:
+    text = f"""
+        version: 1
+        accounts:
+          default: {{user_id: "${{USER_ID}}", password: "$${{x}}", base_url: "http://127.0.0.1:8080/v1/"}}
+          other: {{user_id: u2, password: "${{NONE:-p 2}}", ca_file: /ca.pem, proxy_from_environment: true}}
+        defaults:
+          account: other
+          description: "Nightly {{date}} {{{{x}}}}"
+          notification_emails: []
+          timezone: Europe/Berlin
+          max_age: 26h
+        throttle: {{rate: 2.5, scope: host, max_requests_per_second: 20, start_requests_per_second: 3,
+                   concurrency: 9, max_pause: 1.5m, give_up: 1d}}
+        retry: {{max_attempts: 7, deadline: 90s}}
+        timeouts: {{connect: 500ms, read: 40s}}
+        installs:
+          - id: {ID.upper()}
+            name: torquemag
+            environment: production
+            tags: [client-a, shop]
+            description: "Own"
+            notification_emails: [a@b, c@d]
+            account: default
+            max_age: 1d
+          - {{id: {OTHER}, enabled: false}}
+    """
+    config = load_config(textwrap.dedent(text).encode(), "f.yaml", {"USER_ID": "from-variable"})
+    first, second = config.installs
+    assert (first.id, first.name, first.environment, first.tags) == (
+        ID,
+        "torquemag",
+        "production",
+        ("client-a", "shop"),
+    )
+    assert (first.account, first.description, first.notification_emails) == ("default", "Own", ("a@b", "c@d"))
+    assert (second.account, second.enabled, second.notification_emails) == ("other", False, ())
+    default, other = config.accounts["default"], config.accounts["other"]
+    assert (default.user_id, default.password, default.base_url) == (
+        "from-variable",
+        "${x}",
+        "http://127.0.0.1:8080/v1",
+    )
+    assert (other.password, other.ca_file, other.proxy_from_environment) == ("p 2", "/ca.pem", True)
+    assert config.throttle == ThrottlePolicy(2.5, 3.0, 20.0, 9, 90.0, 86400.0, per_host=True)
+    assert (config.retry, config.timeouts) == (RetryPolicy(7, 90.0), Timeouts(0.5, 40.0))
+    assert datetime(2026, 7, 1, tzinfo=UTC).astimezone(config.timezone).hour == 2
+
+
+def test_secrets_do_not_show_in_a_repr() -> None:
+    config = load_config(f"{HEAD}installs: [{ID}]\n".encode(), "f.yaml", ENVIRONMENT)
+    assert "env-password" not in repr(config)
+    assert "env-user" not in repr(config)
+
+
+def test_anchors_and_merge_keys_work() -> None:
+    text = f"{HEAD}installs:\n  - &a {{id: {ID}, tags: [x]}}\n  - {{<<: *a, id: {OTHER}}}\n"
+    config = load_config(text.encode(), "f.yaml", ENVIRONMENT)
+    assert config.installs[1].tags == ("x",)
+
+
+def test_every_problem_is_reported_at_once_in_the_order_of_the_file() -> None:
+    found = problems(f"""\
+        version: 2
+        acounts: {{}}
+        defaults:
+          notification_emails: [ops@example.com, nope]
+          timezone: Mars/Phobos
+        throttle: {{rate: -1, concurrency: 012, scope: planet}}
+        timeouts: {{connect: 10}}
+        installs:
+          - {ID}
+          - id: {ID.upper()}
+            enabled: yes
+            enabld: true
+            account: x
+          - nope
+          -
+          - id: ${{UNSET}}
+            description: "{{foo}}"
+            description: "x"
+    """)
+    assert [line.split(": ")[0:2] for line in found] == [
+        ["f.yaml:1:10", "version"],
+        ["f.yaml:2:1", "acounts"],
+        ["f.yaml:4:42", "defaults.notification_emails[1]"],
+        ["f.yaml:5:13", "defaults.timezone"],
+        ["f.yaml:6:18", "throttle.rate"],
+        ["f.yaml:6:35", "throttle.concurrency"],
+        ["f.yaml:6:47", "throttle.scope"],
+        ["f.yaml:7:21", "timeouts.connect"],
+        ["f.yaml:10:9", "installs[1].id"],
+        ["f.yaml:11:14", "installs[1].enabled"],
+        ["f.yaml:12:5", "installs[1].enabld"],
+        ["f.yaml:13:14", "installs[1].account"],
+        ["f.yaml:14:5", "installs[2].id"],
+        ["f.yaml:15:4", "installs[3]"],
+        ["f.yaml:16:9", "installs[4].id"],
+        ["f.yaml:18:5", "installs[4].description"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        ("", "f.yaml:1:1: must be a mapping"),
+        ("# nothing\n", "f.yaml:1:1: must be a mapping"),
+        ("- a\n", "f.yaml:1:1: must be a mapping"),
+        ("hello\n", "f.yaml:1:1: must be a mapping"),
+        ("a: [\n", "f.yaml:2:1: not valid YAML"),
+        ("a: b: c\n", "f.yaml:1:5: not valid YAML"),
+        ("version: 1\n---\nversion: 1\n", "f.yaml:2:1: not valid YAML"),
+        (b"version: \xff\n", "f.yaml:1:10: is not UTF-8 text"),
+        (b"version: 1\na: \x00\n", "f.yaml:2:4: the character #x0000 is not allowed"),
+        ("a: &a [*a]\n", "f.yaml:1:8: the alias *a stands inside"),
+        ("a: " + "[" * 100_000, "f.yaml:1:103: nested deeper than 100"),
+        ("a: *b\n", "f.yaml:1:4: not valid YAML"),
+        (f"{HEAD}installs: [{ID}]\n1: 2\n", "f.yaml:4:1: 1: unknown key"),
+        (f"{HEAD}installs: [{ID}]\n? [a]\n: b\n", "f.yaml:4:3: a key must be plain text"),
+        (f"{HEAD}installs: []\n", "f.yaml:3:11: installs: must not be empty"),
+        (f"{HEAD}installs: {ID}\n", "f.yaml:3:11: installs: must be a list"),
+        (HEAD, "f.yaml:1:1: installs: is required"),
+        (f"version: 1\ninstalls: [{ID}]\n", "f.yaml:1:1: defaults.notification_emails: is required"),
+        (f"{HEAD}installs: [{{id: {ID}, name: no}}]\n", "f.yaml:3:61: installs[0].name: YAML would read no"),
+        (
+            f"{HEAD}installs: [{{id: {ID}, name: 12}}]\n",
+            "f.yaml:3:61: installs[0].name: must be text: put it in quotes",
+        ),
+        (f"{HEAD}installs: [{{id: {ID}, name: !!binary aGk=}}]\n", "f.yaml:3:61: installs[0].name: the tag"),
+        (f"{HEAD}installs: [{{id: {ID}, tags: !!set {{a}}}}]\n", "f.yaml:3:61: installs[0].tags: the tag"),
+        (f"{HEAD}installs: [{{id: {ID}, name: '  '}}]\n", "f.yaml:3:61: installs[0].name: must be text, and not"),
+        (f'{HEAD}installs: [{{id: {ID}, name: "a\\eb"}}]\n', "f.yaml:3:61: installs[0].name: must not contain control"),
+        (f"{HEAD}installs: [{{id: {ID}, name: {'x' * 5000}}}]\n", "f.yaml:3:61: installs[0].name: must not be longer"),
+        (
+            f"{HEAD}installs: [{{id: {ID}, description: '{{nope}}'}}]\n",
+            "f.yaml:3:68: installs[0].description: unknown fi",
+        ),
+        (f"{HEAD}installs: [{{id: {ID}, environment: prod}}]\n", "f.yaml:3:68: installs[0].environment: must be 'prod"),
+        (f"{HEAD}installs: [{{id: {ID}, name: '${{X'}}]\n", "f.yaml:3:61: installs[0].name: a ${ without"),
+        (f"{HEAD}retry: {{max_attempts: 0}}\ninstalls: [{ID}]\n", "f.yaml:3:23: retry.max_attempts: must be a whole"),
+        (f"{HEAD}retry: {{deadline: 1:30}}\ninstalls: [{ID}]\n", "f.yaml:3:19: retry.deadline: YAML would read 1:30"),
+        (f"{HEAD}retry: {{deadline: 0s}}\ninstalls: [{ID}]\n", "f.yaml:3:19: retry.deadline: must be a duration above"),
+        (f"{HEAD}retry: 5\ninstalls: [{ID}]\n", "f.yaml:3:8: retry: must be a mapping"),
+        (f"{HEAD}throttle: {{rate: .nan}}\ninstalls: [{ID}]\n", "f.yaml:3:18: throttle.rate: must be a number"),
+        (f"{HEAD}throttle: {{rate: true}}\ninstalls: [{ID}]\n", "f.yaml:3:18: throttle.rate: must be a number"),
+        (f"{HEAD}throttle: {{rate: fast}}\ninstalls: [{ID}]\n", "f.yaml:3:18: throttle.rate: must be a number"),
+        (
+            f"{HEAD}accounts: {{b: {{user_id: u}}}}\ninstalls: [{ID}]\n",
+            "f.yaml:2:11: defaults.account: there is no account",
+        ),
+        (f"{HEAD}accounts: x\ninstalls: [{ID}]\n", "f.yaml:3:11: accounts: must be a mapping"),
+        (f"{HEAD}accounts: {{default: x}}\ninstalls: [{ID}]\n", "f.yaml:3:21: accounts.default: must be a mapping"),
+        (f"{HEAD}installs: [{{<<: x, id: {ID}}}]\n", "f.yaml:3:17: installs[0]: << takes a mapping"),
+    ],
+)
+def test_one_problem_has_its_place(text: str | bytes, first: str) -> None:
+    assert problems(text)[0].startswith(first)
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("http://api.example.com/v1", "must be https"),
+        ("ftp://127.0.0.1/v1", "must be an https URL"),
+        ("https://user:pw@example.com/v1", "must have no user"),
+        ("https://example.com/v1?x=1", "must have no user"),
+        ("https://example.com/v1#x", "must have no user"),
+        ("https://example.com:99999/v1", "is not a URL"),
+        ("https:///v1", "must be an https URL"),
+    ],
+)
+def test_a_base_url_that_credentials_must_not_go_to(url: str, why: str) -> None:
+    text = f"{HEAD}accounts: {{default: {{base_url: '{url}'}}}}\ninstalls: [{ID}]\n"
+    (found,) = problems(text)
+    assert found.startswith("f.yaml:3:32: accounts.default.base_url: " + why)
+
+
+@pytest.mark.parametrize("url", ["http://localhost:1/v1", "http://127.9.9.9/v1", "http://[::1]:8080/v1", "https://x.y"])
+def test_a_base_url_that_is_fine(url: str) -> None:
+    text = f"{HEAD}accounts: {{default: {{base_url: '{url}'}}}}\ninstalls: [{ID}]\n"
+    assert load_config(text.encode(), "f.yaml", ENVIRONMENT).accounts["default"].base_url == url
+
+
+def test_missing_credentials_say_where_they_can_come_from() -> None:
+    found = problems(f"{HEAD}installs: [{ID}]\n", {})
+    assert [line for line in found if "WPE_API_PASSWORD" in line]
+    assert [line for line in found if "WPE_API_USER_ID" in line]
+    found = problems(f"{HEAD}accounts: {{default: }}\ninstalls: [{ID}]\n", {"WPE_API_USER_ID": "u"})
+    assert len(found) == 1
+
+
+def test_aliases_that_explode_are_refused_before_anything_is_composed() -> None:
+    levels = ["a: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    levels += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
+    (found,) = problems("\n".join(levels))
+    assert "aliases make more than" in found

@@ -1,0 +1,67 @@
+"""Logs: two forms, no secrets, nothing that a terminal obeys."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+
+import pytest
+
+from orchestrator.logs import SecretFilter, make_log
+from orchestrator.visible import visible
+
+
+def logged(*, as_json: bool, verbosity: int = 0, **fields: object) -> str:
+    stream, secrets = io.StringIO(), SecretFilter()
+    secrets.hide("user-1", "pass word")
+    log = make_log(stream, secrets, as_json=as_json, colors=False, verbosity=verbosity)
+    log.debug("a.debug", **fields)
+    log.info("an.info", **fields)
+    log.error("an.error", **fields)
+    return stream.getvalue()
+
+
+def test_json_lines_are_for_machines() -> None:
+    lines = [json.loads(line) for line in logged(as_json=True, n=1, e="é").splitlines()]
+    assert [(line["event"], line["level"], line["n"], line["e"]) for line in lines] == [
+        ("an.info", "info", 1, "é"),
+        ("an.error", "error", 1, "é"),
+    ]
+    assert lines[0]["timestamp"].endswith("Z")
+
+
+@pytest.mark.parametrize(("verbosity", "count"), [(-1, 1), (0, 2), (1, 3), (5, 3)])
+def test_verbosity_chooses_what_is_said(verbosity: int, count: int) -> None:
+    assert len(logged(as_json=False, verbosity=verbosity).splitlines()) == count
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_secrets_are_taken_out_wherever_they_stand(as_json: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    encoded = base64.b64encode(b"user-1:pass word").decode()
+    text = logged(as_json=as_json, a="xpass wordx", b=["user-1"], c={"d": f"Basic {encoded}"}, e=("pass word", 1))
+    assert "[redacted]" in text
+    for secret in ("user-1", "pass word", encoded):
+        assert secret not in text
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_server_text_cannot_steer_a_terminal(as_json: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    text = logged(as_json=as_json, reason="a\x1b[2Jb\nc\u202ed")
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    assert len(text.splitlines()) == 2
+
+
+def test_a_short_secret_does_not_eat_every_word() -> None:
+    secrets = SecretFilter()
+    secrets.hide("a", "b")
+    assert secrets.clean("abba") == "abba"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("plain é ✓", "plain é ✓"), ("\x00\x7f\x9b", r"\x00\x7f\x9b"), ("a\u200bb\ud800", r"a\u200bb\ud800")],
+)
+def test_what_is_hidden_is_written_out(text: str, shown: str) -> None:
+    assert visible(text) == shown

@@ -1,0 +1,130 @@
+"""The outcome table, row by row."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.model import AttemptResult, Backup, ErrorKind, Fault, OutcomeKind, RetryPolicy
+from orchestrator.outcome import (
+    Answer,
+    Spent,
+    Step,
+    Verdict,
+    backoff,
+    classify,
+    decide,
+    decide_check,
+    error_info,
+    error_kind,
+)
+
+POLICY = RetryPolicy(max_attempts=3, deadline_s=100.0)
+
+
+def answered(status: int, message: str = "", fault: Fault | None = None) -> AttemptResult:
+    return AttemptResult(status=status, message=message, fault=fault)
+
+
+def broken(fault: Fault, *, sent: bool) -> AttemptResult:
+    return AttemptResult(fault=fault, sent=sent)
+
+
+@pytest.mark.parametrize(
+    ("result", "answer", "kind"),
+    [
+        (AttemptResult(status=202, backup=Backup("b")), Answer.ACCEPTED, None),
+        (answered(200), Answer.ACCEPTED, None),
+        (answered(202, fault=Fault.UNREADABLE), Answer.UNREADABLE, ErrorKind.PROTOCOL),
+        (answered(204, fault=Fault.UNREADABLE), Answer.UNREADABLE, ErrorKind.PROTOCOL),
+        (answered(429, "Too Many Requests"), Answer.THROTTLED, ErrorKind.THROTTLED),
+        (answered(429, "Rate limit exceeded for you"), Answer.THROTTLED, ErrorKind.THROTTLED),
+        (answered(429, "limit exceeded"), Answer.THROTTLED, ErrorKind.THROTTLED),
+        (answered(429, "Limit Exceeded"), Answer.QUOTA, ErrorKind.QUOTA),
+        (answered(401), Answer.CREDENTIALS, ErrorKind.CREDENTIALS),
+        *[(answered(s), Answer.PERMANENT, ErrorKind.REJECTED) for s in (400, 403, 404, 405, 409, 413, 415, 422, 423)],
+        *[(answered(s), Answer.PERMANENT, ErrorKind.PROTOCOL) for s in (301, 302, 304, 307, 308)],
+        *[(answered(s), Answer.AMBIGUOUS, ErrorKind.UNAVAILABLE) for s in (408, 425, 500, 501, 502, 503, 504, 599)],
+        (broken(Fault.UNREACHABLE, sent=False), Answer.NOT_SENT, ErrorKind.NETWORK),
+        (broken(Fault.TLS, sent=False), Answer.NOT_SENT, ErrorKind.NETWORK),
+        (broken(Fault.CONNECT_TIMEOUT, sent=False), Answer.NOT_SENT, ErrorKind.TIMEOUT),
+        (broken(Fault.DISCONNECTED, sent=True), Answer.AMBIGUOUS, ErrorKind.NETWORK),
+        (broken(Fault.READ_TIMEOUT, sent=True), Answer.AMBIGUOUS, ErrorKind.TIMEOUT),
+        (broken(Fault.MALFORMED, sent=True), Answer.AMBIGUOUS, ErrorKind.PROTOCOL),
+        (broken(Fault.INTERRUPTED, sent=True), Answer.AMBIGUOUS, ErrorKind.INTERRUPTED),
+        (broken(Fault.INTERRUPTED, sent=False), Answer.NOT_SENT, ErrorKind.INTERRUPTED),
+        (broken(Fault.CERTIFICATE, sent=False), Answer.MISCONFIGURED, ErrorKind.NETWORK),
+        (broken(Fault.INVALID_URL, sent=False), Answer.MISCONFIGURED, ErrorKind.NETWORK),
+    ],
+)
+def test_each_answer_has_its_class_and_its_kind(result: AttemptResult, answer: Answer, kind: ErrorKind | None) -> None:
+    assert classify(result) is answer
+    if kind is not None:
+        assert error_kind(answer, result) is kind
+
+
+@pytest.mark.parametrize(
+    ("answer", "spent", "verdict"),
+    [
+        (Answer.ACCEPTED, Spent(1, 0), Verdict(Step.DONE, OutcomeKind.ACCEPTED)),
+        (Answer.UNREADABLE, Spent(1, 0), Verdict(Step.DONE, OutcomeKind.UNCONFIRMED)),
+        (Answer.AMBIGUOUS, Spent(1, 0), Verdict(Step.DONE, OutcomeKind.UNCONFIRMED)),
+        (Answer.PERMANENT, Spent(1, 0), Verdict(Step.DONE, OutcomeKind.REJECTED)),
+        (Answer.CREDENTIALS, Spent(1, 0), Verdict(Step.CHECK_CREDENTIALS)),
+        (Answer.QUOTA, Spent(0, 0), Verdict(Step.STOP_ACCOUNT)),
+        (Answer.MISCONFIGURED, Spent(1, 0), Verdict(Step.STOP_ACCOUNT)),
+        (Answer.THROTTLED, Spent(0, 0), Verdict(Step.AGAIN)),
+        (Answer.THROTTLED, Spent(99, 99), Verdict(Step.AGAIN)),
+        (Answer.THROTTLED, Spent(0, 100), Verdict(Step.DONE, OutcomeKind.EXHAUSTED)),
+        (Answer.NOT_SENT, Spent(1, 0), Verdict(Step.AGAIN, after_s=0.375)),
+        (Answer.NOT_SENT, Spent(2, 0), Verdict(Step.AGAIN, after_s=0.75)),
+        (Answer.NOT_SENT, Spent(3, 0), Verdict(Step.DONE, OutcomeKind.EXHAUSTED)),
+        (Answer.NOT_SENT, Spent(1, 99.9), Verdict(Step.DONE, OutcomeKind.EXHAUSTED)),
+    ],
+)
+def test_what_follows_from_a_post(answer: Answer, spent: Spent, verdict: Verdict) -> None:
+    assert decide(answer, spent, POLICY, 0.5) == verdict
+
+
+@pytest.mark.parametrize("answer", [Answer.AMBIGUOUS, Answer.UNREADABLE])
+@pytest.mark.parametrize("attempts", range(1, 4))
+def test_a_post_that_may_have_created_a_backup_is_never_sent_again(answer: Answer, attempts: int) -> None:
+    assert decide(answer, Spent(attempts, 0), POLICY, 0.5).step is Step.DONE
+
+
+@pytest.mark.parametrize(
+    ("answer", "attempts", "step"),
+    [
+        (Answer.ACCEPTED, 1, Step.DONE),
+        (Answer.THROTTLED, 9, Step.AGAIN),
+        (Answer.NOT_SENT, 2, Step.AGAIN),
+        (Answer.AMBIGUOUS, 2, Step.AGAIN),
+        (Answer.NOT_SENT, 3, Step.STOP_ACCOUNT),
+        (Answer.AMBIGUOUS, 3, Step.STOP_ACCOUNT),
+        *[
+            (answer, 1, Step.STOP_ACCOUNT)
+            for answer in (
+                Answer.CREDENTIALS,
+                Answer.QUOTA,
+                Answer.PERMANENT,
+                Answer.UNREADABLE,
+                Answer.MISCONFIGURED,
+            )
+        ],
+    ],
+)
+def test_what_follows_from_a_check_of_credentials(answer: Answer, attempts: int, step: Step) -> None:
+    assert decide_check(answer, attempts, POLICY, 0.5).step is step
+
+
+@pytest.mark.parametrize(
+    ("attempts", "draw", "seconds"), [(1, 0, 0.25), (1, 1, 0.5), (2, 0, 0.5), (4, 1, 4.0), (7, 1, 30.0), (99, 0, 15.0)]
+)
+def test_backoff_doubles_to_thirty_seconds_and_half_of_it_is_fixed(attempts: int, draw: float, seconds: float) -> None:
+    assert backoff(attempts, draw) == pytest.approx(seconds)
+
+
+def test_an_error_keeps_the_apis_own_fields() -> None:
+    result = AttemptResult(status=400, message="no", documentation_url="d", request_id="r", retry_after_s=2.0)
+    error = error_info(ErrorKind.REJECTED, result)
+    assert (error.message, error.status, error.documentation_url, error.request_id) == ("no", 400, "d", "r")
+    assert error_info(ErrorKind.REJECTED, result, "other").message == "other"

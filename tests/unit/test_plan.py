@@ -1,0 +1,87 @@
+"""The plan, the description, the marker."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+import pytest
+from fakes import install_id
+
+from orchestrator.marker import MAX_DESCRIPTION, describe, marker, template_fault
+from orchestrator.model import Account, Config, Install, Run
+from orchestrator.plan import budget_of, make_plan
+
+RUN = Run("01JD0000000000000000000000", datetime(2026, 11, 24, 23, 30, tzinfo=UTC))
+
+
+def install(number: int = 1, **changes: object) -> Install:
+    fields: dict[str, object] = {
+        "id": install_id(number),
+        "account": "default",
+        "description": "{date} {time} {name} {id} {environment} {run_id} {{x}}",
+        "notification_emails": ("a@b",),
+        "name": f"shop{number}",
+        "environment": "staging",
+    }
+    return Install(**(fields | changes))  # type: ignore[arg-type]  # the fields above are right
+
+
+def config(*installs: Install) -> Config:
+    return Config("f.yaml", {}, installs, timezone=ZoneInfo("Europe/Berlin"))
+
+
+def test_the_description_has_its_fields_in_the_configured_zone_and_ends_with_the_marker() -> None:
+    (planned,) = make_plan(config(install()), RUN).backups
+    assert planned.request.description == (
+        f"2026-11-25 00:30 shop1 {install_id(1)} staging {RUN.id} {{x}} [wpe-backup {RUN.id}]"
+    )
+    assert planned.request.notification_emails == ("a@b",)
+
+
+def test_an_install_without_name_is_called_by_its_id() -> None:
+    plan = make_plan(config(install(name=None, environment=None, description="{name}/{environment}")), RUN)
+    assert plan.backups[0].request.description == f"{install_id(1)}/ {marker(RUN.id)}"
+
+
+def test_disabled_installs_are_counted_and_not_planned() -> None:
+    plan = make_plan(config(install(1), install(2, enabled=False), install(3)), RUN)
+    assert [planned.install.id for planned in plan.backups] == [install_id(1), install_id(3)]
+    assert plan.disabled == 1
+
+
+def test_a_long_description_is_shortened_and_the_marker_never() -> None:
+    plan = make_plan(config(*(install(number, description="é" * 300) for number in range(5))), RUN)
+    text = plan.backups[0].request.description
+    assert len(text) == MAX_DESCRIPTION
+    assert text.endswith(f"…{' ' + marker(RUN.id)}")
+    assert "5 install(s) is shortened" in plan.warnings[0]
+    assert plan.warnings[0].endswith("shop0, shop1, shop2, …")
+
+
+def test_a_description_that_just_fits_is_left_whole() -> None:
+    room = MAX_DESCRIPTION - len(f" {marker(RUN.id)}")
+    assert describe("x" * room, {}, RUN.id) == ("x" * room + f" {marker(RUN.id)}", False)
+    assert describe("x" * (room + 1), {}, RUN.id)[1]
+
+
+def test_more_than_a_hundred_mails_to_one_address_are_worth_a_warning() -> None:
+    assert make_plan(config(*map(install, range(100))), RUN).warnings == ()
+    (warning,) = make_plan(config(*map(install, range(101))), RUN).warnings
+    assert warning.startswith("a@b will get 101 mails")
+
+
+@pytest.mark.parametrize("template", ["", " ", "{", "}", "{nope}", "{}", "{0}", "{date!r}", "{date:>9}", "{date.year}"])
+def test_a_template_that_cannot_be_rendered_is_found_out(template: str) -> None:
+    assert template_fault(template)
+
+
+def test_a_template_with_every_field_is_fine() -> None:
+    assert template_fault("{date} {time} {run_id} {name} {id} {environment} {{}}") is None
+
+
+def test_accounts_of_one_user_at_one_url_share_a_budget() -> None:
+    first, same, other = (Account(str(n), "https://x", user, "p") for n, user in enumerate(("u", "u", "v")))
+    assert budget_of(first, per_host=False) == budget_of(same, per_host=False)
+    assert budget_of(first, per_host=False) != budget_of(other, per_host=False)
+    assert budget_of(first, per_host=True) == budget_of(other, per_host=True)

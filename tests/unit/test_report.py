@@ -1,0 +1,294 @@
+"""The report's lines, the file, reading it again, what people are shown."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from fakes import install_id, planned
+from rich.console import Console
+
+from orchestrator.errors import UsageError, WriteError
+from orchestrator.model import Backup, ErrorInfo, ErrorKind, FieldError, Outcome, OutcomeKind
+from orchestrator.report.lines import backup_line, encode, iso, summary_line
+from orchestrator.report.read import find_report, read_report
+from orchestrator.report.text import failures, totals
+from orchestrator.report.write import ReportWriter, make_folder, write_summary
+from orchestrator.summary import AccountTotals, Ending, Summary, Tally, exit_code
+
+AT = datetime(2026, 11, 23, 1, 0, 0, 123456, tzinfo=UTC)
+ACCEPTED = Outcome(
+    planned(1), OutcomeKind.ACCEPTED, AT, AT, 0.4101, Backup("b", "requested"), attempts=1, request_id="r"
+)
+ERROR = ErrorInfo(
+    ErrorKind.REJECTED, "n\x1b[31mo", 400, "u", (FieldError("Backup", "emails", "t", "c", "are bad"),), "q"
+)
+REJECTED = Outcome(planned(2), OutcomeKind.REJECTED, AT, AT, error=ERROR, attempts=1)
+SUMMARY = Summary(
+    run_id="R1",
+    started_at=AT,
+    finished_at=AT,
+    duration_s=75.0,
+    planned=2,
+    disabled=1,
+    outcomes={kind: 0 for kind in OutcomeKind} | {OutcomeKind.ACCEPTED: 1, OutcomeKind.REJECTED: 1},
+    retries=3,
+    accounts={"default": AccountTotals(5, 2, 12.3456), "b": AccountTotals(1, 1, 5.0)},
+    exit_code=3,
+    config="f.yaml",
+    report="report.jsonl",
+    version="0",
+)
+
+
+def write(target: Path | str, stdout: io.BytesIO | None = None) -> None:
+    with ReportWriter("R1", str(target), stdout or io.BytesIO()) as report:
+        asyncio.run(report.record(ACCEPTED))
+        asyncio.run(report.record(REJECTED))
+        report.finish(SUMMARY)
+
+
+def shown(thing: object) -> str:
+    console = Console(file=io.StringIO(), width=200)
+    console.print(thing)
+    return console.file.getvalue()  # type: ignore[attr-defined]  # the StringIO above
+
+
+def test_a_line_says_everything_the_contract_lists() -> None:
+    assert backup_line("R1", ACCEPTED) == {
+        "type": "backup",
+        "schema": 1,
+        "run_id": "R1",
+        "install_id": install_id(1),
+        "name": "install1",
+        "account": "default",
+        "environment": None,
+        "tags": [],
+        "outcome": "accepted",
+        "backup": {
+            "id": "b",
+            "status": "requested",
+            "description": None,
+            "create_time": None,
+            "complete_time": None,
+            "wordpress_version": None,
+        },
+        "error": None,
+        "earlier_backups": [],
+        "attempts": 1,
+        "throttled": 0,
+        "reconciled": False,
+        "started_at": "2026-11-23T01:00:00.123Z",
+        "finished_at": "2026-11-23T01:00:00.123Z",
+        "duration_s": 0.41,
+        "request_id": "r",
+    }
+    assert backup_line("R1", REJECTED)["error"] == {
+        "kind": "rejected",
+        "status": 400,
+        "message": "n\x1b[31mo",
+        "documentation_url": "u",
+        "errors": [{"resource": "Backup", "field": "emails", "type": "t", "code": "c", "message": "are bad"}],
+        "request_id": "q",
+        "retry_after_s": None,
+    }
+
+
+def test_the_summary_adds_up_the_accounts() -> None:
+    line = summary_line(SUMMARY)
+    assert (line["requests"], line["throttled"], line["retries"], line["exit_code"]) == (6, 3, 3, 3)
+    assert line["outcomes"]["accepted"] == 1
+    assert set(line["outcomes"]) == {kind.value for kind in OutcomeKind}
+    assert line["accounts"]["default"] == {"requests": 5, "throttled": 2, "rate": 12.346}
+
+
+def test_a_line_is_one_line_of_utf8_whatever_the_server_said() -> None:
+    odd = replace(REJECTED, error=replace(ERROR, message="é\n\r\x00\u2028\ud800"))
+    raw = encode(backup_line("R", odd))
+    assert raw.count(b"\n") == 1
+    assert json.loads(raw)["error"]["message"].startswith("é\n\r\x00\u2028")
+
+
+def test_instants_are_utc_with_milliseconds() -> None:
+    assert iso(AT) == "2026-11-23T01:00:00.123Z"
+    assert iso(None) is None
+
+
+def test_each_line_is_in_the_file_the_moment_it_is_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "report.jsonl"
+    with ReportWriter("R1", str(path), io.BytesIO()) as report:
+        asyncio.run(report.record(ACCEPTED))
+        assert json.loads(path.read_bytes())["outcome"] == "accepted"
+        report.finish(SUMMARY)
+    assert [json.loads(line)["type"] for line in path.read_bytes().splitlines()] == ["backup", "summary"]
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert os.listdir(tmp_path) == ["report.jsonl"]
+
+
+def test_an_older_report_is_replaced_not_mixed_with(tmp_path: Path) -> None:
+    path = tmp_path / "report.jsonl"
+    path.write_text("old\n" * 1000)
+    with path.open() as reader:
+        write(path)
+        assert reader.readline() == "old\n"
+    assert len(path.read_bytes().splitlines()) == 3
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    write(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert len((tmp_path / "real").read_bytes().splitlines()) == 3
+
+
+def test_a_pipe_is_only_written_to(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    write(fifo)
+    assert os.read(reader, 100_000).count(b"\n") == 3
+    os.close(reader)
+    assert fifo.is_fifo()
+
+
+def test_standard_output_stays_open() -> None:
+    stdout = io.BytesIO()
+    write("-", stdout)
+    assert stdout.getvalue().count(b"\n") == 3
+
+
+@pytest.mark.parametrize("target", ["/nonexistent/report.jsonl", "/"])
+def test_a_report_that_cannot_be_begun_says_so(target: str) -> None:
+    with pytest.raises(WriteError, match="the report cannot be written to /"):
+        write(target)
+
+
+def test_a_full_disk_says_so() -> None:
+    with pytest.raises(WriteError, match="No space left on device"):
+        write("/dev/full")
+
+
+def test_a_closed_standard_output_says_so() -> None:
+    stdout = io.BytesIO()
+    stdout.close()
+    with pytest.raises(WriteError, match="standard output"):
+        write("-", stdout)
+
+
+def test_the_summary_is_a_file_of_its_own(tmp_path: Path) -> None:
+    write_summary(tmp_path, SUMMARY)
+    assert json.loads((tmp_path / "summary.json").read_bytes()) == summary_line(SUMMARY)
+    with pytest.raises(WriteError, match=r"summary\.json cannot be written"):
+        write_summary(tmp_path / "missing", SUMMARY)
+
+
+def test_folders_are_the_owners_alone(tmp_path: Path) -> None:
+    make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a").stat().st_mode & 0o777 == (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o700
+    (tmp_path / "file").touch()
+    with pytest.raises(WriteError, match="--state-dir"):
+        make_folder(tmp_path / "file" / "x")
+
+
+def test_a_report_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    write(path)
+    report = read_report(path)
+    assert (report.run_id, report.outcomes, report.succeeded) == ("R1", {"accepted": 1, "rejected": 1}, 1)
+    assert [line["install_id"] for line in report.failures] == [install_id(2)]
+    assert report.summary == summary_line(SUMMARY)
+    assert shown(totals(report)).splitlines()[:1] == ["Run R1: 1 of 2 installs backed up, 1 not in 1 min 15 s"]
+
+
+def test_an_unfinished_and_damaged_report_still_tells_what_it_can(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    write(path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + b"\n[1]\n{}\n" + lines[1] + lines[2][:30])
+    report = read_report(path)
+    assert (report.outcomes.total(), report.summary, report.damaged) == (2, None, [3, 4, 6])
+    text = shown(totals(report))
+    assert "did not come to its end" in text
+    assert "3 damaged lines were passed over: 3, 4, 6" in text
+
+
+@pytest.mark.parametrize("content", [b"", b"hello\n", b'{"a": 1}\n', b"\x00\xff"])
+def test_what_is_not_a_report_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match="is not a report"):
+        read_report(path)
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_report(tmp_path)
+
+
+def test_a_failure_shows_its_fields_and_obeys_no_terminal_code() -> None:
+    text = shown(failures([backup_line("R1", REJECTED), {"error": 7}, {"error": {"errors": 5, "status": []}}]))
+    assert r"n\x1b[31mo; emails are bad" in text
+    assert "\x1b" not in text
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(5.04, "5.0 s"), (125, "2 min 5 s"), (7260, "2 h 1 min")])
+def test_durations_are_for_people(tmp_path: Path, seconds: float, words: str) -> None:
+    path = tmp_path / "r.jsonl"
+    with ReportWriter("R1", str(path), io.BytesIO()) as report:
+        report.finish(replace(SUMMARY, duration_s=seconds))
+    assert f"in {words}" in shown(totals(read_report(path)))
+
+
+def test_runs_are_found_by_id_prefix_latest_and_path(tmp_path: Path) -> None:
+    for run_id in ("01AAA", "01AAB", "01B"):
+        (tmp_path / "runs" / run_id).mkdir(parents=True)
+        write(tmp_path / "runs" / run_id / "report.jsonl")
+    runs = tmp_path / "runs"
+    assert find_report(tmp_path, "latest") == runs / "01B" / "report.jsonl"
+    assert find_report(tmp_path, "01AAB") == find_report(tmp_path, str(runs / "01AAB" / "report.jsonl"))
+    with pytest.raises(UsageError, match="beginning of several runs"):
+        find_report(tmp_path, "01A")
+    with pytest.raises(UsageError, match="there is no run or file x; the newest runs are 01B, 01AAB, 01AAA"):
+        find_report(tmp_path, "x")
+    with pytest.raises(UsageError, match="there are no runs"):
+        find_report(tmp_path / "elsewhere", "latest")
+
+
+def test_a_report_that_was_written_elsewhere_is_found_through_the_summary(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "01C"
+    folder.mkdir(parents=True)
+    with pytest.raises(UsageError, match="wrote its report elsewhere"):
+        find_report(tmp_path, "latest")
+    write_summary(folder, replace(SUMMARY, report=str(tmp_path / "x.jsonl")))
+    assert find_report(tmp_path, "latest") == tmp_path / "x.jsonl"
+    write_summary(folder, replace(SUMMARY, report="-"))
+    with pytest.raises(UsageError, match="wrote its report elsewhere"):
+        find_report(tmp_path, "latest")
+
+
+def test_a_tally_counts_and_keeps_the_first_failures() -> None:
+    tally = Tally()
+    for outcome in [ACCEPTED, replace(ACCEPTED, attempts=2, throttled=3), *[REJECTED] * 7]:
+        tally.add(outcome)
+    assert (tally.outcomes[OutcomeKind.ACCEPTED], tally.failed, tally.retries) == (2, 7, 4)
+    assert len(tally.first_failures) == 5
+
+
+@pytest.mark.parametrize(
+    ("ending", "code"),
+    [
+        (Ending(), 0),
+        (Ending(failed=1), 3),
+        (Ending(failed=1, credentials_refused=True), 12),
+        (Ending(failed=1, credentials_refused=True, signum=2), 130),
+        (Ending(failed=1, signum=15), 143),
+        (Ending(signum=15, unwritten=True), 4),
+        (Ending(unwritten=True, crashed=True, signum=2), 1),
+    ],
+)
+def test_one_exit_code_applies(ending: Ending, code: int) -> None:
+    assert exit_code(ending) == code
