@@ -5,7 +5,8 @@
     OrchestratorError        1  something this program did not foresee
     ├── UsageError           2  the command line asks for something that cannot be; nothing was sent
     ├── ConfigError          2  the configuration is wrong; every problem at once; nothing was sent
-    └── WriteError           4  the report or the state could not be written
+    ├── WriteError           4  the report or the state could not be written
+    └── StoppedError   128 + n  signal n came before anything was sent
 
 A failure of one request or one install is never an exception: it is an ``AttemptResult`` or an
 ``Outcome``. Imports nothing.
@@ -17,9 +18,13 @@ from dataclasses import dataclass
 
 
 class OrchestratorError(Exception):
-    """Stop the command with one plain message and ``exit_code``."""
+    """Stop the command with one plain message and ``exit_code``.
+
+    ``has_places`` tells that each line of the message begins with a place in a file.
+    """
 
     exit_code = 1
+    has_places = False
 
 
 class UsageError(OrchestratorError):
@@ -32,6 +37,15 @@ class WriteError(OrchestratorError):
     """Say which file of the report or the state could not be written, and why."""
 
     exit_code = 4
+
+
+class StoppedError(OrchestratorError):
+    """Say that a signal ended the command before it had begun its work."""
+
+    def __init__(self, signum: int) -> None:
+        """Take the exit code that shells give to a command that ``signum`` ended."""
+        self.exit_code = 128 + signum
+        super().__init__("stopped before anything was sent")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -49,15 +63,17 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        """Format as ``file:line:column: path: message``, the form editors and CI systems link."""
+        """Format as ``file:line:column: path: message``, one line, the form that editors and CI systems link."""
         where = f"{self.file}:{self.line}:{self.column}"
-        return f"{where}: {self.path}: {self.message}" if self.path else f"{where}: {self.message}"
+        text = f"{where}: {self.path}: {self.message}" if self.path else f"{where}: {self.message}"
+        return text.replace("\n", "\\x0a")
 
 
 class ConfigError(OrchestratorError):
     """Report every problem of a configuration at once, in the order of the file."""
 
     exit_code = 2
+    has_places = True
 
     def __init__(self, problems: list[Problem]) -> None:
         """Keep ``problems`` sorted by place."""

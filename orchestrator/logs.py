@@ -5,8 +5,8 @@ No global configuration: ``make_log`` returns a logger that carries everything w
 
 from __future__ import annotations
 
-import base64
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import structlog
@@ -18,68 +18,80 @@ if TYPE_CHECKING:
 
     from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
+    from orchestrator.redaction import Redactor
+
 LEVELS = {-1: logging.ERROR, 0: logging.INFO}
 """By verbosity, ``-q`` being -1; anything above 0 shows everything."""
 
-SHORTEST_SECRET = 4
-"""Characters of a secret worth looking for: a shorter one would take half of every word out."""
 
-REDACTED = "[redacted]"
+class _ForgivingStream:
+    """Write to a stream as long as that works."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.encoding = getattr(stream, "encoding", None) or "utf-8"
+
+    def write(self, text: str) -> int:
+        """Write ``text`` if it can be written, with what the stream's encoding lacks written out."""
+        with suppress(OSError, ValueError):
+            self._stream.write(text.encode(self.encoding, "backslashreplace").decode(self.encoding))
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush what can be flushed."""
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        """Tell whether a terminal is behind it."""
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        """Return the descriptor behind it."""
+        return self._stream.fileno()
 
 
-class SecretFilter:
-    """Take known secrets out of every event, wherever they stand in it. A processor of structlog."""
-
-    def __init__(self) -> None:
-        """Know no secrets yet."""
-        self._secrets: tuple[str, ...] = ()
-
-    def hide(self, user_id: str, password: str) -> None:
-        """Hide the two and what Basic auth makes of them."""
-        encoded = base64.b64encode(f"{user_id}:{password}".encode()).decode()
-        found = {*self._secrets, user_id, password, encoded}
-        self._secrets = tuple(sorted((each for each in found if len(each) >= SHORTEST_SECRET), key=len, reverse=True))
-
-    def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-        """Return the event without secrets."""
-        return _mapped(event, self.clean)
-
-    def clean(self, text: str) -> str:
-        """Return ``text`` without secrets."""
-        for secret in self._secrets:
-            text = text.replace(secret, REDACTED)
-        return text
+def forgiving(stream: TextIO) -> TextIO:
+    """Return ``stream`` in a form that never fails: a reader that went away must not cost a run its outcomes."""
+    return cast("TextIO", _ForgivingStream(stream))
 
 
 def make_log(
-    stream: TextIO, secrets: SecretFilter, *, as_json: bool, colors: bool, verbosity: int
+    stream: TextIO, redactor: Redactor, *, as_json: bool, colors: bool, verbosity: int
 ) -> FilteringBoundLogger:
     """Return a logger that writes to ``stream``: JSON lines, or lines for people. ``verbosity`` is -1, 0 or more."""
-    last: Processor
-    if as_json:
-        last = structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
-    else:
-        last = structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=28)
     log = structlog.wrap_logger(
         structlog.PrintLogger(stream),
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso" if as_json else "%H:%M:%S", utc=as_json),
-            secrets,
-            _make_visible,
-            last,
+            _Mapped(redactor.clean),
+            _Mapped(visible),
+            *([structlog.processors.JSONRenderer(ensure_ascii=False, default=str)] if as_json else _for_people(colors)),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS.get(verbosity, logging.DEBUG)),
     )
     return cast("FilteringBoundLogger", log)
 
 
-def _make_visible(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    return _mapped(event, visible)
+def _for_people(colors: bool) -> list[Processor]:  # noqa: FBT001 - what it is about
+    return [_without_run_id, structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=24)]
 
 
-def _mapped(event: EventDict, change: Callable[[str], str]) -> EventDict:
-    return {key: _changed(value, change) for key, value in event.items()}
+def _without_run_id(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Leave out what would stand in every line of a terminal that shows one run."""
+    event.pop("run_id", None)
+    return event
+
+
+class _Mapped:
+    """Change every string of an event; a processor of structlog."""
+
+    def __init__(self, change: Callable[[str], str]) -> None:
+        self._change = change
+
+    def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        return {key: _changed(value, self._change) for key, value in event.items()}
 
 
 def _changed(value: Any, change: Callable[[str], str]) -> Any:  # noqa: ANN401 - an event's fields may be anything

@@ -6,10 +6,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from orchestrator.model import OutcomeKind
+
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from orchestrator.model import Outcome, OutcomeKind
+    from orchestrator.model import Outcome
 
 FAILURES_KEPT = 5
 """The failures that a run shows at its end: as many as a person reads before opening the report."""
@@ -17,18 +19,26 @@ FAILURES_KEPT = 5
 
 @dataclass(slots=True)
 class Tally:
-    """Count outcomes as they come, and keep the first failures."""
+    """Count outcomes as they come, and keep the failures that are worth showing first."""
 
     outcomes: Counter[OutcomeKind] = field(default_factory=Counter)
     retries: int = 0
-    first_failures: list[Outcome] = field(default_factory=list)
+    _tried: list[Outcome] = field(default_factory=list)
+    _cancelled: dict[tuple[str, str], Outcome] = field(default_factory=dict)
 
     def add(self, outcome: Outcome) -> None:
         """Count ``outcome``."""
         self.outcomes[outcome.kind] += 1
         self.retries += max(0, outcome.attempts + outcome.throttled - 1)
-        if not outcome.kind.is_success and len(self.first_failures) < FAILURES_KEPT:
-            self.first_failures.append(outcome)
+        if outcome.kind is OutcomeKind.CANCELLED:
+            why = outcome.error.message if outcome.error else ""
+            self._cancelled.setdefault((outcome.planned.install.account, why), outcome)
+        elif not outcome.kind.is_success and len(self._tried) < FAILURES_KEPT:
+            self._tried.append(outcome)
+
+    def first_failures(self) -> tuple[Outcome, ...]:
+        """Return a few failures: the first that were tried, then one for each reason why others were not."""
+        return (*self._tried, *self._cancelled.values())[:FAILURES_KEPT]
 
     @property
     def failed(self) -> int:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +13,9 @@ import rich_click as click
 
 from orchestrator.cli.options import Output, output_options
 from orchestrator.cli.run import say_end, stop_switch
-from orchestrator.logs import SecretFilter
-from orchestrator.usecases.demo import FLEET_SIZE, SCENARIO, DemoEnd, run_demo
+from orchestrator.logs import forgiving
+from orchestrator.redaction import Redactor
+from orchestrator.usecases.demo import EXIT_CODES, FLEET_SIZE, SCENARIO, DemoEnd, run_demo
 
 if TYPE_CHECKING:
     from orchestrator.engine.ports import Log
@@ -32,40 +31,44 @@ def demo(*, output: Output) -> int:
     Exits with 0 if the run went as that fleet should: the installs that the API refuses are reported, every backup
     that was made is in the report, and none was made twice.
     """
-    if output.log_format == "auto":
-        output = replace(output, log_format="console")
-    secrets = SecretFilter()
-    log = output.log(secrets)
+    redactor = Redactor()
+    log = output.log(redactor)
     folder = Path(tempfile.mkdtemp(prefix="wpe-backup-demo-"))
     if not output.is_quiet:
-        sys.stderr.write(
+        _say(
             f"A stand-in for the API allows {SCENARIO.rate:g} requests a second and does not say so. "
             f"Backing up {FLEET_SIZE} installs …\n"
         )
     end = asyncio.run(_run(folder, log))
+    exit_code = end.run.summary.exit_code
     if not output.is_quiet or end.contradictions:
-        say_end(end.run, output, log, secrets)
+        say_end(end.run, output, log, redactor)
+    if exit_code not in EXIT_CODES:
+        return exit_code
+    if not output.is_quiet or end.contradictions:
         _say_proof(end)
-    if end.run.summary.exit_code not in {0, 3}:
-        return end.run.summary.exit_code
     return CONTRADICTED if end.contradictions else 0
 
 
 async def _run(folder: Path, log: Log) -> DemoEnd:
-    return await run_demo(folder, log, stop_switch(), sys.stdout.buffer)
+    return await run_demo(folder, log, stop_switch())
+
+
+def _say(text: str) -> None:
+    forgiving(sys.stderr).write(text)
 
 
 def _say_proof(end: DemoEnd) -> None:
     stats = end.stats
-    sys.stderr.write(
+    _say(
         f"\nThe stand-in counted {stats['backups_made']} backups of {stats['installs_backed_up']} installs, at most "
         f"{stats['most_per_install']} of one, {end.refused} refused for good, and {stats['throttled']} times 429.\n"
     )
     for contradiction in end.contradictions:
-        sys.stderr.write(f"The report is wrong: {contradiction}.\n")
+        _say(f"The report is wrong: {contradiction}.\n")
     if not end.contradictions:
-        sys.stderr.write("The report agrees with it, line by line.\n")
-    sys.stderr.write(
+        _say("The report agrees with it, line by line.\n")
+    _say(
         f"\nLook around:  {_program()} report failures {end.run.summary.report}\n"
         f"              less {end.run.summary.report}\n"
         f"              less {end.config_file}\n"
@@ -74,4 +77,4 @@ def _say_proof(end: DemoEnd) -> None:
 
 def _program() -> str:
     """Return how this very command is called from here."""
-    return "wpe-backup" if shutil.which("wpe-backup") else os.path.relpath(sys.argv[0])
+    return "wpe-backup" if shutil.which("wpe-backup") else str(Path(sys.argv[0]).absolute())

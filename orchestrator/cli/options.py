@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import rich_click as click
+from click import get_current_context
+from click.core import ParameterSource
 from pydantic_core import PydanticCustomError
 from rich.console import Console
 
 from orchestrator.config import load_config
 from orchestrator.errors import ConfigError, Problem, UsageError
-from orchestrator.logs import SecretFilter, make_log
+from orchestrator.logs import forgiving, make_log
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from orchestrator.model import Config
+    from orchestrator.redaction import Redactor
 
 STANDARD_INPUT = "-"
 LARGEST_CONFIG = 64 * 1024 * 1024
@@ -71,37 +74,44 @@ state_dir_option = option(
 class Output:
     """How a command speaks to people and machines, on standard error."""
 
-    verbosity: int
-    log_format: str
-    no_color: bool
+    verbosity: int = 0
+    log_format: str = "auto"
+    no_color: bool = False
 
     @property
     def is_quiet(self) -> bool:
         """Tell whether to print nothing when all is well."""
         return self.verbosity < 0
 
+    @property
+    def is_json(self) -> bool:
+        """Tell whether standard error is for machines: where that was asked for, and in Kubernetes."""
+        if self.log_format == "auto":
+            return bool(os.environ.get("KUBERNETES_SERVICE_HOST")) and not sys.stderr.isatty()
+        return self.log_format == "json"
+
     def console(self, stream: TextIO) -> Console:
-        """Return a console for tables and totals on ``stream``."""
+        """Return a console for totals and lists on ``stream``."""
         return Console(
-            file=stream,
+            file=forgiving(stream) if stream is sys.stderr else stream,
             width=None if stream.isatty() else WIDE,
-            no_color=self.no_color or None,
             color_system="auto" if self._has_colors(stream) else None,
             highlight=False,
             markup=False,
-            soft_wrap=False,
         )
 
-    def log(self, secrets: SecretFilter) -> FilteringBoundLogger:
+    def log(self, redactor: Redactor) -> FilteringBoundLogger:
         """Return the logger, on standard error."""
-        stream = sys.stderr
-        as_json = self.log_format == "json" or (self.log_format == "auto" and not stream.isatty())
-        return make_log(stream, secrets, as_json=as_json, colors=self._has_colors(stream), verbosity=self.verbosity)
+        stream = forgiving(sys.stderr)
+        colors = self._has_colors(sys.stderr)
+        return make_log(stream, redactor, as_json=self.is_json, colors=colors, verbosity=self.verbosity)
 
     def _has_colors(self, stream: TextIO) -> bool:
         if self.no_color or os.environ.get("NO_COLOR"):
             return False
-        return bool(os.environ.get("FORCE_COLOR")) or (stream.isatty() and not os.environ.get("CI"))
+        if os.environ.get("FORCE_COLOR", "0") not in {"", "0"}:
+            return True
+        return stream.isatty() and not os.environ.get("CI")
 
 
 def output_options(command: Callable[..., Any]) -> Any:  # noqa: ANN401 - as click's own decorators
@@ -114,17 +124,26 @@ def output_options(command: Callable[..., Any]) -> Any:  # noqa: ANN401 - as cli
         type=click.Choice(["auto", "console", "json"]),
         default="auto",
         show_default=True,
-        help="auto: console on a terminal, JSON lines elsewhere.",
+        help="auto: JSON lines in Kubernetes, where a machine reads them, else the console form.",
     )
     @option("--no-color", is_flag=True, help="No colours, also by NO_COLOR.")
     @wraps(command)
-    def with_output(*, verbose: bool, quiet: bool, log_format: str, no_color: bool, **rest: Any) -> Any:  # noqa: ANN401
-        if verbose and quiet:
-            message = "-v and -q contradict each other"
-            raise click.UsageError(message)
-        return command(output=Output(verbose - quiet, log_format, no_color), **rest)
+    def with_output(*, verbose: bool, quiet: bool, log_format: str, no_color: bool, **rest: Any) -> Any:  # noqa: ANN401 - the command's
+        return command(output=Output(_verbosity(verbose=verbose, quiet=quiet), log_format, no_color), **rest)
 
     return with_output
+
+
+def _verbosity(*, verbose: bool, quiet: bool) -> int:
+    """Return 1, 0 or -1. An option on the command line overrides the other one's environment variable."""
+    if verbose and quiet:
+        source_of = get_current_context().get_parameter_source
+        typed = {name: source_of(name) is ParameterSource.COMMANDLINE for name in ("verbose", "quiet")}
+        if typed["verbose"] == typed["quiet"]:
+            message = "-v and -q contradict each other"
+            raise click.UsageError(message)
+        verbose, quiet = typed["verbose"], typed["quiet"]
+    return verbose - quiet
 
 
 def read_config(config_file: str | None) -> Config:
@@ -153,7 +172,7 @@ def _found() -> str:
         Path("/etc/wpe-backup/config.yaml"),
     )
     for place in places:
-        if place.exists():
+        if os.path.exists(place):  # noqa: PTH110 - Path's raises where it may not look
             return str(place)
     looked = ", ".join(map(str, places))
     message = f"there is no configuration: name one with -c FILE (looked for {looked})"

@@ -11,8 +11,8 @@ from rich.text import Text
 
 from orchestrator.cli.options import Output, option, output_options, state_dir_option
 from orchestrator.report.read import Report, find_report, read_report
-from orchestrator.report.text import failures as failures_table
-from orchestrator.report.text import totals
+from orchestrator.report.text import doubts, totals
+from orchestrator.report.text import failures as failure_rows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,12 +60,12 @@ def failures(*, run: str, output_format: str, state_dir: Path, output: Output) -
         sys.stdout.write(json.dumps(found.failures) + "\n")
         return 0
     console = output.console(sys.stdout)
-    if found.failures:
-        console.print(failures_table(found.failures))
-    else:
+    for row in failure_rows(found.failures) if found.failures else ():
+        console.print(row, soft_wrap=True)
+    if not found.failures:
         console.print(Text(f"No failures among {found.outcomes.total()} installs."))
-    if found.damaged:
-        console.print(Text(f"{len(found.damaged)} damaged lines were passed over."))
+    for doubt in doubts(found):
+        console.print(Text(doubt))
     return 0
 
 

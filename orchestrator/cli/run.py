@@ -6,8 +6,10 @@ import asyncio
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 from rich.text import Text
@@ -23,7 +25,9 @@ from orchestrator.cli.options import (
 )
 from orchestrator.config.schema import parse_rate, parse_rate_or_auto
 from orchestrator.engine.stop import StopSwitch
-from orchestrator.logs import SecretFilter
+from orchestrator.errors import UsageError
+from orchestrator.logs import forgiving
+from orchestrator.redaction import Redactor
 from orchestrator.report.lines import backup_line, summary_line
 from orchestrator.report.read import Report
 from orchestrator.report.text import failures, totals
@@ -31,8 +35,6 @@ from orchestrator.usecases.run import RunEnd, RunOptions, run_backups
 from orchestrator.visible import visible
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from orchestrator.engine.ports import Log
     from orchestrator.model import Config, ThrottlePolicy
 
@@ -68,16 +70,24 @@ def run(
     Exit codes: 0 every install succeeded, 2 bad usage or configuration, 3 at least one install failed, 4 the report or
     the state could not be written, 12 credentials refused, 130 and 143 stopped by a signal.
     """
+    _refuse_to_overwrite(config_file, report)
     config = read_config(config_file)
     config = replace(config, throttle=_throttle(config.throttle, throttle))
-    secrets = SecretFilter()
+    redactor = Redactor()
     for account in config.accounts.values():
-        secrets.hide(account.user_id, account.password)
-    log = output.log(secrets)
-    options = RunOptions(state_dir, report, sys.stdout.buffer)
+        redactor = redactor.knowing(account.user_id, account.password)
+    log = output.log(redactor)
+    options = RunOptions(state_dir, report, None if sys.__stdout__ is None else sys.__stdout__.fileno())
     end = asyncio.run(_run(config, options, log))
-    say_end(end, output, log, secrets)
+    say_end(end, output, log, redactor)
     return end.summary.exit_code
+
+
+def _refuse_to_overwrite(config_file: str | None, report: str | None) -> None:
+    with suppress(OSError):
+        if config_file and report and Path(config_file).samefile(report):
+            message = f"the report would take the place of the configuration {config_file}: name another file with -o"
+            raise UsageError(message)
 
 
 def _throttle(policy: ThrottlePolicy, given: dict[str, object]) -> ThrottlePolicy:
@@ -97,36 +107,59 @@ async def _run(config: Config, options: RunOptions, log: Log) -> RunEnd:
 
 
 def stop_switch() -> StopSwitch:
-    """Return a switch that SIGINT and SIGTERM press: the first drains the run, the second aborts it."""
+    """Return a switch that signals press: the first SIGINT or SIGTERM drains the run, the second aborts it.
+
+    So does SIGHUP, when a terminal is closed, unless the command was started with nohup.
+    """
     stop = StopSwitch()
     loop = asyncio.get_running_loop()
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(signum, stop.press, signum)
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signum is not signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:
+            loop.add_signal_handler(signum, stop.press, signum)
     return stop
 
 
-def say_end(end: RunEnd, output: Output, log: Log, secrets: SecretFilter) -> None:
+def say_end(end: RunEnd, output: Output, log: Log, redactor: Redactor) -> None:
     """Say on standard error how the run ended: totals, first failures, where the report is."""
-    if end.crash:
-        trace = "".join(traceback.format_exception(end.crash))
-        sys.stderr.write(f"wpe-backup: internal error, please report it:\n{secrets.clean(trace)}")
-    if end.write_error:
-        sys.stderr.write(f"wpe-backup: {end.write_error}\n")
-        for outcome in end.unwritten:
-            if outcome.backup:
-                label = visible(outcome.planned.install.label)
-                sys.stderr.write(f"not stored: {outcome.kind} {label} backup {visible(outcome.backup.id)}\n")
-    if output.is_quiet and end.summary.exit_code == 0:
-        return
     first = [backup_line(end.summary.run_id, outcome) for outcome in end.first_failures]
-    if output.log_format == "json":
-        emit = log.info if end.summary.exit_code == 0 else log.error
-        emit("run.finished", **summary_line(end.summary), first_failures=first)
+    is_well = end.summary.exit_code == 0
+    if output.is_json:
+        _log_trouble(end, log)
+        (log.info if is_well else log.error)("run.finished", **summary_line(end.summary), first_failures=first)
         return
-    _show_end(end, output, first)
+    stream = forgiving(sys.stderr)
+    for line in _trouble(end, redactor):
+        stream.write(line + "\n")
+    if not (output.is_quiet and is_well):
+        _show_end(end, output, first)
 
 
-def _show_end(end: RunEnd, output: Output, first: list[dict[str, object]]) -> None:
+def _log_trouble(end: RunEnd, log: Log) -> None:
+    if end.crash:
+        log.error("run.crashed", trace="".join(traceback.format_exception(end.crash)))
+    if end.write_error:
+        log.error("report.incomplete", reason=str(end.write_error))
+    for outcome in end.unwritten:
+        log.error("backup.not_stored", **backup_line(end.summary.run_id, outcome))
+
+
+def _trouble(end: RunEnd, redactor: Redactor) -> list[str]:
+    """Say what went wrong with the run itself, and which backups were made that the report does not tell of."""
+    lines = []
+    if end.crash:
+        lines.append("wpe-backup: internal error, please report it:")
+        lines.append(redactor.clean("".join(traceback.format_exception(end.crash))))
+    if end.write_error:
+        lines.append(f"wpe-backup: {visible(str(end.write_error))}")
+    lines += [
+        f"not stored: {outcome.kind.value} {visible(outcome.planned.install.label)} backup {visible(outcome.backup.id)}"
+        for outcome in end.unwritten
+        if outcome.backup
+    ]
+    return lines
+
+
+def _show_end(end: RunEnd, output: Output, first: list[dict[str, Any]]) -> None:
     line = summary_line(end.summary)
     report = Report(end.summary.report, failures=first, summary=line, run_id=end.summary.run_id)
     report.outcomes.update(line["outcomes"])
@@ -134,9 +167,10 @@ def _show_end(end: RunEnd, output: Output, first: list[dict[str, object]]) -> No
     console.print(totals(report), end="")
     if first:
         console.print(Text("First failures:"))
-        console.print(failures(first))
+        for row in failures(first):
+            console.print(Text("  ") + row, soft_wrap=True)
         more = report.outcomes.total() - report.succeeded - len(first)
         if more:
-            console.print(Text(f"… and {more} more"))
-    where = "standard output" if end.summary.report == "-" else end.summary.report
+            console.print(Text(f"  … and {more} more"))
+    where = "standard output" if end.summary.report == "-" else visible(end.summary.report)
     console.print(Text(f"Report: {where}"), soft_wrap=True)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from contextlib import AsyncExitStack
 from typing import Any
 
 import rich_click as click
@@ -13,6 +14,7 @@ import rich_click as click
 from orchestrator.cli.options import option, parsed_by
 from orchestrator.config.schema import parse_duration, parse_rate
 from orchestrator.errors import UsageError
+from orchestrator.logs import forgiving
 from orchestrator.simulator import RetryAfter, Scenario, Simulator
 
 SHARE = click.FloatRange(0.0, 1.0)
@@ -83,7 +85,16 @@ def simulate(*, port: int, host: str, **settings: Any) -> int:  # noqa: ANN401 -
     Prints its base URL on standard output. Credentials: WPE_API_USER_ID and WPE_API_PASSWORD where they are set, else
     any. What it really made and counted is shown at /_admin/stats, /_admin/backups and /_admin/requests.
     """
-    scenario = Scenario(
+    try:
+        scenario = _scenario(settings)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    asyncio.run(_serve(Simulator(scenario, host, port)))
+    return 0
+
+
+def _scenario(settings: dict[str, Any]) -> Scenario:
+    return Scenario(
         rate=settings["bucket_rate"],
         burst=settings["bucket_burst"],
         retry_after=RetryAfter(settings["retry_after"]),
@@ -99,27 +110,24 @@ def simulate(*, port: int, host: str, **settings: Any) -> int:  # noqa: ANN401 -
         user_id=os.environ.get("WPE_API_USER_ID") or None,
         password=os.environ.get("WPE_API_PASSWORD") or None,
     )
-    asyncio.run(_serve(Simulator(scenario, host, port)))
-    return 0
 
 
 async def _serve(simulator: Simulator) -> None:
     stopped = asyncio.Event()
     for signum in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(signum, stopped.set)
-    try:
-        async with simulator:
-            sys.stdout.write(f"{simulator.base_url}\n")
-            sys.stdout.flush()
-            sys.stderr.write("Serving until Ctrl-C. Give this address as base_url of an account.\n")
-            await stopped.wait()
-    except OSError as error:
-        message = (
-            f"cannot listen on {simulator.host}:{simulator.port}: {error.strerror}; choose another --port, 0 for any"
-        )
-        raise UsageError(message) from error
+    async with AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(simulator)
+        except OSError as error:
+            message = f"cannot listen: {error.strerror}; choose another --port (0 for any) or --host"
+            raise UsageError(message) from error
+        sys.stdout.write(f"{simulator.base_url}\n")
+        sys.stdout.flush()
+        forgiving(sys.stderr).write("Serving until Ctrl-C. Give this address as base_url of an account.\n")
+        await stopped.wait()
     counted = simulator.world.stats()
-    sys.stderr.write(
+    forgiving(sys.stderr).write(
         f"Counted {counted['requests']} requests, {counted['throttled']} of them answered 429; "
         f"made {counted['backups_made']} backups of {counted['installs_backed_up']} installs, "
         f"at most {counted['most_per_install']} of one.\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -41,12 +43,14 @@ def load_config(text: bytes, file: str, environment: Mapping[str, str]) -> Confi
         tree.problem((), "must be a mapping of keys to values: version, accounts, defaults, installs …")
     fleet = None
     if isinstance(tree.data, dict):
+        _leave_out_empty_sections(tree.data)
         _fill_credentials(tree.data, environment)
         fleet = _validated(tree)
         _check_not_empty(tree)
         _check_accounts(tree)
         _check_duplicates(tree)
         _check_emails(tree)
+        _check_ca_files(tree)
     if tree.problems or fleet is None:
         raise ConfigError(tree.problems)
     return _convert(fleet, file)
@@ -59,6 +63,13 @@ def _decode(text: bytes, file: str) -> str:
         before = text[: error.start]
         line, column = before.count(b"\n") + 1, error.start - (before.rfind(b"\n") + 1) + 1
         raise ConfigError([Problem(file, line, column, "", "is not UTF-8 text")]) from None
+
+
+def _leave_out_empty_sections(data: dict[str, Any]) -> None:
+    """Take a section of which every line is commented out for one that is not there."""
+    for section in ("accounts", "defaults", "throttle", "retry", "timeouts"):
+        if section in data and data[section] is None:
+            del data[section]
 
 
 def _fill_credentials(data: dict[str, Any], environment: Mapping[str, str]) -> None:
@@ -151,6 +162,24 @@ def _check_emails(tree: Tree) -> None:
         tree.problem(("defaults", "notification_emails"), message)
 
 
+def _check_ca_files(tree: Tree) -> None:
+    """Try each certificate authority, and make its path, which starts at the YAML's own folder, absolute."""
+    accounts = tree.data["accounts"]
+    for name, account in accounts.items() if isinstance(accounts, dict) else ():
+        ca_file = account.get("ca_file") if isinstance(account, dict) else None
+        if not isinstance(ca_file, str):
+            continue
+        try:
+            ssl.create_default_context(cafile=_beside(tree.file, ca_file))
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+            tree.problem(("accounts", name, "ca_file"), f"cannot be used: {reason}")
+
+
+def _beside(file: str, path: str) -> str:
+    return str(Path(file).parent / path)
+
+
 def _convert(fleet: FleetFile, file: str) -> Config:
     defaults, throttle = fleet.defaults, fleet.throttle
     return Config(
@@ -161,7 +190,7 @@ def _convert(fleet: FleetFile, file: str) -> Config:
                 base_url=section.base_url,
                 user_id=section.user_id,
                 password=section.password,
-                ca_file=section.ca_file,
+                ca_file=_beside(file, section.ca_file) if section.ca_file else None,
                 proxy_from_environment=section.proxy_from_environment,
             )
             for name, section in fleet.accounts.items()

@@ -25,6 +25,7 @@ SLOWEST, FASTEST = 0.0001, 100_000.0
 LONGEST_TEXT = 4096
 
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h|d)", re.ASCII)
+_NUMBER = re.compile(r"\d{1,9}(\.\d{0,9})?(e[-+]?\d{1,2})?", re.ASCII | re.IGNORECASE)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -42,7 +43,7 @@ def parse_text(value: object) -> str:
         message = "must be text, and not empty"
         raise _wrong(message)
     if _CONTROL.search(value):
-        message = "must not contain control characters"
+        message = "must be one line, without control characters"
         raise _wrong(message)
     if len(value) > LONGEST_TEXT:
         message = f"must not be longer than {LONGEST_TEXT} characters"
@@ -61,10 +62,8 @@ def parse_duration(value: object) -> float:
 
 def parse_rate(value: object) -> float:
     """Return ``value`` as requests per second. Raises ``PydanticCustomError``."""
-    try:
-        rate = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]  # whatever YAML held
-    except (TypeError, ValueError):
-        rate = math.nan
+    text = str(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else ""
+    rate = float(text) if _NUMBER.fullmatch(text) else math.nan
     if not SLOWEST <= rate <= FASTEST:
         message = f"must be a number of requests per second from {SLOWEST:g} to {FASTEST:g}"
         raise _wrong(message)
@@ -154,6 +153,21 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def _version(value: object) -> object:
+    if type(value) is not int:
+        message = "must be 1"
+        raise _wrong(message)
+    return value
+
+
+def _user_id(value: object) -> str:
+    text = parse_text(value)
+    if ":" in text:
+        message = "must not contain a colon: Basic authentication cannot send one"
+        raise _wrong(message)
+    return text
+
+
 Text = Annotated[str, BeforeValidator(parse_text)]
 Duration = Annotated[float, BeforeValidator(parse_duration)]
 Rate = Annotated[float, BeforeValidator(parse_rate)]
@@ -171,7 +185,7 @@ class _Section(BaseModel):
 class AccountSection(_Section):
     """Named credentials; each is one rate budget."""
 
-    user_id: Text
+    user_id: Annotated[str, BeforeValidator(_user_id)]
     password: Text
     base_url: BaseUrl = DEFAULT_BASE_URL
     ca_file: Text | None = None
@@ -231,7 +245,7 @@ class InstallSection(_Section):
 class FleetFile(_Section):
     """The whole YAML."""
 
-    version: Literal[1]
+    version: Annotated[Literal[1], BeforeValidator(_version)]
     accounts: dict[Text, AccountSection] = Field(default_factory=dict)
     defaults: DefaultsSection = DefaultsSection()
     throttle: ThrottleSection = ThrottleSection()

@@ -82,7 +82,7 @@ def read_tree(text: str, file: str, variables: Mapping[str, str]) -> Tree:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        tree.problems.append(Problem(file, line, column, "", f"not valid YAML: {error.problem or error.context}"))
+        tree.problems.append(Problem(file, line, column, "", _words(error)))
     except yaml.reader.ReaderError as error:
         before = text[: error.position]
         line, column = before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
@@ -92,6 +92,12 @@ def read_tree(text: str, file: str, variables: Mapping[str, str]) -> Tree:
         _wrap_bare_ids(tree.root)
         tree.data = _Reader(tree, variables).read(tree.root, ())
     return tree
+
+
+def _words(error: yaml.MarkedYAMLError) -> str:
+    if error.problem == "but found another document":
+        return "holds more than one document: only one is read"
+    return f"not valid YAML: {error.problem or error.context}"
 
 
 def _child(node: yaml.Node, step: str | int) -> tuple[yaml.Node, yaml.Node] | None:
@@ -227,8 +233,10 @@ class _Reader:
                 return int(text)
             case "float" if _FLOAT.fullmatch(text):
                 return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
-            case "bool" | "int" | "float":
-                message = f"YAML would read {text} as a {_NAMES[kind]}: put it in quotes, or write it plainly"
+            case "bool":
+                message = f"YAML would read {_shown(text, loc)} as true or false: write that, or put it in quotes"
+            case "int" | "float":
+                message = f"YAML would read {_shown(text, loc)} as a number in a notation of its own: put it in quotes"
             case _:
                 message = f"the tag {node.tag} is not allowed"
         self._tree.note(node, path_of(loc), message)
@@ -253,4 +261,6 @@ class _Reader:
         return _VARIABLE.sub(value_of, text) if "$" in text else text
 
 
-_NAMES = {"bool": "truth value", "int": "number in a notation of its own", "float": "number in a notation of its own"}
+def _shown(text: str, loc: Sequence[str | int]) -> str:
+    """Return ``text`` as a message may show it: credentials are not repeated."""
+    return "this" if loc[:1] == ("accounts",) else text

@@ -7,6 +7,7 @@ exactly one outcome, whatever happens: answered, account stopped, drained, abort
 from __future__ import annotations
 
 import asyncio
+import signal
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -179,10 +180,10 @@ class Dispatcher:
             case Step.DONE:
                 kind = verdict.outcome or OutcomeKind.UNCONFIRMED
                 error = None if kind.is_success else error_info(error_kind(classify(result), result), result)
-                await self._record(self._outcome(effort, kind, error, result))
+                await self._record(effort, self._outcome(effort, kind, error, result))
             case Step.AGAIN:
                 if lane.stop:
-                    await self._record(self._cancelled(effort, lane.stop))
+                    await self._record(effort, self._cancelled(effort, lane.stop))
                 else:
                     lane.retry(effort, self._around.clock.monotonic() + verdict.after_s)
             case Step.CHECK_CREDENTIALS:
@@ -193,7 +194,7 @@ class Dispatcher:
 
     async def _suspect(self, lane: Lane, effort: Effort) -> None:
         if lane.stop:
-            await self._record(self._cancelled(effort, lane.stop))
+            await self._record(effort, self._cancelled(effort, lane.stop))
             return
         lane.suspects.append(effort)
         if lane.state is LaneState.OPEN:
@@ -240,7 +241,7 @@ class Dispatcher:
         message = "401 for this install, though the account's credentials are good"
         for effort in suspects:
             error = ErrorInfo(ErrorKind.REJECTED, message, status=401)
-            await self._record(self._outcome(effort, OutcomeKind.REJECTED, error, None))
+            await self._record(effort, self._outcome(effort, OutcomeKind.REJECTED, error, None))
 
     # -- what every answer does -------------------------------------------------------------------------------------
 
@@ -302,7 +303,7 @@ class Dispatcher:
                 "account.stopped", account=lane.name, kind=kind.value, status=result.status, reason=lane.stop.message
             )
         for effort in lane.clear():
-            await self._record(self._cancelled(effort, lane.stop))
+            await self._record(effort, self._cancelled(effort, lane.stop))
 
     # -- outcomes ---------------------------------------------------------------------------------------------------
 
@@ -326,17 +327,18 @@ class Dispatcher:
     def _cancelled(self, effort: Effort, why: ErrorInfo) -> Outcome:
         return self._outcome(effort, OutcomeKind.CANCELLED, why, None)
 
-    async def _record(self, outcome: Outcome) -> None:
-        if self._end.write_error is None:
-            try:
-                await self._around.sink.record(outcome)
-            except WriteError as error:
+    async def _record(self, effort: Effort, outcome: Outcome) -> None:
+        if effort.is_settled:
+            return
+        effort.is_settled = True
+        try:
+            await self._around.sink.record(outcome)
+        except WriteError as error:
+            self._end.unwritten.append(outcome)
+            if self._end.write_error is None:
                 self._end.write_error = error
                 self._around.log.error("report.failed", reason=str(error))  # noqa: TRY400 - its reason says it all
                 self._halted.set()
-            else:
-                return
-        self._end.unwritten.append(outcome)
 
     # -- stopping ---------------------------------------------------------------------------------------------------
 
@@ -366,11 +368,12 @@ class Dispatcher:
         elif self._end.write_error:
             why = ErrorInfo(ErrorKind.STOPPED, "the run stopped: its report could not be written")
         else:
-            why = ErrorInfo(ErrorKind.INTERRUPTED, f"the run was stopped by signal {signum} before this was requested")
+            name = signal.Signals(signum).name if signum else "nobody"
+            why = ErrorInfo(ErrorKind.INTERRUPTED, f"the run was stopped by {name} first")
         for budget in self.budgets:
             for lane in budget.lanes:
                 for effort in lane.clear():
-                    await self._record(self._cancelled(effort, lane.stop or why))
+                    await self._record(effort, self._cancelled(effort, lane.stop or why))
 
     def _crashed(self, error: Exception) -> None:
         self._end.crash = self._end.crash or error
@@ -380,4 +383,4 @@ class Dispatcher:
         self._crashed(error)
         if isinstance(work, Effort):
             info = ErrorInfo(ErrorKind.PROTOCOL, f"internal error: {type(error).__name__}")
-            await self._record(self._outcome(work, OutcomeKind.UNCONFIRMED, info, None))
+            await self._record(work, self._outcome(work, OutcomeKind.UNCONFIRMED, info, None))

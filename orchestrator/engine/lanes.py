@@ -32,7 +32,10 @@ class LaneState(StrEnum):
 
 @dataclass(slots=True)
 class Effort:
-    """One planned backup under way: what was spent on it so far. Instants are monotonic seconds."""
+    """One planned backup under way: what was spent on it so far. Instants are monotonic seconds.
+
+    ``is_settled`` tells that it has its outcome, which is its only one.
+    """
 
     planned: PlannedBackup
     attempts: int = 0
@@ -40,6 +43,7 @@ class Effort:
     started_at: datetime | None = None
     first_sent_at: float = 0.0
     held_before_s: float = 0.0
+    is_settled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

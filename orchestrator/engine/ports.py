@@ -60,6 +60,9 @@ class Clock(Protocol):
 class Log(Protocol):
     """Events by dotted name, with fields."""
 
+    def bind(self, **fields: object) -> Log:
+        """Return a log that gives every event these fields too."""
+
     def debug(self, event: str, **fields: object) -> object:
         """Say what only a developer wants to know."""
 

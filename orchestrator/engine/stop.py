@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING, TypeVar
+
+from orchestrator.errors import StoppedError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+T = TypeVar("T")
 
 
 class StopSwitch:
@@ -24,3 +32,15 @@ class StopSwitch:
             self.draining.set()
         else:
             self.aborting.set()
+
+    async def unless_pressed(self, work: Coroutine[object, object, T]) -> T:
+        """Return what ``work`` returns. Raises ``StoppedError`` and cancels it if the switch is pressed first."""
+        working = asyncio.ensure_future(work)
+        waiting = asyncio.ensure_future(self.draining.wait())
+        await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if not working.done():
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+            raise StoppedError(self.signum or 0)
+        return working.result()

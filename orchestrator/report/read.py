@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,9 @@ from orchestrator.model import OutcomeKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_TRACES = ("report.jsonl", "summary.json")
+"""What a run leaves in its folder: at least one of these."""
 
 _SUCCESSES = {kind.value for kind in OutcomeKind if kind.is_success}
 
@@ -59,7 +63,7 @@ def _objects(lines: Iterator[bytes] | Any) -> Iterator[tuple[int, dict[str, Any]
         if not raw.strip():
             continue
         try:
-            line = json.loads(raw)
+            line = json.loads(raw, parse_constant=_no_constant)
         except (ValueError, RecursionError):
             line = None
         yield number, line if isinstance(line, dict) else None
@@ -83,6 +87,11 @@ def _take(report: Report, number: int, line: dict[str, Any] | None) -> None:
             report.damaged.append(number)
 
 
+def _no_constant(name: str) -> None:
+    """Refuse ``NaN`` and ``Infinity``, which Python reads and JSON does not have."""
+    raise ValueError(name)
+
+
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
@@ -92,9 +101,10 @@ def find_report(state_dir: Path, run: str) -> Path:
 
     Raises ``UsageError``, saying which runs there are.
     """
-    if run != "latest" and Path(run).is_file():
+    if run != "latest" and (os.path.isfile(run) or "/" in run):  # noqa: PTH113 - Path's raises where it may not look
         return Path(run)
-    folders = sorted((state_dir / "runs").glob("*")) if (state_dir / "runs").is_dir() else []
+    folders = sorted(path.parent for name in _TRACES for path in (state_dir / "runs").glob(f"*/{name}"))
+    folders = list(dict.fromkeys(folders))
     matches = folders[-1:] if run == "latest" else [folder for folder in folders if folder.name.startswith(run)]
     if len(matches) != 1:
         raise UsageError(_no_run(run, state_dir, [folder.name for folder in folders], ambiguous=len(matches) > 1))

@@ -1,22 +1,23 @@
-"""Show a report to people: totals and failures, from the report's own lines."""
+"""Show a report to people: totals and failures, from the report's own lines, which may hold anything."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
-from rich import box
-from rich.table import Table
 from rich.text import Text
 
 from orchestrator.model import OutcomeKind
 from orchestrator.visible import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterator, Sequence
 
     from orchestrator.report.read import Report
 
 _SECONDS_PER_MINUTE = 60
+_WIDEST_COLUMN = 40
+_LONGEST_DURATION_S = 10**9
 
 
 def totals(report: Report) -> Text:
@@ -26,44 +27,69 @@ def totals(report: Report) -> Text:
     failed = total - report.succeeded
     text = Text()
     text.append(f"Run {visible(report.run_id or '?')}: ")
-    text.append(f"{report.succeeded} of {total} installs backed up", "green" if not failed else "")
+    text.append(f"{report.succeeded} of {total} installs backed up", "" if failed else "green")
     if failed:
         text.append(f", {failed} not", "bold red")
-    text.append(f" in {_duration(summary['duration_s'])}\n" if "duration_s" in summary else "\n")
-    for kind in OutcomeKind:
-        if report.outcomes[kind.value]:
-            text.append(f"  {kind.value:<12}{report.outcomes[kind.value]:>8}\n", "" if kind.is_success else "red")
+    text.append(f"{_duration(summary.get('duration_s'))}\n")
+    known = [kind.value for kind in OutcomeKind]
+    for outcome in [*known, *sorted(report.outcomes.keys() - set(known))]:
+        if report.outcomes[outcome]:
+            is_success = outcome in known and OutcomeKind(outcome).is_success
+            text.append(f"  {visible(outcome):<12}{report.outcomes[outcome]:>8}\n", "" if is_success else "red")
     if summary:
-        text.append(
-            f"  {summary.get('requests', 0)} requests to the API, answered 429: {summary.get('throttled', 0)}, "
-            f"retries: {summary.get('retries', 0)}\n"
-        )
-    else:
-        text.append("  There is no summary line: the run did not come to its end.\n", "yellow")
-    if report.damaged:
-        numbers = ", ".join(map(str, report.damaged[:5]))
-        text.append(f"  {len(report.damaged)} damaged lines were passed over: {numbers}\n", "yellow")
+        requests, throttled, retries = (_whole(summary.get(key)) for key in ("requests", "throttled", "retries"))
+        text.append(f"  {requests} requests to the API, answered 429: {throttled}, retries: {retries}\n")
+    for doubt in doubts(report):
+        text.append(f"  {doubt}\n", "yellow")
     return text
 
 
-def failures(lines: Iterable[dict[str, Any]]) -> Table:
-    """Return a table of failures, one a row, given as lines of the report."""
-    table = Table(box=box.SIMPLE, pad_edge=False, show_edge=False)
-    for column in ("install", "account", "outcome", "why", "status", "message", "request id"):
-        table.add_column(column, overflow="fold")
-    for line in lines:
-        error = _mapping(line.get("error"))
-        cells = (
-            line.get("name") or line.get("install_id"),
-            line.get("account"),
-            line.get("outcome"),
-            error.get("kind"),
-            error.get("status"),
-            _message(error),
-            error.get("request_id") or line.get("request_id"),
-        )
-        table.add_row(*(Text("" if cell is None else visible(str(cell))) for cell in cells))
-    return table
+def doubts(report: Report) -> list[str]:
+    """Say what makes a report less than the whole truth."""
+    found = []
+    if report.summary is None:
+        found.append("There is no summary line: the run did not come to its end.")
+    if report.damaged:
+        numbers = ", ".join(map(str, report.damaged[:5]))
+        found.append(f"{len(report.damaged)} damaged lines were passed over: {numbers}")
+    return found
+
+
+def failures(lines: Sequence[dict[str, Any]]) -> Iterator[Text]:
+    """Return a row for each failure, given as lines of the report, below one that names the columns."""
+    rows = [_cells(line) for line in lines]
+    names = ("install", "account", "outcome", "why", "request id", "message")
+    widths = [min(_WIDEST_COLUMN, max(map(len, column))) for column in zip(names, *rows, strict=True)]
+    yield Text(_aligned(names, widths), "bold")
+    for row in rows:
+        yield Text(_aligned(row, widths))
+
+
+def _cells(line: dict[str, Any]) -> tuple[str, ...]:
+    error = _mapping(line.get("error"))
+    why = " ".join(str(error[key]) for key in ("kind", "status") if error.get(key))
+    cells = (
+        line.get("name") or line.get("install_id"),
+        line.get("account"),
+        line.get("outcome"),
+        why,
+        error.get("request_id") or line.get("request_id"),
+        _message(error),
+    )
+    return tuple("-" if cell in {None, ""} else visible(str(cell)) for cell in map(_plain, cells))
+
+
+def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
+    *columns, message = (f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True))
+    return "  ".join([*columns, message.rstrip()])
+
+
+def _plain(value: object) -> object:
+    return value if isinstance(value, str | int | float | None) else repr(value)
+
+
+def _whole(value: object) -> str:
+    return str(value) if isinstance(value, int) and abs(value) < _LONGEST_DURATION_S else "?"
 
 
 def _message(error: dict[str, Any]) -> str:
@@ -81,9 +107,11 @@ def _mapping(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _duration(seconds: float) -> str:
+def _duration(seconds: object) -> str:
+    if not isinstance(seconds, int | float) or not math.isfinite(seconds) or not 0 <= seconds < _LONGEST_DURATION_S:
+        return ""
     if seconds < _SECONDS_PER_MINUTE:
-        return f"{seconds:.1f} s"
+        return f" in {seconds:.1f} s"
     minutes, rest = divmod(round(seconds), _SECONDS_PER_MINUTE)
     hours, minutes = divmod(minutes, _SECONDS_PER_MINUTE)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+    return f" in {hours} h {minutes} min" if hours else f" in {minutes} min {rest} s"

@@ -1,85 +1,101 @@
-"""Write the report as the run goes: each line whole, flushed, the moment its outcome is final.
+"""Write the report as the run goes: each line whole, the moment its outcome is final.
 
-A regular file is written beside its target and takes its place when it is opened, so an older report is replaced, never
-mixed with; a pipe, a device or standard output is only written to.
+A regular file takes the place of an older one when it is opened, so two reports are never mixed; a pipe, a device or
+standard output is only written to. A thread writes, since a reader that pauses must not stop the run's clock.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import errno
 import os
+import select
 import stat
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from orchestrator.errors import WriteError
 from orchestrator.report.lines import backup_line, encode, summary_line
 
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Any
 
     from orchestrator.model import Outcome
     from orchestrator.summary import Summary
 
 STANDARD_OUTPUT = "-"
+READER_POLL_S = 0.1
 
 
 class ReportWriter:
-    """Keep outcomes as JSON lines; the engine's ``OutcomeSink``. Use it as a context manager."""
+    """Keep outcomes as JSON lines; the engine's ``OutcomeSink``. Use it as an asynchronous context manager.
 
-    def __init__(self, run_id: str, target: str, stdout: BinaryIO) -> None:
-        """Prepare to write the report of ``run_id`` to the path ``target``, ``-`` for ``stdout``."""
+    What could not be written once is not tried again: a report with a hole would look whole.
+    """
+
+    def __init__(self, run_id: str, target: str, stdout_fd: int | None) -> None:
+        """Prepare to write the report of ``run_id`` to the path ``target``, ``-`` for the descriptor ``stdout_fd``."""
         self._run_id = run_id
         self._target = target
-        self._stdout = stdout
-        self._file: BinaryIO | None = None
+        self._stdout_fd = stdout_fd
+        self._fd: int | None = None
+        self._failure: WriteError | None = None
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="report")
 
-    def __enter__(self) -> Self:
-        """Open the report. Raises ``WriteError``."""
+    async def __aenter__(self) -> Self:
+        """Open the report; of a named pipe, wait for its reader. Raises ``WriteError``."""
         try:
-            self._file = self._stdout if self._target == STANDARD_OUTPUT else _open(Path(self._target))
-        except OSError as error:
-            raise WriteError(self._words(error)) from error
+            self._fd = self._standard_output() if self._target == STANDARD_OUTPUT else await _open(Path(self._target))
+        except (OSError, ValueError) as error:
+            raise self._failed(error) from error
         return self
 
-    def __exit__(
+    async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close the file; standard output stays open."""
-        if self._file and self._target != STANDARD_OUTPUT:
+        self._thread.shutdown(wait=False)
+        if self._fd is not None and self._target != STANDARD_OUTPUT:
             with contextlib.suppress(OSError):
-                self._file.close()
+                os.close(self._fd)
 
     async def record(self, outcome: Outcome) -> None:
         """Write one outcome's line. Raises ``WriteError``."""
-        self._write(backup_line(self._run_id, outcome))
+        await self._write(backup_line(self._run_id, outcome))
 
-    def finish(self, summary: Summary) -> None:
+    async def finish(self, summary: Summary) -> None:
         """Write the summary's line, and have a regular file on disk. Raises ``WriteError``."""
-        self._write(summary_line(summary))
-        if self._file and self._target != STANDARD_OUTPUT:
-            try:
-                if stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
-                    os.fsync(self._file.fileno())
-            except OSError as error:
-                raise WriteError(self._words(error)) from error
+        await self._write(summary_line(summary), sync=True)
 
-    def _write(self, line: dict[str, Any]) -> None:
-        if self._file is None:
+    async def _write(self, line: dict[str, Any], *, sync: bool = False) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._write_now, encode(line), sync)
+
+    def _write_now(self, data: bytes, sync: bool) -> None:  # noqa: FBT001 - an executor passes by position
+        if self._failure:
+            raise self._failure
+        if self._fd is None:
             message = "the report is written to before it is opened"
             raise RuntimeError(message)
         try:
-            self._file.write(encode(line))
-            self._file.flush()
-        except (OSError, ValueError) as error:
-            raise WriteError(self._words(error)) from error
+            _write_all(self._fd, data)
+            if sync and self._target != STANDARD_OUTPUT and stat.S_ISREG(os.fstat(self._fd).st_mode):
+                os.fsync(self._fd)
+        except OSError as error:
+            raise self._failed(error) from error
 
-    def _words(self, error: Exception) -> str:
+    def _standard_output(self) -> int:
+        if self._stdout_fd is None:
+            raise OSError(errno.EBADF, "it is closed")
+        return self._stdout_fd
+
+    def _failed(self, error: Exception) -> WriteError:
         name = "standard output" if self._target == STANDARD_OUTPUT else self._target
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        return f"the report cannot be written to {name}: {reason}"
+        self._failure = WriteError(f"the report cannot be written to {name}: {reason}")
+        return self._failure
 
 
 def write_summary(folder: Path, summary: Summary) -> None:
@@ -87,10 +103,11 @@ def write_summary(folder: Path, summary: Summary) -> None:
     path = folder / "summary.json"
     try:
         descriptor, name = tempfile.mkstemp(prefix=".summary.", dir=folder)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(encode(summary_line(summary)))
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            _write_all(descriptor, encode(summary_line(summary)))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
         Path(name).replace(path)
     except OSError as error:
         message = f"{path} cannot be written: {error.strerror}"
@@ -103,25 +120,65 @@ def make_folder(path: Path) -> None:
         for folder in reversed((path, *path.parents)):
             if not folder.exists():
                 folder.mkdir(mode=0o700, exist_ok=True)
-    except OSError as error:
-        message = f"{path} cannot be made: {error.strerror}; name another folder with --state-dir"
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        message = f"{path} cannot be made: {reason}; name another folder with --state-dir"
         raise WriteError(message) from error
 
 
-def _open(path: Path) -> BinaryIO:
+def drop_folder(path: Path) -> None:
+    """Remove a folder that nothing was put into."""
+    with contextlib.suppress(OSError):
+        path.rmdir()
+
+
+async def _open(path: Path) -> int:
     """Open ``path`` for writing: a new regular file in the place of an older one, anything else as it is."""
-    real = Path(os.path.realpath(path))
+    return _replaced(path) if _is_replaceable(path) else await _opened_as_it_is(str(path))
+
+
+def _is_replaceable(path: Path) -> bool:
+    if str(path.absolute()).startswith(("/dev/", "/proc/")):
+        return False
     try:
-        is_regular = stat.S_ISREG(real.stat().st_mode)
+        return stat.S_ISREG(path.stat().st_mode)
     except FileNotFoundError:
-        is_regular = True
-    if not is_regular:
-        return real.open("wb", buffering=0)
-    descriptor, name = tempfile.mkstemp(prefix=f".{real.name}.", dir=real.parent)
+        return True
+
+
+def _replaced(path: Path) -> int:
+    real = path.resolve()
+    descriptor, name = tempfile.mkstemp(prefix=f".{real.name[:100]}.", dir=real.parent)
     try:
         Path(name).replace(real)
     except OSError:
         os.close(descriptor)
         Path(name).unlink()
         raise
-    return os.fdopen(descriptor, "wb")
+    return descriptor
+
+
+async def _opened_as_it_is(path: str) -> int:
+    """Open a pipe or a device. A named pipe has no reader yet where the system says ENXIO: wait for one."""
+    while True:
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY)
+        except OSError as error:
+            if error.errno != errno.ENXIO or not stat.S_ISFIFO(os.lstat(path).st_mode):
+                raise
+            await asyncio.sleep(READER_POLL_S)
+        else:
+            os.set_blocking(descriptor, True)
+            return descriptor
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    """Write every byte, however few the descriptor takes at a time."""
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(descriptor, rest) :]
+        except BlockingIOError:
+            poll = select.poll()
+            poll.register(descriptor, select.POLLOUT)
+            poll.poll()

@@ -52,6 +52,14 @@ class Scenario:
     user_id: str | None = None
     password: str | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse shares that add up to more than everything. Raises ``ValueError``."""
+        of_installs = self.invalid + self.forbidden + self.not_found
+        of_posts = self.unavailable + self.timed_out + self.timed_out_created
+        if not (0 <= of_installs <= 1 and 0 <= of_posts <= 1):
+            message = "the shares of the installs, and those of the POSTs, must each add up to at most 1"
+            raise ValueError(message)
+
     def fate(self, install_id: str, nth: int) -> Fate:
         """Return how the ``nth`` POST for an install ends: a function of the seed alone, whatever the order."""
         of_install = self._draw(install_id)

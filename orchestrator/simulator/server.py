@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
-import json
 import random
 import re
 import uuid
@@ -157,7 +155,7 @@ class Simulator:
         kind, _, encoded = authorization.partition(" ")
         try:
             user_id, colon, password = base64.b64decode(encoded, validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:
             return False
         if kind.lower() != "basic" or not colon:
             return False
@@ -185,7 +183,8 @@ class Simulator:
         limit, offset = _page(request)
         made = self.world.backups.get(install_id, [])
         results = [backup.as_json(_now(), self.scenario.completes_after_s) for backup in made[offset : offset + limit]]
-        following = f"{request.path}?limit={limit}&offset={offset + limit}" if offset + limit < len(made) else None
+        has_more = limit > 0 and offset + limit < len(made)
+        following = f"{request.path}?limit={limit}&offset={offset + limit}" if has_more else None
         before = f"{request.path}?limit={limit}&offset={max(0, offset - limit)}" if offset else None
         return _answer(200, {"previous": before, "next": following, "count": len(made), "results": results})
 
@@ -247,7 +246,7 @@ async def _backup_body(request: web.Request) -> dict[str, Any] | web.Response:
     """Return the POST's body, or the 400 that names every field which is not as the specification wants it."""
     try:
         body = await request.json()
-    except (ValueError, UnicodeDecodeError, json.JSONDecodeError):
+    except (ValueError, LookupError):
         body = None
     fields = body if isinstance(body, dict) else {}
     emails = fields.get("notification_emails")

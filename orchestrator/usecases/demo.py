@@ -10,21 +10,22 @@ import uuid
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from orchestrator.config import load_config
 from orchestrator.simulator import Fate, Scenario, Simulator
 from orchestrator.usecases.run import RunEnd, RunOptions, run_backups
 
 if TYPE_CHECKING:
-    from typing import BinaryIO
-
     from orchestrator.engine.ports import Log
     from orchestrator.engine.stop import StopSwitch
 
 FLEET_SIZE = 200
 
 SCENARIO = Scenario(rate=30.0, burst=10, latency_s=(0.05, 0.25), invalid=0.01, forbidden=0.01, not_found=0.02, seed=7)
+
+EXIT_CODES = {0, 3}
+"""Of a run that came to its end; any other is passed on, and proves nothing."""
 
 _REFUSED = {Fate.INVALID, Fate.FORBIDDEN, Fate.NOT_FOUND}
 
@@ -40,20 +41,21 @@ class DemoEnd:
     contradictions: tuple[str, ...]
 
 
-async def run_demo(folder: Path, log: Log, stop: StopSwitch, stdout: BinaryIO) -> DemoEnd:
+async def run_demo(folder: Path, log: Log, stop: StopSwitch) -> DemoEnd:
     """Back up a fleet of ``FLEET_SIZE`` made-up installs against a stand-in; everything is left in ``folder``."""
     async with Simulator(SCENARIO) as simulator:
         config_file = folder / "fleet.yaml"
         text = _fleet_yaml(simulator.base_url).encode()
         config_file.write_bytes(text)
         config = load_config(text, str(config_file), {})
-        end = await run_backups(config, RunOptions(folder, None, stdout), log, stop)
+        end = await run_backups(config, RunOptions(folder, None, None), log, stop)
+        is_cut_short = end.summary.exit_code not in EXIT_CODES
         return DemoEnd(
             run=end,
             config_file=config_file,
             stats=simulator.world.stats(),
             refused=sum(_is_refused(install_id) for install_id in _fleet()),
-            contradictions=tuple(_contradictions(_backup_lines(Path(end.summary.report)), simulator)),
+            contradictions=() if is_cut_short else tuple(_contradictions(Path(end.summary.report), simulator)),
         )
 
 
@@ -82,13 +84,10 @@ def _is_refused(install_id: str) -> bool:
     return SCENARIO.fate(install_id, 0) in _REFUSED
 
 
-def _backup_lines(report: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in report.read_bytes().splitlines()]
-    return [line for line in lines if line["type"] == "backup"]
-
-
-def _contradictions(lines: list[dict[str, Any]], simulator: Simulator) -> list[str]:
+def _contradictions(report: Path, simulator: Simulator) -> list[str]:
     """Hold the report against what the stand-in really made."""
+    lines = [json.loads(line) for line in report.read_bytes().splitlines()]
+    lines = [line for line in lines if line["type"] == "backup"]
     found = []
     if Counter(line["install_id"] for line in lines) != Counter(list(_fleet())):
         found.append("the report does not have exactly one line for each install")

@@ -6,28 +6,25 @@ import asyncio
 import random
 import secrets
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import partial
-from typing import TYPE_CHECKING, BinaryIO
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator import __version__
 from orchestrator.engine.dispatch import DispatchEnd, Dispatcher, Limits, Surroundings
 from orchestrator.engine.lanes import Budget, Effort, Lane
-from orchestrator.errors import UsageError, WriteError
+from orchestrator.errors import OrchestratorError, UsageError, WriteError
 from orchestrator.model import ErrorKind, OutcomeKind, Run
 from orchestrator.plan import budget_of, make_plan
-from orchestrator.report.write import ReportWriter, make_folder, write_summary
+from orchestrator.report.write import STANDARD_OUTPUT, ReportWriter, drop_folder, make_folder, write_summary
 from orchestrator.summary import AccountTotals, Ending, Summary, exit_code
 from orchestrator.throttle.gate import Gate
 from orchestrator.usecases.narration import PaceNarrator, Recorder, heartbeat
 from orchestrator.wpengine.client import Client
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
     from orchestrator.engine.ports import Log
     from orchestrator.engine.stop import StopSwitch
     from orchestrator.model import Config, Outcome, Plan
@@ -37,11 +34,15 @@ _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """Where a run keeps its state and puts its report; ``report`` of ``None`` is a file in the run's own folder."""
+    """Where a run keeps its state and puts its report.
+
+    ``report`` of ``None`` is a file in the run's own folder, ``-`` the descriptor ``stdout_fd``, which is ``None``
+    where standard output is closed.
+    """
 
     state_dir: Path
     report: str | None
-    stdout: BinaryIO
+    stdout_fd: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,25 +62,25 @@ class RunEnd:
 async def run_backups(config: Config, options: RunOptions, log: Log, stop: StopSwitch) -> RunEnd:
     """Request a backup of every enabled install of ``config``, once, and report every outcome.
 
-    Raises ``UsageError`` if there is nothing to do, and ``WriteError`` if the state or the report cannot be begun;
-    nothing was sent then.
+    Raises ``UsageError`` if there is nothing to do, ``WriteError`` if the state or the report cannot be begun, and
+    ``StoppedError`` if a signal comes before it is; nothing was sent then.
     """
     clock = _SystemClock()
     run, began = Run(new_run_id(), clock.now()), clock.monotonic()
+    log = log.bind(run_id=run.id)
     plan = _planned(config, run, log)
-    folder = options.state_dir / "runs" / run.id
+    folder = options.state_dir.absolute() / "runs" / run.id
     make_folder(folder)
-    target = options.report or str(folder / "report.jsonl")
-    with ReportWriter(run.id, target, options.stdout) as report:
+    target = _target(options, folder)
+    async with AsyncExitStack() as stack:
+        report = ReportWriter(run.id, target, options.stdout_fd)
+        await _opened(report, folder, stop, stack)
         recorder = Recorder(report, log)
         log.info("run.started", installs=len(plan.backups), config=config.source, report=target)
-        async with AsyncExitStack() as stack:
-            fleet = await _assembled(config, plan, log, stack)
-            around = Surroundings(recorder, clock, log, stop)
-            dispatcher = Dispatcher(fleet.budgets, _limits(config), around)
-            async with heartbeat(log, lambda: _progress(fleet, recorder, plan)):
-                end = await dispatcher.run()
-        code = exit_code(_ending(end, recorder, stop))
+        fleet = await _assembled(config, plan, log, stack)
+        dispatcher = Dispatcher(fleet.budgets, _limits(config), Surroundings(recorder, clock, log, stop))
+        async with heartbeat(log, lambda: _progress(fleet, recorder, plan)):
+            end = await dispatcher.run()
         summary = Summary(
             run_id=run.id,
             started_at=run.started_at,
@@ -90,12 +91,27 @@ async def run_backups(config: Config, options: RunOptions, log: Log, stop: StopS
             outcomes={kind: recorder.tally.outcomes[kind] for kind in OutcomeKind},
             retries=recorder.tally.retries,
             accounts=fleet.totals(),
-            exit_code=code,
+            exit_code=exit_code(_ending(end, recorder, stop)),
             config=config.source,
             report=target,
             version=__version__,
         )
-        return _closed(folder, report, summary, recorder, end)
+        return await _closed(folder, report, summary, recorder, end)
+
+
+def _target(options: RunOptions, folder: Path) -> str:
+    if options.report is None:
+        return str(folder / "report.jsonl")
+    return options.report if options.report == STANDARD_OUTPUT else str(Path(options.report).absolute())
+
+
+async def _opened(report: ReportWriter, folder: Path, stop: StopSwitch, stack: AsyncExitStack) -> None:
+    """Open the report; a run that cannot even begin leaves no folder behind, which ``latest`` would find."""
+    try:
+        await stop.unless_pressed(stack.enter_async_context(report))
+    except OrchestratorError:
+        drop_folder(folder)
+        raise
 
 
 def new_run_id() -> str:
@@ -194,19 +210,25 @@ def _ending(end: DispatchEnd, recorder: Recorder, stop: StopSwitch) -> Ending:
     )
 
 
-def _closed(folder: Path, report: ReportWriter, summary: Summary, recorder: Recorder, end: DispatchEnd) -> RunEnd:
+async def _closed(folder: Path, report: ReportWriter, summary: Summary, recorder: Recorder, end: DispatchEnd) -> RunEnd:
     """Write the summary in both places; failing at either is exit code 4, unless a bug has made it 1."""
     write_error = end.write_error
-    writers: tuple[Callable[[Summary], None], ...] = (partial(write_summary, folder), report.finish)
-    for write in writers:
-        try:
-            write(summary)
-        except WriteError as error:
-            write_error = write_error or error
-            summary = replace(summary, exit_code=exit_code(Ending(crashed=end.crash is not None, unwritten=True)))
+    unwritten_code = exit_code(Ending(crashed=end.crash is not None, unwritten=True))
+    try:
+        write_summary(folder, summary)
+    except WriteError as error:
+        write_error, summary = write_error or error, replace(summary, exit_code=unwritten_code)
+    try:
+        await report.finish(summary)
+    except WriteError as error:
+        write_error = write_error or error
+        if summary.exit_code != unwritten_code:
+            summary = replace(summary, exit_code=unwritten_code)
+            with suppress(WriteError):
+                write_summary(folder, summary)
     return RunEnd(
         summary=summary,
-        first_failures=tuple(recorder.tally.first_failures),
+        first_failures=recorder.tally.first_failures(),
         unwritten=tuple(end.unwritten),
         write_error=write_error,
         crash=end.crash,

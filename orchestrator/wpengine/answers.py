@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import zlib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.model import AttemptResult, Backup, Fault, FieldError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 LONGEST_BODY = 1024 * 1024
 LONGEST_STRING = 4096
@@ -41,35 +41,51 @@ def unpack(body: bytes, encoding: str) -> bytes | None:
     return text if inflater.eof and len(text) <= LONGEST_BODY else None
 
 
-def read_backup(status: int, body: bytes, base: AttemptResult) -> AttemptResult:
-    """Return the result of a POST, with what ``body`` says put into ``base``."""
-    document = parse_object(body)
-    if not is_success(status):
-        return _refusal(status, body, document, base)
-    backup = backup_of(document, strict=status != HTTPStatus.ACCEPTED)
-    return _unusable(status, body, base) if backup is None else replace(base, backup=backup)
+@dataclass(frozen=True, slots=True)
+class Received:
+    """The head of an answer as far as it is known, its unpacked body, and how to take secrets out of the latter."""
+
+    base: AttemptResult
+    body: bytes
+    clean: Callable[[str], str]
+
+    def document(self) -> dict[str, Any] | None:
+        """Return the JSON object of the body without secrets, but for the id, which must stay as it is."""
+        try:
+            document = json.loads(self.body)
+            cleaned = _cleaned(document, self.clean)
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(cleaned, dict):
+            return None
+        return cleaned | ({"id": document["id"]} if "id" in document else {})
+
+    def snippet(self) -> str:
+        """Return the beginning of the body, for people."""
+        text = " ".join(self.clean(self.body.decode("utf-8", "replace")).split())
+        return text if len(text) <= SNIPPET else text[:SNIPPET] + "…"
 
 
-def read_user(status: int, body: bytes, base: AttemptResult) -> AttemptResult:
+def read_backup(received: Received) -> AttemptResult:
+    """Return the result of a POST."""
+    document = received.document()
+    if not is_success(received.base.status):
+        return _refusal(received, document)
+    backup = backup_of(document, strict=received.base.status != HTTPStatus.ACCEPTED)
+    return _unusable(received) if backup is None else replace(received.base, backup=backup)
+
+
+def read_user(received: Received) -> AttemptResult:
     """Return the result of a ``GET /user``: any JSON object proves the credentials."""
-    document = parse_object(body)
-    if not is_success(status):
-        return _refusal(status, body, document, base)
-    return _unusable(status, body, base) if document is None else base
+    document = received.document()
+    if not is_success(received.base.status):
+        return _refusal(received, document)
+    return _unusable(received) if document is None else received.base
 
 
-def is_success(status: int) -> bool:
+def is_success(status: int | None) -> bool:
     """Tell whether HTTP calls ``status`` a success."""
-    return HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES
-
-
-def parse_object(body: bytes) -> dict[str, Any] | None:
-    """Return the JSON object in ``body``, ``None`` if there is none."""
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    return document if isinstance(document, dict) else None
+    return status is not None and HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES
 
 
 def backup_of(document: Mapping[str, Any] | None, *, strict: bool) -> Backup | None:
@@ -91,24 +107,36 @@ def backup_of(document: Mapping[str, Any] | None, *, strict: bool) -> Backup | N
     )
 
 
-def _unusable(status: int, body: bytes, base: AttemptResult) -> AttemptResult:
-    return replace(base, fault=Fault.UNREADABLE, message=f"{status} with an unusable body: {_snippet(body)}")
+def _unusable(received: Received) -> AttemptResult:
+    message = f"{received.base.status} with an unusable body: {received.snippet()}"
+    return replace(received.base, fault=Fault.UNREADABLE, message=message)
 
 
-def _refusal(status: int, body: bytes, document: Mapping[str, Any] | None, base: AttemptResult) -> AttemptResult:
-    if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
-        return replace(base, message=f"redirected ({_reason(status)}), and a redirect is never followed")
+def _refusal(received: Received, document: Mapping[str, Any] | None) -> AttemptResult:
+    reason = _reason(received.base.status or 0)
+    if HTTPStatus.MULTIPLE_CHOICES <= (received.base.status or 0) < HTTPStatus.BAD_REQUEST:
+        return replace(received.base, message=f"redirected ({reason}), and a redirect is never followed")
     if document is None:
-        snippet = _snippet(body)
-        return replace(base, message=_reason(status) + (f": {snippet}" if snippet else ""))
+        snippet = received.snippet()
+        return replace(received.base, message=f"{reason}: {snippet}" if snippet else reason)
     entries = document.get("errors")
     errors = entries[:MOST_FIELD_ERRORS] if isinstance(entries, list) else []
     return replace(
-        base,
-        message=_text(document.get("message")) or _reason(status),
+        received.base,
+        message=_text(document.get("message")) or reason,
         documentation_url=_text(document.get("documentation_url")),
         errors=tuple(_field_error(entry) for entry in errors if isinstance(entry, dict)),
     )
+
+
+def _cleaned(value: Any, clean: Callable[[str], str]) -> Any:  # noqa: ANN401 - JSON may hold anything
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, dict):
+        return {key: _cleaned(each, clean) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_cleaned(each, clean) for each in value]
+    return value
 
 
 def _field_error(entry: Mapping[str, Any]) -> FieldError:
@@ -132,11 +160,6 @@ def _text(value: object) -> str | None:
     if value is None:
         return None
     return cut(value if isinstance(value, str) else json.dumps(value))
-
-
-def _snippet(body: bytes) -> str:
-    text = " ".join(body[: SNIPPET * 4].decode("utf-8", "replace").split())
-    return text if len(text) <= SNIPPET else text[:SNIPPET] + "…"
 
 
 def cut(text: str) -> str:

@@ -13,9 +13,11 @@ import aiohttp
 
 from orchestrator import __version__
 from orchestrator.model import AttemptResult, Fault
+from orchestrator.redaction import Redactor
 from orchestrator.wpengine.answers import (
     LONGEST_BODY,
     REQUEST_ID_HEADERS,
+    Received,
     cut,
     is_success,
     read_backup,
@@ -70,6 +72,7 @@ class Client:
         self._base_url = account.base_url
         self._account = account
         self._timeouts = timeouts
+        self._redactor = Redactor().knowing(account.user_id, account.password)
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -117,7 +120,7 @@ class Client:
         self,
         method: str,
         path: str,
-        read: Callable[[int, bytes, AttemptResult], AttemptResult],
+        read: Callable[[Received], AttemptResult],
         body: Mapping[str, object] | None = None,
     ) -> AttemptResult:
         if self._session is None:
@@ -141,25 +144,22 @@ class Client:
         except (aiohttp.ClientError, OSError, UnicodeError) as error:
             return self._failed(error, transmission)
 
-    async def _read(
-        self, response: aiohttp.ClientResponse, read: Callable[[int, bytes, AttemptResult], AttemptResult]
-    ) -> AttemptResult:
+    async def _read(self, response: aiohttp.ClientResponse, read: Callable[[Received], AttemptResult]) -> AttemptResult:
         headers = response.headers
+        clean = self._redactor.clean
         base = AttemptResult(
             status=response.status,
-            request_id=next((cut(headers[name]) for name in REQUEST_ID_HEADERS if name in headers), None),
+            request_id=next((cut(clean(headers[name])) for name in REQUEST_ID_HEADERS if name in headers), None),
             retry_after_s=retry_after_s(headers.get("Retry-After"), headers.get("Date"), datetime.now(UTC)),
         )
         try:
             body = await _bounded_body(response)
         except (aiohttp.ClientError, OSError) as error:
-            fault = Fault.UNREADABLE if is_success(response.status) else None
-            return replace(base, fault=fault, message=f"{response.status}, and its body broke off: {_words(error)}")
+            return _bodiless(base, f"{response.status}, and its body broke off: {_words(error)}")
         text = None if body is None else unpack(body, headers.get("Content-Encoding", "").strip().lower())
         if text is None:
-            fault = Fault.UNREADABLE if is_success(response.status) else None
-            return replace(base, fault=fault, message=f"{response.status} with a body too large or wrongly packed")
-        return read(response.status, text, base)
+            return _bodiless(base, f"{response.status} with a body too large or wrongly packed")
+        return read(Received(base, text, clean))
 
     def _failed(self, error: Exception, transmission: _Transmission) -> AttemptResult:
         fault = fault_of(error)
@@ -171,6 +171,10 @@ class Client:
         elif fault is Fault.READ_TIMEOUT:
             message = f"no complete answer within {self._timeouts.read_s:g} s"
         return AttemptResult(fault=fault, sent=transmission.sent, message=message)
+
+
+def _bodiless(base: AttemptResult, message: str) -> AttemptResult:
+    return replace(base, fault=Fault.UNREADABLE if is_success(base.status) else None, message=message)
 
 
 def fault_of(error: BaseException) -> Fault:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 COMMAND = [sys.executable, "-m", "orchestrator"]
-USER, PASSWORD = "an-api-user", "a-secret-password"  # noqa: S105 - made up
+USER, PASSWORD = "an-api-user", "a-secret-password"
 
 
 def environment(**changes: str) -> dict[str, str]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
+import shlex
 import signal
 import socket
+import subprocess
 import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -14,7 +17,19 @@ from email.utils import format_datetime
 from typing import TYPE_CHECKING
 
 import pytest
-from command import PASSWORD, USER, Ended, StandIn, fleet, install_ids, run_command, stand_in, start_command
+from command import (
+    COMMAND,
+    PASSWORD,
+    USER,
+    Ended,
+    StandIn,
+    environment,
+    fleet,
+    install_ids,
+    run_command,
+    stand_in,
+    start_command,
+)
 from rawserver import answer, raw_server, read_request
 
 if TYPE_CHECKING:
@@ -219,7 +234,7 @@ def test_a_bad_configuration_is_said_with_its_places_and_sends_nothing(tmp_path:
     ("options", "message"),
     [
         (["-o", "/nonexistent/r.jsonl"], "the report cannot be written to /nonexistent/r.jsonl"),
-        (["-o", "."], "the report cannot be written to ."),
+        (["-o", "."], ": Is a directory"),
         (["--state-dir", "/dev/null/x"], "name another folder with --state-dir"),
     ],
 )
@@ -243,7 +258,9 @@ def test_a_disk_that_fills_up_is_exit_4_and_prints_the_ids_that_were_not_stored(
     assert ended.code == 4
     assert "No space left on device" in ended.stderr
     assert made
-    assert all(backup["id"] in ended.stderr for backup in made)
+    assert all(f"backup {backup['id']}" in ended.stderr for backup in made)
+    (summary,) = (tmp_path / "state").rglob("summary.json")
+    assert sum(json.loads(summary.read_bytes())["outcomes"].values()) == 30
 
 
 def test_a_reader_that_goes_away_is_exit_4(tmp_path: Path) -> None:
@@ -261,16 +278,81 @@ def test_a_reader_that_goes_away_is_exit_4(tmp_path: Path) -> None:
     assert "Traceback" not in stderr
 
 
-def test_no_secret_shows_anywhere(tmp_path: Path) -> None:
+def test_a_reader_of_standard_error_that_goes_away_costs_no_install_its_backup(tmp_path: Path) -> None:
+    with stand_in("--not-found", "0.3") as server:
+        (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 30))
+        process = start_command("run", "-v", "-o", "-", "--rate", "30", cwd=tmp_path)
+        assert process.stderr is not None
+        process.stderr.readline()
+        process.stderr.close()
+        assert process.stdout is not None
+        ended = Ended(0, process.stdout.read(), "")
+        process.stdout.close()
+        assert process.wait(30) == 3
+        assert_true(Ended(3, ended.stdout, ""), server, 30)
+
+
+def test_closed_standard_streams_cost_nothing(tmp_path: Path) -> None:
+    with stand_in() as server:
+        (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 3))
+        shell = f"exec {shlex.join(COMMAND)} run -o r.jsonl <&- >&- 2>&-"
+        environment_ = environment(WPE_BACKUP_STATE_DIR=str(tmp_path / "state"))
+        assert subprocess.run(["/bin/sh", "-c", shell], cwd=tmp_path, env=environment_, check=False).returncode == 0
+        assert len((tmp_path / "r.jsonl").read_bytes().splitlines()) == 4
+        shell = f"exec {shlex.join(COMMAND)} run -o - >&-"
+        ended = subprocess.run(
+            ["/bin/sh", "-c", shell], cwd=tmp_path, env=environment_, capture_output=True, text=True, check=False
+        )
+    assert ended.returncode == 4
+    assert ended.stderr == "wpe-backup: the report cannot be written to standard output: it is closed\n"
+
+
+def test_a_pipe_that_nobody_reads_can_be_left_with_ctrl_c(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "wpe-backup.yaml").write_text(fleet("http://127.0.0.1:9/v1", 3))
+    process = start_command("run", "-o", "fifo", cwd=tmp_path)
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=20)[1] == "wpe-backup: stopped before anything was sent\n"
+    assert process.returncode == 130
+    assert not list((tmp_path / "state" / "runs").iterdir())
+
+
+def test_the_report_never_takes_the_place_of_the_configuration(tmp_path: Path) -> None:
+    text = fleet("http://127.0.0.1:9/v1", 3)
+    (tmp_path / "f.yaml").write_text(text)
+    ended = run_command("run", "-c", "f.yaml", "-o", "./f.yaml", cwd=tmp_path)
+    assert ended.code == 2
+    assert (tmp_path / "f.yaml").read_text() == text
+
+
+def test_a_report_with_a_relative_path_is_found_from_elsewhere(tmp_path: Path) -> None:
+    with stand_in() as server:
+        (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 2))
+        assert run_command("run", "-o", "r.jsonl", cwd=tmp_path).code == 0
+    (tmp_path / "elsewhere").mkdir()
+    found = run_command("report", "summary", "--state-dir", "../state", cwd=tmp_path / "elsewhere")
+    assert "2 of 2 installs backed up" in found.stdout
+
+
+@pytest.mark.parametrize("more", [[], ["-v", "--log-format", "json"]])
+def test_no_secret_shows_anywhere(tmp_path: Path, more: list[str]) -> None:
     echo = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
-    with stand_in("--not-found", "0.5", "--unavailable", "0.5", WPE_API_USER_ID=USER) as server:
-        (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 10))
-        ended = run_command("run", "-v", *PACE, cwd=tmp_path)
-    said = ended.stdout + ended.stderr
+
+    def script(request: bytes, nth: int) -> bytes:
+        if nth % 3 == 0:
+            return accepted(request)
+        text = request.decode() + f" {USER} {PASSWORD}"
+        return said("400 B" if nth % 3 == 1 else "503 S", text, f"x-amzn-RequestId: {PASSWORD}")
+
+    ended = asyncio.run(_against(script, tmp_path, 9, "", *more))
+    assert outcomes(ended) == {"accepted": 3, "rejected": 3, "unconfirmed": 3}
+    everything = ended.stdout + ended.stderr
     for file in (tmp_path / "state").rglob("*"):
-        said += file.read_text() if file.is_file() else ""
+        everything += file.read_text() if file.is_file() else ""
+    assert "[redacted]" in ended.stdout
     for secret in (USER, PASSWORD, echo):
-        assert secret not in said
+        assert secret not in everything
 
 
 # -- servers that no stand-in would be: scripted answers over raw sockets ----------------------------------------------

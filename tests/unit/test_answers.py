@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 import pytest
 
 from orchestrator.model import AttemptResult, Backup, Fault, FieldError
-from orchestrator.wpengine.answers import LONGEST_BODY, LONGEST_STRING, cut, read_backup, read_user, unpack
+from orchestrator.redaction import Redactor
+from orchestrator.wpengine.answers import LONGEST_BODY, LONGEST_STRING, Received, cut, read_backup, read_user, unpack
 from orchestrator.wpengine.retry_after import retry_after_s
 
 NOW = datetime(2026, 11, 24, 1, 0, 0, tzinfo=UTC)
@@ -20,7 +21,7 @@ LATER = "Tue, 24 Nov 2026 01:00:07 GMT"
 
 def read(status: int, body: object) -> AttemptResult:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return read_backup(status, raw, AttemptResult(status=status, request_id="r"))
+    return read_backup(Received(AttemptResult(status=status, request_id="r"), raw, Redactor(("s3cret",)).clean))
 
 
 @pytest.mark.parametrize(
@@ -142,10 +143,27 @@ def test_long_strings_are_cut_with_a_mark() -> None:
 
 
 def test_any_object_proves_the_credentials_and_nothing_else_does() -> None:
-    base = AttemptResult(status=200)
-    assert read_user(200, b"{}", base) == base
-    assert read_user(200, b"<html>", base).fault is Fault.UNREADABLE
-    assert read_user(403, b'{"message": "no"}', AttemptResult(status=403)).message == "no"
+    def user(status: int, body: bytes) -> AttemptResult:
+        return read_user(Received(AttemptResult(status=status), body, str))
+
+    assert user(200, b"{}") == AttemptResult(status=200)
+    assert user(200, b"<html>").fault is Fault.UNREADABLE
+    assert user(403, b'{"message": "no"}').message == "no"
+
+
+def test_secrets_that_the_server_echoes_are_taken_out_but_an_id_stays_as_it_is() -> None:
+    echo = {"message": "s3cret!", "errors": [{"message": "x s3cret", "code": ["s3cret"]}]}
+    assert "s3cret" not in repr(read(400, echo))
+    assert "s3cret" not in repr(read(502, b"<b>s3cret"))
+    backup = read(202, {"id": "a-s3cret-b", "status": "s3cret", "description": "s3cret"}).backup
+    assert backup == Backup("a-s3cret-b", "[redacted]", "[redacted]")
+
+
+def test_a_document_that_is_nested_too_deep_is_unreadable_and_no_crash() -> None:
+    deep: dict[str, object] = {}
+    for _ in range(900):
+        deep = {"x": deep}
+    assert read(202, {"id": "b"} | deep).fault is Fault.UNREADABLE
 
 
 def test_a_body_that_was_packed_unasked_is_unpacked_within_bounds() -> None:

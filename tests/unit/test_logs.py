@@ -8,14 +8,14 @@ import json
 
 import pytest
 
-from orchestrator.logs import SecretFilter, make_log
+from orchestrator.logs import forgiving, make_log
+from orchestrator.redaction import Redactor
 from orchestrator.visible import visible
 
 
 def logged(*, as_json: bool, verbosity: int = 0, **fields: object) -> str:
-    stream, secrets = io.StringIO(), SecretFilter()
-    secrets.hide("user-1", "pass word")
-    log = make_log(stream, secrets, as_json=as_json, colors=False, verbosity=verbosity)
+    stream, redactor = io.StringIO(), Redactor().knowing("user-1", "pass word")
+    log = make_log(stream, redactor, as_json=as_json, colors=False, verbosity=verbosity)
     log.debug("a.debug", **fields)
     log.info("an.info", **fields)
     log.error("an.error", **fields)
@@ -54,9 +54,36 @@ def test_server_text_cannot_steer_a_terminal(as_json: bool) -> None:  # noqa: FB
 
 
 def test_a_short_secret_does_not_eat_every_word() -> None:
-    secrets = SecretFilter()
-    secrets.hide("a", "b")
-    assert secrets.clean("abba") == "abba"
+    assert Redactor().knowing("a", "b").clean("abba") == "abba"
+
+
+def test_a_secret_is_found_as_json_writes_it() -> None:
+    redactor = Redactor().knowing("user-1", 'pä"ss')
+    for text in (json.dumps('pä"ss'), json.dumps('pä"ss', ensure_ascii=False)):
+        assert redactor.clean(text) == '"[redacted]"'
+
+
+def test_a_stream_that_fails_costs_nothing() -> None:
+    closed = io.StringIO()
+    stream = forgiving(closed)
+    closed.close()
+    stream.write("x")
+    stream.flush()
+    assert stream.encoding == "utf-8"
+
+
+def test_a_stream_that_lacks_a_character_writes_it_out() -> None:
+    raw = io.BytesIO()
+    stream = forgiving(io.TextIOWrapper(raw, encoding="ascii", write_through=True))
+    stream.write("é…")
+    assert raw.getvalue() == rb"\xe9\u2026"
+
+
+def test_the_run_id_is_for_machines() -> None:
+    for as_json in (True, False):
+        stream = io.StringIO()
+        make_log(stream, Redactor(), as_json=as_json, colors=False, verbosity=0).bind(run_id="R1").info("x")
+        assert ("R1" in stream.getvalue()) is as_json
 
 
 @pytest.mark.parametrize(

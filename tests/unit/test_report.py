@@ -6,6 +6,8 @@ import asyncio
 import io
 import json
 import os
+import threading
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +19,7 @@ from rich.console import Console
 from orchestrator.errors import UsageError, WriteError
 from orchestrator.model import Backup, ErrorInfo, ErrorKind, FieldError, Outcome, OutcomeKind
 from orchestrator.report.lines import backup_line, encode, iso, summary_line
-from orchestrator.report.read import find_report, read_report
+from orchestrator.report.read import Report, find_report, read_report
 from orchestrator.report.text import failures, totals
 from orchestrator.report.write import ReportWriter, make_folder, write_summary
 from orchestrator.summary import AccountTotals, Ending, Summary, Tally, exit_code
@@ -37,7 +39,7 @@ SUMMARY = Summary(
     duration_s=75.0,
     planned=2,
     disabled=1,
-    outcomes={kind: 0 for kind in OutcomeKind} | {OutcomeKind.ACCEPTED: 1, OutcomeKind.REJECTED: 1},
+    outcomes=dict.fromkeys(OutcomeKind, 0) | {OutcomeKind.ACCEPTED: 1, OutcomeKind.REJECTED: 1},
     retries=3,
     accounts={"default": AccountTotals(5, 2, 12.3456), "b": AccountTotals(1, 1, 5.0)},
     exit_code=3,
@@ -47,11 +49,14 @@ SUMMARY = Summary(
 )
 
 
-def write(target: Path | str, stdout: io.BytesIO | None = None) -> None:
-    with ReportWriter("R1", str(target), stdout or io.BytesIO()) as report:
-        asyncio.run(report.record(ACCEPTED))
-        asyncio.run(report.record(REJECTED))
-        report.finish(SUMMARY)
+def write(target: Path | str, stdout_fd: int | None = None, *extra: Outcome) -> None:
+    async def main() -> None:
+        async with ReportWriter("R1", str(target), stdout_fd) as report:
+            for outcome in (ACCEPTED, REJECTED, *extra):
+                await report.record(outcome)
+            await report.finish(SUMMARY)
+
+    asyncio.run(main())
 
 
 def shown(thing: object) -> str:
@@ -122,10 +127,14 @@ def test_instants_are_utc_with_milliseconds() -> None:
 
 def test_each_line_is_in_the_file_the_moment_it_is_recorded(tmp_path: Path) -> None:
     path = tmp_path / "report.jsonl"
-    with ReportWriter("R1", str(path), io.BytesIO()) as report:
-        asyncio.run(report.record(ACCEPTED))
-        assert json.loads(path.read_bytes())["outcome"] == "accepted"
-        report.finish(SUMMARY)
+
+    async def main() -> None:
+        async with ReportWriter("R1", str(path), None) as report:
+            await report.record(ACCEPTED)
+            assert json.loads(path.read_bytes())["outcome"] == "accepted"
+            await report.finish(SUMMARY)
+
+    asyncio.run(main())
     assert [json.loads(line)["type"] for line in path.read_bytes().splitlines()] == ["backup", "summary"]
     assert path.stat().st_mode & 0o777 == 0o600
     assert os.listdir(tmp_path) == ["report.jsonl"]
@@ -148,20 +157,64 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     assert len((tmp_path / "real").read_bytes().splitlines()) == 3
 
 
-def test_a_pipe_is_only_written_to(tmp_path: Path) -> None:
+def test_a_pipe_is_only_written_to_and_its_reader_waited_for(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    read: list[bytes] = []
+
+    def reader() -> None:
+        time.sleep(0.3)
+        read.append(fifo.read_bytes())
+
+    thread = threading.Thread(target=reader)
+    thread.start()
     write(fifo)
-    assert os.read(reader, 100_000).count(b"\n") == 3
-    os.close(reader)
+    thread.join()
+    assert read[0].count(b"\n") == 3
     assert fifo.is_fifo()
 
 
+def test_a_descriptors_own_path_is_only_written_to(tmp_path: Path) -> None:
+    readable, writable = os.pipe()
+    write(f"/dev/fd/{writable}")
+    assert os.read(readable, 100_000).count(b"\n") == 3
+    os.close(readable)
+    os.close(writable)
+    log = tmp_path / "app.log"
+    log.write_text("earlier\n")
+    with log.open("ab") as file:
+        write(f"/dev/fd/{file.fileno()}")
+    assert log.read_bytes().startswith(b"earlier\n")
+    assert log.read_bytes().count(b"\n") == 4
+
+
+def test_a_pipe_that_takes_little_at_a_time_gets_every_line_whole() -> None:
+    readable, writable = os.pipe()
+    os.set_blocking(writable, False)
+    got = bytearray()
+
+    def reader() -> None:
+        while chunk := os.read(readable, 1000):
+            got.extend(chunk)
+            time.sleep(0.001)
+
+    thread = threading.Thread(target=reader)
+    thread.start()
+    long = replace(REJECTED, error=replace(ERROR, message="x" * 50_000))
+    write("-", writable, *[long] * 8)
+    os.close(writable)
+    thread.join()
+    os.close(readable)
+    assert [json.loads(line)["type"] for line in got.splitlines()] == ["backup"] * 10 + ["summary"]
+
+
 def test_standard_output_stays_open() -> None:
-    stdout = io.BytesIO()
-    write("-", stdout)
-    assert stdout.getvalue().count(b"\n") == 3
+    readable, writable = os.pipe()
+    write("-", writable)
+    assert os.read(readable, 100_000).count(b"\n") == 3
+    assert os.fstat(writable)
+    os.close(readable)
+    os.close(writable)
 
 
 @pytest.mark.parametrize("target", ["/nonexistent/report.jsonl", "/"])
@@ -176,10 +229,24 @@ def test_a_full_disk_says_so() -> None:
 
 
 def test_a_closed_standard_output_says_so() -> None:
-    stdout = io.BytesIO()
-    stdout.close()
-    with pytest.raises(WriteError, match="standard output"):
-        write("-", stdout)
+    with pytest.raises(WriteError, match="standard output: it is closed"):
+        write("-")
+
+
+def test_what_could_not_be_written_once_is_not_tried_again() -> None:
+    async def main() -> None:
+        async with ReportWriter("R1", "/dev/full", None) as report:
+            failures = await asyncio.gather(*(report.record(ACCEPTED) for _ in range(3)), return_exceptions=True)
+            assert len(set(failures)) == 1
+            with pytest.raises(WriteError):
+                await report.finish(SUMMARY)
+
+    asyncio.run(main())
+
+
+def test_a_report_must_be_open() -> None:
+    with pytest.raises(RuntimeError, match="before it is opened"):
+        asyncio.run(ReportWriter("R1", "x", None).record(ACCEPTED))
 
 
 def test_the_summary_is_a_file_of_its_own(tmp_path: Path) -> None:
@@ -230,17 +297,39 @@ def test_what_is_not_a_report_is_refused(tmp_path: Path, content: bytes) -> None
 
 
 def test_a_failure_shows_its_fields_and_obeys_no_terminal_code() -> None:
-    text = shown(failures([backup_line("R1", REJECTED), {"error": 7}, {"error": {"errors": 5, "status": []}}]))
+    odd = [{"error": 7}, {"error": {"errors": 5, "status": []}}, {"name": ["x"]}, {"name": "n" * 100}]
+    text = "\n".join(row.plain for row in failures([backup_line("R1", REJECTED), *odd]))
     assert r"n\x1b[31mo; emails are bad" in text
     assert "\x1b" not in text
 
 
-@pytest.mark.parametrize(("seconds", "words"), [(5.04, "5.0 s"), (125, "2 min 5 s"), (7260, "2 h 1 min")])
-def test_durations_are_for_people(tmp_path: Path, seconds: float, words: str) -> None:
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (5.04, " in 5.0 s"),
+        (125, " in 2 min 5 s"),
+        (7260, " in 2 h 1 min"),
+        (None, ""),
+        ("5", ""),
+        ([], ""),
+        (1e300, ""),
+        (-1, ""),
+    ],
+)
+def test_durations_are_for_people(seconds: object, words: str) -> None:
+    report = Report("r", summary=summary_line(SUMMARY) | {"duration_s": seconds}, run_id="R1")
+    assert shown(totals(report)).splitlines()[0] == f"Run R1: 0 of 0 installs backed up{words}"
+
+
+def test_a_summary_of_nonsense_shows_and_steers_no_terminal(tmp_path: Path) -> None:
+    line = {"type": "summary", "run_id": 7, "requests": "\x1b[31m", "throttled": 1e99, "retries": None}
     path = tmp_path / "r.jsonl"
-    with ReportWriter("R1", str(path), io.BytesIO()) as report:
-        report.finish(replace(SUMMARY, duration_s=seconds))
-    assert f"in {words}" in shown(totals(read_report(path)))
+    lines = [line, {"type": "backup", "outcome": "of\x1bthe future"}, {"type": "backup", "outcome": None}]
+    path.write_text("".join(json.dumps(each) + "\n" for each in lines) + '{"type": "summary", "duration_s": NaN}\n')
+    text = shown(totals(read_report(path)))
+    assert "\x1b" not in text
+    assert r"of\x1bthe future" in text
+    assert "? requests to the API, answered 429: ?, retries: ?" in text
 
 
 def test_runs_are_found_by_id_prefix_latest_and_path(tmp_path: Path) -> None:
@@ -256,13 +345,14 @@ def test_runs_are_found_by_id_prefix_latest_and_path(tmp_path: Path) -> None:
         find_report(tmp_path, "x")
     with pytest.raises(UsageError, match="there are no runs"):
         find_report(tmp_path / "elsewhere", "latest")
+    (runs / "zzz").mkdir()
+    (runs / "yyy").touch()
+    assert find_report(tmp_path, "latest") == runs / "01B" / "report.jsonl"
 
 
 def test_a_report_that_was_written_elsewhere_is_found_through_the_summary(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "01C"
     folder.mkdir(parents=True)
-    with pytest.raises(UsageError, match="wrote its report elsewhere"):
-        find_report(tmp_path, "latest")
     write_summary(folder, replace(SUMMARY, report=str(tmp_path / "x.jsonl")))
     assert find_report(tmp_path, "latest") == tmp_path / "x.jsonl"
     write_summary(folder, replace(SUMMARY, report="-"))
@@ -275,7 +365,16 @@ def test_a_tally_counts_and_keeps_the_first_failures() -> None:
     for outcome in [ACCEPTED, replace(ACCEPTED, attempts=2, throttled=3), *[REJECTED] * 7]:
         tally.add(outcome)
     assert (tally.outcomes[OutcomeKind.ACCEPTED], tally.failed, tally.retries) == (2, 7, 4)
-    assert len(tally.first_failures) == 5
+    assert len(tally.first_failures()) == 5
+
+
+def test_failures_that_were_tried_are_shown_first_then_one_for_each_reason_of_a_cancellation() -> None:
+    tally = Tally()
+    cancelled = replace(REJECTED, kind=OutcomeKind.CANCELLED)
+    other = replace(cancelled, error=replace(ERROR, message="another reason"))
+    for outcome in [cancelled, cancelled, other, REJECTED]:
+        tally.add(outcome)
+    assert tally.first_failures() == (REJECTED, cancelled, other)
 
 
 @pytest.mark.parametrize(

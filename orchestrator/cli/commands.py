@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from contextlib import suppress
 
 import rich_click as click
 
 from orchestrator import __version__
+from orchestrator.cli import INTERRUPTED
 from orchestrator.cli.config import config
 from orchestrator.cli.demo import demo
 from orchestrator.cli.report import report
 from orchestrator.cli.run import run
 from orchestrator.cli.simulate import simulate
-from orchestrator.errors import ConfigError, OrchestratorError, WriteError
+from orchestrator.errors import OrchestratorError, WriteError
+from orchestrator.logs import forgiving
+from orchestrator.visible import visible
 
-INTERRUPTED = 130
+PROGRAM = "wpe-backup"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="wpe-backup", message="%(prog)s %(version)s")
+@click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s")
 def cli() -> None:
     """Request backups of a whole fleet of WP Engine installs, under a rate limiter, and report every outcome."""
 
@@ -29,8 +33,8 @@ for command in (run, config, report, simulate, demo):
     cli.add_command(command)
 
 
-def main() -> None:
-    """Run the command line and exit with its code."""
+def run_command_line() -> int:
+    """Run the command that the arguments name, and return its exit code."""
     code = _code()
     try:
         sys.stdout.flush()
@@ -38,34 +42,35 @@ def main() -> None:
         _forget_stdout()
     except OSError as error:
         _forget_stdout()
-        _say(f"wpe-backup: standard output cannot be written: {error.strerror}")
+        _say(f"{PROGRAM}: standard output cannot be written: {error.strerror}")
         code = code or WriteError.exit_code
-    sys.exit(code)
+    return code
 
 
 def _code() -> int:
     try:
-        result = cli.main(standalone_mode=False)
+        result = cli.main(prog_name=PROGRAM, standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        with suppress(OSError):
+            error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except ConfigError as error:
-        _say(str(error))
-        return error.exit_code
     except OrchestratorError as error:
-        _say(f"wpe-backup: {error}")
+        prefix = "" if error.has_places else f"{PROGRAM}: "
+        _say(prefix + "\n".join(visible(line) for line in str(error).split("\n")))
         return error.exit_code
     except OSError as error:
-        _say(f"wpe-backup: {error}")
+        _say(f"{PROGRAM}: {visible(str(error))}")
         return WriteError.exit_code
+    except Exception:  # noqa: BLE001 - the last word on a bug
+        _say(f"{PROGRAM}: internal error, please report it:\n{traceback.format_exc()}")
+        return OrchestratorError.exit_code
     return result if isinstance(result, int) else 0
 
 
 def _say(text: str) -> None:
-    with suppress(OSError):
-        sys.stderr.write(text + "\n")
+    forgiving(sys.stderr).write(text + "\n")
 
 
 def _forget_stdout() -> None:
