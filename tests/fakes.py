@@ -156,6 +156,9 @@ class ListLog:
 
     debug = info = warning = error = _keep
 
+    def bind(self, **_fields: object) -> ListLog:
+        return self
+
     @property
     def names(self) -> list[str]:
         return [event for event, _ in self.events]

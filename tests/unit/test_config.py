@@ -241,7 +241,8 @@ def test_a_ca_file_starts_at_the_yamls_own_folder_and_is_tried(tmp_path: Path) -
 
 
 def test_a_section_whose_lines_are_all_commented_out_is_not_there() -> None:
-    text = f"version: 1\naccounts:\ndefaults: {{notification_emails: []}}\nthrottle:\nretry:\ntimeouts:\ninstalls: [{ID}]\n"
+    empty = "accounts:\nthrottle:\nretry:\ntimeouts:\n"
+    text = f"version: 1\n{empty}defaults: {{notification_emails: []}}\ninstalls: [{ID}]\n"
     assert load_config(text.encode(), "f.yaml", ENVIRONMENT).throttle == ThrottlePolicy()
     (found,) = problems(f"version: 1\ndefaults:\ninstalls: [{ID}]\n")
     assert "defaults.notification_emails: is required" in found

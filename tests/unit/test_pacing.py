@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import random
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import pytest
 
@@ -46,7 +47,7 @@ def test_starts_are_spaced_evenly() -> None:
         now = max(now, ready_at(pace) or 0.0)
         pace, _ = started(pace, now)
         starts.append(now)
-    assert [round(later - first, 6) for first, later in zip(starts, starts[1:], strict=False)] == [0.0, 0.1, 0.1, 0.1]
+    assert [round(later - first, 6) for first, later in pairwise(starts)] == [0.0, 0.1, 0.1, 0.1]
 
 
 def test_a_late_timer_is_made_up_for_but_an_idle_time_saves_nothing_up() -> None:
@@ -93,7 +94,8 @@ def test_after_a_hold_one_canary_goes_out_and_nothing_else_before_its_answer() -
 def test_a_refused_canary_holds_twice_as_long_at_the_same_rate() -> None:
     pace, canary = started(held(), 1.0)
     again = next_pace(pace, said(Effect.THROTTLED, 1.1, canary))
-    assert (again.phase, again.rate, again.held_until) == (Phase.HELD, pace.rate, pytest.approx(2.1))
+    assert (again.phase, again.rate) == (Phase.HELD, pace.rate)
+    assert again.held_until == pytest.approx(2.1)
 
 
 def test_an_answered_canary_resumes_below_the_limit_with_no_credit() -> None:

@@ -10,7 +10,7 @@ import threading
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from fakes import install_id, planned
@@ -23,6 +23,9 @@ from orchestrator.report.read import Report, find_report, read_report
 from orchestrator.report.text import failures, totals
 from orchestrator.report.write import ReportWriter, make_folder, write_summary
 from orchestrator.summary import AccountTotals, Ending, Summary, Tally, exit_code
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 AT = datetime(2026, 11, 23, 1, 0, 0, 123456, tzinfo=UTC)
 ACCEPTED = Outcome(
@@ -60,9 +63,9 @@ def write(target: Path | str, stdout_fd: int | None = None, *extra: Outcome) -> 
 
 
 def shown(thing: object) -> str:
-    console = Console(file=io.StringIO(), width=200)
-    console.print(thing)
-    return console.file.getvalue()  # type: ignore[attr-defined]  # the StringIO above
+    stream = io.StringIO()
+    Console(file=stream, width=200).print(thing)
+    return stream.getvalue()
 
 
 def test_a_line_says_everything_the_contract_lists() -> None:
@@ -137,7 +140,7 @@ def test_each_line_is_in_the_file_the_moment_it_is_recorded(tmp_path: Path) -> N
     asyncio.run(main())
     assert [json.loads(line)["type"] for line in path.read_bytes().splitlines()] == ["backup", "summary"]
     assert path.stat().st_mode & 0o777 == 0o600
-    assert os.listdir(tmp_path) == ["report.jsonl"]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_an_older_report_is_replaced_not_mixed_with(tmp_path: Path) -> None:
@@ -297,7 +300,12 @@ def test_what_is_not_a_report_is_refused(tmp_path: Path, content: bytes) -> None
 
 
 def test_a_failure_shows_its_fields_and_obeys_no_terminal_code() -> None:
-    odd = [{"error": 7}, {"error": {"errors": 5, "status": []}}, {"name": ["x"]}, {"name": "n" * 100}]
+    odd: list[dict[str, Any]] = [
+        {"error": 7},
+        {"error": {"errors": 5, "status": []}},
+        {"name": ["x"]},
+        {"name": "n" * 100},
+    ]
     text = "\n".join(row.plain for row in failures([backup_line("R1", REJECTED), *odd]))
     assert r"n\x1b[31mo; emails are bad" in text
     assert "\x1b" not in text

@@ -1,0 +1,87 @@
+"""What the repository promises: files that load, documents that agree with the command, one exit code a meaning."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+import pytest
+
+from orchestrator import errors
+from orchestrator.cli.commands import cli
+from orchestrator.config import load_config
+from orchestrator.model import Run
+from orchestrator.plan import make_plan
+from orchestrator.usecases.run import new_run_id
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {"WPE_API_USER_ID": "u", "WPE_API_PASSWORD": "p"}
+EXAMPLES = sorted([*ROOT.glob("configs/*.yaml"), *ROOT.glob("examples/*.yaml")])
+
+
+def commands(group: click.Command = cli, path: str = "wpe-backup") -> dict[str, click.Command]:
+    if not isinstance(group, click.Group):
+        return {path: group}
+    return {
+        name: found for each in group.commands.values() for name, found in commands(each, f"{path} {each.name}").items()
+    }
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_each_example_loads_and_can_be_planned(path: Path) -> None:
+    config = load_config(path.read_bytes(), str(path), ENVIRONMENT)
+    plan = make_plan(config, Run(new_run_id(), datetime.now(UTC)))
+    assert plan.backups
+    assert plan.warnings == ()
+
+
+@pytest.mark.parametrize(("path", "command"), commands().items())
+def test_each_option_has_its_environment_variable(path: str, command: click.Command) -> None:
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            name = next(each for each in parameter.opts if each.startswith("--"))
+            assert parameter.envvar == "WPE_BACKUP_" + name[2:].replace("-", "_").upper(), f"{path} {name}"
+
+
+@pytest.mark.parametrize(("path", "command"), commands().items())
+def test_the_readme_names_each_command_and_each_option_of_run(path: str, command: click.Command) -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert path in readme
+    if path == "wpe-backup run":
+        for parameter in command.params:
+            assert all(
+                f"`{name}" in readme or f", {name}" in readme for name in parameter.opts if name.startswith("--")
+            )
+
+
+def test_the_readme_shows_no_option_that_does_not_exist() -> None:
+    known = {name for command in commands().values() for parameter in command.params for name in parameter.opts}
+    shown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", (ROOT / "README.md").read_text()))
+    assert shown <= known | {"--help", "--version"}
+
+
+def test_run_ids_sort_by_time_and_none_is_the_prefix_of_another() -> None:
+    ids = [new_run_id() for _ in range(200)]
+    assert {len(each) for each in ids} == {26}
+    assert len(set(ids)) == 200
+    assert [each[:10] for each in ids] == sorted(each[:10] for each in ids)
+
+
+def test_each_error_has_the_exit_code_that_its_tree_says() -> None:
+    found = {
+        name: kind.exit_code
+        for name, kind in vars(errors).items()
+        if isinstance(kind, type) and issubclass(kind, errors.OrchestratorError)
+    }
+    drawn = dict(re.findall(r"(\w+Error) +(\d+) ", errors.__doc__ or ""))
+    assert {name: int(code) for name, code in drawn.items()} == found | {"StoppedError": 128}
+    assert errors.StoppedError(2).exit_code == 130
+
+
+def test_no_committed_file_names_a_package_host() -> None:
+    for lock in ROOT.glob("requirements/*.txt"):
+        text = lock.read_text()
+        assert "--hash=sha256:" in text
+        assert "://" not in text
