@@ -89,9 +89,9 @@ def classify(result: AttemptResult) -> Answer:
 
 
 def _classify_fault(result: AttemptResult) -> Answer:
-    if result.fault in {Fault.CERTIFICATE, Fault.INVALID_URL}:
-        return Answer.MISCONFIGURED
-    return Answer.AMBIGUOUS if result.sent else Answer.NOT_SENT
+    if result.sent:
+        return Answer.AMBIGUOUS
+    return Answer.MISCONFIGURED if result.fault in {Fault.CERTIFICATE, Fault.INVALID_URL} else Answer.NOT_SENT
 
 
 _SETTLED = {

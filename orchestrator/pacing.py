@@ -9,12 +9,13 @@ The rules, in the order in which a run meets them:
   so that a late timer costs nothing and an idle time saves up no herd.
 - Until the first 429 the rate doubles every half second, as long as it is really used and a request that started
   at this very rate has been served: with slow answers the growth waits for what it did.
-- A 429 holds the whole budget: until ``Retry-After``, and at least ``min(60, max(0.5, 1.5 / rate) · 2^k)`` seconds,
+- Nothing starts before the latest moment that any ``Retry-After`` named, whenever the 429 that named it comes.
+- A 429 holds the whole budget, also for at least ``min(60, max(0.5, 1.5 / rate) · 2^k)`` seconds,
   plus a positive jitter of at most 10% and at most 1 s. ``k`` counts the holds since a POST was last accepted.
 - After the hold exactly one request goes out, the canary. Refused: hold again, twice as long. Answered: resume
   below the capacity estimate, with no credit.
 - Each request carries the epoch in which it started. A 429 of an earlier epoch cuts nothing: it was on its way
-  when the hold began. Its ``Retry-After`` may lengthen the hold.
+  when the hold began. Its ``Retry-After`` is obeyed all the same.
 - Capacity: requests served between two recoveries over the time between them is what the server refilled. Before
   there is such a measurement, a share of the rate at which the 429 came.
 - After a recovery the rate grows: in gentle steps up to the last known limit, then in probes that double.
@@ -109,9 +110,9 @@ class Observation:
 class Pace:
     """The state of one budget's limiter. Rates in requests per second, instants in seconds.
 
-    ``limit`` is the last known limit, ``None`` before the first 429. ``sent`` counts starts since ``grown_at``,
-    ``served`` the answers of this epoch since ``resumed_at``. ``holds`` is the k of the hold's length, ``probes`` the
-    steps above the limit since the last 429.
+    ``not_before`` is the latest moment that a ``Retry-After`` named. ``limit`` is the last known limit, ``None`` before
+    the first 429. ``sent`` counts starts since ``grown_at``, ``served`` the answers of this epoch since ``resumed_at``.
+    ``holds`` is the k of the hold's length, ``probes`` the steps above the limit since the last 429.
     ``read_only_canary`` tells that the hold came from failures, so that its canary must not be a POST.
     """
 
@@ -123,6 +124,7 @@ class Pace:
     next_at: float = 0.0
     held_from: float = 0.0
     held_until: float = 0.0
+    not_before: float = 0.0
     held_before_s: float = 0.0
     read_only_canary: bool = False
     holds: int = 0
@@ -137,13 +139,9 @@ class Pace:
 
 def ready_at(pace: Pace) -> float | None:
     """Return the instant from which one more request may start, ``None`` if only an answer can tell."""
-    match pace.phase:
-        case Phase.OPEN:
-            return pace.next_at
-        case Phase.HELD:
-            return pace.held_until
-        case Phase.CANARY:
-            return None
+    if pace.phase is Phase.CANARY:
+        return None
+    return max(pace.not_before, pace.next_at if pace.phase is Phase.OPEN else pace.held_until)
 
 
 def started(pace: Pace, now: float) -> tuple[Pace, Ticket]:
@@ -171,6 +169,9 @@ def held_s(pace: Pace, now: float) -> float:
 def next_pace(pace: Pace, observation: Observation) -> Pace:
     """Return the pace after ``observation``: the whole control law."""
     ticket, word = observation.ticket, observation.word
+    if word.effect is Effect.THROTTLED and word.retry_after_s is not None:
+        named_at = observation.at + word.retry_after_s + _jitter(word.retry_after_s, observation.draw)
+        pace = replace(pace, not_before=max(pace.not_before, named_at))
     if word.accepted:
         pace = replace(pace, holds=0)
     if ticket.canary:
@@ -178,7 +179,7 @@ def next_pace(pace: Pace, observation: Observation) -> Pace:
             return _resumed(pace, observation.at)
         return _held(pace, observation)
     if ticket.epoch != pace.epoch:
-        return _after_straggler(pace, observation)
+        return pace
     match word.effect:
         case Effect.SERVED:
             return _grown(replace(pace, failures=0, served=pace.served + 1), observation)
@@ -187,14 +188,6 @@ def next_pace(pace: Pace, observation: Observation) -> Pace:
         case Effect.FAILED:
             failures = pace.failures + 1
             return _held(pace, observation) if failures >= FAILURES_THAT_HOLD else replace(pace, failures=failures)
-
-
-def _after_straggler(pace: Pace, observation: Observation) -> Pace:
-    seconds = observation.word.retry_after_s
-    if observation.word.effect is not Effect.THROTTLED or seconds is None or pace.phase is not Phase.HELD:
-        return pace
-    named_at = observation.at + seconds + _jitter(seconds, observation.draw)
-    return replace(pace, held_until=max(pace.held_until, named_at))
 
 
 def _learned(pace: Pace, now: float) -> Pace:
@@ -214,13 +207,12 @@ def _learned(pace: Pace, now: float) -> Pace:
 
 def _held(pace: Pace, observation: Observation) -> Pace:
     own_s = min(LONGEST_HOLD_S, max(FIRST_HOLD_S, HOLD_INTERVALS / pace.rate) * 2.0 ** min(pace.holds, 16))
-    seconds = max(own_s, observation.word.retry_after_s or 0.0)
     return replace(
         pace,
         phase=Phase.HELD,
         epoch=pace.epoch + 1,
         held_from=observation.at if pace.phase is Phase.OPEN else pace.held_from,
-        held_until=observation.at + seconds + _jitter(seconds, observation.draw),
+        held_until=observation.at + own_s + _jitter(own_s, observation.draw),
         read_only_canary=observation.word.effect is Effect.FAILED,
         holds=pace.holds + 1,
         failures=0,

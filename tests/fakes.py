@@ -92,6 +92,7 @@ class FakeApi:
     def __init__(self, default: AttemptResult = ACCEPTED, takes_s: float = 0.1) -> None:
         self._default = default
         self._takes_s = takes_s
+        self.check_takes_s = takes_s
         self._scripts: dict[str, list[AttemptResult]] = {}
         self.checks: list[AttemptResult] = [OK]
         self.posts: Counter[str] = Counter()
@@ -118,7 +119,7 @@ class FakeApi:
         nth = self.checked
         self.checked += 1
         try:
-            await asyncio.sleep(self._takes_s)
+            await asyncio.sleep(self.check_takes_s)
         except asyncio.CancelledError:
             return AttemptResult(fault=Fault.INTERRUPTED, sent=True, message="broken off")
         return self.checks[min(nth, len(self.checks) - 1)]

@@ -34,8 +34,8 @@ _EFFECTS = {
     Answer.QUOTA: Effect.THROTTLED,
     Answer.NOT_SENT: Effect.FAILED,
     Answer.AMBIGUOUS: Effect.FAILED,
-    Answer.MISCONFIGURED: Effect.FAILED,
 }
+"""What an answer says of the server's capacity; any other says that the request was served."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,6 @@ class Dispatcher:
         self._around = around
         self._end = DispatchEnd()
         self._halted = asyncio.Event()
-        self._is_draining = False
         self._workers: set[asyncio.Task[None]] = set()
         self._sends: dict[asyncio.Future[AttemptResult], bool] = {}
 
@@ -115,7 +114,7 @@ class Dispatcher:
     # -- admitting --------------------------------------------------------------------------------------------------
 
     async def _admit(self, budget: Budget) -> None:
-        while not (budget.is_finished or self._is_draining):
+        while not (budget.is_finished or self._is_stopping):
             budget.changed.clear()
             ready_at = budget.ready_at()
             wait_s = None if ready_at is None else ready_at - self._around.clock.monotonic()
@@ -124,13 +123,35 @@ class Dispatcher:
                     async with asyncio.timeout(wait_s):
                         await budget.changed.wait()
                 continue
-            ticket = await budget.throttle.admit()
-            taken = budget.take(self._around.clock.monotonic(), read_only=ticket.read_only)
+            ticket = await self._next_ticket(budget)
+            if ticket is None:
+                continue
+            taken = None
+            if not self._is_stopping:
+                taken = budget.take(self._around.clock.monotonic(), read_only=ticket.read_only)
             if taken is None:
                 budget.throttle.release(ticket)
                 continue
             lane, work = taken
             self._start(Admitted(budget, lane, ticket), work)
+
+    async def _next_ticket(self, budget: Budget) -> Ticket | None:
+        """Wait for a ticket; ``None`` if ``_stop_account`` found that nothing is left to send one for."""
+        budget.admission = asyncio.create_task(budget.throttle.admit())
+        try:
+            return await budget.admission
+        except asyncio.CancelledError:
+            if budget.admission.cancelled() and not self._is_stopping:
+                return None
+            if budget.admission.done() and not budget.admission.cancelled():
+                budget.throttle.release(budget.admission.result())
+            raise
+        finally:
+            budget.admission = None
+
+    @property
+    def _is_stopping(self) -> bool:
+        return self._around.stop.draining.is_set() or self._halted.is_set()
 
     def _start(self, admitted: Admitted, work: Work) -> None:
         admitted.budget.in_flight += 1
@@ -161,21 +182,23 @@ class Dispatcher:
         answer = classify(result)
         is_throttled = answer in _THROTTLINGS
         effort.throttled += is_throttled
-        effort.attempts += not is_throttled
+        effort.tries += not is_throttled
+        effort.attempts += result.sent and not is_throttled
         self._tell_throttle(admitted, _EFFECTS.get(answer, Effect.SERVED), result)
         self._around.log.debug(
             "attempt.answered", install=effort.planned.install.label, answer=answer.value, status=result.status
         )
         held_s = throttle.held_s() - effort.held_before_s
-        spent = Spent(effort.attempts, clock.monotonic() - effort.first_sent_at - held_s)
+        spent = Spent(effort.tries, clock.monotonic() - effort.first_sent_at - held_s)
         verdict = decide(answer, spent, self._limits.retry, clock.draw())
-        await self._follow(lane, effort, verdict, result)
+        await self._follow(admitted, effort, verdict, result)
         if _EFFECTS.get(answer) is None:
             lane.unserved_since = None
         else:
-            await self._stop_if_hopeless(lane, answer, result)
+            await self._stop_if_hopeless(admitted, answer, result)
 
-    async def _follow(self, lane: Lane, effort: Effort, verdict: Verdict, result: AttemptResult) -> None:
+    async def _follow(self, admitted: Admitted, effort: Effort, verdict: Verdict, result: AttemptResult) -> None:
+        lane = admitted.lane
         match verdict.step:
             case Step.DONE:
                 kind = verdict.outcome or OutcomeKind.UNCONFIRMED
@@ -187,16 +210,16 @@ class Dispatcher:
                 else:
                     lane.retry(effort, self._around.clock.monotonic() + verdict.after_s)
             case Step.CHECK_CREDENTIALS:
-                await self._suspect(lane, effort)
+                await self._suspect(lane, effort, result)
             case Step.STOP_ACCOUNT:
-                lane.suspects.append(effort)
-                await self._stop_account(lane, error_kind(classify(result), result), result)
+                lane.suspects.append((effort, result))
+                await self._stop_account(admitted, error_kind(classify(result), result), result)
 
-    async def _suspect(self, lane: Lane, effort: Effort) -> None:
+    async def _suspect(self, lane: Lane, effort: Effort, result: AttemptResult) -> None:
         if lane.stop:
             await self._record(effort, self._cancelled(effort, lane.stop))
             return
-        lane.suspects.append(effort)
+        lane.suspects.append((effort, result))
         if lane.state is LaneState.OPEN:
             lane.state, lane.check_attempts, lane.check_due_at = LaneState.TO_CHECK, 0, 0.0
             self._around.log.warning("account.credentials_doubted", account=lane.name)
@@ -207,8 +230,9 @@ class Dispatcher:
         lane = admitted.lane
         result = await self._send(admitted, lane.api.check_credentials(), is_read=True)
         answer = classify(result)
-        is_good = answer is Answer.ACCEPTED
-        effect = Effect.SERVED if is_good else _EFFECTS.get(answer, Effect.FAILED)
+        effect = _EFFECTS.get(answer, Effect.SERVED)
+        if check.canary and answer in {Answer.PERMANENT, Answer.UNREADABLE}:
+            effect = Effect.FAILED
         self._tell_throttle(admitted, effect, result)
         if result.fault is Fault.INTERRUPTED:
             lane.state = LaneState.TO_CHECK if not check.canary else lane.state
@@ -216,13 +240,14 @@ class Dispatcher:
         if not check.canary:
             lane.check_attempts += answer is not Answer.THROTTLED
             verdict = decide_check(answer, lane.check_attempts, self._limits.retry, self._around.clock.draw())
-            await self._follow_check(lane, verdict, answer, result)
+            await self._follow_check(admitted, verdict, answer, result)
         elif answer in {Answer.CREDENTIALS, Answer.QUOTA}:
-            await self._stop_account(lane, error_kind(answer, result), result)
-        if not is_good:
-            await self._stop_if_hopeless(lane, answer, result)
+            await self._stop_account(admitted, error_kind(answer, result), result)
+        if answer is not Answer.ACCEPTED:
+            await self._stop_if_hopeless(admitted, answer, result)
 
-    async def _follow_check(self, lane: Lane, verdict: Verdict, answer: Answer, result: AttemptResult) -> None:
+    async def _follow_check(self, admitted: Admitted, verdict: Verdict, answer: Answer, result: AttemptResult) -> None:
+        lane = admitted.lane
         if lane.stop:
             return
         match verdict.step:
@@ -234,14 +259,13 @@ class Dispatcher:
                 lane.check_due_at = self._around.clock.monotonic() + verdict.after_s
                 self._around.log.debug("account.check_again", account=lane.name, answer=answer.value)
             case _:
-                await self._stop_account(lane, error_kind(answer, result), result)
+                await self._stop_account(admitted, error_kind(answer, result), result)
 
     async def _reject_suspects(self, lane: Lane) -> None:
         suspects, lane.suspects = lane.suspects, []
-        message = "401 for this install, though the account's credentials are good"
-        for effort in suspects:
-            error = ErrorInfo(ErrorKind.REJECTED, message, status=401)
-            await self._record(effort, self._outcome(effort, OutcomeKind.REJECTED, error, None))
+        for effort, result in suspects:
+            error = error_info(ErrorKind.REJECTED, result)
+            await self._record(effort, self._outcome(effort, OutcomeKind.REJECTED, error, result))
 
     # -- what every answer does -------------------------------------------------------------------------------------
 
@@ -249,11 +273,12 @@ class Dispatcher:
         self, admitted: Admitted, call: Coroutine[object, object, AttemptResult], *, is_read: bool = False
     ) -> AttemptResult:
         """Send one request so that it can be broken off and its fate is still known."""
-        admitted.lane.requests += 1
         send = asyncio.ensure_future(call)
         self._sends[send] = is_read
+        if self._around.stop.aborting.is_set() or (is_read and self._is_stopping):
+            send.cancel()
         try:
-            return await send
+            result = await send
         except asyncio.CancelledError:
             if not send.cancelled():
                 raise
@@ -263,6 +288,8 @@ class Dispatcher:
             raise
         finally:
             del self._sends[send]
+        admitted.lane.requests += result.sent
+        return result
 
     def _break_off(self, *, reads_only: bool) -> None:
         for send, is_read in self._sends.items():
@@ -280,7 +307,8 @@ class Dispatcher:
             retry_after_s = None
         throttle.observe(ticket, Word(effect, result.backup is not None, retry_after_s))
 
-    async def _stop_if_hopeless(self, lane: Lane, answer: Answer, result: AttemptResult) -> None:
+    async def _stop_if_hopeless(self, admitted: Admitted, answer: Answer, result: AttemptResult) -> None:
+        lane = admitted.lane
         now = self._around.clock.monotonic()
         lane.unserved_since = now if lane.unserved_since is None else lane.unserved_since
         unserved_s = now - lane.unserved_since
@@ -291,9 +319,12 @@ class Dispatcher:
             why = f"no request was accepted for {unserved_s:.0f} s (throttle.give_up)"
         else:
             return
-        await self._stop_account(lane, error_kind(answer, result), result, why)
+        await self._stop_account(admitted, error_kind(answer, result), result, why)
 
-    async def _stop_account(self, lane: Lane, kind: ErrorKind, result: AttemptResult, why: str | None = None) -> None:
+    async def _stop_account(
+        self, admitted: Admitted, kind: ErrorKind, result: AttemptResult, why: str | None = None
+    ) -> None:
+        lane = admitted.lane
         if lane.stop is None:
             lane.state = LaneState.STOPPED
             said = f": {result.message}" if why and result.message else result.message
@@ -304,6 +335,9 @@ class Dispatcher:
             )
         for effort in lane.clear():
             await self._record(effort, self._cancelled(effort, lane.stop))
+        budget = admitted.budget
+        if budget.admission and budget.ready_at() is None:
+            budget.admission.cancel()
 
     # -- outcomes ---------------------------------------------------------------------------------------------------
 
@@ -350,7 +384,6 @@ class Dispatcher:
         finally:
             for wait in waits:
                 wait.cancel()
-        self._is_draining = True
         for loop in loops:
             loop.cancel()
         self._break_off(reads_only=True)

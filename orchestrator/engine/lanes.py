@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from orchestrator.engine.ports import Api, Throttle
-    from orchestrator.model import ErrorInfo, PlannedBackup
+    from orchestrator.model import AttemptResult, ErrorInfo, PlannedBackup
+    from orchestrator.pacing import Ticket
 
 
 class LaneState(StrEnum):
@@ -34,10 +35,12 @@ class LaneState(StrEnum):
 class Effort:
     """One planned backup under way: what was spent on it so far. Instants are monotonic seconds.
 
-    ``is_settled`` tells that it has its outcome, which is its only one.
+    ``tries`` count towards ``max_attempts``; of them, ``attempts`` were sent. ``is_settled`` tells that it has its
+    outcome, which is its only one.
     """
 
     planned: PlannedBackup
+    tries: int = 0
     attempts: int = 0
     throttled: int = 0
     started_at: datetime | None = None
@@ -60,8 +63,8 @@ Work = Effort | CredentialsCheck
 class Lane:
     """One account's installs still to be requested, and how the account fares.
 
-    ``suspects`` are the installs whose 401 waits for the check. ``unserved_since`` is when the first failure after
-    the last served POST was seen. ``stop`` says why the account stopped.
+    ``suspects`` are the installs whose 401, kept with them, waits for the check. ``unserved_since`` is when the first
+    failure after the last served POST was seen. ``stop`` says why the account stopped.
     """
 
     name: str
@@ -71,7 +74,7 @@ class Lane:
     state: LaneState = LaneState.TO_CHECK
     check_due_at: float = 0.0
     check_attempts: int = 0
-    suspects: list[Effort] = field(default_factory=list)
+    suspects: list[tuple[Effort, AttemptResult]] = field(default_factory=list)
     unserved_since: float | None = None
     stop: ErrorInfo | None = None
     requests: int = 0
@@ -117,7 +120,7 @@ class Lane:
 
     def clear(self) -> list[Effort]:
         """Take out everything that is still to be done, in the order in which it would have been tried."""
-        left = [*self.suspects, *(entry[2] for entry in sorted(self.retries)), *self.fresh]
+        left = [*(entry[0] for entry in self.suspects), *(entry[2] for entry in sorted(self.retries)), *self.fresh]
         self.suspects.clear()
         self.retries.clear()
         self.fresh.clear()
@@ -128,13 +131,15 @@ class Lane:
 class Budget:
     """The lanes that share one limit, and the throttle that keeps it.
 
-    ``changed`` is set whenever what is ready may have changed; ``in_flight`` counts the workers.
+    ``changed`` is set whenever what is ready may have changed; ``in_flight`` counts the workers. ``admission`` is the
+    wait for the next ticket while there is one.
     """
 
     throttle: Throttle
     lanes: list[Lane]
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     in_flight: int = 0
+    admission: asyncio.Task[Ticket] | None = None
 
     @property
     def is_finished(self) -> bool:

@@ -10,10 +10,12 @@ import asyncio
 import contextlib
 import errno
 import os
+import queue
 import select
 import stat
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -21,6 +23,7 @@ from orchestrator.errors import WriteError
 from orchestrator.report.lines import backup_line, encode, summary_line
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from orchestrator.model import Outcome
@@ -43,7 +46,7 @@ class ReportWriter:
         self._stdout_fd = stdout_fd
         self._fd: int | None = None
         self._failure: WriteError | None = None
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="report")
+        self._thread = _WriterThread()
 
     async def __aenter__(self) -> Self:
         """Open the report; of a named pipe, wait for its reader. Raises ``WriteError``."""
@@ -57,7 +60,7 @@ class ReportWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close the file; standard output stays open."""
-        self._thread.shutdown(wait=False)
+        self._thread.stop()
         if self._fd is not None and self._target != STANDARD_OUTPUT:
             with contextlib.suppress(OSError):
                 os.close(self._fd)
@@ -70,10 +73,16 @@ class ReportWriter:
         """Write the summary's line, and have a regular file on disk. Raises ``WriteError``."""
         await self._write(summary_line(summary), sync=True)
 
-    async def _write(self, line: dict[str, Any], *, sync: bool = False) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._write_now, encode(line), sync)
+    def abandon(self) -> None:
+        """Wait no longer for a reader that does not read: what is not written yet fails with ``WriteError``."""
+        self._thread.abandon(self._failed(TimeoutError("its reader does not read")))
 
-    def _write_now(self, data: bytes, sync: bool) -> None:  # noqa: FBT001 - an executor passes by position
+    async def _write(self, line: dict[str, Any], *, sync: bool = False) -> None:
+        if self._failure:
+            raise self._failure
+        await self._thread.run(partial(self._write_now, encode(line), sync=sync))
+
+    def _write_now(self, data: bytes, *, sync: bool) -> None:
         if self._failure:
             raise self._failure
         if self._fd is None:
@@ -96,6 +105,52 @@ class ReportWriter:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         self._failure = WriteError(f"the report cannot be written to {name}: {reason}")
         return self._failure
+
+
+class _WriterThread:
+    """Run calls one after the other in a thread that does not keep the interpreter from ending."""
+
+    def __init__(self) -> None:
+        self._calls: queue.SimpleQueue[tuple[Callable[[], None], asyncio.Future[None]] | None] = queue.SimpleQueue()
+        self._waiting: set[asyncio.Future[None]] = set()
+        threading.Thread(target=self._work, name="report", daemon=True).start()
+
+    async def run(self, call: Callable[[], None]) -> None:
+        """Return when ``call`` has returned in the thread; raise what it raises."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.add(done)
+        done.add_done_callback(self._waiting.discard)
+        self._calls.put((call, done))
+        await done
+
+    def abandon(self, error: Exception) -> None:
+        """Fail every call that has not returned."""
+        for done in list(self._waiting):
+            done.set_exception(error)
+
+    def stop(self) -> None:
+        """End the thread after the calls before."""
+        self._calls.put(None)
+
+    def _work(self) -> None:
+        while (entry := self._calls.get()) is not None:
+            call, done = entry
+            error: Exception | None = None
+            try:
+                call()
+            except Exception as raised:  # noqa: BLE001 - it is raised again where it is waited for
+                error = raised
+            with contextlib.suppress(RuntimeError):  # the loop may have been closed meanwhile
+                done.get_loop().call_soon_threadsafe(_settle, done, error)
+
+
+def _settle(done: asyncio.Future[None], error: Exception | None) -> None:
+    if done.done():
+        return
+    if error:
+        done.set_exception(error)
+    else:
+        done.set_result(None)
 
 
 def write_summary(folder: Path, summary: Summary) -> None:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from orchestrator.model import OutcomeKind
-from orchestrator.pacing import Phase
+from orchestrator.pacing import Phase, ready_at
 from orchestrator.summary import Tally
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class PaceNarrator:
                 "throttle.held",
                 budget=self._budget,
                 why=observation.word.effect.value,
-                for_s=round(after.held_until - observation.at, 2),
+                for_s=round((ready_at(after) or observation.at) - observation.at, 2),
                 retry_after_s=observation.word.retry_after_s,
                 rate=rate,
             )

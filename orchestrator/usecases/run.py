@@ -6,7 +6,7 @@ import asyncio
 import random
 import secrets
 import time
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,9 +25,13 @@ from orchestrator.usecases.narration import PaceNarrator, Recorder, heartbeat
 from orchestrator.wpengine.client import Client
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from orchestrator.engine.ports import Log
     from orchestrator.engine.stop import StopSwitch
     from orchestrator.model import Config, Outcome, Plan
+
+ABANDON_AFTER_S = 2.0
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
@@ -75,6 +79,7 @@ async def run_backups(config: Config, options: RunOptions, log: Log, stop: StopS
     async with AsyncExitStack() as stack:
         report = ReportWriter(run.id, target, options.stdout_fd)
         await _opened(report, folder, stop, stack)
+        await stack.enter_async_context(_abandoned_on_abort(report, stop))
         recorder = Recorder(report, log)
         log.info("run.started", installs=len(plan.backups), config=config.source, report=target)
         fleet = await _assembled(config, plan, log, stack)
@@ -112,6 +117,24 @@ async def _opened(report: ReportWriter, folder: Path, stop: StopSwitch, stack: A
     except OrchestratorError:
         drop_folder(folder)
         raise
+
+
+@asynccontextmanager
+async def _abandoned_on_abort(report: ReportWriter, stop: StopSwitch) -> AsyncIterator[None]:
+    """Let a report whose reader does not read hold up the second signal for no longer than ``ABANDON_AFTER_S``."""
+
+    async def watch() -> None:
+        await stop.aborting.wait()
+        await asyncio.sleep(ABANDON_AFTER_S)
+        report.abandon()
+
+    task = asyncio.create_task(watch())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 def new_run_id() -> str:

@@ -8,6 +8,8 @@ import ssl
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
@@ -52,7 +54,7 @@ _FAULTS: tuple[tuple[type[BaseException], Fault], ...] = (
     (aiohttp.ClientPayloadError, Fault.MALFORMED),
     (aiohttp.ClientError, Fault.DISCONNECTED),
     (OSError, Fault.DISCONNECTED),
-    (UnicodeError, Fault.INVALID_URL),
+    (ValueError, Fault.INVALID_URL),
 )
 """The first class that fits names the fault, so a class stands before those it derives from."""
 
@@ -73,6 +75,7 @@ class Client:
         self._account = account
         self._timeouts = timeouts
         self._redactor = Redactor().knowing(account.user_id, account.password)
+        self._proxy = _proxy_for(account.base_url) if account.proxy_from_environment else None
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -94,7 +97,6 @@ class Client:
                 "User-Agent": f"wpe-backup/{__version__}",
             },
             cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=self._account.proxy_from_environment,
             auto_decompress=False,
             trace_configs=[trace],
         )
@@ -134,6 +136,7 @@ class Client:
                 data=None if body is None else json.dumps(body).encode(),
                 headers={} if body is None else {"Content-Type": "application/json"},
                 allow_redirects=False,
+                proxy=self._proxy,
                 trace_request_ctx=transmission,
             ) as response:
                 return await self._read(response, read)
@@ -141,7 +144,7 @@ class Client:
             return AttemptResult(
                 fault=Fault.INTERRUPTED, sent=transmission.sent, message="broken off before the answer came"
             )
-        except (aiohttp.ClientError, OSError, UnicodeError) as error:
+        except (aiohttp.ClientError, OSError, ValueError) as error:
             return self._failed(error, transmission)
 
     async def _read(self, response: aiohttp.ClientResponse, read: Callable[[Received], AttemptResult]) -> AttemptResult:
@@ -199,6 +202,14 @@ async def _bounded_body(response: aiohttp.ClientResponse) -> bytes | None:
             response.close()
             return None
     return bytes(body)
+
+
+def _proxy_for(url: str) -> str | None:
+    """Return the proxy that the environment names for ``url``; aiohttp's own look-up would read ``.netrc`` as well."""
+    parts = urlsplit(url)
+    if proxy_bypass(parts.netloc):
+        return None
+    return getproxies().get(parts.scheme)
 
 
 def _tls(ca_file: str | None) -> ssl.SSLContext:

@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 _NUMBER = re.compile(r"\d+(\.\d+)?", re.ASCII)
-_LONGEST_NUMBER = 12
+
+LONGEST_S = 1e9
+"""A longer wait is as good as never, and would not fit every clock."""
 
 
 def retry_after_s(value: str | None, date: str | None, now: datetime) -> float | None:
@@ -18,17 +20,18 @@ def retry_after_s(value: str | None, date: str | None, now: datetime) -> float |
     ``date`` is rounded down, so the wait never ends before the named moment. Anything else is ignored.
     """
     text = (value or "").strip()
-    if _NUMBER.fullmatch(text) and len(text) <= _LONGEST_NUMBER:
-        return float(text)
+    if _NUMBER.fullmatch(text):
+        return min(LONGEST_S, float(text))
     named = _http_date(text)
     if named is None:
         return None
-    return max(0.0, (named - (_http_date(date or "") or now)).total_seconds())
+    seconds = (named - (_http_date(date or "") or now)).total_seconds()
+    return min(LONGEST_S, max(0.0, seconds))
 
 
 def _http_date(text: str) -> datetime | None:
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError, TypeError, IndexError):
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -9,6 +9,7 @@ import inspect
 import json
 import socket
 import time
+from typing import TYPE_CHECKING
 
 import aiohttp
 import pytest
@@ -18,6 +19,9 @@ from orchestrator import __version__
 from orchestrator.model import Account, AttemptResult, BackupRequest, Fault, Timeouts
 from orchestrator.outcome import Answer, classify
 from orchestrator.wpengine.client import Client, fault_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ID = "294deacc-d8b8-4005-82c4-0727ba8ddde0"
 REQUEST = BackupRequest(ID, "d [wpe-backup R]", ("a@b",))
@@ -192,6 +196,40 @@ def test_a_cancelled_post_returns_its_fate_instead_of_raising() -> None:
 
     result = asyncio.run(main())
     assert (result.fault, result.sent, classify(result)) == (Fault.INTERRUPTED, True, Answer.AMBIGUOUS)
+
+
+@pytest.mark.parametrize("asked_for", [True, False])
+def test_a_proxy_is_used_only_when_asked_for_and_netrc_never(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, asked_for: bool
+) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login other password other\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    seen: list[bytes] = []
+
+    async def main() -> None:
+        async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            seen.append(await read_request(reader))
+            writer.write(answer("200 OK", b"{}"))
+
+        async with raw_server(handler) as proxy, raw_server(handler) as direct:
+            monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy}")
+            url = f"http://127.0.0.1:{direct}/v1"
+            account = Account("default", url, "user", "password", proxy_from_environment=asked_for)
+            async with Client(account, QUICK) as client:
+                assert classify(await client.check_credentials()) is Answer.ACCEPTED
+
+    asyncio.run(main())
+    assert seen[0].startswith(b"GET http://127.0.0.1:" if asked_for else b"GET /v1/user")
+    assert b"Basic " + base64.b64encode(b"user:password") in seen[0]
+
+
+def test_a_proxy_is_not_used_for_a_host_that_the_environment_excepts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    account = Account("default", "http://127.0.0.1:1/v1", "u", "p", proxy_from_environment=True)
+    assert Client(account, QUICK)._proxy is None
 
 
 def test_every_exception_of_aiohttps_client_has_a_fault() -> None:

@@ -199,10 +199,11 @@ def test_the_first_signal_finishes_what_is_in_flight_and_reports_everything(tmp_
         (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 100))
         process = start_command("run", "-o", "-", "--rate", "20", cwd=tmp_path)
         assert process.stdout is not None
-        first = process.stdout.readline()
-        process.send_signal(signum)
-        rest, stderr = process.communicate(timeout=30)
-        ended = Ended(process.returncode, first + rest, stderr)
+        assert process.stderr is not None
+        with process.stdout as stdout, process.stderr as stderr:
+            first = stdout.readline()
+            process.send_signal(signum)
+            ended = Ended(process.wait(30), first + stdout.read(), stderr.read())
         assert_true(ended, server, 100)
         accepted = outcomes(ended)["accepted"]
         assert accepted == server.stats()["posts"] < 100
@@ -440,6 +441,18 @@ def test_a_retry_after_date_is_judged_by_the_servers_own_clock(tmp_path: Path) -
     assert 2.0 <= at[1] - at[0] < 4.0
 
 
+@pytest.mark.parametrize("value", ["Mon, 01 Jan 99999999999999999999 00:00:00 GMT", "-1", "soon", "1.5x", ""])
+def test_a_retry_after_that_makes_no_sense_is_ignored(tmp_path: Path, value: str) -> None:
+    def script(request: bytes, nth: int) -> bytes:
+        if nth > 1:
+            return accepted(request)
+        return said("429 T", "Too Many Requests", f"Retry-After: {value}", "Date: never")
+
+    ended = asyncio.run(_against(script, tmp_path, 2))
+    assert ended.code == 0
+    assert outcomes(ended) == {"accepted": 2}
+
+
 def test_an_outage_costs_tens_of_unknown_backups_not_a_fleet_of_them(tmp_path: Path) -> None:
     def script(_request: bytes, _nth: int) -> bytes:
         return said("503 S", "Service Unavailable")
@@ -511,6 +524,32 @@ def test_the_second_signal_stops_at_once_and_says_what_is_unknown(tmp_path: Path
     assert ended.code == 130
     assert outcomes(ended) == {"unconfirmed": 5, "cancelled": 15}
     assert {line["error"]["kind"] for line in ended.lines()[:-1]} == {"interrupted"}
+
+
+def test_a_reader_that_stops_reading_does_not_outlast_the_second_signal(tmp_path: Path) -> None:
+    with stand_in() as server:
+        (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 400))
+        process = start_command("run", "-o", "-", "--rate", "400", "--max-rate", "400", cwd=tmp_path)
+        _until(lambda: server.stats()["backups_made"] > 150)
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.5)
+        assert process.wait(20) == 4
+        assert process.stderr is not None
+        stderr = process.stderr.read()
+        assert process.stdout is not None
+        reported = process.stdout.read()
+        process.stdout.close()
+        process.stderr.close()
+        assert "its reader does not read" in stderr
+        assert all(backup["id"] in reported + stderr for backup in server.backups())
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_accounts_fail_alone(tmp_path: Path) -> None:

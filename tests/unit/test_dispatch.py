@@ -30,7 +30,7 @@ from orchestrator.engine.dispatch import DispatchEnd, Dispatcher, Limits, Surrou
 from orchestrator.engine.lanes import Budget, Effort, Lane
 from orchestrator.engine.stop import StopSwitch
 from orchestrator.model import AttemptResult, BackupRequest, ErrorKind, Fault, OutcomeKind, RetryPolicy
-from orchestrator.pacing import Effect
+from orchestrator.pacing import Effect, Ticket
 
 ACCEPT, REJECT, CANCEL = OutcomeKind.ACCEPTED, OutcomeKind.REJECTED, OutcomeKind.CANCELLED
 
@@ -63,7 +63,9 @@ class Bench:
             lanes[1].fresh.extend(Effort(planned(100 + number, "other")) for number in range(self.others))
         self.lanes = lanes
         around = Surroundings(self.sink, FakeClock(), self.log, stop)
+        began = asyncio.get_running_loop().time()
         end = await Dispatcher([Budget(self.throttle, lanes)], self.limits, around).run()
+        self.seconds = asyncio.get_running_loop().time() - began
         assert self.throttle.out == 0, "a ticket was not given back"
         assert len(asyncio.all_tasks()) == 1, "a task was left behind"
         return end
@@ -86,7 +88,7 @@ def test_an_outcome_tells_what_it_took() -> None:
     bench.api.script(0, THROTTLED, REFUSED, ACCEPTED)
     bench.run()
     outcome = bench.sink.of(0)
-    assert (outcome.kind, outcome.attempts, outcome.throttled) == (ACCEPT, 2, 1)
+    assert (outcome.kind, outcome.attempts, outcome.throttled) == (ACCEPT, 1, 1)
     assert (outcome.backup, outcome.request_id, outcome.error) == (ACCEPTED.backup, "r-1", None)
     assert outcome.duration_s == pytest.approx(3 * 0.1 + 0.375)
     assert outcome.started_at is not None
@@ -125,7 +127,8 @@ def test_what_was_not_sent_is_tried_again_with_backoff_and_then_exhausted() -> N
     bench.api.script(0, REFUSED)
     bench.run()
     assert bench.sink.of(0).kind is OutcomeKind.EXHAUSTED
-    assert bench.sink.of(0).attempts == 3
+    assert bench.sink.of(0).attempts == 0
+    assert bench.lanes[0].requests == 1
     first, second, third = bench.api.post_times[install_id(0)]
     assert second - first == pytest.approx(0.475)
     assert third - second == pytest.approx(0.85)
@@ -199,6 +202,9 @@ def test_a_401_of_one_install_alone_is_rejected_and_the_account_goes_on() -> Non
     end = bench.run()
     assert bench.kinds() == {ACCEPT: 9, REJECT: 1}
     assert bench.sink.of(4).kind is REJECT
+    error = bench.sink.of(4).error
+    assert error is not None
+    assert (error.kind, error.status, error.message) == (ErrorKind.REJECTED, 401, "Bad Credentials")
     assert (bench.api.checked, end.stops) == (2, {})
 
 
@@ -275,7 +281,7 @@ def test_a_canary_after_failures_asks_for_the_user() -> None:
         (NOT_FOUND, Effect.FAILED, False),
         (AttemptResult(status=200, fault=Fault.UNREADABLE), Effect.FAILED, False),
         (THROTTLED, Effect.THROTTLED, False),
-        (UNAUTHORIZED, Effect.FAILED, True),
+        (UNAUTHORIZED, Effect.SERVED, True),
     ],
 )
 def test_what_a_canary_that_reads_tells(result: AttemptResult, effect: Effect, stopped: bool) -> None:  # noqa: FBT001 - a column of the table
@@ -302,7 +308,7 @@ def test_what_waits_for_a_retry_when_a_signal_comes_is_cancelled() -> None:
     bench = Bench(installs=1, signals=((0.3, signal.SIGINT),))
     bench.api.script(0, REFUSED)
     bench.run()
-    assert (bench.sink.of(0).kind, bench.sink.of(0).attempts) == (CANCEL, 1)
+    assert (bench.sink.of(0).kind, bench.api.posts[install_id(0)]) == (CANCEL, 1)
 
 
 def test_the_second_signal_breaks_off_what_is_in_flight() -> None:
@@ -318,6 +324,40 @@ def test_a_check_in_flight_is_not_waited_for() -> None:
     bench.run()
     assert bench.kinds() == {CANCEL: 3}
     assert {each.error.kind for each in bench.sink.outcomes if each.error} == {ErrorKind.INTERRUPTED}
+
+
+def test_an_account_that_stops_while_its_budget_is_held_ends_the_run_at_once() -> None:
+    class Held(FakeThrottle):
+        async def admit(self) -> Ticket:
+            if self.words and self.words[-1].effect is Effect.THROTTLED:
+                await asyncio.sleep(600)
+            return await super().admit()
+
+    bench = Bench(installs=5, throttle=Held(concurrency=2))
+    bench.api.script(0, THROTTLED)
+    bench.api.script(1, AttemptResult(status=429, message="Limit Exceeded"))
+    assert bench.run().stops["default"].kind is ErrorKind.QUOTA
+    assert bench.seconds < 10
+
+
+@pytest.mark.parametrize("offset_s", [n * 0.00005 for n in range(-6, 7)])
+def test_two_signals_at_once_break_off_even_what_is_being_admitted(offset_s: float) -> None:
+    class Paced(FakeThrottle):
+        async def admit(self) -> Ticket:
+            await asyncio.sleep(0.01)
+            return await super().admit()
+
+    at = 1.0 + offset_s
+    bench = Bench(
+        installs=500,
+        api=FakeApi(takes_s=3600.0),
+        throttle=Paced(concurrency=300),
+        signals=((at, signal.SIGINT), (at, signal.SIGTERM)),
+    )
+    bench.api.check_takes_s = 0.0
+    bench.run()
+    assert bench.seconds < 10
+    assert len(bench.sink.outcomes) == 500
 
 
 def test_a_sink_that_fails_lets_what_is_in_flight_end_and_loses_no_id() -> None:
@@ -348,7 +388,7 @@ def test_a_bug_costs_no_install_its_line() -> None:
 
 def test_a_bug_in_the_limiter_costs_no_install_its_line() -> None:
     class Broken(FakeThrottle):
-        async def admit(self) -> object:  # type: ignore[override]  # broken on purpose
+        async def admit(self) -> Ticket:
             raise ZeroDivisionError
 
     bench = Bench(throttle=Broken())

@@ -53,6 +53,7 @@ def broken(fault: Fault, *, sent: bool) -> AttemptResult:
         (broken(Fault.INTERRUPTED, sent=True), Answer.AMBIGUOUS, ErrorKind.INTERRUPTED),
         (broken(Fault.INTERRUPTED, sent=False), Answer.NOT_SENT, ErrorKind.INTERRUPTED),
         (broken(Fault.CERTIFICATE, sent=False), Answer.MISCONFIGURED, ErrorKind.NETWORK),
+        (broken(Fault.INVALID_URL, sent=True), Answer.AMBIGUOUS, ErrorKind.NETWORK),
         (broken(Fault.INVALID_URL, sent=False), Answer.MISCONFIGURED, ErrorKind.NETWORK),
     ],
 )

@@ -117,13 +117,23 @@ def test_a_late_retry_after_may_lengthen_the_hold_but_never_shorten_it() -> None
     pace = held(retry_after_s=5.0)
     longer = next_pace(pace, said(Effect.THROTTLED, 1.0, ticket_of(OPEN), retry_after_s=9.0))
     shorter = next_pace(longer, said(Effect.THROTTLED, 1.0, ticket_of(OPEN), retry_after_s=1.0))
-    assert (longer.held_until, shorter.held_until) == (10.0, 10.0)
+    assert (ready_at(pace), ready_at(longer), ready_at(shorter)) == (5.0, 10.0, 10.0)
 
 
 def test_a_late_429_after_the_recovery_starts_no_new_hold() -> None:
     pace, canary = started(held(), 1.0)
     resumed = next_pace(pace, said(Effect.SERVED, 1.1, canary))
-    assert next_pace(resumed, said(Effect.THROTTLED, 1.2, ticket_of(OPEN), retry_after_s=30.0)) == resumed
+    assert next_pace(resumed, said(Effect.THROTTLED, 1.2, ticket_of(OPEN))) == resumed
+
+
+def test_a_moment_that_a_late_429_names_is_obeyed_whatever_happened_meanwhile() -> None:
+    pace, canary = started(held(), 1.0)
+    named = said(Effect.THROTTLED, 1.05, ticket_of(OPEN), retry_after_s=30.0)
+    resumed = next_pace(next_pace(pace, named), said(Effect.SERVED, 1.1, canary))
+    later = next_pace(next_pace(pace, said(Effect.SERVED, 1.1, canary)), named)
+    for each in (resumed, later):
+        assert each.phase is Phase.OPEN
+        assert ready_at(each) == pytest.approx(31.05)
 
 
 def test_ten_failures_in_a_row_hold_and_the_canary_is_a_read() -> None:

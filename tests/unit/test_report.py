@@ -247,6 +247,24 @@ def test_what_could_not_be_written_once_is_not_tried_again() -> None:
     asyncio.run(main())
 
 
+def test_a_reader_that_does_not_read_can_be_abandoned() -> None:
+    readable, writable = os.pipe()
+    long = replace(REJECTED, error=replace(ERROR, message="x" * 1_000_000))
+
+    async def main() -> None:
+        async with ReportWriter("R1", "-", writable) as report:
+            records = [asyncio.create_task(report.record(long)) for _ in range(3)]
+            await asyncio.sleep(0.1)
+            report.abandon()
+            failures = await asyncio.gather(*records, return_exceptions=True)
+            assert all(isinstance(failure, WriteError) for failure in failures)
+            with pytest.raises(WriteError, match="its reader does not read"):
+                await report.finish(SUMMARY)
+
+    asyncio.run(main())
+    os.close(readable)
+
+
 def test_a_report_must_be_open() -> None:
     with pytest.raises(RuntimeError, match="before it is opened"):
         asyncio.run(ReportWriter("R1", "x", None).record(ACCEPTED))
