@@ -275,8 +275,6 @@ class Dispatcher:
         """Send one request so that it can be broken off and its fate is still known."""
         send = asyncio.ensure_future(call)
         self._sends[send] = is_read
-        if self._around.stop.aborting.is_set() or (is_read and self._is_stopping):
-            send.cancel()
         try:
             result = await send
         except asyncio.CancelledError:

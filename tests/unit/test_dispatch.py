@@ -53,16 +53,16 @@ class Bench:
         return run_virtual(self._run())
 
     async def _run(self) -> DispatchEnd:
-        stop = StopSwitch()
+        self.stop = StopSwitch()
         for after_s, signum in self.signals:
-            asyncio.get_running_loop().call_later(after_s, stop.press, signum)
+            asyncio.get_running_loop().call_later(after_s, self.stop.press, signum)
         lanes = [Lane("default", self.api)]
         lanes[0].fresh.extend(Effort(planned(number)) for number in range(self.installs))
         if self.others:
             lanes.append(Lane("other", self.other_api))
             lanes[1].fresh.extend(Effort(planned(100 + number, "other")) for number in range(self.others))
         self.lanes = lanes
-        around = Surroundings(self.sink, FakeClock(), self.log, stop)
+        around = Surroundings(self.sink, FakeClock(), self.log, self.stop)
         began = asyncio.get_running_loop().time()
         end = await Dispatcher([Budget(self.throttle, lanes)], self.limits, around).run()
         self.seconds = asyncio.get_running_loop().time() - began
@@ -329,35 +329,42 @@ def test_a_check_in_flight_is_not_waited_for() -> None:
 def test_an_account_that_stops_while_its_budget_is_held_ends_the_run_at_once() -> None:
     class Held(FakeThrottle):
         async def admit(self) -> Ticket:
-            if self.words and self.words[-1].effect is Effect.THROTTLED:
-                await asyncio.sleep(600)
+            await asyncio.sleep(600 if Effect.THROTTLED in self.effects else 0.05)
             return await super().admit()
 
-    bench = Bench(installs=5, throttle=Held(concurrency=2))
+    bench = Bench(installs=5, throttle=Held())
     bench.api.script(0, THROTTLED)
     bench.api.script(1, AttemptResult(status=429, message="Limit Exceeded"))
     assert bench.run().stops["default"].kind is ErrorKind.QUOTA
+    assert bench.kinds() == {CANCEL: 4, ACCEPT: 1}
     assert bench.seconds < 10
 
 
-@pytest.mark.parametrize("offset_s", [n * 0.00005 for n in range(-6, 7)])
-def test_two_signals_at_once_break_off_even_what_is_being_admitted(offset_s: float) -> None:
-    class Paced(FakeThrottle):
+@pytest.mark.parametrize("turns", range(6))
+def test_two_signals_at_once_break_off_even_what_is_being_admitted(turns: int) -> None:
+    class Signalling(FakeThrottle):
+        """Press twice, ``turns`` turns of the loop after the fifth ticket."""
+
         async def admit(self) -> Ticket:
             await asyncio.sleep(0.01)
-            return await super().admit()
+            ticket = await super().admit()
+            if self.out == 5:
+                self._press_after(turns)
+            return ticket
 
-    at = 1.0 + offset_s
-    bench = Bench(
-        installs=500,
-        api=FakeApi(takes_s=3600.0),
-        throttle=Paced(concurrency=300),
-        signals=((at, signal.SIGINT), (at, signal.SIGTERM)),
-    )
+        def _press_after(self, left: int) -> None:
+            loop = asyncio.get_running_loop()
+            if left:
+                loop.call_soon(self._press_after, left - 1)
+            else:
+                bench.stop.press(signal.SIGINT)
+                bench.stop.press(signal.SIGTERM)
+
+    bench = Bench(installs=20, api=FakeApi(takes_s=3600.0), throttle=Signalling(concurrency=300))
     bench.api.check_takes_s = 0.0
-    bench.run()
+    assert bench.run().interrupted
     assert bench.seconds < 10
-    assert len(bench.sink.outcomes) == 500
+    assert len(bench.sink.outcomes) == 20
 
 
 def test_a_sink_that_fails_lets_what_is_in_flight_end_and_loses_no_id() -> None:
