@@ -171,7 +171,7 @@ def next_pace(pace: Pace, observation: Observation) -> Pace:
     ticket, word = observation.ticket, observation.word
     if word.effect is Effect.THROTTLED and word.retry_after_s is not None:
         named_at = observation.at + word.retry_after_s + _jitter(word.retry_after_s, observation.draw)
-        pace = replace(pace, not_before=max(pace.not_before, named_at))
+        pace = replace(pace, not_before=max(pace.not_before, named_at), next_at=max(pace.next_at, named_at))
     if word.accepted:
         pace = replace(pace, holds=0)
     if ticket.canary:
@@ -232,7 +232,7 @@ def _resumed(pace: Pace, now: float) -> Pace:
         pace,
         phase=Phase.OPEN,
         rate=rate,
-        next_at=now + 1.0 / rate,
+        next_at=max(pace.not_before, now + 1.0 / rate),
         held_before_s=held_s(pace, now),
         failures=0,
         served=0,

@@ -134,6 +134,8 @@ def test_a_moment_that_a_late_429_names_is_obeyed_whatever_happened_meanwhile() 
     for each in (resumed, later):
         assert each.phase is Phase.OPEN
         assert ready_at(each) == pytest.approx(31.05)
+        after, _ = started(each, 31.05)
+        assert ready_at(after) == pytest.approx(31.05 + 1 / each.rate)
 
 
 def test_ten_failures_in_a_row_hold_and_the_canary_is_a_read() -> None:
