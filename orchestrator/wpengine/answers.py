@@ -21,6 +21,7 @@ LONGEST_BODY = 1024 * 1024
 LONGEST_STRING = 4096
 LONGEST_ID = 200
 MOST_FIELD_ERRORS = 100
+DEEPEST_NESTING = 8
 SNIPPET = 200
 
 REQUEST_ID_HEADERS = ("x-amzn-RequestId", "X-Request-ID", "x-amz-cf-id")
@@ -129,13 +130,16 @@ def _refusal(received: Received, document: Mapping[str, Any] | None) -> AttemptR
     )
 
 
-def _cleaned(value: Any, clean: Callable[[str], str]) -> Any:  # noqa: ANN401 - JSON may hold anything
+def _cleaned(value: Any, clean: Callable[[str], str], depth: int = 0) -> Any:  # noqa: ANN401 - JSON may hold anything
+    """Return ``value`` without secrets, and without what is nested deeper than the API ever nests."""
     if isinstance(value, str):
         return clean(value)
+    if isinstance(value, dict | list) and depth >= DEEPEST_NESTING:
+        return None
     if isinstance(value, dict):
-        return {key: _cleaned(each, clean) for key, each in value.items()}
+        return {key: _cleaned(each, clean, depth + 1) for key, each in value.items()}
     if isinstance(value, list):
-        return [_cleaned(each, clean) for each in value]
+        return [_cleaned(each, clean, depth + 1) for each in value]
     return value
 
 
