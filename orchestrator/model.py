@@ -242,7 +242,8 @@ class ErrorInfo:
 class Outcome:
     """How one planned backup ended: exactly one exists for each when the run is over.
 
-    ``attempts`` counts POSTs that were sent and not throttled, ``throttled`` the 429s. ``started_at`` is the start
+    ``attempts`` counts POSTs that were sent and not throttled, ``tries`` also those that never left, ``throttled`` the
+    429s. ``started_at`` is the start
     of the first POST, ``None`` if there was none; ``duration_s`` counts from there.
     """
 
@@ -254,5 +255,6 @@ class Outcome:
     backup: Backup | None = None
     error: ErrorInfo | None = None
     attempts: int = 0
+    tries: int = 0
     throttled: int = 0
     request_id: str | None = None

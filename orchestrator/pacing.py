@@ -147,7 +147,8 @@ def ready_at(pace: Pace) -> float | None:
 def started(pace: Pace, now: float) -> tuple[Pace, Ticket]:
     """Return the pace after one request started at ``now``, which ``ready_at`` allowed, and its ticket."""
     interval = 1.0 / pace.rate
-    next_at = max(pace.next_at, now - interval) + interval
+    earned_from = now if pace.grown_at is None else now - interval
+    next_at = max(pace.next_at, earned_from) + interval
     if pace.phase is Phase.HELD:
         ticket = Ticket(now, pace.epoch, canary=True, read_only=pace.read_only_canary)
         return replace(pace, phase=Phase.CANARY, next_at=next_at), ticket

@@ -29,7 +29,7 @@ class Tally:
     def add(self, outcome: Outcome) -> None:
         """Count ``outcome``."""
         self.outcomes[outcome.kind] += 1
-        self.retries += max(0, outcome.attempts + outcome.throttled - 1)
+        self.retries += max(0, outcome.tries + outcome.throttled - 1)
         if outcome.kind is OutcomeKind.CANCELLED:
             why = outcome.error.message if outcome.error else ""
             self._cancelled.setdefault((outcome.planned.install.account, why), outcome)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from orchestrator.cli.options import Output, output_options
-from orchestrator.cli.run import say_end, stop_switch
+from orchestrator.cli.run import say_end, stopped_by_signals
 from orchestrator.logs import forgiving
 from orchestrator.redaction import Redactor
 from orchestrator.usecases.demo import EXIT_CODES, FLEET_SIZE, SCENARIO, DemoEnd, run_demo
@@ -51,7 +51,8 @@ def demo(*, output: Output) -> int:
 
 
 async def _run(folder: Path, log: Log) -> DemoEnd:
-    return await run_demo(folder, log, stop_switch())
+    with stopped_by_signals() as stop:
+        return await run_demo(folder, log, stop)
 
 
 def _say(text: str) -> None:

@@ -152,14 +152,15 @@ def read_config(config_file: str | None) -> Config:
     Raises ``UsageError`` if there is none, ``ConfigError`` if it cannot be read or used.
     """
     if config_file == STANDARD_INPUT:
-        return load_config(sys.stdin.buffer.read(LARGEST_CONFIG + 1), "<stdin>", os.environ)
-    name = config_file or _found()
-    try:
-        with Path(name).open("rb") as file:
-            text = file.read(LARGEST_CONFIG + 1)
-    except OSError as error:
-        problem = Problem(name, 1, 1, "", f"cannot be read: {error.strerror}")
-        raise ConfigError([problem]) from error
+        name, text = "<stdin>", sys.stdin.buffer.read(LARGEST_CONFIG + 1)
+    else:
+        name = config_file or _found()
+        try:
+            with Path(name).open("rb") as file:
+                text = file.read(LARGEST_CONFIG + 1)
+        except OSError as error:
+            problem = Problem(name, 1, 1, "", f"cannot be read: {error.strerror}")
+            raise ConfigError([problem]) from error
     if len(text) > LARGEST_CONFIG:
         raise ConfigError([Problem(name, 1, 1, "", "is larger than 64 MiB")])
     return load_config(text, name, os.environ)

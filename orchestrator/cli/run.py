@@ -6,7 +6,7 @@ import asyncio
 import signal
 import sys
 import traceback
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,8 @@ from orchestrator.usecases.run import RunEnd, RunOptions, run_backups
 from orchestrator.visible import visible
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from orchestrator.engine.ports import Log
     from orchestrator.model import Config, ThrottlePolicy
 
@@ -103,20 +105,30 @@ def _throttle(policy: ThrottlePolicy, given: dict[str, object]) -> ThrottlePolic
 
 
 async def _run(config: Config, options: RunOptions, log: Log) -> RunEnd:
-    return await run_backups(config, options, log, stop_switch())
+    with stopped_by_signals() as stop:
+        return await run_backups(config, options, log, stop)
 
 
-def stop_switch() -> StopSwitch:
-    """Return a switch that signals press: the first SIGINT or SIGTERM drains the run, the second aborts it.
+@contextmanager
+def stopped_by_signals() -> Iterator[StopSwitch]:
+    """Yield a switch that signals press: the first SIGINT or SIGTERM drains the run, the second aborts it.
 
-    So does SIGHUP, when a terminal is closed, unless the command was started with nohup.
+    So does SIGHUP, when a terminal is closed, unless the command was started with nohup. Afterwards they are ignored:
+    the exit code is in the summary by then, and only the closing words are left to be said.
     """
     stop = StopSwitch()
     loop = asyncio.get_running_loop()
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signum is not signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:
-            loop.add_signal_handler(signum, stop.press, signum)
-    return stop
+    signums = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signums.append(signal.SIGHUP)
+    for signum in signums:
+        loop.add_signal_handler(signum, stop.press, signum)
+    try:
+        yield stop
+    finally:
+        for signum in signums:
+            loop.remove_signal_handler(signum)
+            signal.signal(signum, signal.SIG_IGN)
 
 
 def say_end(end: RunEnd, output: Output, log: Log, redactor: Redactor) -> None:

@@ -179,6 +179,11 @@ class Dispatcher:
             effort.started_at, effort.first_sent_at = clock.now(), clock.monotonic()
             effort.held_before_s = throttle.held_s()
         result = await self._send(admitted, lane.api.create_backup(effort.planned.request))
+        effort.request_id = result.request_id or effort.request_id
+        if result.fault is Fault.INTERRUPTED and not result.sent:
+            throttle.release(admitted.ticket)
+            lane.retry(effort, clock.monotonic())
+            return
         answer = classify(result)
         is_throttled = answer in _THROTTLINGS
         effort.throttled += is_throttled
@@ -353,7 +358,8 @@ class Dispatcher:
             error=error,
             attempts=effort.attempts,
             throttled=effort.throttled,
-            request_id=result.request_id if result else None,
+            tries=effort.tries,
+            request_id=effort.request_id,
         )
 
     def _cancelled(self, effort: Effort, why: ErrorInfo) -> Outcome:

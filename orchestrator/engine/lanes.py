@@ -35,8 +35,8 @@ class LaneState(StrEnum):
 class Effort:
     """One planned backup under way: what was spent on it so far. Instants are monotonic seconds.
 
-    ``tries`` count towards ``max_attempts``; of them, ``attempts`` were sent. ``is_settled`` tells that it has its
-    outcome, which is its only one.
+    ``tries`` count towards ``max_attempts``; of them, ``attempts`` were sent. ``request_id`` is of the last
+    answer. ``is_settled`` tells that it has its outcome, which is its only one.
     """
 
     planned: PlannedBackup
@@ -46,6 +46,7 @@ class Effort:
     started_at: datetime | None = None
     first_sent_at: float = 0.0
     held_before_s: float = 0.0
+    request_id: str | None = None
     is_settled: bool = False
 
 

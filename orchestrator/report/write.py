@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import queue
+import re
 import select
 import stat
 import tempfile
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 STANDARD_OUTPUT = "-"
 READER_POLL_S = 0.1
+
+_DESCRIPTOR = re.compile(r"/dev/(stdin|stdout|stderr|fd/\d+)|/proc/[^/]+/fd/\d+", re.ASCII)
+"""Paths that name an open descriptor: what is behind one belongs to whoever opened it, and is only written to."""
 
 
 class ReportWriter:
@@ -126,7 +130,7 @@ class _WriterThread:
     def abandon(self, error: Exception) -> None:
         """Fail every call that has not returned."""
         for done in list(self._waiting):
-            done.set_exception(error)
+            _settle(done, error)
 
     def stop(self) -> None:
         """End the thread after the calls before."""
@@ -193,7 +197,7 @@ async def _open(path: Path) -> int:
 
 
 def _is_replaceable(path: Path) -> bool:
-    if str(path.absolute()).startswith(("/dev/", "/proc/")):
+    if _DESCRIPTOR.fullmatch(str(path.absolute())):
         return False
     try:
         return stat.S_ISREG(path.stat().st_mode)

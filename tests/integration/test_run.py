@@ -319,6 +319,17 @@ def test_a_pipe_that_nobody_reads_can_be_left_with_ctrl_c(tmp_path: Path) -> Non
     assert not list((tmp_path / "state" / "runs").iterdir())
 
 
+def test_a_signal_after_the_summary_changes_nothing(tmp_path: Path) -> None:
+    with stand_in() as server:
+        (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 2))
+        process = start_command("run", "-o", "r.jsonl", "--rate", "100", cwd=tmp_path)
+        _until(lambda: (tmp_path / "r.jsonl").exists() and b'"summary"' in (tmp_path / "r.jsonl").read_bytes())
+        process.send_signal(signal.SIGTERM)
+        stderr = process.communicate(timeout=20)[1]
+    assert process.returncode == 0
+    assert "Report: " in stderr
+
+
 def test_the_report_never_takes_the_place_of_the_configuration(tmp_path: Path) -> None:
     text = fleet("http://127.0.0.1:9/v1", 3)
     (tmp_path / "f.yaml").write_text(text)

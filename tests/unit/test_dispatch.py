@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from fakes import (
@@ -317,6 +317,29 @@ def test_the_second_signal_breaks_off_what_is_in_flight() -> None:
     assert end.interrupted
     assert bench.kinds() == {OutcomeKind.UNCONFIRMED: 4, CANCEL: 6}
     assert bench.throttle.released == 4
+
+
+def test_what_is_broken_off_before_it_was_sent_is_cancelled_and_not_exhausted() -> None:
+    class NeverSent(FakeApi):
+        async def create_backup(self, request: BackupRequest) -> AttemptResult:
+            result = await super().create_backup(request)
+            return replace(result, sent=result.fault is not Fault.INTERRUPTED)
+
+    bench = Bench(api=NeverSent(takes_s=30.0), signals=((31.0, signal.SIGINT), (32.0, signal.SIGINT)))
+    bench.limits = Limits(RetryPolicy(1, 100.0), 60.0, 300.0)
+    bench.run()
+    assert bench.kinds() == {CANCEL: 3}
+    assert {(each.attempts, each.error.kind) for each in bench.sink.outcomes if each.error} == {
+        (0, ErrorKind.INTERRUPTED)
+    }
+
+
+def test_a_cancelled_install_keeps_the_request_id_of_its_own_answer() -> None:
+    bench = Bench(installs=1)
+    bench.api.script(0, replace(UNAUTHORIZED, request_id="own"))
+    bench.api.checks = [OK, replace(UNAUTHORIZED, request_id="of the check")]
+    bench.run()
+    assert (bench.sink.of(0).kind, bench.sink.of(0).request_id) == (CANCEL, "own")
 
 
 def test_a_check_in_flight_is_not_waited_for() -> None:

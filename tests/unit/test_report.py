@@ -6,11 +6,13 @@ import asyncio
 import io
 import json
 import os
+import tempfile
 import threading
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from fakes import install_id, planned
@@ -23,9 +25,6 @@ from orchestrator.report.read import Report, find_report, read_report
 from orchestrator.report.text import failures, totals
 from orchestrator.report.write import ReportWriter, make_folder, write_summary
 from orchestrator.summary import AccountTotals, Ending, Summary, Tally, exit_code
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 AT = datetime(2026, 11, 23, 1, 0, 0, 123456, tzinfo=UTC)
 ACCEPTED = Outcome(
@@ -150,6 +149,15 @@ def test_an_older_report_is_replaced_not_mixed_with(tmp_path: Path) -> None:
         write(path)
         assert reader.readline() == "old\n"
     assert len(path.read_bytes().splitlines()) == 3
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="this system has no /dev/shm")  # noqa: S108 - as below
+def test_a_regular_file_in_memory_is_replaced_like_any_other() -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        path = Path(folder) / "r.jsonl"
+        for _ in range(2):
+            write(path)
+        assert len(path.read_bytes().splitlines()) == 3
 
 
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
@@ -388,7 +396,7 @@ def test_a_report_that_was_written_elsewhere_is_found_through_the_summary(tmp_pa
 
 def test_a_tally_counts_and_keeps_the_first_failures() -> None:
     tally = Tally()
-    for outcome in [ACCEPTED, replace(ACCEPTED, attempts=2, throttled=3), *[REJECTED] * 7]:
+    for outcome in [ACCEPTED, replace(ACCEPTED, tries=2, throttled=3), *[REJECTED] * 7]:
         tally.add(outcome)
     assert (tally.outcomes[OutcomeKind.ACCEPTED], tally.failed, tally.retries) == (2, 7, 4)
     assert len(tally.first_failures()) == 5
