@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from orchestrator.engine.lanes import Budget, CredentialsCheck, Effort, Lane, LaneState
-from orchestrator.errors import WriteError
+from orchestrator.engine.ledger import Ledger
 from orchestrator.model import AttemptResult, ErrorInfo, ErrorKind, Fault, Outcome, OutcomeKind
 from orchestrator.outcome import Answer, Spent, Step, Verdict, classify, decide, decide_check, error_info, error_kind
 from orchestrator.pacing import Effect, Word
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from orchestrator.engine.lanes import Work
     from orchestrator.engine.ports import Clock, Log, OutcomeSink
     from orchestrator.engine.stop import StopSwitch
+    from orchestrator.errors import WriteError
     from orchestrator.model import RetryPolicy
     from orchestrator.pacing import Ticket
 
@@ -91,6 +92,7 @@ class Dispatcher:
         self._around = around
         self._end = DispatchEnd()
         self._halted = asyncio.Event()
+        self._ledger = Ledger(around.sink, around.clock, self._halted)
         self._workers: set[asyncio.Task[None]] = set()
         self._sends: dict[asyncio.Future[AttemptResult], bool] = {}
 
@@ -106,6 +108,7 @@ class Dispatcher:
             await asyncio.wait(self._workers)
         self._end.interrupted = self._around.stop.draining.is_set()
         await self._cancel_what_is_left()
+        self._end.write_error, self._end.unwritten = self._ledger.write_error, self._ledger.unwritten
         for watch in watches:
             watch.cancel()
         await asyncio.gather(*watches, return_exceptions=True)
@@ -206,12 +209,12 @@ class Dispatcher:
         lane = admitted.lane
         match verdict.step:
             case Step.DONE:
-                kind = verdict.outcome or OutcomeKind.UNCONFIRMED
-                error = None if kind.is_success else error_info(error_kind(classify(result), result), result)
-                await self._record(effort, self._outcome(effort, kind, error, result))
+                is_success = verdict.outcome.is_success
+                error = None if is_success else error_info(error_kind(classify(result), result), result)
+                await self._ledger.settle(effort, verdict.outcome, error, result)
             case Step.AGAIN:
                 if lane.stop:
-                    await self._record(effort, self._cancelled(effort, lane.stop))
+                    await self._ledger.cancel(effort, lane.stop)
                 else:
                     lane.retry(effort, self._around.clock.monotonic() + verdict.after_s)
             case Step.CHECK_CREDENTIALS:
@@ -222,7 +225,7 @@ class Dispatcher:
 
     async def _suspect(self, lane: Lane, effort: Effort, result: AttemptResult) -> None:
         if lane.stop:
-            await self._record(effort, self._cancelled(effort, lane.stop))
+            await self._ledger.cancel(effort, lane.stop)
             return
         lane.suspects.append((effort, result))
         if lane.state is LaneState.OPEN:
@@ -269,8 +272,7 @@ class Dispatcher:
     async def _reject_suspects(self, lane: Lane) -> None:
         suspects, lane.suspects = lane.suspects, []
         for effort, result in suspects:
-            error = error_info(ErrorKind.REJECTED, result)
-            await self._record(effort, self._outcome(effort, OutcomeKind.REJECTED, error, result))
+            await self._ledger.settle(effort, OutcomeKind.REJECTED, error_info(ErrorKind.REJECTED, result))
 
     # -- what every answer does -------------------------------------------------------------------------------------
 
@@ -337,46 +339,10 @@ class Dispatcher:
                 "account.stopped", account=lane.name, kind=kind.value, status=result.status, reason=lane.stop.message
             )
         for effort in lane.clear():
-            await self._record(effort, self._cancelled(effort, lane.stop))
+            await self._ledger.cancel(effort, lane.stop)
         budget = admitted.budget
         if budget.admission and budget.ready_at() is None:
             budget.admission.cancel()
-
-    # -- outcomes ---------------------------------------------------------------------------------------------------
-
-    def _outcome(
-        self, effort: Effort, kind: OutcomeKind, error: ErrorInfo | None, result: AttemptResult | None
-    ) -> Outcome:
-        clock = self._around.clock
-        return Outcome(
-            planned=effort.planned,
-            kind=kind,
-            finished_at=clock.now(),
-            started_at=effort.started_at,
-            duration_s=clock.monotonic() - effort.first_sent_at if effort.started_at else 0.0,
-            backup=result.backup if result else None,
-            error=error,
-            attempts=effort.attempts,
-            throttled=effort.throttled,
-            tries=effort.tries,
-            request_id=effort.request_id,
-        )
-
-    def _cancelled(self, effort: Effort, why: ErrorInfo) -> Outcome:
-        return self._outcome(effort, OutcomeKind.CANCELLED, why, None)
-
-    async def _record(self, effort: Effort, outcome: Outcome) -> None:
-        if effort.is_settled:
-            return
-        effort.is_settled = True
-        try:
-            await self._around.sink.record(outcome)
-        except WriteError as error:
-            self._end.unwritten.append(outcome)
-            if self._end.write_error is None:
-                self._end.write_error = error
-                self._around.log.error("report.failed", reason=str(error))  # noqa: TRY400 - its reason says it all
-                self._halted.set()
 
     # -- stopping ---------------------------------------------------------------------------------------------------
 
@@ -391,6 +357,8 @@ class Dispatcher:
         for loop in loops:
             loop.cancel()
         self._break_off(reads_only=True)
+        if self._ledger.write_error:
+            self._around.log.error("report.failed", reason=str(self._ledger.write_error))
         self._around.log.warning("run.draining", in_flight=sum(budget.in_flight for budget in self.budgets))
 
     async def _abort_when_told(self) -> None:
@@ -402,7 +370,7 @@ class Dispatcher:
         signum = self._around.stop.signum
         if self._end.crash:
             why = ErrorInfo(ErrorKind.STOPPED, "the run stopped on an internal error")
-        elif self._end.write_error:
+        elif self._ledger.write_error:
             why = ErrorInfo(ErrorKind.STOPPED, "the run stopped: its report could not be written")
         else:
             name = signal.Signals(signum).name if signum else "nobody"
@@ -410,7 +378,7 @@ class Dispatcher:
         for budget in self.budgets:
             for lane in budget.lanes:
                 for effort in lane.clear():
-                    await self._record(effort, self._cancelled(effort, lane.stop or why))
+                    await self._ledger.cancel(effort, lane.stop or why)
 
     def _crashed(self, error: Exception) -> None:
         self._end.crash = self._end.crash or error
@@ -420,4 +388,4 @@ class Dispatcher:
         self._crashed(error)
         if isinstance(work, Effort):
             info = ErrorInfo(ErrorKind.PROTOCOL, f"internal error: {type(error).__name__}")
-            await self._record(work, self._outcome(work, OutcomeKind.UNCONFIRMED, info, None))
+            await self._ledger.settle(work, OutcomeKind.UNCONFIRMED, info)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from orchestrator.model import OutcomeKind
@@ -11,7 +10,7 @@ from orchestrator.pacing import Phase, ready_at
 from orchestrator.summary import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
     from orchestrator.engine.ports import Log, OutcomeSink
     from orchestrator.model import Outcome
@@ -69,19 +68,8 @@ class PaceNarrator:
             self._log.debug("throttle.rate", budget=self._budget, rate=rate)
 
 
-@asynccontextmanager
-async def heartbeat(log: Log, progress: Callable[[], dict[str, object]]) -> AsyncIterator[None]:
-    """Log ``progress()`` every ``HEARTBEAT_S`` seconds while the context is entered."""
-
-    async def beat() -> None:
-        while True:
-            await asyncio.sleep(HEARTBEAT_S)
-            log.info("run.progress", **progress())
-
-    task = asyncio.create_task(beat())
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+async def heartbeat(log: Log, progress: Callable[[], dict[str, object]]) -> None:
+    """Log ``progress()`` every ``HEARTBEAT_S`` seconds, for ever."""
+    while True:
+        await asyncio.sleep(HEARTBEAT_S)
+        log.info("run.progress", **progress())

@@ -6,7 +6,7 @@ import asyncio
 import random
 import secrets
 import time
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,12 +21,11 @@ from orchestrator.plan import budget_of, make_plan
 from orchestrator.report.write import STANDARD_OUTPUT, ReportWriter, drop_folder, make_folder, write_summary
 from orchestrator.summary import AccountTotals, Ending, Summary, exit_code
 from orchestrator.throttle.gate import Gate
+from orchestrator.usecases.alongside import alongside
 from orchestrator.usecases.narration import PaceNarrator, Recorder, heartbeat
 from orchestrator.wpengine.client import Client
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from orchestrator.engine.ports import Log
     from orchestrator.engine.stop import StopSwitch
     from orchestrator.model import Config, Outcome, Plan
@@ -79,12 +78,12 @@ async def run_backups(config: Config, options: RunOptions, log: Log, stop: StopS
     async with AsyncExitStack() as stack:
         report = ReportWriter(run.id, target, options.stdout_fd)
         await _opened(report, folder, stop, stack)
-        await stack.enter_async_context(_abandoned_on_abort(report, stop))
+        await stack.enter_async_context(alongside(_abandon_on_abort(report, stop)))
         recorder = Recorder(report, log)
         log.info("run.started", installs=len(plan.backups), config=config.source, report=target)
         fleet = await _assembled(config, plan, log, stack)
         dispatcher = Dispatcher(fleet.budgets, _limits(config), Surroundings(recorder, clock, log, stop))
-        async with heartbeat(log, lambda: _progress(fleet, recorder, plan)):
+        async with alongside(heartbeat(log, lambda: _progress(fleet, recorder, plan))):
             end = await dispatcher.run()
         summary = Summary(
             run_id=run.id,
@@ -119,22 +118,11 @@ async def _opened(report: ReportWriter, folder: Path, stop: StopSwitch, stack: A
         raise
 
 
-@asynccontextmanager
-async def _abandoned_on_abort(report: ReportWriter, stop: StopSwitch) -> AsyncIterator[None]:
+async def _abandon_on_abort(report: ReportWriter, stop: StopSwitch) -> None:
     """Let a report whose reader does not read hold up the second signal for no longer than ``ABANDON_AFTER_S``."""
-
-    async def watch() -> None:
-        await stop.aborting.wait()
-        await asyncio.sleep(ABANDON_AFTER_S)
-        report.abandon()
-
-    task = asyncio.create_task(watch())
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+    await stop.aborting.wait()
+    await asyncio.sleep(ABANDON_AFTER_S)
+    report.abandon()
 
 
 def new_run_id() -> str:

@@ -1,0 +1,22 @@
+"""Run something beside the main flow, for as long as that lasts."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine
+
+
+@asynccontextmanager
+async def alongside(work: Coroutine[object, object, None]) -> AsyncIterator[None]:
+    """Run ``work`` while the context is entered, and cancel it at its end."""
+    task = asyncio.ensure_future(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
