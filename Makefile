@@ -1,7 +1,8 @@
 # make demo   runs the whole thing against a local stand-in for the API: no credentials needed
 # make test   lint, types, import layers, tests, coverage
 #
-# Both create .venv from the hash-locked requirements by themselves. Python >= 3.11 is all they need.
+# Both create .venv from the hash-locked requirements by themselves. Python >= 3.11 is all they need. The lock is
+# complete, so pip resolves nothing (--no-deps): no newer release can turn a working lock into a failing one.
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
@@ -35,7 +36,7 @@ fmt: $(READY)
 $(READY): requirements/dev.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "No Python >= 3.11 found: install one, or name it with make PYTHON=/path/to/python3" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
