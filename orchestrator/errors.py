@@ -53,7 +53,7 @@ class Problem:
     """One thing wrong with a configuration, with its place.
 
     ``line`` and ``column`` count from 1. ``path`` is the way to the value, as ``installs[3].id``; empty
-    where the file as a whole is meant.
+    where the file as a whole is meant. ``excerpt`` is the line of the file, with a caret, ready to be shown.
     """
 
     file: str
@@ -61,6 +61,7 @@ class Problem:
     column: int
     path: str
     message: str
+    excerpt: str = ""
 
     def __str__(self) -> str:
         """Format as ``file:line:column: path: message``, one line, the form that editors and CI systems link."""
@@ -78,4 +79,5 @@ class ConfigError(OrchestratorError):
     def __init__(self, problems: list[Problem]) -> None:
         """Keep ``problems`` sorted by place."""
         self.problems = tuple(sorted(problems))
-        super().__init__("\n".join(str(problem) for problem in self.problems))
+        shown = (f"{problem}\n{problem.excerpt}" if problem.excerpt else str(problem) for problem in self.problems)
+        super().__init__("\n".join(shown))

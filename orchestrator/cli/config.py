@@ -1,12 +1,26 @@
-"""``wpe-backup config``: check the YAML without asking the API anything."""
+"""``wpe-backup config``: look at the YAML without asking the API anything."""
 
 from __future__ import annotations
 
+import json
+import os
 import sys
+from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from orchestrator.cli.options import Output, config_option, output_options, read_config
+from orchestrator.cli.options import Output, config_option, config_text, option, output_options
+from orchestrator.config import config_schema, read_fleet
+from orchestrator.visible import visible
+
+if TYPE_CHECKING:
+    from orchestrator.config import Fleet
+
+no_secrets_option = option(
+    "--no-secrets",
+    is_flag=True,
+    help="Do without the credentials: none is missed, no file of theirs is read, no command of theirs run.",
+)
 
 
 @click.group()
@@ -16,14 +30,35 @@ def config() -> None:
 
 @config.command()
 @config_option
+@no_secrets_option
 @output_options
-def validate(*, config_file: str | None, output: Output) -> int:
+def validate(*, config_file: str | None, no_secrets: bool, output: Output) -> int:
     """Check the YAML: every problem at once, each with its place. Sends nothing."""
-    checked = read_config(config_file)
+    fleet = _fleet(config_file, no_secrets=no_secrets)
     if not output.is_quiet:
-        enabled = sum(install.enabled for install in checked.installs)
+        installs = fleet.sections.installs
         sys.stdout.write(
-            f"{checked.source}: valid; {len(checked.installs)} installs, {enabled} of them enabled, "
-            f"{len(checked.accounts)} account(s)\n"
+            f"{visible(fleet.source)}: valid; {len(installs)} installs, "
+            f"{sum(install.enabled for install in installs)} of them enabled, "
+            f"{len(fleet.sections.accounts)} account(s){', credentials not looked at' if no_secrets else ''}\n"
         )
     return 0
+
+
+@config.command()
+@config_option
+@no_secrets_option
+def show(*, config_file: str | None, no_secrets: bool) -> None:
+    """Print the YAML as it is understood: variables replaced, every default written out, secrets masked."""
+    sys.stdout.write(_fleet(config_file, no_secrets=no_secrets).shown())
+
+
+@config.command()
+def schema() -> None:
+    """Print the JSON Schema of the YAML, for editors."""
+    sys.stdout.write(json.dumps(config_schema(), indent=2) + "\n")
+
+
+def _fleet(config_file: str | None, *, no_secrets: bool) -> Fleet:
+    name, text = config_text(config_file)
+    return read_fleet(text, name, os.environ, with_secrets=not no_secrets)

@@ -151,10 +151,20 @@ def read_config(config_file: str | None) -> Config:
 
     Raises ``UsageError`` if there is none, ``ConfigError`` if it cannot be read or used.
     """
-    if config_file == STANDARD_INPUT:
+    name, text = config_text(config_file)
+    return load_config(text, name, os.environ)
+
+
+def config_text(config_file: str | None) -> tuple[str, bytes]:
+    """Return the name and the content of ``config_file``, or of the first that is in the usual places."""
+    return yaml_text(config_file or _found())
+
+
+def yaml_text(name: str) -> tuple[str, bytes]:
+    """Return the name and the content of the file ``name``; ``-`` is standard input. Raises ``ConfigError``."""
+    if name == STANDARD_INPUT:
         name, text = "<stdin>", sys.stdin.buffer.read(LARGEST_CONFIG + 1)
     else:
-        name = config_file or _found()
         try:
             with Path(name).open("rb") as file:
                 text = file.read(LARGEST_CONFIG + 1)
@@ -163,7 +173,7 @@ def read_config(config_file: str | None) -> Config:
             raise ConfigError([problem]) from error
     if len(text) > LARGEST_CONFIG:
         raise ConfigError([Problem(name, 1, 1, "", "is larger than 64 MiB")])
-    return load_config(text, name, os.environ)
+    return name, text
 
 
 def _found() -> str:

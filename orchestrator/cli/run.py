@@ -23,7 +23,7 @@ from orchestrator.cli.options import (
     read_config,
     state_dir_option,
 )
-from orchestrator.config.schema import parse_rate, parse_rate_or_auto
+from orchestrator.config.values import parse_rate, parse_rate_or_auto
 from orchestrator.engine.stop import StopSwitch
 from orchestrator.errors import UsageError
 from orchestrator.logs import forgiving

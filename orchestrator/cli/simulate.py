@@ -12,7 +12,7 @@ from typing import Any
 import rich_click as click
 
 from orchestrator.cli.options import option, parsed_by
-from orchestrator.config.schema import parse_duration, parse_rate
+from orchestrator.config.values import parse_duration, parse_rate
 from orchestrator.errors import UsageError
 from orchestrator.logs import forgiving
 from orchestrator.simulator import RetryAfter, Scenario, Simulator

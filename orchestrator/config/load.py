@@ -3,33 +3,69 @@
 from __future__ import annotations
 
 import ssl
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
+import yaml
 
-from orchestrator.config.schema import FleetFile
+from orchestrator.config.checked import is_mapping, validated
+from orchestrator.config.schema import DEFAULT_ACCOUNT, SECTIONS_THAT_MAY_BE_EMPTY, FleetFile, InstallSection
+from orchestrator.config.secrets import FORMS, VARIABLES, Credentials, find_credentials
+from orchestrator.config.suggest import did_you_mean
 from orchestrator.config.tree import Tree, read_tree
-from orchestrator.errors import ConfigError, Problem
 from orchestrator.model import Account, Config, Install, RetryPolicy, ThrottlePolicy, Timeouts
+from orchestrator.redaction import Redactor
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from pydantic_core import ErrorDetails
+MASK = "********"
 
-DEFAULT_ACCOUNT = "default"
-CREDENTIALS = {"user_id": "WPE_API_USER_ID", "password": "WPE_API_PASSWORD"}
-"""The environment variables that fill what the YAML leaves out of the account ``default``."""
+_SECRET_KEYS = {secret + form for secret in VARIABLES for form in FORMS}
 
-_MESSAGES = {
-    "missing": "is required",
-    "extra_forbidden": "unknown key",
-    "model_type": "must be a mapping of keys to values",
-    "dict_type": "must be a mapping of keys to values",
-    "tuple_type": "must be a list",
-    "bool_type": "must be true or false",
-}
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """A YAML that has been checked: its sections, in which each install says everything itself, and the credentials.
+
+    ``redactor`` knows every secret of it.
+    """
+
+    source: str
+    sections: FleetFile
+    credentials: dict[str, Credentials] = field(repr=False)
+
+    @property
+    def redactor(self) -> Redactor:
+        """Return the redactor that knows the credentials of every account."""
+        redactor = Redactor()
+        for each in self.credentials.values():
+            redactor = redactor.knowing(each.user_id or "", each.password or "")
+        return redactor
+
+    def shown(self) -> str:
+        """Return the YAML as it was understood, with every default written out and every secret masked."""
+        data = self.sections.model_dump(mode="json")
+        data["accounts"] = {
+            name: dict.fromkeys(VARIABLES, MASK) | {key: account[key] for key in account if key not in _SECRET_KEYS}
+            for name, account in data["accounts"].items()
+        }
+        cleaned = _shown(data, self.redactor)
+        dumped: str = yaml.dump(cleaned, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
+        return dumped
+
+
+_Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+def _shown(value: Any, redactor: Redactor) -> Any:  # noqa: ANN401 - JSON-like data
+    """Return ``value`` without what is not given, and without secrets."""
+    if isinstance(value, dict):
+        return {key: _shown(each, redactor) for key, each in value.items() if each is not None}
+    if isinstance(value, list):
+        return [_shown(each, redactor) for each in value]
+    return redactor.clean(value) if isinstance(value, str) else value
 
 
 def load_config(text: bytes, file: str, environment: Mapping[str, str]) -> Config:
@@ -38,80 +74,46 @@ def load_config(text: bytes, file: str, environment: Mapping[str, str]) -> Confi
     ``environment`` holds the variables that ``${VAR}`` names, and credentials that the YAML leaves out.
     Raises ``ConfigError`` with every problem at once.
     """
-    tree = read_tree(_decode(text, file), file, environment)
-    if not tree.problems and not isinstance(tree.data, dict):
-        tree.problem((), "must be a mapping of keys to values: version, accounts, defaults, installs …")
-    fleet = None
-    if isinstance(tree.data, dict):
-        _leave_out_empty_sections(tree.data)
-        _fill_credentials(tree.data, environment)
-        fleet = _validated(tree)
-        _check_not_empty(tree)
-        _check_accounts(tree)
-        _check_duplicates(tree)
-        _check_emails(tree)
-        _check_ca_files(tree)
-    if tree.problems or fleet is None:
-        raise ConfigError(tree.problems)
-    return _convert(fleet, file)
+    return _converted(read_fleet(text, file, environment))
 
 
-def _decode(text: bytes, file: str) -> str:
-    try:
-        return text.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        before = text[: error.start]
-        line, column = before.count(b"\n") + 1, error.start - (before.rfind(b"\n") + 1) + 1
-        raise ConfigError([Problem(file, line, column, "", "is not UTF-8 text")]) from None
+def read_fleet(text: bytes, file: str, environment: Mapping[str, str], *, with_secrets: bool = True) -> Fleet:
+    """Return ``text`` of ``file``, checked. Raises ``ConfigError`` with every problem at once.
+
+    Without secrets, credentials that are missing are no problem, no file of theirs is read and no command run.
+    """
+    tree = read_tree(text, file, environment, lambda loc: not with_secrets and _is_credential(loc))
+    if not is_mapping(tree, FleetFile):
+        raise tree.error()
+    _leave_out_empty_sections(tree.data)
+    _put_default_account(tree.data)
+    sections = validated(tree, FleetFile)
+    _check_not_empty(tree)
+    _check_accounts(tree)
+    _check_duplicates(tree)
+    _check_emails(tree)
+    _check_ca_files(tree)
+    credentials = find_credentials(tree, environment, with_secrets=with_secrets)
+    if tree.problems or sections is None:
+        raise tree.error()
+    return Fleet(file, _resolved(sections, file), credentials)
+
+
+def _is_credential(loc: Sequence[str | int]) -> bool:
+    return loc[:1] == ("accounts",) and loc[-1] in _SECRET_KEYS
 
 
 def _leave_out_empty_sections(data: dict[str, Any]) -> None:
     """Take a section of which every line is commented out for one that is not there."""
-    for section in ("accounts", "defaults", "throttle", "retry", "timeouts"):
+    for section in SECTIONS_THAT_MAY_BE_EMPTY:
         if section in data and data[section] is None:
             del data[section]
 
 
-def _fill_credentials(data: dict[str, Any], environment: Mapping[str, str]) -> None:
+def _put_default_account(data: dict[str, Any]) -> None:
     accounts = data.setdefault("accounts", {})
-    if not isinstance(accounts, dict):
-        return
-    if not accounts:
+    if isinstance(accounts, dict) and (not accounts or accounts.get(DEFAULT_ACCOUNT, {}) is None):
         accounts[DEFAULT_ACCOUNT] = {}
-    account = accounts.get(DEFAULT_ACCOUNT)
-    if account is None and DEFAULT_ACCOUNT in accounts:
-        account = accounts[DEFAULT_ACCOUNT] = {}
-    if not isinstance(account, dict):
-        return
-    for key, variable in CREDENTIALS.items():
-        if environment.get(variable):
-            account.setdefault(key, environment[variable])
-
-
-def _validated(tree: Tree) -> FleetFile | None:
-    try:
-        return FleetFile.model_validate(tree.data)
-    except ValidationError as error:
-        noted = {(problem.line, problem.column) for problem in tree.problems}
-        for detail in error.errors(include_url=False):
-            before = len(tree.problems)
-            loc = tuple(step for step in detail["loc"] if step != "[key]")
-            tree.problem(loc, _message(detail, loc), at_key=detail["type"] == "extra_forbidden")
-            mended = tree.problems[before]
-            if (mended.line, mended.column) in noted and detail["type"] != "missing":
-                tree.problems.pop()
-        return None
-
-
-def _message(detail: ErrorDetails, loc: tuple[str | int, ...]) -> str:
-    kind = detail["type"]
-    if kind == "missing" and loc[:2] == ("accounts", DEFAULT_ACCOUNT) and loc[-1] in CREDENTIALS:
-        return f"is required: give it here, or set {CREDENTIALS[str(loc[-1])]}"
-    if kind == "literal_error":
-        return f"must be {detail['ctx']['expected']}"
-    if kind == "model_type" and loc[:1] == ("installs",):
-        return "must be an install's id, or a mapping with an id"
-    return _MESSAGES.get(kind, detail["msg"])
 
 
 def _installs(tree: Tree) -> list[tuple[int, dict[str, Any]]]:
@@ -130,15 +132,18 @@ def _check_accounts(tree: Tree) -> None:
     accounts = tree.data["accounts"]
     if not isinstance(accounts, dict):
         return
-    known = ", ".join(map(str, accounts))
-    defaults = tree.data.get("defaults")
-    chosen = defaults.get("account", DEFAULT_ACCOUNT) if isinstance(defaults, dict) else DEFAULT_ACCOUNT
-    if isinstance(chosen, str) and chosen not in accounts and any("account" not in each for _, each in _installs(tree)):
-        tree.problem(("defaults", "account"), f"there is no account {chosen} among accounts: {known}")
-    for index, entry in _installs(tree):
-        name = entry.get("account")
+
+    def check(name: object, *loc: str | int) -> None:
         if isinstance(name, str) and name not in accounts:
-            tree.problem(("installs", index, "account"), f"there is no account {name} among accounts: {known}")
+            meant = did_you_mean(name, accounts) or f" among accounts: {', '.join(map(str, accounts))}"
+            tree.problem(loc, f"there is no account {name}{meant}")
+
+    defaults = tree.data.get("defaults")
+    if any("account" not in entry for _, entry in _installs(tree)):
+        given = defaults.get("account", DEFAULT_ACCOUNT) if isinstance(defaults, dict) else DEFAULT_ACCOUNT
+        check(given, "defaults", "account")
+    for index, entry in _installs(tree):
+        check(entry.get("account"), "installs", index, "account")
 
 
 def _check_duplicates(tree: Tree) -> None:
@@ -163,7 +168,7 @@ def _check_emails(tree: Tree) -> None:
 
 
 def _check_ca_files(tree: Tree) -> None:
-    """Try each certificate authority, and make its path, which starts at the YAML's own folder, absolute."""
+    """Try each certificate authority."""
     accounts = tree.data["accounts"]
     for name, account in accounts.items() if isinstance(accounts, dict) else ():
         ca_file = account.get("ca_file") if isinstance(account, dict) else None
@@ -177,41 +182,35 @@ def _check_ca_files(tree: Tree) -> None:
 
 
 def _beside(file: str, path: str) -> str:
+    """Return ``path``, which starts at the YAML's own folder."""
     return str(Path(file).parent / path)
 
 
-def _convert(fleet: FleetFile, file: str) -> Config:
-    defaults, throttle = fleet.defaults, fleet.throttle
+def _resolved(fleet: FleetFile, file: str) -> FleetFile:
+    """Return ``fleet`` with what each install takes from the defaults, and with absolute paths of the authorities."""
+    defaults = fleet.defaults
+    inherited = {key: getattr(defaults, key) for key in ("account", "description", "notification_emails", "max_age")}
+
+    def complete(install: InstallSection) -> InstallSection:
+        lacking = {key: value for key, value in inherited.items() if getattr(install, key) is None}
+        return install.model_copy(update=lacking)
+
+    accounts = {
+        name: account.model_copy(update={"ca_file": account.ca_file and _beside(file, account.ca_file)})
+        for name, account in fleet.accounts.items()
+    }
+    return fleet.model_copy(
+        update={"accounts": accounts, "installs": tuple(complete(install) for install in fleet.installs)}
+    )
+
+
+def _converted(fleet: Fleet) -> Config:
+    sections = fleet.sections
+    throttle = sections.throttle
     return Config(
-        source=file,
-        accounts={
-            name: Account(
-                name=name,
-                base_url=section.base_url,
-                user_id=section.user_id,
-                password=section.password,
-                ca_file=_beside(file, section.ca_file) if section.ca_file else None,
-                proxy_from_environment=section.proxy_from_environment,
-            )
-            for name, section in fleet.accounts.items()
-        },
-        installs=tuple(
-            Install(
-                id=section.id,
-                name=section.name,
-                account=section.account or defaults.account,
-                environment=section.environment,
-                tags=section.tags,
-                description=section.description or defaults.description,
-                notification_emails=(
-                    section.notification_emails
-                    if section.notification_emails is not None
-                    else defaults.notification_emails or ()
-                ),
-                enabled=section.enabled,
-            )
-            for section in fleet.installs
-        ),
+        source=fleet.source,
+        accounts={name: _account(fleet, name) for name in sections.accounts},
+        installs=tuple(_install(section) for section in sections.installs),
         throttle=ThrottlePolicy(
             fixed_rate=throttle.rate,
             start_rate=throttle.start_requests_per_second,
@@ -221,7 +220,32 @@ def _convert(fleet: FleetFile, file: str) -> Config:
             give_up_s=throttle.give_up,
             per_host=throttle.scope == "host",
         ),
-        retry=RetryPolicy(fleet.retry.max_attempts, fleet.retry.deadline),
-        timeouts=Timeouts(fleet.timeouts.connect, fleet.timeouts.read),
-        timezone=defaults.timezone,
+        retry=RetryPolicy(sections.retry.max_attempts, sections.retry.deadline),
+        timeouts=Timeouts(sections.timeouts.connect, sections.timeouts.read),
+        timezone=sections.defaults.timezone,
+    )
+
+
+def _account(fleet: Fleet, name: str) -> Account:
+    section, credentials = fleet.sections.accounts[name], fleet.credentials[name]
+    return Account(
+        name=name,
+        base_url=section.base_url,
+        user_id=credentials.user_id or "",
+        password=credentials.password or "",
+        ca_file=section.ca_file,
+        proxy_from_environment=section.proxy_from_environment,
+    )
+
+
+def _install(section: InstallSection) -> Install:
+    return Install(
+        id=section.id,
+        name=section.name,
+        account=section.account or DEFAULT_ACCOUNT,
+        environment=section.environment,
+        tags=section.tags,
+        description=section.description or "",
+        notification_emails=section.notification_emails or (),
+        enabled=section.enabled,
     )

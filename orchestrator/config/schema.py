@@ -1,254 +1,208 @@
-"""The YAML's keys as pydantic models. What each key means is said here once; every value is checked by itself.
+"""The YAML's keys as pydantic models. What each key means is said here once, for editors and ``docs/configuration.md``.
 
 Checks across keys are in ``load.py``: an ``after`` validator would not run when some field failed.
 """
 
 from __future__ import annotations
 
-import ipaddress
-import math
-import re
-import uuid
-from typing import Annotated, Literal
-from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from typing import Any
+from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
-from orchestrator.marker import template_fault
+from orchestrator.config.values import (
+    DEFAULT_BASE_URL,
+    UUID_PATTERN,
+    BaseUrl,
+    Concurrency,
+    Count1000,
+    Description,
+    Duration,
+    Email,
+    Environment,
+    InstallId,
+    Rate,
+    RateOrAuto,
+    RetryAborted,
+    Scope,
+    Text,
+    Timezone,
+    UserId,
+    Version,
+)
 
-DEFAULT_BASE_URL = "https://api.wpengineapi.com/v1"
-DEFAULT_DESCRIPTION = "Backup {date} {time}"
-
-SLOWEST, FASTEST = 0.0001, 100_000.0
-LONGEST_TEXT = 4096
-
-_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h|d)", re.ASCII)
-_NUMBER = re.compile(r"\d{1,9}(\.\d{0,9})?(e[-+]?\d{1,2})?", re.ASCII | re.IGNORECASE)
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-
-
-def _wrong(message: str) -> PydanticCustomError:
-    return PydanticCustomError("wrong", "{message}", {"message": message})
-
-
-def parse_text(value: object) -> str:
-    """Return ``value`` if it is text without control characters. Raises ``PydanticCustomError``."""
-    if isinstance(value, bool | int | float):
-        message = "must be text: put it in quotes"
-        raise _wrong(message)
-    if not isinstance(value, str) or not value.strip():
-        message = "must be text, and not empty"
-        raise _wrong(message)
-    if _CONTROL.search(value):
-        message = "must be one line, without control characters"
-        raise _wrong(message)
-    if len(value) > LONGEST_TEXT:
-        message = f"must not be longer than {LONGEST_TEXT} characters"
-        raise _wrong(message)
-    return value
+DEFAULT_ACCOUNT = "default"
 
 
-def parse_duration(value: object) -> float:
-    """Return the seconds that ``value``, as ``30s`` or ``1.5h``, stands for. Raises ``PydanticCustomError``."""
-    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
-    if match is None or float(match[1]) == 0:
-        message = "must be a duration above 0: a number and ms, s, m, h or d, as 30s"
-        raise _wrong(message)
-    return float(match[1]) * _SECONDS[match[2]]
+class Section(BaseModel):
+    """Any mapping of the YAML: its keys are known, and each is described in place."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, arbitrary_types_allowed=True, use_attribute_docstrings=True, title=None
+    )
 
 
-def parse_rate(value: object) -> float:
-    """Return ``value`` as requests per second. Raises ``PydanticCustomError``."""
-    text = str(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else ""
-    rate = float(text) if _NUMBER.fullmatch(text) else math.nan
-    if not SLOWEST <= rate <= FASTEST:
-        message = f"must be a number of requests per second from {SLOWEST:g} to {FASTEST:g}"
-        raise _wrong(message)
-    return rate
+class AccountSection(Section):
+    """Named credentials; each is one rate budget, unless `throttle.scope` says otherwise."""
 
-
-def parse_rate_or_auto(value: object) -> float | None:
-    """Return ``None`` for ``auto``, else as ``parse_rate``."""
-    if value == "auto":
-        return None
-    try:
-        return parse_rate(value)
-    except PydanticCustomError as error:
-        message = f"{error.message()}, or auto"
-        raise _wrong(message) from None
-
-
-def _count(most: int) -> BeforeValidator:
-    def parse(value: object) -> object:
-        text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
-        if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or not 1 <= int(text) <= most:
-            message = f"must be a whole number from 1 to {most}"
-            raise _wrong(message)
-        return int(text)
-
-    return BeforeValidator(parse)
-
-
-def _template(value: object) -> str:
-    text = parse_text(value)
-    fault = template_fault(text)
-    if fault:
-        raise _wrong(fault)
-    return text
-
-
-def _email(value: object) -> str:
-    text = parse_text(value)
-    name, _, host = text.rpartition("@")
-    if not name or not host or any(character.isspace() for character in text):
-        message = "must be an email address, with an @ and no spaces"
-        raise _wrong(message)
-    return text
-
-
-def _install_id(value: object) -> str:
-    text = parse_text(value)
-    if not re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", text):
-        message = "must be an install's id, a UUID as 294deacc-d8b8-4005-82c4-0727ba8ddde0"
-        raise _wrong(message)
-    return str(uuid.UUID(text))
-
-
-def _timezone(value: object) -> ZoneInfo:
-    text = parse_text(value)
-    try:
-        return ZoneInfo(text)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        message = "is not a time zone; name one as UTC or Europe/Berlin"
-        raise _wrong(message) from None
-
-
-def _base_url(value: object) -> str:
-    text = parse_text(value)
-    try:
-        parts = urlsplit(text)
-        host, _ = parts.hostname or "", parts.port
-    except ValueError as error:
-        message = f"is not a URL: {error}"
-        raise _wrong(message) from None
-    if parts.scheme not in {"https", "http"} or not host:
-        message = f"must be an https URL, as {DEFAULT_BASE_URL}"
-        raise _wrong(message)
-    if parts.scheme == "http" and not _is_loopback(host):
-        message = "must be https: credentials go over http to this machine itself only"
-        raise _wrong(message)
-    if "@" in parts.netloc or "?" in text or "#" in text or any(character.isspace() for character in text):
-        message = "must have no user, query, fragment or spaces"
-        raise _wrong(message)
-    return text.rstrip("/")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _version(value: object) -> object:
-    if type(value) is not int:
-        message = "must be 1"
-        raise _wrong(message)
-    return value
-
-
-def _user_id(value: object) -> str:
-    text = parse_text(value)
-    if ":" in text:
-        message = "must not contain a colon: Basic authentication cannot send one"
-        raise _wrong(message)
-    return text
-
-
-Text = Annotated[str, BeforeValidator(parse_text)]
-Duration = Annotated[float, BeforeValidator(parse_duration)]
-Rate = Annotated[float, BeforeValidator(parse_rate)]
-Description = Annotated[str, BeforeValidator(_template)]
-Email = Annotated[str, BeforeValidator(_email)]
-InstallId = Annotated[str, BeforeValidator(_install_id)]
-Timezone = Annotated[ZoneInfo, BeforeValidator(_timezone)]
-BaseUrl = Annotated[str, BeforeValidator(_base_url)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
-
-
-class AccountSection(_Section):
-    """Named credentials; each is one rate budget."""
-
-    user_id: Annotated[str, BeforeValidator(_user_id)]
-    password: Text
+    user_id: UserId | None = None
+    """The API user's id, from the User Portal's page on API access."""
+    user_id_file: Text | None = None
+    """A file that holds it, instead of `user_id`."""
+    user_id_command: Text | None = None
+    """A command that prints it, instead of `user_id`; run without a shell."""
+    password: Text | None = None
+    """The API user's password."""
+    password_file: Text | None = None
+    """A file that holds it, instead of `password`."""
+    password_command: Text | None = None
+    """A command that prints it, instead of `password`; run without a shell, for 60 s at most."""
     base_url: BaseUrl = DEFAULT_BASE_URL
+    """Where the API is. `https`, except on a loopback address; no user, query or fragment."""
     ca_file: Text | None = None
+    """A certificate authority (PEM) to trust besides the system's own."""
     proxy_from_environment: StrictBool = False
+    """Use the proxy that `https_proxy` and `no_proxy` name. Without this they are ignored, and `.netrc` always is."""
 
 
-class DefaultsSection(_Section):
+class DefaultsSection(Section):
     """What every install has that does not say otherwise."""
 
-    account: Text = "default"
-    description: Description = DEFAULT_DESCRIPTION
+    account: Text = DEFAULT_ACCOUNT
+    """The account that an install belongs to."""
+    description: Description = "Backup {date} {time}"
+    """What the backup is called: `{date}`, `{time}`, `{run_id}`, `{name}`, `{id}`, `{environment}`; `{{` is a brace."""
     notification_emails: tuple[Email, ...] | None = None
+    """Whom WP Engine mails when the backup has completed, once each. Required; `[]` for nobody."""
     timezone: Timezone = ZoneInfo("UTC")
+    """Of `{date}` and `{time}`, which are the run's start."""
     max_age: Duration = 93_600.0
+    """How old the newest backup may be. Read and checked; no command of this version looks at it."""
 
 
-class ThrottleSection(_Section):
+class ThrottleSection(Section):
     """How fast requests may go, per budget."""
 
-    rate: Annotated[float | None, BeforeValidator(parse_rate_or_auto)] = None
-    scope: Literal["account", "host"] = "account"
+    rate: RateOrAuto = None
+    """`auto` finds the limit that the API does not publish; a number keeps to that many requests a second."""
+    scope: Scope = "account"
+    """`account`, or `host`: one budget for all accounts of a base URL, where the limit is one of the address."""
     max_requests_per_second: Rate = 50.0
+    """The ceiling, never exceeded."""
     start_requests_per_second: Rate = 5.0
-    concurrency: Annotated[int, _count(10_000)] = 64
+    """What `auto` begins with."""
+    concurrency: Concurrency = 64
+    """Requests in flight, at most."""
     max_pause: Duration = 600.0
+    """A `Retry-After` longer than this ends the account's run."""
     give_up: Duration = 1800.0
+    """So does this long without a request that was served."""
 
 
-class RetrySection(_Section):
+class RetrySection(Section):
     """How long one install is tried."""
 
-    max_attempts: Annotated[int, _count(1000)] = 5
+    max_attempts: Count1000 = 5
+    """Tries of one install; a 429 is none."""
     deadline: Duration = 1800.0
+    """Of one install, from its first POST, without the budget's holds."""
 
 
-class TimeoutsSection(_Section):
+class TimeoutsSection(Section):
     """How long a connection and an answer may take."""
 
     connect: Duration = 10.0
+    """Until the connection must stand."""
     read: Duration = 35.0
+    """Until the answer must come. Longer than the 29 s after which the API's gateway gives up by itself."""
 
 
-class InstallSection(_Section):
-    """One install."""
+class WaitSection(Section):
+    """How `--wait` will wait for backups to complete. Read and checked; this version cannot wait yet."""
+
+    timeout: Duration = 7200.0
+    """Until a backup that is still unfinished is reported as `incomplete`."""
+    poll_interval: Duration = 15.0
+    """Between two looks at one backup."""
+    retry_aborted: RetryAborted = 0
+    """`1`: a backup that WP Engine aborts is requested once more."""
+
+
+class InstallSection(Section):
+    """One install. A bare id stands for a mapping of only that."""
 
     id: InstallId
+    """The install's id, a UUID."""
     name: Text | None = None
+    """What reports and logs call it."""
     account: Text | None = None
-    environment: Literal["production", "staging", "development"] | None = None
+    """The account it belongs to, instead of the default one."""
+    environment: Environment | None = None
+    """`production`, `staging` or `development`."""
     tags: tuple[Text, ...] = ()
+    """Words of your own; each report line carries them."""
     description: Description | None = None
+    """Instead of the default one."""
     notification_emails: tuple[Email, ...] | None = None
+    """Instead of the default ones."""
     enabled: StrictBool = True
+    """`false`: kept in the list, not backed up."""
     max_age: Duration | None = None
+    """Instead of the default one."""
 
 
-class FleetFile(_Section):
+class FleetFile(Section):
     """The whole YAML."""
 
-    version: Annotated[Literal[1], BeforeValidator(_version)]
+    version: Version
+    """The version of this format."""
     accounts: dict[Text, AccountSection] = Field(default_factory=dict)
+    """Named credentials. Left out: one account, `default`, with credentials from the environment."""
     defaults: DefaultsSection = DefaultsSection()
+    """What every install has that does not say otherwise."""
     throttle: ThrottleSection = ThrottleSection()
+    """How fast requests may go, per budget."""
     retry: RetrySection = RetrySection()
+    """How long one install is tried."""
     timeouts: TimeoutsSection = TimeoutsSection()
+    """How long a connection and an answer may take."""
+    wait: WaitSection = WaitSection()
+    """How `--wait` will wait."""
     installs: tuple[InstallSection, ...]
+    """What to back up: installs, or bare ids."""
+
+
+SECTIONS_THAT_MAY_BE_EMPTY = tuple(name for name, field in FleetFile.model_fields.items() if not field.is_required())
+
+_WITH_DEFAULTS: tuple[type[Section], ...] = (
+    AccountSection,
+    DefaultsSection,
+    ThrottleSection,
+    RetrySection,
+    TimeoutsSection,
+    WaitSection,
+)
+
+
+def config_schema() -> dict[str, Any]:
+    """Return the JSON Schema of the YAML, for editors: with bare ids, and sections of which every line is a comment."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | FleetFile.model_json_schema()
+    schema["title"] = "wpe-backup configuration"
+    for section in _WITH_DEFAULTS:
+        for name, default in section().model_dump(mode="json").items():
+            schema["$defs"][section.__name__]["properties"][name]["default"] = default
+    for model in (schema, *schema["$defs"].values()):
+        for described in model["properties"].values():
+            described.pop("title", None)
+    properties = schema["properties"]
+    bare_id = {"type": "string", "pattern": rf"^{UUID_PATTERN}$|\$\{{"}
+    properties["installs"] |= {"items": {"anyOf": [properties["installs"]["items"], bare_id]}, "minItems": 1}
+    for name in SECTIONS_THAT_MAY_BE_EMPTY:
+        described = properties[name]
+        described.pop("default", None)
+        described.pop("description", None)
+        properties[name] = {
+            "description": FleetFile.model_fields[name].description,
+            "anyOf": [described, {"type": "null"}],
+        }
+    return schema

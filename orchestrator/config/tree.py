@@ -7,21 +7,26 @@ looks like (``no``, ``012`` and ``1:30`` are errors, not false, 10 and 90). ``${
 
 from __future__ import annotations
 
+import codecs
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from orchestrator.errors import Problem
+from orchestrator.config.excerpt import LINE_END, with_excerpts
+from orchestrator.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 DEEPEST_NESTING = 100
 LEAST_EXPANSION = 100_000
 MOST_EXPANSION = 10
 """Aliases may make a document this many times larger than written, or ``LEAST_EXPANSION`` values if that is more."""
+
+MayLack = Callable[[Sequence[str | int]], bool]
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG = "tag:yaml.org,2002:"
@@ -37,9 +42,25 @@ class Tree:
     """A document as plain ``data``, with the YAML nodes that it came from to find places in."""
 
     file: str
+    text: str = ""
     data: Any = None
     root: yaml.Node | None = None
     problems: list[Problem] = field(default_factory=list)
+
+    @classmethod
+    def decoded(cls, text: bytes, file: str) -> Tree:
+        """Return the tree, not yet read, of ``text``. Raises ``ConfigError`` if that is not UTF-8."""
+        if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise ConfigError([Problem(file, 1, 1, "", "is UTF-16 text: save it as UTF-8")])
+        try:
+            return cls(file, text.decode("utf-8-sig"))
+        except UnicodeDecodeError as error:
+            before = text[: error.start].decode("utf-8-sig")
+            raise ConfigError([Problem(file, *_place(before), "", "is not UTF-8 text: save it as UTF-8")]) from None
+
+    def error(self) -> ConfigError:
+        """Return everything that is wrong, each with the line that it is on."""
+        return ConfigError(with_excerpts(self.problems, self.text, self.root))
 
     def problem(self, loc: Sequence[str | int], message: str, *, at_key: bool = False) -> None:
         """Note a problem of the value at ``loc``, or of its key."""
@@ -73,30 +94,51 @@ def path_of(loc: Sequence[str | int]) -> str:
     return text
 
 
-def read_tree(text: str, file: str, variables: Mapping[str, str]) -> Tree:
-    """Parse ``text`` of ``file`` into a tree; its ``problems`` say what is wrong with it as YAML."""
-    tree = Tree(file)
+def read_tree(text: bytes, file: str, variables: Mapping[str, str], may_lack: MayLack = lambda _loc: False) -> Tree:
+    """Parse ``text`` of ``file`` into a tree; its ``problems`` say what is wrong with it as YAML.
+
+    ``variables`` are what ``${VAR}`` names; where ``may_lack`` allows it at a location, a value that names one which
+    is not set becomes ``None``. Raises ``ConfigError`` if ``text`` is not UTF-8.
+    """
+    tree = Tree.decoded(text, file)
     try:
-        if _is_bounded(text, tree):
-            tree.root = _Loader(text).get_single_node()
+        if _is_bounded(tree):
+            tree.root = _Loader(tree.text).get_single_node()
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        tree.problems.append(Problem(file, line, column, "", _words(error)))
+        tree.problems.append(Problem(file, *_fault_place(error), "", _words(error, tree.text)))
     except yaml.reader.ReaderError as error:
-        before = text[: error.position]
-        line, column = before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
         message = f"the character #x{error.character:04x} is not allowed in YAML"
-        tree.problems.append(Problem(file, line, column, "", message))
+        tree.problems.append(Problem(file, *_place(tree.text[: error.position]), "", message))
     if tree.root is not None:
         _wrap_bare_ids(tree.root)
-        tree.data = _Reader(tree, variables).read(tree.root, ())
+        tree.data = _Reader(tree, variables, may_lack).read(tree.root, ())
     return tree
 
 
-def _words(error: yaml.MarkedYAMLError) -> str:
+def _place(before: str) -> tuple[int, int]:
+    """Return the line and column, from 1, of what follows ``before``."""
+    lines = LINE_END.split(before)
+    return len(lines), len(lines[-1]) + 1
+
+
+def _fault_place(error: yaml.MarkedYAMLError) -> tuple[int, int]:
+    marks = error.problem_mark, error.context_mark
+    mark = next((each for each in (marks[::-1] if _is_unclosed(error) else marks) if each), None)
+    return (mark.line + 1, mark.column + 1) if mark else (1, 1)
+
+
+def _is_unclosed(error: yaml.MarkedYAMLError) -> bool:
+    return error.problem == "found unexpected end of stream"
+
+
+def _words(error: yaml.MarkedYAMLError, text: str) -> str:
     if error.problem == "but found another document":
         return "holds more than one document: only one is read"
+    if _is_unclosed(error):
+        return "not valid YAML: the quote that opens here is never closed"
+    line, column = _fault_place(error)
+    if (LINE_END.split(text)[line - 1 : line] or [""])[0][column - 1 : column] == "\t":
+        return "not valid YAML: a tab stands here; indent with spaces"
     return f"not valid YAML: {error.problem or error.context}"
 
 
@@ -120,10 +162,10 @@ def _wrap_bare_ids(root: yaml.Node) -> None:
             pair[1].value[index] = yaml.MappingNode(f"{_TAG}map", [(key, node)], node.start_mark, node.end_mark)
 
 
-def _is_bounded(text: str, tree: Tree) -> bool:
+def _is_bounded(tree: Tree) -> bool:
     """Scan the parser's events: they cost no recursion and no copies, whatever the document holds."""
     bounds = _Bounds()
-    loader = _Loader(text)
+    loader = _Loader(tree.text)
     while loader.check_event():
         event = loader.get_event()
         fault = bounds.fault_at(event)
@@ -177,9 +219,10 @@ class _Bounds:
 class _Reader:
     """Read nodes into plain data, noting what is wrong on the way."""
 
-    def __init__(self, tree: Tree, variables: Mapping[str, str]) -> None:
+    def __init__(self, tree: Tree, variables: Mapping[str, str], may_lack: MayLack) -> None:
         self._tree = tree
         self._variables = variables
+        self._may_lack = may_lack
 
     def read(self, node: yaml.Node, loc: tuple[str | int, ...]) -> Any:  # noqa: ANN401 - YAML may hold anything
         kind = node.tag.removeprefix(_TAG)
@@ -189,7 +232,7 @@ class _Reader:
             return [self.read(child, (*loc, index)) for index, child in enumerate(node.value)]
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, kind, loc)
-        self._tree.note(node, path_of(loc), f"the tag {node.tag} is not allowed")
+        self._tree.note(node, path_of(loc), _tag_fault(node.tag, loc))
         return None
 
     def _mapping(self, node: yaml.MappingNode, loc: tuple[str | int, ...]) -> dict[str, Any]:
@@ -238,12 +281,15 @@ class _Reader:
             case "int" | "float":
                 message = f"YAML would read {_shown(text, loc)} as a number in a notation of its own: put it in quotes"
             case _:
-                message = f"the tag {node.tag} is not allowed"
+                message = _tag_fault(node.tag, loc)
         self._tree.note(node, path_of(loc), message)
         return None
 
-    def _interpolated(self, node: yaml.ScalarNode, text: str, loc: tuple[str | int, ...]) -> str:
+    def _interpolated(self, node: yaml.ScalarNode, text: str, loc: tuple[str | int, ...]) -> str | None:
+        lacks = False
+
         def value_of(match: re.Match[str]) -> str:
+            nonlocal lacks
             if match["dollar"]:
                 return "$"
             name, default = match["name"], match["default"]
@@ -253,14 +299,26 @@ class _Reader:
             value = self._variables.get(name)
             if default is not None:
                 return value or default
-            if value is None:
+            if value is None and self._may_lack(loc):
+                lacks = True
+            elif value is None:
                 message = f"the environment variable {name} is not set; set it, or write ${{{name}:-a default}}"
                 self._tree.note(node, path_of(loc), message)
             return value or ""
 
-        return _VARIABLE.sub(value_of, text) if "$" in text else text
+        replaced = _VARIABLE.sub(value_of, text) if "$" in text else text
+        return None if lacks else replaced
+
+
+def _tag_fault(tag: str, loc: Sequence[str | int]) -> str:
+    shown = "a tag" if _is_private(loc) else f"the tag {tag}"
+    return f"{shown} is not allowed; a value that begins with ! is put in quotes"
 
 
 def _shown(text: str, loc: Sequence[str | int]) -> str:
     """Return ``text`` as a message may show it: credentials are not repeated."""
-    return "this" if loc[:1] == ("accounts",) else text
+    return "this" if _is_private(loc) else text
+
+
+def _is_private(loc: Sequence[str | int]) -> bool:
+    return loc[:1] == ("accounts",)

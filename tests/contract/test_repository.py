@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
+import generate
 import pytest
+import yaml
+from jsonschema import Draft202012Validator
 
 from orchestrator import errors
 from orchestrator.cli.commands import cli
-from orchestrator.config import load_config
+from orchestrator.config import config_schema, load_config, read_fleet
 from orchestrator.model import Run
 from orchestrator.plan import make_plan
 from orchestrator.usecases.run import new_run_id
 
 ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {"WPE_API_USER_ID": "u", "WPE_API_PASSWORD": "p"}
+ENVIRONMENT = {
+    f"{client}WPE_API_{secret}": "x" for client in ("", "ACME_", "GLOBEX_") for secret in ("USER_ID", "PASSWORD")
+}
 EXAMPLES = sorted([*ROOT.glob("configs/*.yaml"), *ROOT.glob("examples/*.yaml")])
 
 
@@ -35,6 +41,44 @@ def test_each_example_loads_and_can_be_planned(path: Path) -> None:
     plan = make_plan(config, Run(new_run_id(), datetime.now(UTC)))
     assert plan.backups
     assert plan.warnings == ()
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_each_example_is_commented_and_is_valid_by_the_schema_that_it_names(path: Path) -> None:
+    text = path.read_text()
+    named = re.match(r"# yaml-language-server: \$schema=(\S+)\n", text)
+    assert named is not None
+    schema = json.loads((path.parent / named[1]).read_text())
+    Draft202012Validator(schema).validate(yaml.safe_load(text))
+    assert len(re.findall(r"^ *[^#\s].*# \w|^# ", text, re.MULTILINE)) >= 3
+
+
+def test_the_configurations_are_the_ones_that_the_readme_names() -> None:
+    names = {path.name for path in ROOT.glob("configs/*")}
+    assert names == {"minimal.yaml", "nightly.yaml", "pre-maintenance.yaml", "agency.yaml"}
+    assert all(f"configs/{name}" in (ROOT / "README.md").read_text() for name in names)
+    before_maintenance = read_fleet((ROOT / "configs/pre-maintenance.yaml").read_bytes(), "f.yaml", ENVIRONMENT)
+    assert before_maintenance.sections.wait.retry_aborted == 1
+    agency = read_fleet((ROOT / "configs/agency.yaml").read_bytes(), "f.yaml", ENVIRONMENT)
+    assert len(agency.sections.accounts) > 1
+
+
+@pytest.mark.parametrize(
+    "bad", [{"installs": [{"id": "x"}]}, {"instals": []}, {"throttle": {"rate": "fast"}}, {"wait": 1}, {"installs": []}]
+)
+def test_the_schema_refuses_what_the_command_refuses(bad: dict[str, object]) -> None:
+    good = {"version": 1, "defaults": {"notification_emails": []}, "installs": ["294deacc-d8b8-4005-82c4-0727ba8ddde0"]}
+    validator = Draft202012Validator(config_schema())
+    assert validator.is_valid(good)
+    assert not validator.is_valid(good | bad)
+    read_fleet(yaml.safe_dump(good).encode(), "f.yaml", ENVIRONMENT)
+    with pytest.raises(errors.ConfigError):
+        read_fleet(yaml.safe_dump(good | bad).encode(), "f.yaml", ENVIRONMENT)
+
+
+@pytest.mark.parametrize(("name", "text"), generate.pages().items())
+def test_the_generated_documents_are_current(name: str, text: str) -> None:
+    assert (ROOT / "docs" / name).read_text() == text, "run make docs"
 
 
 @pytest.mark.parametrize(("path", "command"), commands().items())

@@ -22,7 +22,7 @@ def problems(text: str | bytes, environment: dict[str, str] | None = None) -> li
     raw = text if isinstance(text, bytes) else textwrap.dedent(text).encode()
     with pytest.raises(ConfigError) as raised:
         load_config(raw, "f.yaml", ENVIRONMENT if environment is None else environment)
-    return str(raised.value).split("\n")
+    return [str(problem) for problem in raised.value.problems]
 
 
 def test_the_least_that_is_enough() -> None:
@@ -173,7 +173,7 @@ def test_every_problem_is_reported_at_once_in_the_order_of_the_file() -> None:
             f"{HEAD}installs: [{{id: {ID}, description: '{{nope}}'}}]\n",
             "f.yaml:3:68: installs[0].description: unknown fi",
         ),
-        (f"{HEAD}installs: [{{id: {ID}, environment: prod}}]\n", "f.yaml:3:68: installs[0].environment: must be 'prod"),
+        (f"{HEAD}installs: [{{id: {ID}, environment: prod}}]\n", "f.yaml:3:68: installs[0].environment: must be prod"),
         (f"{HEAD}installs: [{{id: {ID}, name: '${{X'}}]\n", "f.yaml:3:61: installs[0].name: a ${ without"),
         (f"{HEAD}retry: {{max_attempts: 0}}\ninstalls: [{ID}]\n", "f.yaml:3:23: retry.max_attempts: must be a whole"),
         (f"{HEAD}retry: {{deadline: 1:30}}\ninstalls: [{ID}]\n", "f.yaml:3:19: retry.deadline: YAML would read 1:30"),

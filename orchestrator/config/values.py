@@ -1,0 +1,281 @@
+"""The kinds of values that a YAML of ours holds: how each is read, written again, and described to an editor.
+
+A reader returns the value or raises ``PydanticCustomError`` with a message that says what it must be.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+import uuid
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from orchestrator.config.suggest import did_you_mean
+from orchestrator.marker import FIELDS, template_fault
+from orchestrator.units import DURATION_PATTERN, duration_s, duration_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DEFAULT_BASE_URL = "https://api.wpengineapi.com/v1"
+
+SLOWEST, FASTEST = 0.0001, 100_000.0
+LONGEST_TEXT = 4096
+UUID_PATTERN = "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
+
+_NUMBER = re.compile(r"\d{1,9}(\.\d{0,9})?(e[-+]?\d{1,2})?", re.ASCII | re.IGNORECASE)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def wrong(message: str) -> PydanticCustomError:
+    """Return the error that carries ``message`` as it is."""
+    return PydanticCustomError("wrong", "{message}", {"message": message})
+
+
+def parse_text(value: object) -> str:
+    """Return ``value`` if it is text without control characters. Raises ``PydanticCustomError``."""
+    if isinstance(value, bool | int | float):
+        message = "must be text: put it in quotes"
+        raise wrong(message)
+    if not isinstance(value, str) or not value.strip():
+        message = "must be text, and not empty"
+        raise wrong(message)
+    if _CONTROL.search(value):
+        message = "must be one line, without control characters"
+        raise wrong(message)
+    if len(value) > LONGEST_TEXT:
+        message = f"must not be longer than {LONGEST_TEXT} characters"
+        raise wrong(message)
+    return value
+
+
+def parse_duration(value: object) -> float:
+    """Return the seconds that ``value``, as ``30s`` or ``1.5h``, stands for. Raises ``PydanticCustomError``."""
+    seconds = duration_s(value)
+    if not seconds:
+        message = "must be a duration above 0: a number and ms, s, m, h or d, as 30s"
+        raise wrong(message)
+    return seconds
+
+
+def parse_rate(value: object) -> float:
+    """Return ``value`` as requests per second. Raises ``PydanticCustomError``."""
+    text = str(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else ""
+    rate = float(text) if _NUMBER.fullmatch(text) else math.nan
+    if not SLOWEST <= rate <= FASTEST:
+        message = f"must be a number of requests per second from {SLOWEST:g} to {FASTEST:g}"
+        raise wrong(message)
+    return rate
+
+
+def parse_rate_or_auto(value: object) -> float | None:
+    """Return ``None`` for ``auto``, else as ``parse_rate``."""
+    if value == "auto":
+        return None
+    try:
+        return parse_rate(value)
+    except PydanticCustomError as error:
+        message = f"{error.message()}, or auto"
+        raise wrong(message) from None
+
+
+def count(least: int, most: int) -> BeforeValidator:
+    """Return the reader of a whole number from ``least`` to ``most``."""
+
+    def parse(value: object) -> int:
+        text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+        if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or not least <= int(text) <= most:
+            message = f"must be a whole number from {least} to {most}"
+            raise wrong(message)
+        return int(text)
+
+    return BeforeValidator(parse)
+
+
+def parse_user_id(value: object) -> str:
+    """Return an API user's id. Raises ``PydanticCustomError``."""
+    text = parse_text(value)
+    if ":" in text:
+        message = "must not contain a colon: Basic authentication cannot send one"
+        raise wrong(message)
+    return text
+
+
+def one_of(*choices: str) -> BeforeValidator:
+    """Return the reader of one of ``choices``, which names the nearest of them for a misspelt one."""
+
+    def parse(value: object) -> str:
+        if not isinstance(value, str) or value not in choices:
+            message = f"must be {', '.join(choices[:-1])} or {choices[-1]}{did_you_mean(value, choices)}"
+            raise wrong(message)
+        return value
+
+    return BeforeValidator(parse)
+
+
+def _template(value: object) -> str:
+    text = parse_text(value)
+    fault = template_fault(text)
+    if fault:
+        unknown = re.match(r"unknown field \{(.*?)\}", fault)
+        raise wrong(fault + (did_you_mean(unknown[1], FIELDS) if unknown else ""))
+    return text
+
+
+def _email(value: object) -> str:
+    text = parse_text(value)
+    name, _, host = text.rpartition("@")
+    if not name or not host or any(character.isspace() for character in text):
+        message = "must be an email address, with an @ and no spaces"
+        raise wrong(message)
+    return text
+
+
+def _install_id(value: object) -> str:
+    text = parse_text(value)
+    if not re.fullmatch(UUID_PATTERN, text):
+        message = "must be an install's id, a UUID as 294deacc-d8b8-4005-82c4-0727ba8ddde0"
+        raise wrong(message)
+    return str(uuid.UUID(text))
+
+
+def _timezone(value: object) -> ZoneInfo:
+    text = parse_text(value)
+    try:
+        return ZoneInfo(text)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        message = "is not a time zone; name one as UTC or Europe/Berlin"
+        raise wrong(message) from None
+
+
+def _base_url(value: object) -> str:
+    text = parse_text(value)
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        message = f"is not a URL; it must look like {DEFAULT_BASE_URL}"
+        raise wrong(message) from None
+    if parts.scheme not in {"https", "http"} or not host:
+        message = f"must be an https URL, as {DEFAULT_BASE_URL}"
+        raise wrong(message)
+    if parts.scheme == "http" and not _is_loopback(host):
+        message = "must be https: credentials go over http to this machine itself only"
+        raise wrong(message)
+    if "@" in parts.netloc or "?" in text or "#" in text or any(character.isspace() for character in text):
+        message = "must have no user, query, fragment or spaces"
+        raise wrong(message)
+    return text.rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _version(value: object) -> object:
+    if type(value) is not int or value != 1:
+        message = "must be 1"
+        raise wrong(message)
+    return value
+
+
+def _described(schema: dict[str, Any]) -> WithJsonSchema:
+    """Describe a value to editors; a ``${VARIABLE}`` may stand for any."""
+    return WithJsonSchema({"anyOf": [schema, {"type": "string", "pattern": r"\$\{"}]})
+
+
+def _written(write: Callable[[Any], Any]) -> PlainSerializer:
+    return PlainSerializer(write, when_used="json")
+
+
+def _plain(number: float) -> object:
+    return int(number) if number == int(number) else number
+
+
+def _escaped(text: str) -> str:
+    """Write dollars so that reading the text again leaves them as they are."""
+    return text.replace("$", "$$") if "$$" in text or "${" in text else text
+
+
+_RATE_SCHEMA = {"type": "number", "minimum": SLOWEST, "maximum": FASTEST}
+_NUMBER_SCHEMA = {"type": "string", "pattern": r"^[0-9]{1,9}(\.[0-9]{0,9})?([eE][-+]?[0-9]{1,2})?$"}
+
+Text = Annotated[
+    str,
+    BeforeValidator(parse_text),
+    _written(_escaped),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": LONGEST_TEXT}),
+]
+UserId = Annotated[
+    str,
+    BeforeValidator(parse_user_id),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": LONGEST_TEXT, "pattern": r"^[^:]+$|\$\{"}),
+]
+Duration = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    _written(duration_text),
+    _described({"type": "string", "pattern": f"^{DURATION_PATTERN}$"}),
+]
+Rate = Annotated[
+    float,
+    BeforeValidator(parse_rate),
+    _written(_plain),
+    _described({"anyOf": [_RATE_SCHEMA, _NUMBER_SCHEMA]}),
+]
+RateOrAuto = Annotated[
+    float | None,
+    BeforeValidator(parse_rate_or_auto),
+    _written(lambda rate: "auto" if rate is None else _plain(rate)),
+    _described({"anyOf": [{"const": "auto"}, _RATE_SCHEMA, _NUMBER_SCHEMA]}),
+]
+Description = Annotated[
+    str,
+    BeforeValidator(_template),
+    _written(_escaped),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": LONGEST_TEXT}),
+]
+Email = Annotated[
+    str,
+    BeforeValidator(_email),
+    _written(_escaped),
+    _described({"type": "string", "pattern": r"^\S+@\S+$"}),
+]
+InstallId = Annotated[
+    str,
+    BeforeValidator(_install_id),
+    _described({"type": "string", "pattern": f"^{UUID_PATTERN}$"}),
+]
+Timezone = Annotated[
+    ZoneInfo,
+    BeforeValidator(_timezone),
+    _written(lambda zone: zone.key),
+    WithJsonSchema({"type": "string", "examples": ["UTC", "Europe/Berlin"]}),
+]
+BaseUrl = Annotated[
+    str,
+    BeforeValidator(_base_url),
+    _written(_escaped),
+    _described({"type": "string", "pattern": r"^https?://[^\s?#@]+$"}),
+]
+Environment = Annotated[
+    Literal["production", "staging", "development"],
+    one_of("production", "staging", "development"),
+    _described({"enum": ["production", "staging", "development"]}),
+]
+Scope = Annotated[Literal["account", "host"], one_of("account", "host"), _described({"enum": ["account", "host"]})]
+Version = Annotated[Literal[1], BeforeValidator(_version)]
+Count1000 = Annotated[int, count(1, 1000), _described({"type": ["integer", "string"], "minimum": 1, "maximum": 1000})]
+Concurrency = Annotated[
+    int, count(1, 10_000), _described({"type": ["integer", "string"], "minimum": 1, "maximum": 10_000})
+]
+RetryAborted = Annotated[int, count(0, 1), _described({"type": ["integer", "string"], "minimum": 0, "maximum": 1})]

@@ -1,0 +1,26 @@
+"""Durations as people write them. Pure."""
+
+from __future__ import annotations
+
+import re
+
+DURATION_PATTERN = r"[0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h|d)"
+
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h|d)", re.ASCII)
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def duration_s(text: object) -> float | None:
+    """Return the seconds that ``text``, as ``30s`` or ``1.5h``, stands for; ``None`` if it is no duration."""
+    match = _DURATION.fullmatch(text) if isinstance(text, str) else None
+    return float(match[1]) * _SECONDS[match[2]] if match else None
+
+
+def duration_text(seconds: float) -> str:
+    """Write ``seconds`` in the largest unit that leaves it whole, as ``10m``."""
+    for unit in ("d", "h", "m", "s"):
+        count = seconds / _SECONDS[unit]
+        if count >= 1 and count == int(count):
+            return f"{int(count)}{unit}"
+    milliseconds = round(seconds * 1000, 6)
+    return f"{milliseconds:.6f}".rstrip("0").rstrip(".") + "ms"

@@ -1,0 +1,208 @@
+"""What is wrong with a YAML: the line with a caret, what was meant, and never a secret."""
+
+from __future__ import annotations
+
+import codecs
+import time
+
+import pytest
+
+from orchestrator.config import load_config
+from orchestrator.config.suggest import did_you_mean
+from orchestrator.errors import ConfigError
+from orchestrator.visible import visible
+
+ID = "294deacc-d8b8-4005-82c4-0727ba8ddde0"
+ENVIRONMENT = {"WPE_API_USER_ID": "env-user", "WPE_API_PASSWORD": "env-password"}
+HEAD = "version: 1\ndefaults: {notification_emails: []}\n"
+GOOD = f"{HEAD}installs: [{ID}]\n"
+SECRET = "hunter2"
+
+
+def fault(text: str | bytes) -> ConfigError:
+    with pytest.raises(ConfigError) as raised:
+        load_config(text if isinstance(text, bytes) else text.encode(), "f.yaml", ENVIRONMENT)
+    return raised.value
+
+
+def shown(text: str | bytes) -> str:
+    return str(fault(text))
+
+
+def test_each_problem_shows_its_line_with_a_caret_below_its_column() -> None:
+    assert shown(f"{GOOD}throttle:\n  rate: -1\nretrys: {{}}\n") == (
+        "f.yaml:5:9: throttle.rate: must be a number of requests per second from 0.0001 to 100000, or auto\n"
+        "    5 |   rate: -1\n"
+        "      |         ^\n"
+        "f.yaml:6:1: retrys: unknown key; did you mean retry?\n"
+        "    6 | retrys: {}\n"
+        "      | ^"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "below"),
+    [
+        (f"{HEAD}installs: [{{id: {ID}, name: '日本', environment: x}}]\n", 3, "x"),
+        (f"{HEAD}installs: [{{id: {ID}, name: 'e\u0301', environment: x}}]\n", 3, "x"),
+        (f"{HEAD}installs: [{{id: {ID}, tags: [{', '.join(['tag'] * 90)}], environment: x}}]\n", 3, "x"),
+        (f"{HEAD}installs:\t[{{id: {ID}, environment: x}}]\n", 3, "x"),
+    ],
+)
+def test_the_caret_stands_below_wide_marked_and_faraway_characters(text: str, line: int, below: str) -> None:
+    excerpt = fault(text).problems[0].excerpt.split("\n")
+    assert excerpt[0].startswith(f"    {line} | ")
+    assert len(excerpt[0]) <= 120
+    cells = "".join(2 * "W" if each in "日本" else "" if each == "\u0301" else each for each in excerpt[0])
+    assert cells[excerpt[1].index("^")] == below
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("verson: 1\n", "verson: unknown key; did you mean version?"),
+        (f"{GOOD}thrott1e: {{}}\n", "did you mean throttle?"),
+        (f"{GOOD}max_attempts: 3\n", "max_attempts: unknown key; it belongs in retry"),
+        (f"{GOOD}notification_emails: []\n", "it belongs in defaults or installs"),
+        (f"{GOOD}nonsense: 3\n", "nonsense: unknown key\n"),
+        (
+            f"{GOOD}accounts: {{default: {{base-url: x}}}}\n",
+            "accounts.default.base-url: unknown key; did you mean base_url?",
+        ),
+        (f"{HEAD}installs: [{{id: {ID}, Enviroment: x}}]\n", "Enviroment: unknown key; did you mean environment?"),
+        (f"{HEAD}installs: [{{id: {ID}, environment: prodction}}]\n", "; did you mean production?"),
+        (f"{HEAD}installs: [{{id: {ID}, account: defualt}}]\n", "no account defualt; did you mean default?"),
+        (f"{HEAD}installs: [{{id: {ID}, description: '{{nmae}}'}}]\n", "; did you mean name?"),
+        (f"{GOOD}throttle: {{scope: acount}}\n", "must be account or host; did you mean account?"),
+    ],
+)
+def test_a_misspelt_word_is_answered_with_the_one_that_was_meant(text: str, says: str) -> None:
+    assert says in shown(text)
+
+
+def test_a_key_that_was_misspelt_is_not_also_missing() -> None:
+    assert [problem.path for problem in fault(GOOD.replace("version", "verson")).problems] == ["verson"]
+
+
+def test_a_long_word_is_not_compared() -> None:
+    assert did_you_mean("x" * 1000, ["x" * 1000]) == ""
+    assert did_you_mean(None, ["a"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("raw", "first"),
+    [
+        (codecs.BOM_UTF16_LE + GOOD.encode("utf-16-le"), "f.yaml:1:1: is UTF-16 text: save it as UTF-8"),
+        (codecs.BOM_UTF16_BE + GOOD.encode("utf-16-be"), "f.yaml:1:1: is UTF-16 text: save it as UTF-8"),
+        (GOOD.encode("utf-16-le"), "f.yaml:1:2: the character #x0000 is not allowed in YAML"),
+        (GOOD.encode() + b"\xc3\x28", "f.yaml:4:1: is not UTF-8 text"),
+        ("# ä\nnameé: \xe9".encode("latin-1"), "f.yaml:1:3: is not UTF-8 text"),
+        (bytes(range(256)), "f.yaml:3:115: is not UTF-8 text"),
+        (b"\x7fELF\x01\x01\x00\x00", "f.yaml:1:1: the character #x007f is not allowed"),
+        (GOOD.encode() + b"a: \x1b[2J\n", "f.yaml:4:4: the character #x001b is not allowed"),
+        (b"version: 1\r\n\r\ninstalls: [\x07]", "f.yaml:3:12: the character #x0007 is not allowed"),
+        (b"version:\n\t1\n", "f.yaml:2:1: not valid YAML: a tab stands here; indent with spaces"),
+        (b"a: 'b\nc: d\n", "f.yaml:1:4: not valid YAML: the quote that opens here is never closed"),
+        (b"a: {b: [c}\n", "f.yaml:1:10: not valid YAML"),
+        (b"\xef\xbb\xbf- a\n", "f.yaml:1:1: must be a mapping"),
+        (
+            b"a: !!python/object/apply:os.system [ls]\n",
+            "f.yaml:1:4: a: the tag tag:yaml.org,2002:python/object/apply:o",
+        ),
+        (b"a: !!timestamp 2026-01-01\n", "f.yaml:1:1: version: is required"),
+        (b"!!map [a]\n", "f.yaml:1:1: the tag tag:yaml.org,2002:map is not allowed"),
+        (b"? {a: b}\n: c\n", "f.yaml:1:3: a key must be plain text"),
+        (b"%YAML 9.9\n---\na: b\n", "f.yaml:1:1: not valid YAML"),
+    ],
+)
+def test_what_is_no_yaml_of_ours_has_its_place(raw: bytes, first: str) -> None:
+    assert [line for line in shown(raw).split("\n") if line.startswith(first)]
+
+
+@pytest.mark.parametrize("more", [b"\xef\xbb\xbf", b""])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_a_byte_order_mark_and_any_line_end_are_fine_and_do_not_shift_places(more: bytes, line_end: str) -> None:
+    load_config(more + GOOD.replace("\n", line_end).encode(), "f.yaml", ENVIRONMENT)
+    bad = GOOD.replace("installs: [", "installs: [x, ").replace("\n", line_end)
+    assert shown(more + bad.encode()).startswith("f.yaml:3:12: installs[0].id: must be")
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        ("throttle", "rate"),
+        ("throttle", "max_requests_per_second"),
+        ("throttle", "start_requests_per_second"),
+        ("throttle", "concurrency"),
+        ("throttle", "max_pause"),
+        ("retry", "max_attempts"),
+        ("timeouts", "read"),
+        ("wait", "poll_interval"),
+        ("wait", "retry_aborted"),
+    ],
+)
+@pytest.mark.parametrize(
+    "value", [".nan", "-.inf", ".inf", "-1", "-0.5", "1e999", "'1e999'", "99999999999", "true", "[]", "''"]
+)
+def test_a_number_that_cannot_be_has_its_place(section: str, key: str, value: str) -> None:
+    column = len(section) + len(key) + 6
+    assert shown(f"{GOOD}{section}: {{{key}: {value}}}\n").startswith(f"f.yaml:4:{column}: {section}.{key}: ")
+
+
+def test_hostile_sizes_are_refused_quickly() -> None:
+    began = time.process_time()
+    bomb = (
+        "a: &a0 ["
+        + "x, " * 3_000_000
+        + "x]\n"
+        + "".join(f"b{n}: &a{n + 1} [{', '.join([f'*a{n}'] * 10)}]\n" for n in range(30))
+    )
+    assert len(bomb) > 9_000_000
+    assert "aliases make more than" in shown(bomb)
+    for brackets in ("[", "{", "- ", "? ", "{a: [", "&a [", "!x ["):
+        assert "nested deeper than 100 levels" in shown(brackets * 100_000)
+    assert time.process_time() - began < 60
+
+
+LEAKS = [
+    f"accounts: {{default: {{user_id: a:b, password: {SECRET}}}}}",
+    f"accounts:\n  default:\n    user_id: 'x:y'   # {SECRET}\n",
+    f"accounts:\n  default:\n    pasword: {SECRET}\n",
+    f"accounts:\n  default:\n    password: !{SECRET}\n",
+    f"accounts:\n  default:\n    password: &{SECRET}\n",
+    f"accounts:\n  default:\n    password: *{SECRET}\n",
+    f"accounts:\n  default:\n    password: @{SECRET}\n",
+    f"accounts:\n  default:\n    password: '{SECRET}\n",
+    f"accounts:\n  default:\n    password: |\n      {SECRET}\n      {SECRET}\n    base_url: nope\n",
+    f"accounts:\n  default:\n    password: [{SECRET}]\n    base_url: nope\n",
+    f"accounts:\n  default:\n    password: {{a: {SECRET}}}\n",
+    f"accounts:\n  default: {SECRET}\n",
+    f"accounts:\n  default:\n    base_url: https://me:{SECRET}@example.com/v1\n",
+    f"accounts:\n  default:\n    password: {SECRET}\n   base_url: x\n",
+    f"user_id: u\npassword: {SECRET}\n",
+    f"x: {{y: &p {SECRET}}}\naccounts: {{default: {{password: *p}}}}\n",
+    f"notify: {{healthchecks: {{ping_url: 'https://x/{SECRET}'}}}}\n",
+    f"api_token: {SECRET}\n",
+    f'{{"accounts": {{"default": {{"password": "{SECRET}",\n',
+]
+
+
+@pytest.mark.parametrize("text", LEAKS)
+@pytest.mark.parametrize("before", [True, False])
+def test_no_message_and_no_excerpt_shows_what_may_be_a_secret(text: str, *, before: bool) -> None:
+    assert SECRET not in shown(f"{text}\nzzz: 1\n{GOOD}" if before else f"{GOOD}zzz: 1\n{text}\n")
+
+
+def test_a_file_that_is_only_a_secret_is_not_shown() -> None:
+    assert SECRET not in shown(SECRET)
+    assert SECRET not in shown(f"- {SECRET}")
+
+
+def test_what_is_around_a_secret_is_still_shown() -> None:
+    text = f"{GOOD}accounts: {{default: {{password: {SECRET}, base_url: 'http://x', user_id: u}}}}\n"
+    assert "accounts: {default: {password: ***, base_url: 'http://x', user_id: ***}}" in shown(text)
+
+
+def test_every_line_of_a_message_can_be_shown_on_a_terminal() -> None:
+    message = shown(f'{HEAD}installs: [{{id: {ID}, name: "a\\u202e\\e[2Jb\u202ec", environment: "x"}}]\n')
+    assert all(visible(line) == line for line in message.split("\n"))

@@ -1,0 +1,183 @@
+"""Where credentials come from: the YAML, the environment, the credentials directory; and in which form."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from orchestrator.config import load_config, read_fleet, secrets
+from orchestrator.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ID = "294deacc-d8b8-4005-82c4-0727ba8ddde0"
+USER = {"WPE_API_USER_ID": "u"}
+
+
+def text(*lines: str) -> bytes:
+    accounts = "accounts:\n  default:\n" + "".join(f"    {line}\n" for line in lines) if lines else ""
+    return f"version: 1\n{accounts}defaults: {{notification_emails: []}}\ninstalls: [{ID}]\n".encode()
+
+
+def password(*lines: str, file: str = "f.yaml", **environment: str) -> str:
+    return load_config(text(*lines), file, USER | environment).accounts["default"].password
+
+
+def fault(*lines: str, **environment: str) -> str:
+    with pytest.raises(ConfigError) as raised:
+        load_config(text(*lines), "f.yaml", USER | environment)
+    return str(raised.value)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    contents = {
+        "yaml": b"from-yaml-file\n",
+        "variable": b"from-variable-file\r\n",
+        "WPE_API_PASSWORD": b"from-directory",
+        "empty": b"\n",
+        "two": b"a\nb\n",
+        "binary": b"\xff\xfe",
+        "long": b"x" * 100_000,
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    return tmp_path
+
+
+def test_the_yaml_comes_first_then_the_environment_then_the_credentials_directory(folder: Path) -> None:
+    directory = {"CREDENTIALS_DIRECTORY": str(folder)}
+    both = {"WPE_API_PASSWORD": "from-variable"} | directory
+    assert password(file=str(folder / "f.yaml"), **directory) == "from-directory"
+    assert password(**both) == "from-variable"
+    assert password("password: from-yaml", **both) == "from-yaml"
+    assert password("password_file: yaml", file=str(folder / "f.yaml"), **both) == "from-yaml-file"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "expected"),
+    [
+        ("WPE_API_PASSWORD", "plain", "plain"),
+        ("WPE_API_PASSWORD_FILE", "{}/variable", "from-variable-file"),
+        ("WPE_API_PASSWORD_COMMAND", "printf '%s\\n' 'two words $HOME'", "two words $HOME"),
+    ],
+)
+def test_each_form_of_the_environment_gives_the_secret(folder: Path, variable: str, value: str, expected: str) -> None:
+    assert password(**{variable: value.format(folder)}) == expected
+
+
+def test_a_command_runs_without_a_shell_and_once_for_all_who_name_it(tmp_path: Path) -> None:
+    script = tmp_path / "count.py"
+    script.write_text(f"open({str(tmp_path / 'log')!r}, 'a').write('x')\nprint('printed; echo $HOME')\n")
+    command = f"password_command: {sys.executable} {script}"
+    more = f"  other: {{user_id: u2, {command}}}\n".encode()
+    raw = text(command).replace(b"defaults:", more + b"defaults:")
+    accounts = load_config(raw, "f.yaml", USER).accounts
+    assert {each.password for each in accounts.values()} == {"printed; echo $HOME"}
+    assert (tmp_path / "log").read_text() == "x"
+
+
+def test_a_command_does_not_run_when_the_yaml_is_wrong(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert "retrys" in fault(f"password_command: touch {log}\nretrys: 1\n#")
+    assert not log.exists()
+
+
+@pytest.mark.parametrize(
+    ("lines", "environment", "says"),
+    [
+        ([], {}, "f.yaml:1:1: accounts.default.password: is required: give it here, or set WPE_API_PASSWORD, WPE_API"),
+        (
+            ["user_id: x", "password: a", "password_file: b"],
+            {},
+            "f.yaml:6:20: accounts.default.password_file: give",
+        ),
+        (["password_command: a", "password_file: b"], {}, "give only one of password_file and password_command"),
+        (
+            [],
+            {"WPE_API_PASSWORD": "a", "WPE_API_PASSWORD_FILE": "b"},
+            "set only one of the environment variables",
+        ),
+        (
+            ["password_file: nowhere"],
+            {},
+            "f.yaml:4:20: accounts.default.password_file: password_file cannot be read",
+        ),
+        (["password_file: '.'"], {}, "password_file cannot be read: .: Is a directory"),
+        (['password_file: "a\\0b"'], {}, "password_file: must be one line, without control characters"),
+        (["password_file: {}/empty"], {}, "what password_file gives must be text, and not empty"),
+        (["password_file: {}/two"], {}, "what password_file gives must be one line, without control characters"),
+        (["password_file: {}/binary"], {}, "is not UTF-8 text"),
+        (["password_file: {}/long"], {}, "is too long for a secret"),
+        (["password_file: /dev/zero"], {}, "is too long for a secret"),
+        (["password_file: [a]"], {}, "f.yaml:4:20: accounts.default.password_file: must be text"),
+        (["password_command: '\"'"], {}, "password_command cannot be run: No closing quotation"),
+        (["password_command: /nowhere/op read"], {}, "password_command cannot be run: No such file or directory"),
+        (["password_command: sh -c 'echo not signed in >&2; exit 7'"], {}, "failed with exit code 7: not signed in"),
+        (["password_command: 'true'"], {}, "what password_command gives must be text, and not empty"),
+        (
+            [],
+            {"WPE_API_PASSWORD_COMMAND": "false"},
+            "default.password: WPE_API_PASSWORD_COMMAND failed with",
+        ),
+        ([], {"WPE_API_PASSWORD_FILE": "/nowhere"}, "accounts.default.password: WPE_API_PASSWORD_FILE cannot be read"),
+        ([], {"CREDENTIALS_DIRECTORY": "/nowhere"}, "accounts.default.password: is required"),
+    ],
+)
+def test_a_secret_that_cannot_be_had_says_why(
+    folder: Path, lines: list[str], environment: dict[str, str], says: str
+) -> None:
+    assert says in fault(*(line.format(folder) for line in lines), **environment)
+
+
+def test_a_user_id_that_a_file_gives_is_checked_as_any(tmp_path: Path) -> None:
+    (tmp_path / "id").write_text("a:b\n")
+    message = fault(f"user_id_file: {tmp_path}/id", "password: x")
+    assert "user_id_file: what user_id_file gives must not contain a colon" in message
+
+
+def test_a_command_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secrets, "COMMAND_TIMEOUT_S", 0.2)
+    assert "password_command did not end within 0.2 s" in fault("password_command: sleep 60")
+
+
+def test_another_account_gets_nothing_from_the_environment() -> None:
+    raw = text("password: x").replace(b"defaults:", b"  other: {user_id: u}\ndefaults:")
+    with pytest.raises(ConfigError) as raised:
+        load_config(raw, "f.yaml", USER | {"WPE_API_PASSWORD": "p"})
+    assert "accounts.other.password: is required: give it here, or password_file or password_command" in str(
+        raised.value
+    )
+
+
+def test_without_secrets_nothing_is_missed_read_or_run(tmp_path: Path) -> None:
+    raw = text("user_id: ${NOT_SET}", f"password_command: touch {tmp_path}/log")
+    fleet = read_fleet(raw, "f.yaml", {}, with_secrets=False)
+    assert len(fleet.sections.installs) == 1
+    assert not (tmp_path / "log").exists()
+    read_fleet(text("user_id: ${NOT_SET}", "password_file: /nowhere"), "f.yaml", {}, with_secrets=False)
+    read_fleet(text(), "f.yaml", {}, with_secrets=False)
+
+
+def test_without_secrets_everything_else_is_checked_all_the_same() -> None:
+    with pytest.raises(ConfigError, match=r"f\.yaml:4:15: accounts\.default\.base_url: the env"):
+        read_fleet(text("base_url: ${NOT_SET}", "password: ${NOT_SET}"), "f.yaml", {}, with_secrets=False)
+    with pytest.raises(ConfigError, match="give only one of"):
+        read_fleet(text("password: a", "password_file: b"), "f.yaml", {}, with_secrets=False)
+
+
+def test_what_is_shown_has_every_default_and_no_secret(folder: Path) -> None:
+    raw = text("user_id: the-user-id", "password_file: yaml").replace(
+        b"[]}", b"[], description: 'from-yaml-file {date}'}"
+    )
+    shown = read_fleet(raw, str(folder / "f.yaml"), {}).shown()
+    assert "the-user-id" not in shown
+    assert "from-yaml-file" not in shown
+    assert "password_file" not in shown
+    assert "    password: '********'\n" in shown
+    assert "  rate: auto\n" in shown
+    assert "  read: 35s\n" in shown
+    assert "  description: '[redacted] {date}'\n" in shown
