@@ -15,7 +15,7 @@ from orchestrator.cli.options import Output, output_options
 from orchestrator.cli.run import say_end, stopped_by_signals
 from orchestrator.logs import forgiving
 from orchestrator.redaction import Redactor
-from orchestrator.usecases.demo import EXIT_CODES, FLEET_SIZE, SCENARIO, DemoEnd, run_demo
+from orchestrator.usecases.demo import EXIT_CODES, FLEET_SIZE, RATE, DemoEnd, run_demo
 
 if TYPE_CHECKING:
     from orchestrator.engine.ports import Log
@@ -36,7 +36,7 @@ def demo(*, output: Output) -> int:
     folder = Path(tempfile.mkdtemp(prefix="wpe-backup-demo-"))
     if not output.is_quiet:
         _say(
-            f"A stand-in for the API allows {SCENARIO.rate:g} requests a second and does not say so. "
+            f"A stand-in for the API allows {RATE:g} requests a second and does not say so. "
             f"Backing up {FLEET_SIZE} installs …\n"
         )
     end = asyncio.run(_run(folder, log))

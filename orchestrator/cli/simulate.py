@@ -7,22 +7,48 @@ import os
 import signal
 import sys
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
+from pydantic import ValidationError
 
-from orchestrator.cli.options import option, parsed_by
+from orchestrator.cli.options import option, parsed_by, yaml_text
+from orchestrator.config import read_checked
 from orchestrator.config.values import parse_duration, parse_rate
 from orchestrator.errors import UsageError
 from orchestrator.logs import forgiving
-from orchestrator.simulator import RetryAfter, Scenario, Simulator
+from orchestrator.simulator import Bucket, Fault, Kind, RetryAfter, Scenario, Simulator
 
-SHARE = click.FloatRange(0.0, 1.0)
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SHARES = (
+    ("invalid", Kind.BAD_REQUEST, None),
+    ("forbidden", Kind.FORBIDDEN, None),
+    ("not_found", Kind.NOT_FOUND, None),
+    ("unavailable", Kind.UNAVAILABLE, False),
+    ("timed_out", Kind.GATEWAY_TIMEOUT, False),
+    ("timed_out_created", Kind.GATEWAY_TIMEOUT, True),
+)
+"""The options that are faults: name, kind, and whether the backup is made."""
+
+
+def share_option(name: str, words: str) -> Callable[[Any], Any]:
+    """Return an option that takes a share."""
+    return option(name, type=click.FloatRange(0.0, 1.0), help=words)
+
+
+def duration_option(name: str, words: str) -> Callable[[Any], Any]:
+    """Return an option that takes a duration."""
+    return option(name, metavar="DURATION", callback=parsed_by(parse_duration), help=words)
 
 
 @click.command()
 @option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 picks a free one.")
 @option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@option(
+    "--scenario", metavar="FILE", help="A YAML that says how it behaves; the options below come on top. - is stdin."
+)
 @option(
     "--bucket-rate",
     metavar="N",
@@ -30,85 +56,63 @@ SHARE = click.FloatRange(0.0, 1.0)
     help="Limit requests to N per second. Default: no limit.",
 )
 @option(
-    "--bucket-burst",
-    type=click.IntRange(min=1),
-    default=10,
-    show_default=True,
-    help="What the limit lets through at once.",
+    "--bucket-burst", type=click.IntRange(min=1), default=10, show_default=True, help="What that lets through at once."
 )
 @option(
     "--retry-after",
     type=click.Choice([form.value for form in RetryAfter]),
-    default="none",
-    show_default=True,
-    help="How a 429 names the moment to come back; the real gateway does not.",
+    help="How a 429 names the moment to come back. Default: none, as the real gateway.",
 )
-@option(
-    "--latency-min",
-    metavar="DURATION",
-    default="20ms",
-    show_default=True,
-    callback=parsed_by(parse_duration),
-    help="The quickest answer.",
-)
-@option(
-    "--latency-max",
-    metavar="DURATION",
-    default="80ms",
-    show_default=True,
-    callback=parsed_by(parse_duration),
-    help="The slowest answer.",
-)
-@option(
-    "--completes-after",
-    metavar="DURATION",
-    default="2s",
-    show_default=True,
-    callback=parsed_by(parse_duration),
-    help="Until a backup is completed.",
-)
-@option("--invalid", type=SHARE, default=0.0, help="Share of the installs that are answered 400.")
-@option("--forbidden", type=SHARE, default=0.0, help="Share of the installs that are answered 403.")
-@option("--not-found", type=SHARE, default=0.0, help="Share of the installs that are answered 404.")
-@option("--unavailable", type=SHARE, default=0.0, help="Share of the POSTs that are answered 503.")
-@option("--timed-out", type=SHARE, default=0.0, help="Share of the POSTs that are answered 504, nothing made.")
-@option(
-    "--timed-out-created",
-    type=SHARE,
-    default=0.0,
-    help="Share of the POSTs that are answered 504 though the backup is made.",
-)
-@option("--seed", type=int, default=0, show_default=True, help="Whom the shares hit.")
-def simulate(*, port: int, host: str, **settings: Any) -> int:  # noqa: ANN401 - the options above, by name
+@duration_option("--latency-min", "The quickest answer. Default: 20ms.")
+@duration_option("--latency-max", "The slowest answer. Default: 80ms.")
+@duration_option("--completes-after", "Until a backup is completed. Default: 2s.")
+@share_option("--invalid", "Share of the installs that are answered 400.")
+@share_option("--forbidden", "Share of the installs that are answered 403.")
+@share_option("--not-found", "Share of the installs that are answered 404.")
+@share_option("--unavailable", "Share of the POSTs that are answered 503.")
+@share_option("--timed-out", "Share of the POSTs that are answered 504, nothing made.")
+@share_option("--timed-out-created", "Share of the POSTs that are answered 504 though the backup is made.")
+@option("--seed", type=int, help="Whom the shares hit. Default: 0.")
+def simulate(*, port: int, host: str, scenario: str | None, **settings: Any) -> int:  # noqa: ANN401 - the options above, by name
     """Serve a local stand-in for the API, for rehearsals.
 
     Prints its base URL on standard output. Credentials: WPE_API_USER_ID and WPE_API_PASSWORD where they are set, else
     any. What it really made and counted is shown at /_admin/stats, /_admin/backups and /_admin/requests.
     """
+    base = Scenario()
+    if scenario is not None:
+        name, text = yaml_text(scenario)
+        base = read_checked(text, name, os.environ, Scenario)
     try:
-        scenario = _scenario(settings)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
-    asyncio.run(_serve(Simulator(scenario, host, port)))
+        complete = _with_options(base, settings)
+    except ValidationError as error:
+        raise click.UsageError(error.errors()[0]["msg"]) from None
+    asyncio.run(_serve(Simulator(complete, host, port)))
     return 0
 
 
-def _scenario(settings: dict[str, Any]) -> Scenario:
-    return Scenario(
-        rate=settings["bucket_rate"],
-        burst=settings["bucket_burst"],
-        retry_after=RetryAfter(settings["retry_after"]),
-        latency_s=(settings["latency_min"], max(settings["latency_min"], settings["latency_max"])),
-        completes_after_s=settings["completes_after"],
-        invalid=settings["invalid"],
-        forbidden=settings["forbidden"],
-        not_found=settings["not_found"],
-        unavailable=settings["unavailable"],
-        timed_out=settings["timed_out"],
-        timed_out_created=settings["timed_out_created"],
-        seed=settings["seed"],
-        user_id=os.environ.get("WPE_API_USER_ID") or None,
-        password=os.environ.get("WPE_API_PASSWORD") or None,
+def _with_options(base: Scenario, settings: dict[str, Any]) -> Scenario:
+    changes: dict[str, Any] = {key: settings[key] for key in ("retry_after", "seed") if settings[key] is not None}
+    quickest = base.latency[0] if settings["latency_min"] is None else settings["latency_min"]
+    slowest = base.latency[1] if settings["latency_max"] is None else settings["latency_max"]
+    changes["latency"] = (quickest, max(quickest, slowest))
+    if settings["completes_after"] is not None:
+        changes["backups"] = base.backups.model_copy(update={"completes_after": (settings["completes_after"],) * 2})
+    changes["credentials"] = base.credentials.model_copy(
+        update={
+            key: getattr(base.credentials, key) or os.environ.get(variable) or None
+            for key, variable in (("user_id", "WPE_API_USER_ID"), ("password", "WPE_API_PASSWORD"))
+        }
+    )
+    rate, burst = settings["bucket_rate"], settings["bucket_burst"]
+    return base.with_more(
+        [] if rate is None else [Bucket(rate=rate, burst=burst)],
+        [
+            Fault(kind=kind, share=settings[name], created=created)
+            for name, kind, created in SHARES
+            if settings[name] is not None
+        ],
+        **changes,
     )
 
 
@@ -126,7 +130,7 @@ async def _serve(simulator: Simulator) -> None:
         sys.stdout.flush()
         forgiving(sys.stderr).write("Serving until Ctrl-C. Give this address as base_url of an account.\n")
         await stopped.wait()
-    counted = simulator.world.stats()
+    counted = simulator.stats()
     forgiving(sys.stderr).write(
         f"Counted {counted['requests']} requests, {counted['throttled']} of them answered 429; "
         f"made {counted['backups_made']} backups of {counted['installs_backed_up']} installs, "

@@ -4,7 +4,7 @@ Knows nothing of the rest of this package: it is written from the API's specific
 client cannot hide in a shared piece of code.
 """
 
-from orchestrator.simulator.scenario import Fate, RetryAfter, Scenario
+from orchestrator.simulator.scenario import Bucket, Fault, Kind, RetryAfter, Scenario
 from orchestrator.simulator.server import Simulator
 
-__all__ = ["Fate", "RetryAfter", "Scenario", "Simulator"]
+__all__ = ["Bucket", "Fault", "Kind", "RetryAfter", "Scenario", "Simulator"]

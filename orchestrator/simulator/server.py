@@ -2,57 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
-import base64
-import random
 import re
 import uuid
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
-from http import HTTPStatus
-from math import ceil
 from typing import TYPE_CHECKING, Any, Self
 
 from aiohttp import web
 
-from orchestrator.simulator.scenario import Fate, RetryAfter, Scenario
-from orchestrator.simulator.world import TokenBucket, World
+from orchestrator.simulator import answers
+from orchestrator.simulator.answers import ELSEWHERE, answer, invalid
+from orchestrator.simulator.faults import Asked, fault_of
+from orchestrator.simulator.gateway import Gateway, NoAnswerError, RefusedError
+from orchestrator.simulator.scenario import MADE_ALL_THE_SAME, OF_INSTALLS, Kind, Route
+from orchestrator.simulator.tally import Tally
+from orchestrator.simulator.world import WORDPRESS, World, iso
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
 
+    from orchestrator.simulator.scenario import Fault, Listing, Scenario
+
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_DOCUMENTATION = "https://wpengineapi.com/reference"
 _LARGEST_PAGE = 100
 
-_GATEWAY_TIMEOUT = (HTTPStatus.GATEWAY_TIMEOUT, {"message": "Endpoint request timed out"})
-_ANSWERS: dict[Fate, tuple[HTTPStatus, dict[str, Any]]] = {
-    Fate.INVALID: (
-        HTTPStatus.BAD_REQUEST,
-        {
-            "message": "Invalid backup request",
-            "documentation_url": _DOCUMENTATION,
-            "errors": [
-                {
-                    "resource": "Backup",
-                    "field": "notification_emails",
-                    "type": "invalid_value",
-                    "code": "invalid",
-                    "message": "is not an address that mail can be sent to",
-                }
-            ],
-        },
-    ),
-    Fate.FORBIDDEN: (
-        HTTPStatus.FORBIDDEN,
-        {"message": "You do not have permission to back up this install", "documentation_url": _DOCUMENTATION},
-    ),
-    Fate.NOT_FOUND: (HTTPStatus.NOT_FOUND, {"message": "Not Found", "documentation_url": _DOCUMENTATION}),
-    Fate.UNAVAILABLE: (HTTPStatus.SERVICE_UNAVAILABLE, {"message": "Service Unavailable"}),
-    Fate.TIMED_OUT: _GATEWAY_TIMEOUT,
-    Fate.TIMED_OUT_CREATED: _GATEWAY_TIMEOUT,
-}
+Answer = tuple[int, dict[str, Any]]
 
 
 class Simulator:
@@ -61,10 +34,9 @@ class Simulator:
     def __init__(self, scenario: Scenario, host: str = "127.0.0.1", port: int = 0) -> None:
         """Prepare for ``scenario``; port 0 picks a free one."""
         self.scenario = scenario
-        self.world = World()
+        self.world, self.tally = World(scenario), Tally()
         self.host, self.port = host, port
-        self._latencies = random.Random(scenario.seed)  # noqa: S311 - latencies of a stand-in, not secrets
-        self._bucket: TokenBucket | None = None
+        self._gateway: Gateway | None = None
         self._runner: web.AppRunner | None = None
 
     @property
@@ -73,11 +45,14 @@ class Simulator:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}/v1"
 
+    def stats(self) -> dict[str, Any]:
+        """Return the totals of what was counted and made."""
+        return self.tally.stats(self.world)
+
     async def __aenter__(self) -> Self:
         """Listen. Raises ``OSError`` if the port cannot be had."""
-        if self.scenario.rate is not None:
-            self._bucket = TokenBucket(self.scenario.rate, self.scenario.burst, _now())
-        self._runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=1.0)
+        self._gateway = Gateway(self.scenario, self.world, self.tally)
+        self._runner = web.AppRunner(self._app(self._gateway), access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self.host, self.port)
         try:
@@ -94,181 +69,207 @@ class Simulator:
         """Stop listening."""
         if self._runner:
             await self._runner.cleanup()
+        if self._gateway:
+            await self._gateway.close()
 
-    def _app(self) -> web.Application:
-        app = web.Application(middlewares=[self._gateway()])
-        app.router.add_post("/v1/installs/{install_id}/backups", self._create_backup)
-        app.router.add_get("/v1/installs/{install_id}/backups", self._list_backups)
-        app.router.add_get("/v1/installs/{install_id}/backups/{backup_id}", self._show_backup)
-        app.router.add_get("/v1/user", self._user)
-        app.router.add_get("/v1/status", self._status)
-        app.router.add_get("/_admin/stats", self._admin_stats)
-        app.router.add_get("/_admin/requests", self._admin_requests)
-        app.router.add_get("/_admin/backups", self._admin_backups)
-        return app
-
-    # -- what sits in front -----------------------------------------------------------------------------------------
-
-    def _gateway(self) -> Callable[..., Awaitable[web.StreamResponse]]:
+    def _app(self, gateway: Gateway) -> web.Application:
         @web.middleware
-        async def gateway(
+        async def in_front(
             request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
         ) -> web.StreamResponse:
-            if request.path.startswith("/_admin/"):
-                return await handler(request)
-            arrived_at = _now()
-            response = await self._behind_the_gateway(request, handler)
-            response.headers["x-amzn-RequestId"] = str(uuid.uuid4())
-            self.world.statuses[response.status] += 1
-            self.world.requests.append(
-                {"at": arrived_at, "method": request.method, "path": request.path, "status": response.status}
+            return await (
+                handler(request) if request.path.startswith("/_admin/") else gateway.pass_on(request, handler)
             )
-            return response
 
-        return gateway
-
-    async def _behind_the_gateway(
-        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
-        if self._bucket and not self._bucket.take(_now()):
-            return self._too_many_requests(self._bucket)
-        await asyncio.sleep(self._latencies.uniform(*self.scenario.latency_s))
-        if request.path != "/v1/status" and not self._is_known(request.headers.get("Authorization", "")):
-            return _answer(401, {"message": "Bad Credentials", "documentation_url": _DOCUMENTATION})
-        try:
-            return await handler(request)
-        except web.HTTPException as error:
-            return _answer(error.status, {"message": error.reason})
-
-    def _too_many_requests(self, bucket: TokenBucket) -> web.Response:
-        response = _answer(429, {"message": "Too Many Requests"})
-        response.headers["x-amzn-ErrorType"] = "TooManyRequestsException"
-        wait_s = ceil(bucket.next_s()) or 1
-        if self.scenario.retry_after is RetryAfter.SECONDS:
-            response.headers["Retry-After"] = str(wait_s)
-        elif self.scenario.retry_after is RetryAfter.DATE:
-            moment = datetime.now(UTC) + timedelta(seconds=wait_s + 1)
-            response.headers["Retry-After"] = format_datetime(moment.replace(microsecond=0), usegmt=True)
-        return response
-
-    def _is_known(self, authorization: str) -> bool:
-        kind, _, encoded = authorization.partition(" ")
-        try:
-            user_id, colon, password = base64.b64decode(encoded, validate=True).decode().partition(":")
-        except ValueError:
-            return False
-        if kind.lower() != "basic" or not colon:
-            return False
-        wanted = self.scenario
-        return wanted.user_id in {None, user_id} and wanted.password in {None, password}
-
-    # -- the API ----------------------------------------------------------------------------------------------------
-
-    async def _create_backup(self, request: web.Request) -> web.Response:
-        install_id = _install_id(request)
-        body = await _backup_body(request)
-        nth = self.world.posts[install_id]
-        self.world.posts[install_id] += 1
-        if isinstance(body, web.Response):
-            return body
-        fate = self.scenario.fate(install_id, nth)
-        if fate in {Fate.ACCEPTED, Fate.TIMED_OUT_CREATED}:
-            backup = self.world.make(install_id, body, _now())
-            if fate is Fate.ACCEPTED:
-                return _answer(202, backup.as_json(_now(), self.scenario.completes_after_s))
-        return _answer(*_ANSWERS[fate])
-
-    async def _list_backups(self, request: web.Request) -> web.Response:
-        install_id = _install_id(request)
-        limit, offset = _page(request)
-        made = self.world.backups.get(install_id, [])
-        results = [backup.as_json(_now(), self.scenario.completes_after_s) for backup in made[offset : offset + limit]]
-        has_more = limit > 0 and offset + limit < len(made)
-        following = f"{request.path}?limit={limit}&offset={offset + limit}" if has_more else None
-        before = f"{request.path}?limit={limit}&offset={max(0, offset - limit)}" if offset else None
-        return _answer(200, {"previous": before, "next": following, "count": len(made), "results": results})
-
-    async def _show_backup(self, request: web.Request) -> web.Response:
-        install_id = _install_id(request)
-        for backup in self.world.backups.get(install_id, []):
-            if backup.id == request.match_info["backup_id"]:
-                return _answer(200, backup.as_json(_now(), self.scenario.completes_after_s))
-        return _answer(*_ANSWERS[Fate.NOT_FOUND])
-
-    async def _user(self, _request: web.Request) -> web.Response:
-        return _answer(
-            200,
-            {
-                "id": str(uuid.UUID(int=1)),
-                "first_name": "Sim",
-                "last_name": "Ulator",
-                "email": "simulator@example.com",
-                "phone_number": "",
-            },
+        api = _Api(self.scenario, self.world, self.tally, gateway.at)
+        app = web.Application(middlewares=[in_front])
+        app.router.add_routes(
+            [
+                web.post("/v1/installs/{install_id}/backups", api.handler(Route.POST, api.create_backup)),
+                web.get("/v1/installs/{install_id}/backups", api.handler(Route.LISTING, api.list_backups)),
+                web.get("/v1/installs/{install_id}/backups/{backup_id}", api.handler(Route.SHOW, api.show_backup)),
+                web.get("/v1/installs", api.handler(Route.INSTALLS, api.list_installs)),
+                web.get("/v1/installs/{install_id}", api.handler(Route.INSTALL, api.get_install)),
+                web.get("/v1/accounts", api.handler(Route.ACCOUNTS, api.list_accounts)),
+                web.get("/v1/user", api.handler(Route.USER, api.user)),
+                web.get("/v1/status", api.handler(Route.STATUS, api.status)),
+                web.get("/_admin/stats", self._admin_stats),
+                web.get("/_admin/requests", self._admin_requests),
+                web.get("/_admin/backups", self._admin_backups),
+            ]
         )
-
-    async def _status(self, _request: web.Request) -> web.Response:
-        return _answer(200, {"success": True, "created_on": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"})
-
-    # -- what it counted --------------------------------------------------------------------------------------------
+        return app
 
     async def _admin_stats(self, _request: web.Request) -> web.Response:
-        return _answer(200, self.world.stats())
+        return answer(200, self.stats())
 
     async def _admin_requests(self, _request: web.Request) -> web.Response:
-        return _answer(200, {"requests": list(self.world.requests)})
+        return answer(200, {"requests": list(self.tally.requests)})
 
     async def _admin_backups(self, _request: web.Request) -> web.Response:
+        at = self._gateway.at() if self._gateway else 0.0
         backups = [
-            {"id": backup.id, "install_id": backup.install_id, "description": backup.description}
+            {
+                "id": backup.id,
+                "install_id": backup.install_id,
+                "description": backup.description,
+                "status": backup.status(at),
+            }
             for made in self.world.backups.values()
             for backup in made
         ]
-        return _answer(200, {"backups": backups})
+        return answer(200, {"backups": backups})
 
 
-def _now() -> float:
-    return asyncio.get_running_loop().time()
+class _Api:
+    """The eight operations, and the faults that hit them."""
+
+    def __init__(self, scenario: Scenario, world: World, tally: Tally, at: Callable[[], float]) -> None:
+        self._scenario, self._world, self._tally, self._at = scenario, world, tally, at
+
+    def handler(
+        self, route: Route, operation: Callable[[web.Request], Awaitable[Answer]]
+    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        """Return the handler that carries ``operation`` out, or lets a fault have it."""
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            fault = self._fault(route, self._install_id(request))
+            if fault is None:
+                return answer(*await operation(request))
+            self._tally.faults[f"{route} {fault.kind}"] += 1
+            if route is Route.POST and fault.kind in OF_INSTALLS:
+                self._tally.refused.add(self._install_id(request))
+            status, body = 0, dict[str, Any]()
+            if fault.kind in MADE_ALL_THE_SAME or (route is Route.POST and fault.makes_the_backup):
+                status, body = await operation(request)
+            return await _faulty(request, fault.kind, status, body)
+
+        return handle
+
+    def _install_id(self, request: web.Request) -> str:
+        install_id = request.match_info.get("install_id", "")
+        if "install_id" in request.match_info and not (
+            _UUID.fullmatch(install_id) and self._world.has(install_id.lower())
+        ):
+            raise web.HTTPNotFound
+        return install_id.lower()
+
+    def _fault(self, route: Route, install_id: str) -> Fault | None:
+        nth = self._tally.asked[f"{route} {install_id}"]
+        self._tally.asked[f"{route} {install_id}"] += 1
+        if route is Route.POST:
+            self._tally.posts[install_id] += 1
+        if not self._scenario.faults:
+            return None
+        return fault_of(self._scenario.faults, self._scenario.seed, Asked(route, install_id, nth, self._at()))
+
+    async def create_backup(self, request: web.Request) -> Answer:
+        """Make a backup."""
+        body = await _backup_body(request)
+        at = self._at()
+        backup = self._world.make(self._install_id(request), body, at)
+        return 202, self._world.shown(backup, at)
+
+    async def list_backups(self, request: web.Request) -> Answer:
+        """List the backups of one install."""
+        listing = self._scenario.listing
+        if not listing.available:
+            raise web.HTTPNotFound
+        return 200, _page(request, self._world.listed(self._install_id(request), self._at()), listing)
+
+    async def show_backup(self, request: web.Request) -> Answer:
+        """Show one backup."""
+        backup = self._world.find(self._install_id(request), request.match_info["backup_id"].lower())
+        if backup is None:
+            raise web.HTTPNotFound
+        return 200, self._world.shown(backup, self._at())
+
+    async def list_installs(self, request: web.Request) -> Answer:
+        """List the installs, of one account if that is asked for."""
+        account_id = request.query.get("account_id")
+        installs = list(self._world.installs.values())
+        if account_id is not None:
+            installs = [install for install in installs if install["account"]["id"] == account_id.lower()]
+        return 200, _page(request, installs, self._scenario.listing)
+
+    async def get_install(self, request: web.Request) -> Answer:
+        """Show one install."""
+        install = self._world.installs.get(self._install_id(request))
+        if install is None:
+            raise web.HTTPNotFound
+        return 200, install | {"wp_version": WORDPRESS}
+
+    async def list_accounts(self, request: web.Request) -> Answer:
+        """List the accounts."""
+        return 200, _page(request, self._world.accounts, self._scenario.listing)
+
+    async def user(self, _request: web.Request) -> Answer:
+        """Show who asks."""
+        return 200, {
+            "id": str(uuid.UUID(int=1)),
+            "first_name": "Sim",
+            "last_name": "Ulator",
+            "email": "simulator@example.com",
+            "phone_number": None,
+        }
+
+    async def status(self, _request: web.Request) -> Answer:
+        """Show that the API is up."""
+        return 200, {"success": True, "created_on": iso(self._world.clock())}
 
 
-def _answer(status: int, body: dict[str, Any]) -> web.Response:
-    return web.json_response(body, status=status)
+async def _faulty(request: web.Request, kind: Kind, status: int, body: dict[str, Any]) -> web.StreamResponse:
+    own = answers.refused_by(kind)
+    if own is not None:
+        return own
+    match kind:
+        case Kind.RESET:
+            answers.reset(request)
+            raise NoAnswerError
+        case Kind.HANG:
+            await answers.hang(request)
+            raise NoAnswerError
+        case Kind.CUT_SHORT:
+            await answers.cut_short(request, status, body)
+            raise NoAnswerError
+        case _:
+            return answers.broken(kind, status, body)
 
 
-def _install_id(request: web.Request) -> str:
-    install_id = request.match_info["install_id"]
-    if not _UUID.fullmatch(install_id):
-        raise web.HTTPNotFound
-    return install_id.lower()
-
-
-async def _backup_body(request: web.Request) -> dict[str, Any] | web.Response:
-    """Return the POST's body, or the 400 that names every field which is not as the specification wants it."""
+async def _backup_body(request: web.Request) -> dict[str, Any]:
+    """Return the POST's body. Raises ``RefusedError`` with the 400 that names every field which is not as specified."""
     try:
         body = await request.json()
     except (ValueError, LookupError):
         body = None
     fields = body if isinstance(body, dict) else {}
     emails = fields.get("notification_emails")
-    wrong = []
+    wrong = {}
     if not isinstance(fields.get("description"), str):
-        wrong.append("description")
+        wrong["description"] = "is required"
     if not isinstance(emails, list) or not all(isinstance(email, str) for email in emails):
-        wrong.append("notification_emails")
-    if not wrong:
-        return fields
-    errors = [
-        {"resource": "Backup", "field": name, "type": "invalid_value", "code": "invalid", "message": "is required"}
-        for name in wrong
-    ]
-    return _answer(400, {"message": "Invalid backup request", "documentation_url": _DOCUMENTATION, "errors": errors})
+        wrong["notification_emails"] = "is required"
+    if wrong:
+        raise RefusedError(invalid("Invalid backup request", **wrong))
+    return fields
 
 
-def _page(request: web.Request) -> tuple[int, int]:
+def _page(request: web.Request, results: list[dict[str, Any]], listing: Listing) -> dict[str, Any]:
     try:
         limit, offset = (int(request.query.get(name, default)) for name, default in (("limit", 100), ("offset", 0)))
     except ValueError:
-        raise web.HTTPBadRequest from None
+        limit, offset = -1, -1
     if not 0 <= limit <= _LARGEST_PAGE or offset < 0:
-        raise web.HTTPBadRequest
-    return limit, offset
+        raise RefusedError(invalid("Invalid page", limit="must be from 0 to 100", offset="must not be negative"))
+    shown = min(limit, listing.page_size)
+    base = {"path": request.path, "url": str(request.url.with_query(None)), "elsewhere": ELSEWHERE + request.path}
+
+    def link(to: int) -> str:
+        return f"{base[listing.next]}?limit={limit}&offset={to}"
+
+    return {
+        "previous": link(max(0, offset - shown)) if offset else None,
+        "next": link(offset + shown) if shown and offset + shown < len(results) else None,
+        "count": len(results),
+        "results": results[offset : offset + shown],
+    }

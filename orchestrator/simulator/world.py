@@ -1,41 +1,34 @@
-"""What the stand-in knows and counts: the backups it really made, and every request with its answer."""
+"""What the stand-in knows: WP Engine's accounts and installs, and the backups that it really made."""
 
 from __future__ import annotations
 
+import html
+import random
 import uuid
-from collections import Counter, deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from itertools import cycle
+from typing import TYPE_CHECKING, Any
 
-REQUESTS_KEPT = 200_000
+from orchestrator.simulator.chance import between, draw
+from orchestrator.simulator.scenario import SimulatedInstall
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
-class TokenBucket:
-    """API Gateway's limiter: ``rate`` tokens a second, at most ``burst`` saved up, one a request."""
+    from orchestrator.simulator.scenario import Scenario, SimulatedAccount
 
-    def __init__(self, rate: float, burst: int, now: float) -> None:
-        """Start full at ``now``."""
-        self._rate, self._burst = rate, float(burst)
-        self._tokens, self._at = float(burst), now
-
-    def take(self, now: float) -> bool:
-        """Take one token if there is one."""
-        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
-        self._at = now
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
-
-    def next_s(self) -> float:
-        """Return the seconds until there is a token."""
-        return max(0.0, (1 - self._tokens) / self._rate)
+WORDPRESS = "6.8.1"
+CUT_TO = 20
 
 
 @dataclass(slots=True)
 class MadeBackup:
-    """One backup that was really made. ``made_at`` is monotonic, ``create_time`` what the API shows."""
+    """One backup that was really made.
+
+    ``made_at`` counts seconds from the first request, ``create_time`` is of the server's clock. ``aborts`` tells how it
+    ends ``ends_after_s`` later.
+    """
 
     id: str
     install_id: str
@@ -43,57 +36,158 @@ class MadeBackup:
     notification_emails: list[str]
     made_at: float
     create_time: datetime
+    ends_after_s: float
+    aborts: bool = False
 
-    def as_json(self, now: float, completes_after_s: float) -> dict[str, Any]:
-        """Return the Backup as the API shows it at ``now``."""
-        age_s = now - self.made_at
-        completed = age_s >= completes_after_s
-        status = "completed" if completed else "in_progress" if age_s >= completes_after_s / 2 else "requested"
+    def status(self, at: float) -> str:
+        """Return the status at ``at``."""
+        age_s = at - self.made_at
+        if age_s >= self.ends_after_s:
+            return "aborted" if self.aborts else "completed"
+        return "in_progress" if age_s >= self.ends_after_s / 2 else "requested"
+
+    def as_json(self, at: float) -> dict[str, Any]:
+        """Return the Backup as the API shows it at ``at``."""
+        status = self.status(at)
+        ended = iso(self.create_time + timedelta(seconds=self.ends_after_s))
         return {
             "id": self.id,
             "status": status,
             "description": self.description,
-            "create_time": _iso(self.create_time),
-            "complete_time": _iso(self.create_time + timedelta(seconds=completes_after_s)) if completed else None,
-            "wordpress_version": "6.8.1",
+            "create_time": iso(self.create_time),
+            "complete_time": ended if status == "completed" else None,
+            "wordpress_version": WORDPRESS,
         }
 
 
 @dataclass(slots=True)
 class World:
-    """Everything that the admin pages show."""
+    """Everything that exists for one stand-in, from the start or since somebody asked for it."""
 
+    scenario: Scenario
+    accounts: list[dict[str, Any]] = field(default_factory=list)
+    installs: dict[str, dict[str, Any]] = field(default_factory=dict)
     backups: dict[str, list[MadeBackup]] = field(default_factory=dict)
-    posts: Counter[str] = field(default_factory=Counter)
-    statuses: Counter[int] = field(default_factory=Counter)
-    requests: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=REQUESTS_KEPT))
 
-    def make(self, install_id: str, body: dict[str, Any], now: float) -> MadeBackup:
+    def __post_init__(self) -> None:
+        """Make the scenario's accounts and installs."""
+        for account in self.scenario.accounts:
+            account_id = _id(account.name)
+            self.accounts.append({"id": account_id, "name": account.name, "nickname": account.name})
+            for install in _installs(account):
+                shown = _installation(install, account.name, account_id)
+                self.installs[shown["id"]] = shown
+
+    def has(self, install_id: str) -> bool:
+        """Tell whether an install exists; without accounts, every install does."""
+        return not self.scenario.accounts or install_id in self.installs
+
+    def make(self, install_id: str, body: dict[str, Any], at: float) -> MadeBackup:
         """Make a backup."""
+        settings, seed = self.scenario.backups, self.scenario.seed
+        made = self.backups.setdefault(install_id, [])
+        name = f"backup {install_id} {len(made)}"
         backup = MadeBackup(
             id=str(uuid.uuid4()),
             install_id=install_id,
             description=body["description"],
             notification_emails=body["notification_emails"],
-            made_at=now,
-            create_time=datetime.now(UTC),
+            made_at=at,
+            create_time=self.clock(),
+            ends_after_s=between(*settings.completes_after, seed, name),
+            aborts=draw(seed, f"{name} ends") < settings.aborts,
         )
-        self.backups.setdefault(install_id, []).append(backup)
+        made.append(backup)
         return backup
 
-    def stats(self) -> dict[str, Any]:
-        """Return the totals: requests by status, backups made, and the most that one install got."""
-        made = [len(backups) for backups in self.backups.values()]
-        return {
-            "requests": self.statuses.total(),
-            "posts": self.posts.total(),
-            "by_status": {str(status): count for status, count in sorted(self.statuses.items())},
-            "throttled": self.statuses[429],
-            "backups_made": sum(made),
-            "installs_backed_up": len(made),
-            "most_per_install": max(made, default=0),
-        }
+    def clock(self) -> datetime:
+        """Return the time by the server's clock."""
+        return datetime.now(UTC) + timedelta(seconds=self.scenario.clock_skew)
+
+    def shown(self, backup: MadeBackup, at: float) -> dict[str, Any]:
+        """Return a backup as answers show it."""
+        shown = backup.as_json(at)
+        if self.scenario.backups.fields == "minimal":
+            return {"id": shown["id"], "status": shown["status"]}
+        return _spoiled(shown, self.scenario.listing.descriptions)
+
+    def listed(self, install_id: str, at: float) -> list[dict[str, Any]]:
+        """Return the backups of an install as its listing shows them at ``at``."""
+        listing = self.scenario.listing
+        made = [backup for backup in self.backups.get(install_id, []) if at >= backup.made_at + listing.lag]
+        newest_first = [*reversed(made), *self._nightly(install_id)]
+        shown = [self.shown(backup, at) for backup in newest_first]
+        if listing.order == "oldest":
+            shown.reverse()
+        elif listing.order == "random":
+            random.Random(f"{self.scenario.seed} {install_id}").shuffle(shown)  # noqa: S311 - an order, not a secret
+        return shown
+
+    def find(self, install_id: str, backup_id: str) -> MadeBackup | None:
+        """Return a backup of an install by its id."""
+        candidates = [*self.backups.get(install_id, []), *self._nightly(install_id)]
+        return next((backup for backup in candidates if backup.id == backup_id), None)
+
+    def _nightly(self, install_id: str) -> Iterator[MadeBackup]:
+        """Yield the checkpoints that WP Engine made by itself, the newest first: one a night, at some minute past 2."""
+        minute = int(draw(self.scenario.seed, f"nightly {install_id}") * 60)
+        now = self.clock()
+        last = now.replace(hour=2, minute=minute, second=0, microsecond=0)
+        last -= timedelta(days=1) if last > now else timedelta()
+        for night in range(self.scenario.listing.nightly):
+            moment = last - timedelta(days=night)
+            yield MadeBackup(
+                id=_id(f"{install_id} {moment:%Y-%m-%d}"),
+                install_id=install_id,
+                description="Automatic backup",
+                notification_emails=[],
+                made_at=-1e9,
+                create_time=moment,
+                ends_after_s=300.0,
+            )
 
 
-def _iso(moment: datetime) -> str:
+def _spoiled(shown: dict[str, Any], descriptions: str) -> dict[str, Any]:
+    match descriptions:
+        case "cut":
+            return shown | {"description": shown["description"][:CUT_TO]}
+        case "escaped":
+            return shown | {"description": html.escape(shown["description"]).replace("[", "&#91;")}
+        case "missing":
+            return {key: value for key, value in shown.items() if key != "description"}
+        case _:
+            return shown
+
+
+def _installs(account: SimulatedAccount) -> Iterator[SimulatedInstall]:
+    if not isinstance(account.installs, int):
+        yield from account.installs
+        return
+    for number, environment in zip(range(1, account.installs + 1), cycle(account.environments), strict=False):
+        yield SimulatedInstall(name=f"{account.name[:8]}{number:06}"[:14], environment=environment)
+
+
+def _installation(install: SimulatedInstall, account_name: str, account_id: str) -> dict[str, Any]:
+    return {
+        "id": (install.id or _id(f"{account_name}/{install.name}")).lower(),
+        "name": install.name,
+        "account": {"id": account_id},
+        "php_version": "8.2",
+        "status": install.status,
+        "site": {"id": _id(f"site {account_name}/{install.name}")},
+        "cname": f"{install.name}.wpengine.example",
+        "stable_ips": None,
+        "environment": install.environment,
+        "primary_domain": f"{install.name}.wpengine.example",
+        "is_multisite": False,
+        "created_at": "2025-06-12T09:56:42.386Z",
+    }
+
+
+def _id(name: str) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"wpe-backup simulate {name}"))
+
+
+def iso(moment: datetime) -> str:
+    """Format an instant as the API does: UTC, whole seconds."""
     return f"{moment:%Y-%m-%dT%H:%M:%SZ}"

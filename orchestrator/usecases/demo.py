@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.config import load_config
-from orchestrator.simulator import Fate, Scenario, Simulator
+from orchestrator.simulator import Bucket, Fault, Kind, Scenario, Simulator
 from orchestrator.usecases.run import RunEnd, RunOptions, run_backups
 
 if TYPE_CHECKING:
@@ -22,12 +22,20 @@ if TYPE_CHECKING:
 
 FLEET_SIZE = 200
 
-SCENARIO = Scenario(rate=30.0, burst=10, latency_s=(0.05, 0.25), invalid=0.01, forbidden=0.01, not_found=0.02, seed=7)
+RATE = 30.0
+SCENARIO = Scenario(
+    seed=7,
+    limits=(Bucket(rate=RATE, burst=10),),
+    latency=(0.05, 0.25),
+    faults=(
+        Fault(kind=Kind.BAD_REQUEST, share=0.01),
+        Fault(kind=Kind.FORBIDDEN, share=0.01),
+        Fault(kind=Kind.NOT_FOUND, share=0.02),
+    ),
+)
 
 EXIT_CODES = {0, 3}
 """Of a run that came to its end; any other is passed on, and proves nothing."""
-
-_REFUSED = {Fate.INVALID, Fate.FORBIDDEN, Fate.NOT_FOUND}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +61,8 @@ async def run_demo(folder: Path, log: Log, stop: StopSwitch) -> DemoEnd:
         return DemoEnd(
             run=end,
             config_file=config_file,
-            stats=simulator.world.stats(),
-            refused=sum(_is_refused(install_id) for install_id in _fleet()),
+            stats=simulator.stats(),
+            refused=len(simulator.tally.refused),
             contradictions=() if is_cut_short else tuple(_contradictions(Path(end.summary.report), simulator)),
         )
 
@@ -80,10 +88,6 @@ installs:
     return head + "".join(f"  - {{id: {install_id}, name: {name}}}\n" for install_id, name in _fleet().items())
 
 
-def _is_refused(install_id: str) -> bool:
-    return SCENARIO.fate(install_id, 0) in _REFUSED
-
-
 def _contradictions(report: Path, simulator: Simulator) -> list[str]:
     """Hold the report against what the stand-in really made."""
     lines = [json.loads(line) for line in report.read_bytes().splitlines()]
@@ -100,6 +104,6 @@ def _contradictions(report: Path, simulator: Simulator) -> list[str]:
     found += [
         f"{line['name']} is {line['outcome']}"
         for line in lines
-        if line["outcome"] != ("rejected" if _is_refused(line["install_id"]) else "accepted")
+        if line["outcome"] != ("rejected" if line["install_id"] in simulator.tally.refused else "accepted")
     ]
     return found

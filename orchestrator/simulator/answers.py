@@ -1,0 +1,132 @@
+"""The answers that are no success: as the API and the gateway before it give them, and broken ones."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+from datetime import timedelta
+from email.utils import format_datetime
+from math import ceil
+from socket import SO_LINGER, SOL_SOCKET, socket
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from orchestrator.simulator.scenario import Kind, RetryAfter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+DOCUMENTATION = "https://wpengineapi.com/reference"
+ELSEWHERE = "https://elsewhere.invalid/v1"
+
+_HTML = "<html><head><title>502 Bad Gateway</title></head><body><center><h1>502 Bad Gateway</h1></center></body></html>"
+
+
+def answer(status: int, body: dict[str, Any]) -> web.Response:
+    """Return a JSON answer."""
+    return web.json_response(body, status=status)
+
+
+def refusal(status: int, message: str, **more: object) -> web.Response:
+    """Return an error as the API words it."""
+    return answer(status, {"message": message, "documentation_url": DOCUMENTATION} | more)
+
+
+def invalid(message: str, **problems: str) -> web.Response:
+    """Return the 400 that names each field and what is wrong with it."""
+    errors = [
+        {"resource": "Backup", "field": name, "type": "invalid_value", "code": "invalid", "message": problem}
+        for name, problem in problems.items()
+    ]
+    return refusal(400, message, errors=errors)
+
+
+def too_many_requests(message: str = "Too Many Requests") -> web.Response:
+    """Return the gateway's 429."""
+    response = answer(429, {"message": message})
+    response.headers["x-amzn-ErrorType"] = "TooManyRequestsException"
+    return response
+
+
+def gateway_timeout() -> web.Response:
+    """Return the gateway's 504."""
+    return answer(504, {"message": "Endpoint request timed out"})
+
+
+def retry_after(form: RetryAfter, wait_s: float, now: datetime) -> str | None:
+    """Return the header's value for a wait of ``wait_s`` from ``now`` by the server's clock."""
+    whole_s = ceil(wait_s) or 1
+    values = {
+        RetryAfter.SECONDS: str(whole_s),
+        RetryAfter.DECIMAL: f"{max(wait_s, 0.001):.3f}",
+        RetryAfter.DATE: _http_date(now + timedelta(seconds=whole_s + 1)),
+        RetryAfter.PAST_DATE: _http_date(now - timedelta(hours=1)),
+        RetryAfter.ZERO: "0",
+        RetryAfter.NEGATIVE: "-1",
+        RetryAfter.WORDS: "soon",
+        RetryAfter.HOUR: "3600",
+    }
+    return values.get(form)
+
+
+def _http_date(moment: datetime) -> str:
+    return format_datetime(moment.replace(microsecond=0), usegmt=True)
+
+
+_OWN: dict[Kind, Callable[[], web.Response]] = {
+    Kind.BAD_REQUEST: lambda: invalid("Invalid backup request", notification_emails="cannot receive mail"),
+    Kind.FORBIDDEN: lambda: refusal(403, "You do not have permission to back up this install"),
+    Kind.NOT_FOUND: lambda: refusal(404, "Not Found"),
+    Kind.SERVER_ERROR: lambda: answer(500, {"message": "An unexpected error occurred, please try again later"}),
+    Kind.BAD_GATEWAY: lambda: web.Response(status=502, text=_HTML, content_type="text/html"),
+    Kind.UNAVAILABLE: lambda: answer(503, {"message": "Service Unavailable"}),
+    Kind.GATEWAY_TIMEOUT: gateway_timeout,
+    Kind.QUOTA: lambda: too_many_requests("Limit Exceeded"),
+    Kind.REDIRECT: lambda: web.Response(status=302, headers={"Location": ELSEWHERE}),
+}
+
+
+def refused_by(kind: Kind) -> web.Response | None:
+    """Return the answer of a fault that is an answer of its own."""
+    return _OWN[kind]() if kind in _OWN else None
+
+
+def broken(kind: Kind, status: int, body: dict[str, Any]) -> web.Response:
+    """Return what should have been ``body``, as a fault of its own leaves it."""
+    match kind:
+        case Kind.BROKEN_JSON:
+            return web.Response(status=status, text=json.dumps(body)[:-12], content_type="application/json")
+        case Kind.MISSING_ID:
+            return answer(status, {key: value for key, value in body.items() if key not in {"id", "results"}})
+        case _:
+            return web.json_response([body], status=status)
+
+
+async def cut_short(request: web.Request, status: int, body: dict[str, Any]) -> None:
+    """Send the head of an answer and half of its body, and end the connection."""
+    data = json.dumps(body).encode()
+    response = web.StreamResponse(status=status, headers={"Content-Type": "application/json"})
+    response.content_length = len(data)
+    await response.prepare(request)
+    await response.write(data[: len(data) // 2])
+    if request.transport:
+        request.transport.close()
+
+
+def reset(request: web.Request) -> None:
+    """End the connection with a reset instead of an orderly close."""
+    transport = request.transport
+    if transport:
+        sock: socket | None = transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
+
+
+async def hang(request: web.Request) -> None:
+    """Wait until the client has gone."""
+    while request.transport is not None and not request.transport.is_closing():  # noqa: ASYNC110 - there is no event
+        await asyncio.sleep(0.05)
