@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.config import config_schema
-from orchestrator.config.schema import FleetFile
+from orchestrator.simulator import Scenario
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-HEAD = """\
+CONFIGURATION = """\
 # Configuration reference
 
 Every key of the YAML, its default and what it means. Made from the code by `make docs`; `wpe-backup config schema`
@@ -22,44 +22,76 @@ whole file and the rules.
 A value may contain `${VARIABLE}` or `${VARIABLE:-default}`; `$$` is a `$`. A duration is a number and `ms`, `s`, `m`,
 `h` or `d`."""
 
+SCENARIO = """\
+# Scenario reference
+
+What `wpe-backup simulate --scenario FILE` reads: how the stand-in for the API behaves. Made from the code by
+`make docs`; [scenario.schema.json](scenario.schema.json) is the same for editors, and `examples/scenarios` has telling
+ones. Every key may be left out; the command's options come on top.
+
+A duration is a number and `ms`, `s`, `m`, `h` or `d`; a range is one, or a list of the least and the most. A share goes
+from 0 to 1. Moments count from the first request."""
+
+TITLES = {"AccountSection": "accounts.<name>", "InstallSection": "installs[]"}
+
 
 def pages() -> dict[str, str]:
     """Return the content of each generated file by its name."""
+    configuration = config_schema()
+    scenario = Scenario.json_schema()
     return {
-        "configuration.md": "\n".join(_reference()) + "\n",
-        "fleet.schema.json": json.dumps(config_schema(), indent=2) + "\n",
+        "configuration.md": _reference(CONFIGURATION, configuration),
+        "fleet.schema.json": json.dumps(configuration, indent=2) + "\n",
+        "scenarios.md": _reference(SCENARIO, scenario),
+        "scenario.schema.json": json.dumps(scenario, indent=2) + "\n",
     }
 
 
-def _reference() -> Iterator[str]:
-    schema = config_schema()
-    yield HEAD
-    yield from _section(
-        "The whole file", "The keys that begin in the first column.", schema["properties"], {"version", "installs"}
-    )
-    for name, field in FleetFile.model_fields.items():
-        reference = json.dumps(schema["properties"][name]).partition("#/$defs/")[2].partition('"')[0]
-        if reference:
-            described = schema["$defs"][reference]
-            title = {"accounts": "accounts.<name>", "installs": "installs[]"}.get(name, name)
-            text = str(described.get("description") or field.description)
-            yield from _section(f"`{title}`", text, described["properties"], set(described.get("required", [])))
+def _reference(head: str, schema: dict[str, Any]) -> str:
+    whole = _section("The whole file", "The keys that begin in the first column.", schema)
+    sections: dict[str, list[str]] = {}
+    for key, name in _sections(schema, schema["$defs"]):
+        described = schema["$defs"][name]
+        if name not in sections and "properties" in described:
+            title = TITLES.get(name, key)
+            if "const" in described["properties"].get("kind", {}) or "enum" in described["properties"].get("kind", {}):
+                title = f"{key}: {', '.join(_kinds(described['properties']['kind']))}"
+            sections[name] = list(_section(f"`{title}`", described.get("description", ""), described))
+    return "\n".join([head, *whole, *(line for lines in sections.values() for line in lines)]) + "\n"
 
 
-def _section(title: str, text: str, properties: dict[str, Any], required: set[str]) -> Iterator[str]:
+def _kinds(described: dict[str, Any]) -> list[str]:
+    return [described["const"]] if "const" in described else list(described["enum"])
+
+
+def _sections(described: dict[str, Any], definitions: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the key and the definition of each mapping below ``described``, outer ones first."""
+    found = [
+        (f"{key}[]" if "array" in json.dumps(each) else key, part.partition('"')[0])
+        for key, each in described["properties"].items()
+        for part in json.dumps(each).split('"#/$defs/')[1:]
+    ]
+    yield from found
+    for _, name in found:
+        if "properties" in definitions[name]:
+            yield from _sections(definitions[name], definitions)
+
+
+def _section(title: str, text: str, described: dict[str, Any]) -> Iterator[str]:
+    required = set(described.get("required", []))
     yield f"\n## {title}\n\n{text}\n\n| key | default | meaning |\n|---|---|---|"
-    yield from (
-        f"| `{key}` | {_default(key, each, required)} | {each['description']} |" for key, each in properties.items()
-    )
+    for key, each in described["properties"].items():
+        if "description" in each:
+            yield f"| `{key}` | {_default(key, each, required)} | {' '.join(each['description'].split())} |"
 
 
 def _default(key: str, described: dict[str, Any], required: set[str]) -> str:
     if key in required:
         return "required"
     default = described.get("default")
-    return (
-        "" if default is None or default == [] else f"`{default if isinstance(default, str) else json.dumps(default)}`"
-    )
+    if default is None or default == [] or isinstance(default, dict):
+        return ""
+    return f"`{default if isinstance(default, str) else json.dumps(default)}`"
 
 
 if __name__ == "__main__":

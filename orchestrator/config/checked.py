@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -18,13 +19,33 @@ if TYPE_CHECKING:
 
 Model = TypeVar("Model", bound=BaseModel)
 
+Location = tuple[str | int, ...]
+
 _MESSAGES = {
     "missing": "is required",
     "model_type": "must be a mapping of keys to values",
+    "model_attributes_type": "must be a mapping of keys to values",
     "dict_type": "must be a mapping of keys to values",
     "tuple_type": "must be a list",
     "bool_type": "must be true or false",
+    "string_type": "must be text: put it in quotes",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a number",
+    "greater_than": "must be more than {gt:g}",
+    "greater_than_equal": "must not be less than {ge:g}",
+    "less_than_equal": "must not be more than {le:g}",
+    "too_short": "must have at least {min_length}",
+    "too_long": "must have at most {max_length}",
+    "string_pattern_mismatch": "must look like {pattern}",
+    "union_tag_not_found": "must have a {discriminator}",
 }
+
+_CHOICES = {"literal_error": "expected", "enum": "expected", "union_tag_invalid": "expected_tags"}
+"""Faults of a value that must be one of a few, and where pydantic says which."""
 
 
 def read_checked(text: bytes, file: str, environment: Mapping[str, str], model: type[Model]) -> Model:
@@ -46,15 +67,15 @@ def is_mapping(tree: Tree, model: type[BaseModel]) -> bool:
 def validated(tree: Tree, model: type[Model]) -> Model | None:
     """Return the data of ``tree`` as a ``model``, or note what is wrong with it and return ``None``.
 
-    What was noted at the same place before is not noted again.
+    What was noted at the same place before is not noted again, and a key that was only misspelt is not missed.
     """
     try:
         return model.model_validate(tree.data)
     except ValidationError as error:
         noted = {(problem.line, problem.column) for problem in tree.problems}
-        messages = [(detail["type"], *_fault(detail, model)) for detail in error.errors(include_url=False)]
-        meant = {(loc[:-1], text.partition(MEANT)[2].rstrip("?")) for _, loc, text in messages if MEANT in text}
-        for kind, loc, message in messages:
+        faults = _by_place(error, tree, model)
+        meant = {(loc[:-1], text.partition(MEANT)[2].rstrip("?")) for (loc, _), text in faults.items() if MEANT in text}
+        for (loc, kind), message in faults.items():
             if kind == "missing" and (loc[:-1], loc[-1]) in meant:
                 continue
             before = len(tree.problems)
@@ -65,30 +86,60 @@ def validated(tree: Tree, model: type[Model]) -> Model | None:
         return None
 
 
-def _fault(detail: ErrorDetails, model: type[BaseModel]) -> tuple[tuple[str | int, ...], str]:
-    loc = tuple(step for step in detail["loc"] if step != "[key]")
-    return loc, _message(detail, loc, model)
+def _by_place(error: ValidationError, tree: Tree, model: type[BaseModel]) -> dict[tuple[Location, str], str]:
+    """Return the messages by location and kind.
+
+    What the members of a union say of one value is one message; what they say of a value around a fault is none.
+    """
+    faults: dict[tuple[Location, str], str] = {}
+    for detail in error.errors(include_url=False):
+        kind = detail["type"] if detail["type"] in {"missing", "extra_forbidden"} else "value"
+        loc = _location(detail, tree.data)
+        message = _message(detail, loc, model)
+        said = faults.get((loc, kind), message)
+        faults[loc, kind] = message if said == message else f"{said}, or {message.removeprefix('must be ')}"
+    around = {loc[:length] for loc, _ in faults for length in range(len(loc))}
+    return {key: message for key, message in faults.items() if key[1] != "value" or key[0] not in around}
 
 
-def _message(detail: ErrorDetails, loc: tuple[str | int, ...], model: type[BaseModel]) -> str:
-    kind = detail["type"]
+def _location(detail: ErrorDetails, data: Any) -> Location:  # noqa: ANN401 - YAML may hold anything
+    """Return where a fault is, without the steps that pydantic puts in for a key or for a member of a union."""
+    loc: list[str | int] = []
+    steps = detail["loc"]
+    for step in steps:
+        if (isinstance(data, dict) and step in data) or (isinstance(data, list) and step in range(len(data))):
+            data = data[step]  # type: ignore[index]  # it is of the right type, since it is in there
+            loc.append(step)
+    if detail["type"] == "missing":
+        loc.append(steps[-1])
+    return tuple(loc)
+
+
+def _message(detail: ErrorDetails, loc: Location, model: type[BaseModel]) -> str:
+    kind, context = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
         return f"unknown key{_meant_by(loc, model)}"
-    if kind == "literal_error":
-        return f"must be {detail['ctx']['expected']}"
+    if kind in _CHOICES:
+        choices = [each.strip("'") for each in re.split(", | or ", str(context[_CHOICES[kind]]))]
+        subject = f"{context['discriminator']} ".replace("'", "") if "discriminator" in context else ""
+        return f"{subject}must be one of {', '.join(choices)}{did_you_mean(detail['input'], choices)}"
     if kind == "model_type" and loc[:1] == ("installs",):
         return "must be an install's id, or a mapping with an id"
-    return _MESSAGES.get(kind, detail["msg"])
+    return _MESSAGES[kind].format_map(context) if kind in _MESSAGES else detail["msg"]
 
 
-def _meant_by(loc: tuple[str | int, ...], model: type[BaseModel]) -> str:
+def _meant_by(loc: Location, model: type[BaseModel]) -> str:
     key = str(loc[-1])
     here = _model_at(model, loc[:-1])
-    near = did_you_mean(key, here.model_fields) if here else ""
-    homes = [name for name, each in _sections(model).items() if each is not here and key in each.model_fields]
+    near = did_you_mean(key, _keys(here)) if here else ""
+    homes = [name for name, each in _sections(model).items() if each is not here and key in _keys(each)]
     if near or not homes:
         return near
     return f"; it belongs in {' or '.join(homes)}"
+
+
+def _keys(model: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _sections(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
@@ -96,7 +147,7 @@ def _sections(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
     return {name: each for name, each in found.items() if each}
 
 
-def _model_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> type[BaseModel] | None:
+def _model_at(model: type[BaseModel], loc: Location) -> type[BaseModel] | None:
     """Return the model of the mapping at ``loc``; steps through a list or a mapping of names lead to its values."""
     here: type[BaseModel] | None = model
     for step in loc:

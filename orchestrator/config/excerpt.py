@@ -138,7 +138,8 @@ def _secret_pairs(root: yaml.Node) -> Iterator[tuple[yaml.Node, yaml.Node, bool]
                 if _is_secret(name, value, in_accounts=in_accounts):
                     yield key, value, bool(node.flow_style)
                 else:
-                    rest.append((value, in_accounts or (depth == 0 and name == "accounts"), depth + 1))
+                    are_accounts = depth == 0 and name == "accounts" and isinstance(value, yaml.MappingNode)
+                    rest.append((value, in_accounts or are_accounts, depth + 1))
 
 
 def _is_secret(name: str, value: yaml.Node, *, in_accounts: bool) -> bool:

@@ -43,7 +43,7 @@ def fault_of(faults: Sequence[Fault], seed: int, asked: Asked) -> Fault | None:
 
 def _concerns(fault: Fault, asked: Asked) -> bool:
     return (
-        fault.on is asked.route
+        fault.operation is asked.route
         and fault.from_ <= asked.at
         and (fault.until is None or asked.at < fault.until)
         and (fault.first_tries is None or asked.nth < fault.first_tries)

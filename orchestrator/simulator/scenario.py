@@ -7,12 +7,20 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
-from orchestrator.units import DURATION_PATTERN, duration_s
+from orchestrator.units import DURATION_PATTERN, duration_s, duration_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,16 +47,23 @@ def _signed_seconds(value: object) -> float:
     return value if isinstance(value, float) else _seconds(value)
 
 
+def _text(seconds: float) -> object:
+    sign = "-" if seconds < 0 else ""
+    return sign + duration_text(abs(seconds)) if seconds else 0
+
+
 def _range(value: object) -> object:
     """Take a single duration for a range of nothing else."""
     return value if isinstance(value, list | tuple) else [value, value]
 
 
 _DURATION = {"anyOf": [{"type": "string", "pattern": f"^{DURATION_PATTERN}$"}, {"const": 0}]}
-_SIGNED = {"type": "string", "pattern": f"^-?{DURATION_PATTERN}$"}
+_SIGNED = {"anyOf": [{"type": "string", "pattern": f"^-?{DURATION_PATTERN}$"}, {"const": 0}]}
 
-Seconds = Annotated[float, BeforeValidator(_seconds), WithJsonSchema(_DURATION)]
-SignedSeconds = Annotated[float, BeforeValidator(_signed_seconds), WithJsonSchema(_SIGNED)]
+_WRITTEN = PlainSerializer(_text, when_used="json")
+
+Seconds = Annotated[float, BeforeValidator(_seconds), _WRITTEN, WithJsonSchema(_DURATION)]
+SignedSeconds = Annotated[float, BeforeValidator(_signed_seconds), _WRITTEN, WithJsonSchema(_SIGNED)]
 Range = Annotated[
     tuple[Seconds, Seconds],
     BeforeValidator(_range),
@@ -167,7 +182,7 @@ class Fault(Part):
     """How it ends: `bad_request` (400), `forbidden` (403), `not_found` (404), `server_error` (500), `bad_gateway` (502,
     HTML), `unavailable` (503), `gateway_timeout` (504), `quota` (429 `Limit Exceeded`), `redirect` (302, elsewhere),
     `reset`, `hang` (no answer, ever), `cut_short`, `broken_json`, `missing_id`, `wrong_type`."""
-    on: Route = Route.POST
+    operation: Route = Route.POST
     """Which operation: `post`, `listing`, `show` (one backup), `installs`, `install`, `accounts`, `user`, `status`."""
     share: Share = 1.0
     """How much of it. Faults of one operation exclude each other: their shares add up."""
@@ -187,7 +202,7 @@ class Fault(Part):
 
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
-        if self.created and (self.kind in NEVER_MADE or self.on is not Route.POST):
+        if self.created and (self.kind in NEVER_MADE or self.operation is not Route.POST):
             _refuse("created: a request that ends like this makes no backup")
         if self.created is False and self.kind in MADE_ALL_THE_SAME:
             _refuse("created: what is broken here is the answer, and the backup is made")
@@ -318,11 +333,21 @@ class Scenario(Part):
         totals: dict[tuple[Route, bool], float] = {}
         for fault in self.faults:
             if not (fault.installs or fault.first_tries or fault.from_ or fault.until):
-                key = (fault.on, fault.is_of_installs)
+                key = (fault.operation, fault.is_of_installs)
                 totals[key] = totals.get(key, 0.0) + fault.share
         if any(total > 1 + 1e-9 for total in totals.values()):
             _refuse("the shares of one operation's faults must add up to at most 1")
         return self
+
+    @classmethod
+    def json_schema(cls) -> dict[str, Any]:
+        """Return the JSON Schema of a scenario, for editors, with each default as a scenario would write it."""
+        schema = cls.model_json_schema()
+        for part in (cls(), Listing(), Backups(), Fault(kind=Kind.HANG)):
+            properties = schema["$defs"].get(type(part).__name__, schema)["properties"]
+            for key, default in part.model_dump(mode="json", by_alias=True, exclude={"kind"}).items():
+                properties[key]["default"] = default
+        return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema
 
     def with_more(self, limits: Sequence[Bucket], faults: Sequence[Fault], **other: object) -> Scenario:
         """Return this scenario with ``limits`` and ``faults`` besides its own, and ``other`` keys replaced."""

@@ -388,7 +388,7 @@ def test_the_listing_has_faults_of_its_own(kind: str) -> None:
         assert (await call("GET", BACKUPS))[0] == 200
 
     tries = 2 if kind == "reset" else 1  # aiohttp repeats a GET by itself after a reset
-    against(scenario(faults=[{"kind": kind, "on": "listing", "first_tries": tries}]), script)
+    against(scenario(faults=[{"kind": kind, "operation": "listing", "first_tries": tries}]), script)
 
 
 def test_a_fault_may_hit_only_some_installs_the_first_tries_and_a_time() -> None:
@@ -429,7 +429,7 @@ def test_faults_hit_the_same_installs_and_posts_whatever_the_order() -> None:
     [
         {"faults": [{"kind": "nonsense"}]},
         {"faults": [{"kind": "forbidden", "created": True}]},
-        {"faults": [{"kind": "unavailable", "on": "listing", "created": True}]},
+        {"faults": [{"kind": "unavailable", "operation": "listing", "created": True}]},
         {"faults": [{"kind": "broken_json", "created": False}]},
         {"faults": [{"kind": "unavailable", "share": 0.6}, {"kind": "reset", "share": 0.6}]},
         {"faults": [{"kind": "unavailable", "share": -1}]},
