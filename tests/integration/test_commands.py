@@ -224,3 +224,104 @@ def test_a_listing_shows_what_was_made(tmp_path: Path) -> None:
         (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 2))
         run_command("run", cwd=tmp_path)
         assert sorted(backup["install_id"] for backup in server.backups()) == install_ids(2)
+
+
+# -- config -----------------------------------------------------------------------------------------------------------
+
+BAD = "version: 1\ndefaults: {notification_emails: [" + ", ".join(["ops@example.com"] * 30) + "]}\ninstals: []\n"
+
+
+def test_a_mistake_is_shown_where_it_is_and_never_wrapped(tmp_path: Path) -> None:
+    (tmp_path / "f.yaml").write_text(BAD)
+    for command in (("config", "validate"), ("config", "show"), ("run",)):
+        ended = run_command(*command, "-c", "f.yaml", cwd=tmp_path)
+        assert (ended.code, ended.stdout) == (2, "")
+        assert ended.stderr == (
+            "f.yaml:3:1: instals: unknown key; did you mean installs?\n    3 | instals: []\n      | ^\n"
+        )
+        assert not (tmp_path / "state").exists()
+
+
+def test_a_yaml_comes_from_standard_input_too(tmp_path: Path) -> None:
+    ended = run_command("config", "validate", "-c", "-", cwd=tmp_path, stdin=BAD)
+    assert (ended.code, ended.stderr.split("\n")[0]) == (2, "<stdin>:3:1: instals: unknown key; did you mean installs?")
+    ended = run_command("config", "validate", "-c", "-", cwd=tmp_path, stdin=fleet("http://127.0.0.1:1/v1", 3))
+    assert (ended.code, ended.stdout) == (0, "<stdin>: valid; 3 installs, 3 of them enabled, 1 account(s)\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        (".", "Is a directory"),
+        ("nowhere.yaml", "No such file or directory"),
+        ("nowhere/f.yaml", "No such file or directory"),
+        ("/proc/self/mem", "Input/output error"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_one_clear_message(tmp_path: Path, name: str, why: str) -> None:
+    ended = run_command("config", "validate", "-c", name, cwd=tmp_path)
+    assert (ended.code, ended.stdout, ended.stderr) == (2, "", f"{name}:1:1: cannot be read: {why}\n")
+
+
+def test_without_secrets_a_yaml_can_be_checked_where_there_are_none(tmp_path: Path) -> None:
+    (tmp_path / "f.yaml").write_text(
+        fleet("http://127.0.0.1:1/v1", 2).replace("default: {", 'default: {user_id: "${NO_SUCH}", ')
+    )
+    nothing = {"WPE_API_USER_ID": "", "WPE_API_PASSWORD": ""}
+    assert run_command("config", "validate", "-c", "f.yaml", cwd=tmp_path, **nothing).code == 2
+    ended = run_command("config", "validate", "-c", "f.yaml", "--no-secrets", cwd=tmp_path, **nothing)
+    assert (ended.code, ended.stderr) == (0, "")
+    assert ended.stdout.endswith("1 account(s), credentials not looked at\n")
+
+
+def test_what_is_shown_can_be_run_and_holds_no_secret(tmp_path: Path) -> None:
+    with stand_in(WPE_API_USER_ID="", WPE_API_PASSWORD="") as server:
+        (tmp_path / "f.yaml").write_text(fleet(server.base_url, 2))
+        shown = run_command("config", "show", "-c", "f.yaml", cwd=tmp_path)
+        assert shown.code == 0
+        assert not any(secret in shown.stdout for secret in (USER, PASSWORD))
+        (tmp_path / "shown.yaml").write_text(shown.stdout)
+        assert run_command("run", "-c", "shown.yaml", cwd=tmp_path).code == 0
+
+
+def test_the_schema_is_printed(tmp_path: Path) -> None:
+    ended = run_command("config", "schema", cwd=tmp_path)
+    assert json.loads(ended.stdout)["properties"]["installs"]
+    assert ended.code == 0
+
+
+def test_credentials_of_files_and_commands_reach_the_api(tmp_path: Path) -> None:
+    (tmp_path / "WPE_API_USER_ID").write_text(USER + "\n")
+    nothing = {"WPE_API_USER_ID": "", "WPE_API_PASSWORD": ""}
+    sources = {"CREDENTIALS_DIRECTORY": str(tmp_path), "WPE_API_PASSWORD_COMMAND": f"echo {PASSWORD}"}
+    with stand_in() as server:
+        (tmp_path / "f.yaml").write_text(fleet(server.base_url, 1))
+        assert run_command("run", "-c", "f.yaml", cwd=tmp_path, **nothing, **sources).code == 0
+
+
+# -- scenarios --------------------------------------------------------------------------------------------------------
+
+
+def test_a_scenario_that_is_wrong_says_where(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text("seed: 1\nfaults:\n  - {kind: unavailable, shre: 1}\n  - {kind: nope}\n")
+    ended = run_command("simulate", "--port", "0", "--scenario", "s.yaml", cwd=tmp_path)
+    assert (ended.code, ended.stdout) == (2, "")
+    assert "s.yaml:3:25: faults[0].shre: unknown key; did you mean share?\n" in ended.stderr
+    assert "s.yaml:4:12: faults[1].kind: must be one of bad_request, " in ended.stderr
+    ended = run_command("simulate", "--scenario", "nowhere.yaml", cwd=tmp_path)
+    assert (ended.code, ended.stderr) == (2, "nowhere.yaml:1:1: cannot be read: No such file or directory\n")
+
+
+def test_shares_that_add_up_to_more_than_everything_are_refused(tmp_path: Path) -> None:
+    ended = run_command("simulate", "--port", "0", "--timed-out", "0.6", "--unavailable", "0.6", cwd=tmp_path)
+    assert ended.code == 2
+    assert "must add up to at most 1" in ended.stderr
+
+
+def test_options_come_on_top_of_a_scenario(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text("seed: 1\nlatency: 1ms\nfaults: [{kind: not_found, share: 0.5}]\n")
+    with stand_in("--scenario", str(tmp_path / "s.yaml"), "--forbidden", "0.5", "--completes-after", "5ms") as server:
+        (tmp_path / "f.yaml").write_text(fleet(server.base_url, 20))
+        ended = run_command("run", "-c", "f.yaml", "-o", "-", cwd=tmp_path)
+        statuses = [line["error"]["status"] for line in ended.lines()[:-1]]
+    assert set(statuses) == {403, 404}
