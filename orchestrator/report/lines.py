@@ -28,6 +28,7 @@ def backup_line(run_id: str, outcome: Outcome) -> dict[str, Any]:
         "account": install.account,
         "environment": install.environment,
         "tags": list(install.tags),
+        "description": outcome.planned.request.description,
         "outcome": outcome.kind.value,
         "backup": asdict(outcome.backup) if outcome.backup else None,
         "error": _error(outcome.error) if outcome.error else None,
