@@ -77,6 +77,7 @@ def test_a_line_says_everything_the_contract_lists() -> None:
         "account": "default",
         "environment": None,
         "tags": [],
+        "description": ACCEPTED.planned.request.description,
         "outcome": "accepted",
         "backup": {
             "id": "b",
