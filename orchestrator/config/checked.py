@@ -50,7 +50,7 @@ _CHOICES = {"literal_error": "expected", "enum": "expected", "union_tag_invalid"
 
 def read_checked(text: bytes, file: str, environment: Mapping[str, str], model: type[Model]) -> Model:
     """Return ``text`` of ``file`` as a ``model``. Raises ``ConfigError`` with every problem at once."""
-    tree = read_tree(text, file, environment)
+    tree = read_tree(text, file, environment, keys_of(model))
     checked = validated(tree, model) if is_mapping(tree, model) else None
     if checked is None or tree.problems:
         raise tree.error()
@@ -136,6 +136,11 @@ def _meant_by(loc: Location, model: type[BaseModel]) -> str:
     if near or not homes:
         return near
     return f"; it belongs in {' or '.join(homes)}"
+
+
+def keys_of(model: type[BaseModel]) -> set[str]:
+    """Return every key that a document of ``model`` may have, at any depth."""
+    return {*_keys(model)}.union(*(keys_of(each) for each in _sections(model).values()))
 
 
 def _keys(model: type[BaseModel]) -> list[str]:

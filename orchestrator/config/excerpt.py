@@ -1,7 +1,7 @@
 """The line that a problem is on, with a caret below its column, and with what may be a secret left out.
 
 Left out are: every value of an account but those that are no secret, every value whose key sounds like one, and, in a
-document that could not be parsed, whole lines that may belong to an account.
+document that could not be parsed, every value of a key that is not known, and lines that may belong to an account.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import yaml
 from orchestrator.visible import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Container, Iterable, Iterator
 
     from orchestrator.errors import Problem
 
@@ -28,9 +28,8 @@ HIDDEN = ": ***"
 LINE_END = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 """What YAML calls the end of a line: the parser counts lines by it."""
 _SECRET = re.compile(r"pass|pwd|secret|token|credential|user_?id|command|^(ping_)?url$", re.IGNORECASE)
-_UNPARSED_SECRET = re.compile(
-    r"(pass|pwd|secret|token|credential|user_?id|command|url)\w*[\"']?\s*:.*|[a-z]+://\S*@.*", re.IGNORECASE
-)
+_UNPARSED_KEY = re.compile(r"([\w.-]+)[\"']?\s*:(?=\s|$)")
+_UNPARSED_URL = re.compile(r"[a-z]+://\S*@.*", re.IGNORECASE)
 _OPEN_KEYS = {"base_url", "ca_file", "proxy_from_environment", "user_id_file", "password_file"}
 """Keys of an account whose values are no secrets."""
 
@@ -43,37 +42,49 @@ class _Span:
     end: int | None
 
 
-def with_excerpts(problems: Iterable[Problem], text: str, root: yaml.Node | None) -> list[Problem]:
+def with_excerpts(
+    problems: Iterable[Problem], text: str, root: yaml.Node | None, known: Container[str]
+) -> list[Problem]:
     """Return ``problems`` of the document ``text``, each with the line that it is on.
 
-    ``root`` is the document's node, ``None`` where it could not be parsed.
+    ``root`` is the document's node, ``None`` where it could not be parsed: then only values of keys among ``known``
+    that do not sound like secrets are shown.
     """
     lines = LINE_END.split(text)
     if root is not None and not isinstance(root, yaml.MappingNode):
         return list(problems)
     hidden = _hidden_spans(root, lines) if root is not None else None
-    return [replace(problem, excerpt=_excerpt(problem, lines, hidden)) for problem in problems]
+
+    def shown(problem: Problem) -> Problem:
+        index = min(problem.line, len(lines)) - 1
+        column = min(problem.column - 1, len(lines[index]))
+        if hidden is None:
+            line = "" if _is_of_an_account(lines, index) else _without_values(lines[index], known)
+            column = min(column, len(line))
+        else:
+            line, column = _without(lines[index], column, hidden.get(index, []))
+        return replace(problem, excerpt=_excerpt(problem.line, line, column))
+
+    return [shown(problem) for problem in problems]
 
 
-def _excerpt(problem: Problem, lines: list[str], hidden: dict[int, list[_Span]] | None) -> str:
-    index = problem.line - 1
-    line = lines[index] if index < len(lines) else ""
-    column = min(problem.column - 1, len(line))
-    if hidden is None:
-        if _is_of_an_account(lines, index):
-            return ""
-        line = _UNPARSED_SECRET.sub("***", line)
-        column = min(column, len(line))
-    else:
-        line, column = _without(line, column, hidden.get(index, []))
+def _excerpt(number: int, line: str, column: int) -> str:
     if not line.strip():
         return ""
     begin = max(0, min(column - WIDEST // 2, len(line) - WIDEST))
     before, after = line[begin:column], line[column : begin + WIDEST]
     before = ("…" if begin else "") + visible(before.replace("\t", " "))
     after = visible(after.replace("\t", " ")) + ("…" if begin + WIDEST < len(line) else "")
-    number = f"{problem.line:5}"
-    return f"{number} | {before}{after}\n{' ' * len(number)} | {' ' * _width(before)}^"
+    margin = f"{number:5}"
+    return f"{margin} | {before}{after}\n{' ' * len(margin)} | {' ' * _width(before)}^"
+
+
+def _without_values(line: str, known: Container[str]) -> str:
+    """Return a line of a document that could not be parsed, up to the first value that may be a secret."""
+    for match in _UNPARSED_KEY.finditer(line):
+        if match[1] not in known or _SECRET.search(match[1]):
+            return line[: match.end(1)] + HIDDEN
+    return _UNPARSED_URL.sub("***", line)
 
 
 def _width(text: str) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from orchestrator.config.checked import is_mapping, validated
+from orchestrator.config.checked import is_mapping, keys_of, validated
 from orchestrator.config.schema import DEFAULT_ACCOUNT, SECTIONS_THAT_MAY_BE_EMPTY, FleetFile, InstallSection
 from orchestrator.config.secrets import FORMS, VARIABLES, Credentials, find_credentials
 from orchestrator.config.suggest import did_you_mean
@@ -82,7 +82,7 @@ def read_fleet(text: bytes, file: str, environment: Mapping[str, str], *, with_s
 
     Without secrets, credentials that are missing are no problem, no file of theirs is read and no command run.
     """
-    tree = read_tree(text, file, environment, lambda loc: not with_secrets and _is_credential(loc))
+    tree = read_tree(text, file, environment, keys_of(FleetFile), lambda loc: not with_secrets and _is_credential(loc))
     if not is_mapping(tree, FleetFile):
         raise tree.error()
     _leave_out_empty_sections(tree.data)

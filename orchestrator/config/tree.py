@@ -19,7 +19,7 @@ from orchestrator.config.excerpt import LINE_END, with_excerpts
 from orchestrator.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 DEEPEST_NESTING = 100
 LEAST_EXPANSION = 100_000
@@ -39,10 +39,14 @@ _VARIABLE = re.compile(
 
 @dataclass(slots=True)
 class Tree:
-    """A document as plain ``data``, with the YAML nodes that it came from to find places in."""
+    """A document as plain ``data``, with the YAML nodes that it came from to find places in.
+
+    ``known`` are the keys whose values may be shown even where the document cannot be parsed.
+    """
 
     file: str
     text: str = ""
+    known: frozenset[str] = frozenset()
     data: Any = None
     root: yaml.Node | None = None
     problems: list[Problem] = field(default_factory=list)
@@ -60,7 +64,7 @@ class Tree:
 
     def error(self) -> ConfigError:
         """Return everything that is wrong, each with the line that it is on."""
-        return ConfigError(with_excerpts(self.problems, self.text, self.root))
+        return ConfigError(with_excerpts(self.problems, self.text, self.root, self.known))
 
     def problem(self, loc: Sequence[str | int], message: str, *, at_key: bool = False) -> None:
         """Note a problem of the value at ``loc``, or of its key."""
@@ -94,13 +98,20 @@ def path_of(loc: Sequence[str | int]) -> str:
     return text
 
 
-def read_tree(text: bytes, file: str, variables: Mapping[str, str], may_lack: MayLack = lambda _loc: False) -> Tree:
+def read_tree(
+    text: bytes,
+    file: str,
+    variables: Mapping[str, str],
+    known: Iterable[str] = (),
+    may_lack: MayLack = lambda _loc: False,
+) -> Tree:
     """Parse ``text`` of ``file`` into a tree; its ``problems`` say what is wrong with it as YAML.
 
     ``variables`` are what ``${VAR}`` names; where ``may_lack`` allows it at a location, a value that names one which
     is not set becomes ``None``. Raises ``ConfigError`` if ``text`` is not UTF-8.
     """
     tree = Tree.decoded(text, file)
+    tree.known = frozenset(known)
     try:
         if _is_bounded(tree):
             tree.root = _Loader(tree.text).get_single_node()

@@ -183,6 +183,10 @@ LEAKS = [
     f"x: {{y: &p {SECRET}}}\naccounts: {{default: {{password: *p}}}}\n",
     f"notify: {{healthchecks: {{ping_url: 'https://x/{SECRET}'}}}}\n",
     f"api_token: {SECRET}\n",
+    f"p\rassword: {SECRET}\n",
+    f"accounts:\n  default:\n    p\rassword: {SECRET}\nx: y: z\n",
+    f"accnts:\n  default:\n    pw: {SECRET}: x\n",
+    f"{{version: 1, accnts: {{x: {{pw: {SECRET}: x}}}}}}\n",
     f'{{"accounts": {{"default": {{"password": "{SECRET}",\n',
 ]
 
@@ -191,6 +195,10 @@ LEAKS = [
 @pytest.mark.parametrize("before", [True, False])
 def test_no_message_and_no_excerpt_shows_what_may_be_a_secret(text: str, *, before: bool) -> None:
     assert SECRET not in shown(f"{text}\nzzz: 1\n{GOOD}" if before else f"{GOOD}zzz: 1\n{text}\n")
+
+
+def test_a_yaml_that_cannot_be_parsed_still_shows_the_line() -> None:
+    assert shown(f"{GOOD}throttle:\n  rate: [1}}\n").endswith("\n    5 |   rate: [1}\n      |           ^")
 
 
 def test_a_file_that_is_only_a_secret_is_not_shown() -> None:
