@@ -195,6 +195,14 @@ class Backup:
 
 
 @dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a listing. ``next_offset`` is where the next one begins, ``None`` if this was the last."""
+
+    backups: tuple[Backup, ...]
+    next_offset: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class FieldError:
     """One entry of the ``errors`` of a 400 answer; every field is optional there."""
 
@@ -218,6 +226,7 @@ class AttemptResult:
     fault: Fault | None = None
     sent: bool = True
     backup: Backup | None = None
+    page: Page | None = None
     message: str = ""
     documentation_url: str | None = None
     errors: tuple[FieldError, ...] = ()

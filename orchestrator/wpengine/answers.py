@@ -71,7 +71,7 @@ def read_backup(received: Received) -> AttemptResult:
     """Return the result of a POST."""
     document = received.document()
     if not is_success(received.base.status):
-        return _refusal(received, document)
+        return refusal(received, document)
     backup = backup_of(document, strict=received.base.status != HTTPStatus.ACCEPTED)
     return _unusable(received) if backup is None else replace(received.base, backup=backup)
 
@@ -80,7 +80,7 @@ def read_user(received: Received) -> AttemptResult:
     """Return the result of a ``GET /user``: any JSON object proves the credentials."""
     document = received.document()
     if not is_success(received.base.status):
-        return _refusal(received, document)
+        return refusal(received, document)
     return _unusable(received) if document is None else received.base
 
 
@@ -113,7 +113,8 @@ def _unusable(received: Received) -> AttemptResult:
     return replace(received.base, fault=Fault.UNREADABLE, message=message)
 
 
-def _refusal(received: Received, document: Mapping[str, Any] | None) -> AttemptResult:
+def refusal(received: Received, document: Mapping[str, Any] | None) -> AttemptResult:
+    """Return the result of an answer that is no success, in the API's own words where ``document`` has them."""
     reason = _reason(received.base.status or 0)
     if HTTPStatus.MULTIPLE_CHOICES <= (received.base.status or 0) < HTTPStatus.BAD_REQUEST:
         return replace(received.base, message=f"redirected ({reason}), and a redirect is never followed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import ssl
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ from orchestrator.wpengine.answers import (
     read_user,
     unpack,
 )
+from orchestrator.wpengine.pages import LARGEST_PAGE, page_reader
 from orchestrator.wpengine.retry_after import retry_after_s
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ KEEPALIVE_S = 4.0
 """Below the 5 s after which common servers drop an idle connection: a request that races with that is ambiguous."""
 
 DNS_CACHE_S = 60
+
+_USER_OF_URL = re.compile(r"//[^/\s@]*(?:@[^/\s@]*)*@")
 
 _FAULTS: tuple[tuple[type[BaseException], Fault], ...] = (
     (aiohttp.ClientConnectorCertificateError, Fault.CERTIFICATE),
@@ -99,6 +103,7 @@ class Client:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trace_configs=[trace],
+            middlewares=[_sent_once],
         )
         return self
 
@@ -113,6 +118,11 @@ class Client:
         """Send ``POST /installs/{install_id}/backups`` once."""
         body = {"description": request.description, "notification_emails": list(request.notification_emails)}
         return await self._send("POST", f"/installs/{request.install_id}/backups", read_backup, body)
+
+    async def list_backups(self, install_id: str, offset: int = 0) -> AttemptResult:
+        """Send ``GET /installs/{install_id}/backups`` once, for the page that begins at ``offset``."""
+        path = f"/installs/{install_id}/backups?limit={LARGEST_PAGE}&offset={offset}"
+        return await self._send("GET", path, page_reader(self._base_url, offset))
 
     async def check_credentials(self) -> AttemptResult:
         """Send ``GET /user`` once: the cheapest call that proves credentials."""
@@ -144,6 +154,8 @@ class Client:
             return AttemptResult(
                 fault=Fault.INTERRUPTED, sent=transmission.sent, message="broken off before the answer came"
             )
+        except _SentOnceError as error:
+            return self._failed(error.cause, transmission)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return self._failed(error, transmission)
 
@@ -158,7 +170,7 @@ class Client:
         try:
             body = await _bounded_body(response)
         except (aiohttp.ClientError, OSError) as error:
-            return _bodiless(base, f"{response.status}, and its body broke off: {_words(error)}")
+            return _bodiless(base, clean(f"{response.status}, and its body broke off: {_words(error)}"))
         text = None if body is None else unpack(body, headers.get("Content-Encoding", "").strip().lower())
         if text is None:
             return _bodiless(base, f"{response.status} with a body too large or wrongly packed")
@@ -166,7 +178,7 @@ class Client:
 
     def _failed(self, error: Exception, transmission: _Transmission) -> AttemptResult:
         fault = fault_of(error)
-        message = _words(error)
+        message = self._redactor.clean(_words(error))
         if fault is Fault.READ_TIMEOUT and not transmission.sent:
             fault = Fault.CONNECT_TIMEOUT
         if fault is Fault.CONNECT_TIMEOUT:
@@ -186,7 +198,25 @@ def fault_of(error: BaseException) -> Fault:
 
 
 def _words(error: BaseException) -> str:
-    return cut(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+    """Return what ``error`` says, without the credentials that a proxy's URL may have."""
+    said = _USER_OF_URL.sub("//", str(error))
+    return cut(f"{type(error).__name__}: {said}" if said else type(error).__name__)
+
+
+class _SentOnceError(Exception):
+    """Carry an error past aiohttp, which would send a GET again after some of them."""
+
+    def __init__(self, cause: aiohttp.ClientError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+async def _sent_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Keep aiohttp from repeating a GET by itself: each request passes the limiter, and is counted."""
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectionError as error:
+        raise _SentOnceError(error) from error
 
 
 async def _mark_sent(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:

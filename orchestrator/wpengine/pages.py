@@ -1,0 +1,69 @@
+"""From the bytes of one page of a listing to an ``AttemptResult``.
+
+The absence of a backup from a listing will be taken for proof, so a page that cannot be read whole is not read at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
+
+from orchestrator.model import Fault, Page
+from orchestrator.wpengine.answers import Received, backup_of, is_success, refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from orchestrator.model import AttemptResult
+
+LARGEST_PAGE = 100
+"""The most that the API gives at once, and what it gives unasked."""
+
+
+def page_reader(base_url: str, offset: int) -> Callable[[Received], AttemptResult]:
+    """Return the reader of the page of backups that begins at ``offset``."""
+    return partial(_read, base_url, offset)
+
+
+def _read(base_url: str, offset: int, received: Received) -> AttemptResult:
+    document = received.document()
+    if not is_success(received.base.status):
+        return refusal(received, document)
+    results = document.get("results") if document else None
+    if document is None or not isinstance(results, list):
+        return _unusable(received, "has no results")
+    backups = [backup_of(entry, strict=False) if isinstance(entry, dict) else None for entry in results]
+    readable = tuple(backup for backup in backups if backup is not None)
+    if len(readable) < len(backups):
+        return _unusable(received, f"has an entry that is no backup, number {backups.index(None) + 1}")
+    following = document.get("next")
+    if isinstance(following, str) and _origin_of(following, base_url) != _origin_of(base_url, base_url):
+        return _unusable(received, f"names a next page on another host: {following}")
+    has_more = bool(results) and _has_more(document, offset + len(results), is_full=len(results) >= LARGEST_PAGE)
+    return replace(received.base, page=Page(readable, offset + len(results) if has_more else None))
+
+
+def _has_more(document: Mapping[str, Any], seen: int, *, is_full: bool) -> bool:
+    """Tell whether there is a next page: no field that says so is required, so believe whichever says yes."""
+    count = document.get("count")
+    total = count if isinstance(count, int) and not isinstance(count, bool) else None
+    if document.get("next") or (total is not None and total > seen):
+        return True
+    return is_full and "next" not in document and total is None
+
+
+def _origin_of(link: str, base_url: str) -> tuple[str, str, int | None] | None:
+    """Return scheme, host and port that ``link``, standing in an answer from ``base_url``, leads to."""
+    try:
+        parts = urlsplit(urljoin(base_url, link))
+        port = parts.port or {"https": 443, "http": 80}.get(parts.scheme)
+    except ValueError:
+        return None
+    return parts.scheme, (parts.hostname or "").lower(), port
+
+
+def _unusable(received: Received, why: str) -> AttemptResult:
+    message = f"{received.base.status}, and the page {why}"
+    return replace(received.base, fault=Fault.UNREADABLE, message=message)
