@@ -8,6 +8,7 @@ import gzip
 import inspect
 import json
 import socket
+import ssl
 import time
 from typing import TYPE_CHECKING
 
@@ -232,17 +233,67 @@ def test_a_proxy_is_not_used_for_a_host_that_the_environment_excepts(monkeypatch
     assert Client(account, QUICK)._proxy is None
 
 
-def test_every_exception_of_aiohttps_client_has_a_fault() -> None:
-    classes = [
-        kind
-        for _, kind in inspect.getmembers(aiohttp.client_exceptions, inspect.isclass)
+FAULTS = {
+    Fault.CERTIFICATE: ["ClientConnectorCertificateError", "ServerFingerprintMismatch"],
+    Fault.TLS: ["ClientSSLError", "ClientConnectorSSLError"],
+    Fault.CONNECT_TIMEOUT: ["ConnectionTimeoutError"],
+    Fault.READ_TIMEOUT: ["ServerTimeoutError", "SocketTimeoutError"],
+    Fault.UNREACHABLE: [
+        "ClientConnectorError",
+        "ClientConnectorDNSError",
+        "ClientHttpProxyError",
+        "ClientProxyConnectionError",
+        "UnixClientConnectorError",
+    ],
+    Fault.INVALID_URL: [
+        "InvalidURL",
+        "InvalidUrlClientError",
+        "InvalidUrlRedirectClientError",
+        "NonHttpUrlClientError",
+        "NonHttpUrlRedirectClientError",
+    ],
+    Fault.MALFORMED: [
+        "ClientPayloadError",
+        "ClientResponseError",
+        "ContentTypeError",
+        "TooManyRedirects",
+        "WSServerHandshakeError",
+    ],
+    Fault.DISCONNECTED: [
+        "ClientError",
+        "ClientConnectionError",
+        "ClientConnectionResetError",
+        "ClientOSError",
+        "RedirectClientError",
+        "ServerConnectionError",
+        "ServerDisconnectedError",
+        "UploadAbortedError",
+    ],
+}
+
+
+def test_every_exception_of_aiohttps_client_has_the_fault_that_it_means() -> None:
+    found = {
+        name: fault_of(kind.__new__(kind))
+        for name, kind in inspect.getmembers(aiohttp.client_exceptions, inspect.isclass)
         if issubclass(kind, aiohttp.ClientError)
-    ]
-    assert len(classes) > 20
-    for kind in classes:
-        assert fault_of(kind.__new__(kind)) in Fault
-    assert fault_of(ConnectionResetError()) is Fault.DISCONNECTED
-    assert fault_of(TimeoutError()) is Fault.READ_TIMEOUT
+    }
+    assert found == {name: fault for fault, names in FAULTS.items() for name in names}
+
+
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [
+        (TimeoutError(), Fault.READ_TIMEOUT),
+        (ConnectionResetError(), Fault.DISCONNECTED),
+        (BrokenPipeError(), Fault.DISCONNECTED),
+        (socket.gaierror(), Fault.DISCONNECTED),
+        (ssl.SSLError(), Fault.DISCONNECTED),
+        (UnicodeError(), Fault.INVALID_URL),
+    ],
+)
+def test_what_the_system_raises_has_a_fault_too(error: Exception, fault: Fault) -> None:
+    assert fault_of(error) is fault
 
 
 def test_a_client_outside_its_context_is_a_mistake() -> None:
