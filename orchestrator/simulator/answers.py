@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
+import uuid
 from datetime import timedelta
 from email.utils import format_datetime
 from math import ceil
@@ -108,7 +109,8 @@ def broken(kind: Kind, status: int, body: dict[str, Any]) -> web.Response:
 async def cut_short(request: web.Request, status: int, body: dict[str, Any]) -> None:
     """Send the head of an answer and half of its body, and end the connection."""
     data = json.dumps(body).encode()
-    response = web.StreamResponse(status=status, headers={"Content-Type": "application/json"})
+    headers = {"Content-Type": "application/json", "x-amzn-RequestId": str(uuid.uuid4())}
+    response = web.StreamResponse(status=status, headers=headers)
     response.content_length = len(data)
     await response.prepare(request)
     await response.write(data[: len(data) // 2])

@@ -50,15 +50,22 @@ class Received:
     body: bytes
     clean: Callable[[str], str]
 
-    def document(self) -> dict[str, Any] | None:
-        """Return the JSON object of the body without secrets, but for the id, which must stay as it is."""
+    def parsed(self) -> dict[str, Any] | None:
+        """Return the JSON object of the body as it came; it may hold secrets."""
         try:
             document = json.loads(self.body)
-            cleaned = _cleaned(document, self.clean)
         except (ValueError, RecursionError):
             return None
-        if not isinstance(cleaned, dict):
-            return None
+        return document if isinstance(document, dict) else None
+
+    def document(self) -> dict[str, Any] | None:
+        """Return the JSON object of the body without secrets, but for its id."""
+        document = self.parsed()
+        return None if document is None else self.without_secrets(document)
+
+    def without_secrets(self, document: Mapping[str, Any]) -> dict[str, Any]:
+        """Return ``document`` without secrets, but for the id, which must stay as it is."""
+        cleaned = {key: _cleaned(value, self.clean, 1) for key, value in document.items()}
         return cleaned | ({"id": document["id"]} if "id" in document else {})
 
     def snippet(self) -> str:
@@ -131,14 +138,14 @@ def refusal(received: Received, document: Mapping[str, Any] | None) -> AttemptRe
     )
 
 
-def _cleaned(value: Any, clean: Callable[[str], str], depth: int = 0) -> Any:  # noqa: ANN401 - JSON may hold anything
+def _cleaned(value: Any, clean: Callable[[str], str], depth: int) -> Any:  # noqa: ANN401 - JSON may hold anything
     """Return ``value`` without secrets, and without what is nested deeper than the API ever nests."""
     if isinstance(value, str):
         return clean(value)
     if isinstance(value, dict | list) and depth >= DEEPEST_NESTING:
         return None
     if isinstance(value, dict):
-        return {key: _cleaned(each, clean, depth + 1) for key, each in value.items()}
+        return {clean(key): _cleaned(each, clean, depth + 1) for key, each in value.items()}
     if isinstance(value, list):
         return [_cleaned(each, clean, depth + 1) for each in value]
     return value

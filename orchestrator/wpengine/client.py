@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 
 from orchestrator import __version__
 from orchestrator.model import AttemptResult, Fault
@@ -33,6 +34,9 @@ from orchestrator.wpengine.retry_after import retry_after_s
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import SimpleNamespace, TracebackType
+
+    from aiohttp.connector import Connection
+    from aiohttp.tracing import Trace
 
     from orchestrator.model import Account, BackupRequest, Timeouts
 
@@ -56,11 +60,15 @@ _FAULTS: tuple[tuple[type[BaseException], Fault], ...] = (
     (aiohttp.ClientConnectorError, Fault.UNREACHABLE),
     (aiohttp.ClientResponseError, Fault.MALFORMED),
     (aiohttp.ClientPayloadError, Fault.MALFORMED),
+    (HttpProcessingError, Fault.MALFORMED),
     (aiohttp.ClientError, Fault.DISCONNECTED),
     (OSError, Fault.DISCONNECTED),
     (ValueError, Fault.INVALID_URL),
 )
 """The first class that fits names the fault, so a class stands before those it derives from."""
+
+_ERRORS = (aiohttp.ClientError, HttpProcessingError, OSError, ValueError)
+"""What a request may raise; aiohttp's parser in Python lets the second out while a body is read."""
 
 
 @dataclass(slots=True)
@@ -88,7 +96,7 @@ class Client:
         trace.on_request_headers_sent.append(_mark_sent)
         seconds = self._timeouts
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
+            connector=_Connector(
                 limit=0, ssl=_tls(self._account.ca_file), keepalive_timeout=KEEPALIVE_S, ttl_dns_cache=DNS_CACHE_S
             ),
             timeout=aiohttp.ClientTimeout(
@@ -156,7 +164,7 @@ class Client:
             )
         except _SentOnceError as error:
             return self._failed(error.cause, transmission)
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except _ERRORS as error:
             return self._failed(error, transmission)
 
     async def _read(self, response: aiohttp.ClientResponse, read: Callable[[Received], AttemptResult]) -> AttemptResult:
@@ -169,7 +177,7 @@ class Client:
         )
         try:
             body = await _bounded_body(response)
-        except (aiohttp.ClientError, OSError) as error:
+        except _ERRORS as error:
             return _bodiless(base, clean(f"{response.status}, and its body broke off: {_words(error)}"))
         text = None if body is None else unpack(body, headers.get("Content-Encoding", "").strip().lower())
         if text is None:
@@ -181,6 +189,8 @@ class Client:
         message = self._redactor.clean(_words(error))
         if fault is Fault.READ_TIMEOUT and not transmission.sent:
             fault = Fault.CONNECT_TIMEOUT
+        elif fault is Fault.INVALID_URL and transmission.sent:
+            fault = Fault.MALFORMED
         if fault is Fault.CONNECT_TIMEOUT:
             message = f"no connection within {self._timeouts.connect_s:g} s"
         elif fault is Fault.READ_TIMEOUT:
@@ -201,6 +211,26 @@ def _words(error: BaseException) -> str:
     """Return what ``error`` says, without the credentials that a proxy's URL may have."""
     said = _USER_OF_URL.sub("//", str(error))
     return cut(f"{type(error).__name__}: {said}" if said else type(error).__name__)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Drop an idle connection on which the server spoke unasked, which it may do before it closes it (408, say).
+
+    aiohttp would take those words for the answer to the next request.
+    """
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's signature
+    ) -> Connection:
+        """Return a connection on which nothing was said yet."""
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            if connection.protocol is None or not connection.protocol.should_close:
+                return connection
+            connection.close()
 
 
 class _SentOnceError(Exception):

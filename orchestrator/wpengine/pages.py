@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 from orchestrator.model import Fault, Page
-from orchestrator.wpengine.answers import Received, backup_of, is_success, refusal
+from orchestrator.wpengine.answers import Received, backup_of, cut, is_success, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from orchestrator.model import AttemptResult
+    from orchestrator.model import AttemptResult, Backup
 
 LARGEST_PAGE = 100
 """The most that the API gives at once, and what it gives unasked."""
@@ -28,27 +29,36 @@ def page_reader(base_url: str, offset: int) -> Callable[[Received], AttemptResul
 
 
 def _read(base_url: str, offset: int, received: Received) -> AttemptResult:
-    document = received.document()
     if not is_success(received.base.status):
-        return refusal(received, document)
+        return refusal(received, received.document())
+    if received.base.status != HTTPStatus.OK:
+        return _unusable(received, "is another success than the one that a whole page has")
+    document = received.parsed()
     results = document.get("results") if document else None
     if document is None or not isinstance(results, list):
         return _unusable(received, "has no results")
-    backups = [backup_of(entry, strict=False) if isinstance(entry, dict) else None for entry in results]
+    backups = [_backup(received, entry) for entry in results]
     readable = tuple(backup for backup in backups if backup is not None)
     if len(readable) < len(backups):
         return _unusable(received, f"has an entry that is no backup, number {backups.index(None) + 1}")
     following = document.get("next")
     if isinstance(following, str) and _origin_of(following, base_url) != _origin_of(base_url, base_url):
-        return _unusable(received, f"names a next page on another host: {following}")
+        return _unusable(received, f"names a next page on another host: {cut(received.clean(following))}")
     has_more = bool(results) and _has_more(document, offset + len(results), is_full=len(results) >= LARGEST_PAGE)
     return replace(received.base, page=Page(readable, offset + len(results) if has_more else None))
 
 
+def _backup(received: Received, entry: object) -> Backup | None:
+    return backup_of(received.without_secrets(entry), strict=False) if isinstance(entry, dict) else None
+
+
 def _has_more(document: Mapping[str, Any], seen: int, *, is_full: bool) -> bool:
-    """Tell whether there is a next page: no field that says so is required, so believe whichever says yes."""
+    """Tell whether there is a next page: no field that says so is required, so believe whichever says yes.
+
+    A ``count`` below what was ``seen`` is wrong, and says nothing.
+    """
     count = document.get("count")
-    total = count if isinstance(count, int) and not isinstance(count, bool) else None
+    total = count if isinstance(count, int) and not isinstance(count, bool) and count >= seen else None
     if document.get("next") or (total is not None and total > seen):
         return True
     return is_full and "next" not in document and total is None

@@ -7,22 +7,29 @@ import base64
 import gzip
 import inspect
 import json
+import shutil
 import socket
 import ssl
+import subprocess
 import time
 from typing import TYPE_CHECKING
 
 import aiohttp
+import aiohttp.client_proto
 import pytest
+from aiohttp import http_exceptions, http_parser
 from rawserver import answer, playing, raw_server, read_request, reset
 
 from orchestrator import __version__
 from orchestrator.model import Account, AttemptResult, BackupRequest, Fault, Timeouts
 from orchestrator.outcome import Answer, classify
-from orchestrator.wpengine.client import Client, fault_of
+from orchestrator.wpengine.client import Client, _Transmission, fault_of
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
+
+    Ask = Callable[[Client], Awaitable[AttemptResult]]
 
 ID = "294deacc-d8b8-4005-82c4-0727ba8ddde0"
 REQUEST = BackupRequest(ID, "d [wpe-backup R]", ("a@b",))
@@ -294,6 +301,280 @@ def test_every_exception_of_aiohttps_client_has_the_fault_that_it_means() -> Non
 )
 def test_what_the_system_raises_has_a_fault_too(error: Exception, fault: Fault) -> None:
     assert fault_of(error) is fault
+
+
+def test_aiohttps_errors_of_parsing_have_a_fault_too() -> None:
+    kinds = [
+        kind
+        for _, kind in inspect.getmembers(http_exceptions, inspect.isclass)
+        if issubclass(kind, http_exceptions.HttpProcessingError)
+    ]
+    assert len(kinds) > 10
+    assert {fault_of(kind.__new__(kind)) for kind in kinds} == {Fault.MALFORMED}
+
+
+def test_a_value_that_is_wrong_is_the_url_only_before_anything_was_sent() -> None:
+    client = Client(Account("default", "http://127.0.0.1/v1", "u", "p"), QUICK)
+    assert client._failed(ValueError(), _Transmission(sent=False)).fault is Fault.INVALID_URL
+    after = client._failed(ValueError(), _Transmission(sent=True))
+    assert (after.fault, classify(after)) == (Fault.MALFORMED, Answer.AMBIGUOUS)
+
+
+def created(client: Client) -> Awaitable[AttemptResult]:
+    return client.create_backup(REQUEST)
+
+
+def listed(client: Client) -> Awaitable[AttemptResult]:
+    return client.list_backups(ID)
+
+
+async def with_client(port: int, ask: Ask, scheme: str = "http", ca_file: str | None = None) -> AttemptResult:
+    account = Account("default", f"{scheme}://127.0.0.1:{port}/v1", "user", "password", ca_file)
+    async with Client(account, QUICK) as client:
+        return await ask(client)
+
+
+@pytest.mark.parametrize("unasked", ["408 Request Timeout", "202 Accepted"])
+def test_what_a_server_says_on_an_idle_connection_is_no_answer_to_the_next_request(unasked: str) -> None:
+    connections: list[int] = []
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(1)
+        while True:
+            await read_request(reader)
+            own = json.dumps({"id": f"of connection {len(connections)}", "status": "requested"}).encode()
+            writer.write(answer("202 Accepted", own))
+            await asyncio.sleep(0.05)
+            writer.write(answer(unasked, b'{"id": "of nobody", "status": "requested"}'))
+
+    async def main() -> list[AttemptResult]:
+        async with (
+            raw_server(handler) as port,
+            Client(Account("default", f"http://127.0.0.1:{port}/v1", "user", "password"), QUICK) as client,
+        ):
+            first = await client.create_backup(REQUEST)
+            await asyncio.sleep(0.2)
+            return [first, await client.create_backup(REQUEST)]
+
+    results = asyncio.run(main())
+    assert [each.backup and each.backup.id for each in results] == ["of connection 1", "of connection 2"]
+
+
+def test_a_quiet_connection_is_used_again() -> None:
+    connections: list[int] = []
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(1)
+        while True:
+            await read_request(reader)
+            writer.write(answer("202 Accepted", ACCEPTED))
+
+    async def main() -> None:
+        async with (
+            raw_server(handler) as port,
+            Client(Account("default", f"http://127.0.0.1:{port}/v1", "user", "password"), QUICK) as client,
+        ):
+            for _ in range(5):
+                assert classify(await client.create_backup(REQUEST)) is Answer.ACCEPTED
+
+    asyncio.run(main())
+    assert len(connections) == 1
+
+
+@pytest.mark.parametrize("parser", [aiohttp.client_proto.HttpResponseParser, http_parser.HttpResponseParserPy])
+@pytest.mark.parametrize(
+    "chunk", [b"ZZ\r\n", b"-1\r\n", b"2\r\nlonger\r\n", b"F" * 30 + b"\r\n", b"5;" + b"x" * 50_000]
+)
+@pytest.mark.parametrize("status", ["202 A", "429 T"])
+def test_a_chunk_that_is_broken_costs_the_body_and_not_the_status(
+    monkeypatch: pytest.MonkeyPatch, parser: type, chunk: bytes, status: str
+) -> None:
+    monkeypatch.setattr(aiohttp.client_proto, "HttpResponseParser", parser)
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(f"HTTP/1.1 {status}\r\nTransfer-Encoding: chunked\r\n\r\n".encode() + b'5\r\n{"id"\r\n')
+        await asyncio.sleep(0.05)
+        writer.write(chunk)
+
+    async def main() -> AttemptResult:
+        async with raw_server(handler) as port:
+            return await with_client(port, created)
+
+    result = asyncio.run(main())
+    assert result.status == int(status[:3])
+    assert classify(result) is (Answer.THROTTLED if result.status == 429 else Answer.UNREADABLE)
+
+
+def test_a_reset_while_a_large_body_is_on_its_way_is_ambiguous() -> None:
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.read(100_000)
+        reset(writer)
+
+    async def main() -> AttemptResult:
+        large = BackupRequest(ID, "x" * 20_000_000, ())
+        async with raw_server(handler) as port:
+            return await with_client(port, lambda client: client.create_backup(large))
+
+    result = asyncio.run(main())
+    assert (result.status, result.fault, result.sent) == (None, Fault.DISCONNECTED, True)
+    assert classify(result) is Answer.AMBIGUOUS
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"<html>HTTP/0.9 has no head</html>", Answer.AMBIGUOUS),
+        (b"HTTP/2 202\r\n\r\n", Answer.AMBIGUOUS),
+        (b"HTTP/1.1 000 Odd\r\nContent-Length: 0\r\n\r\n", Answer.AMBIGUOUS),
+        (b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nx", Answer.AMBIGUOUS),
+        (b"HTTP/1.1 202 A\r\nContent-Length: " + b"9" * 30 + b"\r\n\r\n" + ACCEPTED, Answer.AMBIGUOUS),
+        (b"HTTP/1.1 202 A\r\nX: a\0b\r\n\r\n" + ACCEPTED, Answer.AMBIGUOUS),
+        (b"HTTP/1.1 204 No\r\n\r\n", Answer.UNREADABLE),
+        (b"HTTP/1.1 202 \xff\r\nX-Request-ID: \xff\r\nContent-Length: 34\r\n\r\n" + ACCEPTED, Answer.ACCEPTED),
+    ],
+)
+def test_a_head_that_is_odd_is_what_it_is(data: bytes, expected: Answer) -> None:
+    result = play(data)
+    assert (result.sent, classify(result)) == (True, expected)
+
+
+def test_what_an_odd_head_says_holds_no_credentials() -> None:
+    encoded = base64.b64encode(b"user:password")
+    result = play(b"HTTP/1.1 202 A\r\nBasic " + encoded + b" password\r\n\r\n")
+    assert result.fault is Fault.MALFORMED
+    assert encoded.decode() not in result.message
+    assert "password" not in result.message
+
+
+@pytest.mark.parametrize("ask", [created, listed, Client.check_credentials])
+@pytest.mark.parametrize("status", ["301 M", "302 F", "303 S", "307 T", "308 P"])
+def test_a_redirect_to_the_same_host_is_not_followed_either(ask: Ask, status: str) -> None:
+    seen: list[bytes] = []
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            seen.append(await read_request(reader))
+            writer.write(answer(status, b"", "Location: /v1/user"))
+
+    async def main() -> AttemptResult:
+        async with raw_server(handler) as port:
+            return await with_client(port, ask)
+
+    assert classify(asyncio.run(main())) is Answer.PERMANENT
+    assert len(seen) == 1
+
+
+LISTING_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "then_reset", "expected"),
+    [
+        (b"", False, (None, Answer.AMBIGUOUS)),
+        (b"", True, (None, Answer.AMBIGUOUS)),
+        (b"HTTP/1.1 20", True, (None, Answer.AMBIGUOUS)),
+        (b"HELLO\r\n\r\n", False, (None, Answer.AMBIGUOUS)),
+        (LISTING_HEAD + b"X: " + b"y" * 1_000_000 + b"\r\n\r\n", False, (None, Answer.AMBIGUOUS)),
+        (LISTING_HEAD + b'Content-Length: 50\r\n\r\n{"results": []', True, (200, Answer.UNREADABLE)),
+        (LISTING_HEAD + b'Content-Length: 50\r\n\r\n{"results": []}', False, (200, Answer.UNREADABLE)),
+        (LISTING_HEAD + b"\r\n" + b" " * 10_000_000, False, (200, Answer.UNREADABLE)),
+        (LISTING_HEAD + b'\r\n{"results": [{"id": "a"}, ', False, (200, Answer.UNREADABLE)),
+        (answer("200 OK", gzip.compress(b"0" * 10_000_000), "Content-Encoding: gzip"), False, (200, Answer.UNREADABLE)),
+        (answer("200 OK", b'{"results": []}', "Content-Encoding: br"), False, (200, Answer.UNREADABLE)),
+        (answer("206 Partial Content", b'{"results": []}'), False, (206, Answer.UNREADABLE)),
+        (answer("202 Accepted", b'{"results": []}'), False, (202, Answer.UNREADABLE)),
+        (answer("502 Bad Gateway", b"<html>"), False, (502, Answer.AMBIGUOUS)),
+        (answer("429 T", b'{"message": "Too Many Requests"}'), False, (429, Answer.THROTTLED)),
+        (answer("404 N", b"<html>"), False, (404, Answer.PERMANENT)),
+    ],
+)
+def test_a_listing_that_fails_is_never_an_empty_page(
+    data: bytes, expected: tuple[int | None, Answer], *, then_reset: bool
+) -> None:
+    async def main() -> AttemptResult:
+        async with raw_server(playing(data, then_reset=then_reset)) as port:
+            return await with_client(port, listed)
+
+    result = asyncio.run(main())
+    assert (result.status, classify(result)) == expected
+    assert (result.page, result.sent) == (None, True)
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nX: ", LISTING_HEAD + b"Content-Length: 1000\r\n\r\n"])
+def test_a_listing_that_drips_ends_all_the_same(head: bytes) -> None:
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(head)
+        while True:
+            writer.write(b" ")
+            await writer.drain()
+            await asyncio.sleep(0.1)
+
+    async def main() -> tuple[AttemptResult, float]:
+        async with raw_server(handler) as port:
+            began = time.monotonic()
+            return await with_client(port, listed), time.monotonic() - began
+
+    result, seconds = asyncio.run(main())
+    assert (result.page, classify(result)) in {(None, Answer.AMBIGUOUS), (None, Answer.UNREADABLE)}
+    assert seconds < 3
+
+
+def test_each_page_is_asked_for_by_its_offset() -> None:
+    seen: list[bytes] = []
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await read_request(reader))
+        writer.write(answer("200 OK", b'{"results": []}'))
+
+    async def main() -> None:
+        async with raw_server(handler) as port:
+            await with_client(port, lambda client: client.list_backups(ID, 200))
+
+    asyncio.run(main())
+    assert seen[0].startswith(f"GET /v1/installs/{ID}/backups?limit=100&offset=200 HTTP/1.1\r\n".encode())
+
+
+def self_signed(folder: Path) -> ssl.SSLContext:
+    """Return what a server needs to show a certificate that it signed itself, kept in ``folder`` as ``own.pem``."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("the openssl command, which makes the certificate, is not installed")
+    made = f"{openssl} req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -days 2 -subj /CN=own"
+    where = ["-keyout", "key.pem", "-out", "own.pem", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*made.split(), *where], cwd=folder, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "own.pem", folder / "key.pem")
+    return context
+
+
+def test_a_certificate_that_signed_itself_is_believed_only_as_ca_file(tmp_path: Path) -> None:
+    context = self_signed(tmp_path)
+
+    async def main(ca_file: str | None) -> AttemptResult:
+        async with raw_server(playing(answer("202 A", ACCEPTED)), tls=context) as port:
+            return await with_client(port, created, "https", ca_file)
+
+    refused = asyncio.run(main(None))
+    assert (refused.fault, refused.sent, classify(refused)) == (Fault.CERTIFICATE, False, Answer.MISCONFIGURED)
+    assert classify(asyncio.run(main(str(tmp_path / "own.pem")))) is Answer.ACCEPTED
+
+
+def test_a_reset_right_after_the_handshake_is_ambiguous_once_the_request_left(tmp_path: Path) -> None:
+    context = self_signed(tmp_path)
+
+    async def handler(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort()
+
+    async def main() -> AttemptResult:
+        async with raw_server(handler, tls=context) as port:
+            return await with_client(port, created, "https", str(tmp_path / "own.pem"))
+
+    result = asyncio.run(main())
+    assert result.status is None
+    assert classify(result) is (Answer.AMBIGUOUS if result.sent else Answer.NOT_SENT)
 
 
 def test_a_client_outside_its_context_is_a_mistake() -> None:

@@ -12,6 +12,7 @@ import pytest
 from orchestrator.model import AttemptResult, Backup, Fault, FieldError
 from orchestrator.redaction import Redactor
 from orchestrator.wpengine.answers import LONGEST_BODY, LONGEST_STRING, Received, cut, read_backup, read_user, unpack
+from orchestrator.wpengine.pages import LARGEST_PAGE, page_reader
 from orchestrator.wpengine.retry_after import retry_after_s
 
 NOW = datetime(2026, 11, 24, 1, 0, 0, tzinfo=UTC)
@@ -160,6 +161,72 @@ def test_secrets_that_the_server_echoes_are_taken_out_but_an_id_stays_as_it_is()
     assert "s3cret" not in repr(read(502, b"<b>s3cret"))
     backup = read(202, {"id": "a-s3cret-b", "status": "s3cret", "description": "s3cret"}).backup
     assert backup == Backup("a-s3cret-b", "[redacted]", "[redacted]")
+
+
+def test_a_secret_that_the_server_echoes_as_a_name_is_taken_out_too() -> None:
+    assert "s3cret" not in repr(read(400, {"message": {"s3cret": 1}}))
+
+
+def listed(document: object, base_url: str = "https://api.example/v1", offset: int = 0) -> AttemptResult:
+    received = Received(AttemptResult(status=200), json.dumps(document).encode(), Redactor(("s3cret",)).clean)
+    return page_reader(base_url, offset)(received)
+
+
+def test_a_page_keeps_ids_as_they_are_and_no_other_secret() -> None:
+    page = listed({"results": [{"id": "a-s3cret-b", "status": "x", "description": "s3cret"}]}).page
+    assert page is not None
+    assert page.backups == (Backup("a-s3cret-b", "x", "[redacted]"),)
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "https://api.s3cret.example/v1/installs?offset=100",
+        "https://API.s3cret.EXAMPLE:443/v1",
+        "/v1/installs?offset=100",
+        "?offset=100",
+    ],
+)
+def test_a_next_page_of_the_same_origin_is_believed(link: str) -> None:
+    result = listed({"results": [{"id": "a"}], "next": link}, "https://api.s3cret.example/v1")
+    assert result.page is not None
+    assert result.page.next_offset == 1
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "http://api.example/v1",
+        "https://api.example:444/v1",
+        "https://api.example.evil/v1",
+        "https://api.example@evil/v1",
+        "//evil/v1",
+        "https:evil",
+        "mailto:a@b",
+        "https://api.example:99999/",
+        "https://evil/s3cret" + "x" * 100_000,
+    ],
+)
+def test_a_next_page_of_another_origin_makes_the_page_unusable(link: str) -> None:
+    result = listed({"results": [{"id": "a"}], "next": link})
+    if link == "https:evil":  # a path, by the rules of old
+        assert result.page is not None
+        return
+    assert (result.page, result.fault) == (None, Fault.UNREADABLE)
+    assert "another host" in result.message
+    assert "s3cret" not in result.message
+    assert len(result.message) < LONGEST_STRING + 200
+
+
+def test_a_count_below_what_was_seen_is_not_believed() -> None:
+    full = [{"id": str(number)} for number in range(LARGEST_PAGE)]
+    page = listed({"results": full, "count": LARGEST_PAGE}, offset=LARGEST_PAGE).page
+    assert page is not None
+    assert page.next_offset == 2 * LARGEST_PAGE
+
+
+def test_an_entry_that_cannot_be_read_is_named() -> None:
+    assert "number 2" in listed({"results": [{"id": "a"}, {"status": "x"}, 7]}).message
 
 
 def test_nonsense_nested_deep_beside_an_id_costs_no_id() -> None:
