@@ -381,11 +381,18 @@ def test_a_quiet_connection_is_used_again() -> None:
     assert len(connections) == 1
 
 
-@pytest.mark.parametrize("parser", [aiohttp.client_proto.HttpResponseParser, http_parser.HttpResponseParserPy])
+@pytest.mark.parametrize("parser", [http_parser.HttpResponseParser, http_parser.HttpResponseParserPy])
 @pytest.mark.parametrize(
-    "chunk", [b"ZZ\r\n", b"-1\r\n", b"2\r\nlonger\r\n", b"F" * 30 + b"\r\n", b"5;" + b"x" * 50_000]
+    ("status", "chunk"),
+    [
+        ("202 A", b"ZZ\r\n"),
+        ("202 A", b"-1\r\n"),
+        ("202 A", b"2\r\nlonger\r\n"),
+        ("202 A", b"F" * 30 + b"\r\n"),
+        ("202 A", b"5;" + b"x" * 50_000),
+        ("429 T", b"ZZ\r\n"),
+    ],
 )
-@pytest.mark.parametrize("status", ["202 A", "429 T"])
 def test_a_chunk_that_is_broken_costs_the_body_and_not_the_status(
     monkeypatch: pytest.MonkeyPatch, parser: type, chunk: bytes, status: str
 ) -> None:
@@ -399,7 +406,7 @@ def test_a_chunk_that_is_broken_costs_the_body_and_not_the_status(
 
     async def main() -> AttemptResult:
         async with raw_server(handler) as port:
-            return await with_client(port, created)
+            return await post(port, Timeouts(connect_s=0.2, read_s=0.2))
 
     result = asyncio.run(main())
     assert result.status == int(status[:3])
@@ -413,7 +420,7 @@ def test_a_reset_while_a_large_body_is_on_its_way_is_ambiguous() -> None:
         reset(writer)
 
     async def main() -> AttemptResult:
-        large = BackupRequest(ID, "x" * 20_000_000, ())
+        large = BackupRequest(ID, "x" * 1_000_000, ())
         async with raw_server(handler) as port:
             return await with_client(port, lambda client: client.create_backup(large))
 
@@ -429,7 +436,6 @@ def test_a_reset_while_a_large_body_is_on_its_way_is_ambiguous() -> None:
         (b"HTTP/2 202\r\n\r\n", Answer.AMBIGUOUS),
         (b"HTTP/1.1 000 Odd\r\nContent-Length: 0\r\n\r\n", Answer.AMBIGUOUS),
         (b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nx", Answer.AMBIGUOUS),
-        (b"HTTP/1.1 202 A\r\nContent-Length: " + b"9" * 30 + b"\r\n\r\n" + ACCEPTED, Answer.AMBIGUOUS),
         (b"HTTP/1.1 202 A\r\nX: a\0b\r\n\r\n" + ACCEPTED, Answer.AMBIGUOUS),
         (b"HTTP/1.1 204 No\r\n\r\n", Answer.UNREADABLE),
         (b"HTTP/1.1 202 \xff\r\nX-Request-ID: \xff\r\nContent-Length: 34\r\n\r\n" + ACCEPTED, Answer.ACCEPTED),
