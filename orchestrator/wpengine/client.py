@@ -8,9 +8,10 @@ import re
 import ssl
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
+from weakref import WeakSet
 
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import SimpleNamespace, TracebackType
 
+    from aiohttp.client_proto import ResponseHandler
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
@@ -96,9 +98,7 @@ class Client:
         trace.on_request_headers_sent.append(_mark_sent)
         seconds = self._timeouts
         self._session = aiohttp.ClientSession(
-            connector=_Connector(
-                limit=0, ssl=_tls(self._account.ca_file), keepalive_timeout=KEEPALIVE_S, ttl_dns_cache=DNS_CACHE_S
-            ),
+            connector=_Connector(_tls(self._account.ca_file)),
             timeout=aiohttp.ClientTimeout(
                 total=seconds.connect_s + seconds.read_s, sock_connect=seconds.connect_s, sock_read=seconds.read_s
             ),
@@ -219,18 +219,27 @@ class _Connector(aiohttp.TCPConnector):
     aiohttp would take those words for the answer to the next request.
     """
 
+    def __init__(self, context: ssl.SSLContext) -> None:
+        super().__init__(limit=0, ssl=context, keepalive_timeout=KEEPALIVE_S, ttl_dns_cache=DNS_CACHE_S)
+        self._were_quiet: WeakSet[ResponseHandler] = WeakSet()
+
     async def connect(
         self,
         req: aiohttp.ClientRequest,
         traces: list[Trace],
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's signature
     ) -> Connection:
-        """Return a connection on which nothing was said yet."""
+        """Return a connection on which nothing was said yet; raise ``ClientConnectionError`` if a new one is none."""
         while True:
             connection = await super().connect(req, traces, timeout)
-            if connection.protocol is None or not connection.protocol.should_close:
+            protocol = cast("ResponseHandler", connection.protocol)  # there is one until the connection is given back
+            if not protocol.should_close:
+                self._were_quiet.add(protocol)
                 return connection
             connection.close()
+            if protocol not in self._were_quiet:
+                message = "the server spoke before it was asked"
+                raise aiohttp.ClientConnectionError(message)
 
 
 class _SentOnceError(Exception):

@@ -360,6 +360,36 @@ def test_what_a_server_says_on_an_idle_connection_is_no_answer_to_the_next_reque
     assert [each.backup and each.backup.id for each in results] == ["of connection 1", "of connection 2"]
 
 
+def test_a_server_that_speaks_before_it_is_asked_is_sent_nothing_and_not_called_again() -> None:
+    connections: list[bytes] = []
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer("202 Accepted", ACCEPTED))
+        connections.append(await reader.read())
+
+    async def while_it_speaks(*_: object) -> None:
+        await asyncio.sleep(0.1)
+
+    async def slowly(client: Client) -> AttemptResult:
+        assert client._session is not None
+        trace = aiohttp.TraceConfig()
+        trace.on_connection_create_end.append(while_it_speaks)
+        trace.freeze()
+        client._session.trace_configs.append(trace)
+        result = await client.create_backup(REQUEST)
+        await asyncio.sleep(0.1)
+        return result
+
+    async def main() -> AttemptResult:
+        async with raw_server(handler) as port:
+            return await with_client(port, slowly)
+
+    result = asyncio.run(main())
+    assert (result.fault, result.sent, classify(result)) == (Fault.DISCONNECTED, False, Answer.NOT_SENT)
+    assert result.message.endswith("the server spoke before it was asked")
+    assert connections == [b""]
+
+
 def test_a_quiet_connection_is_used_again() -> None:
     connections: list[int] = []
 
