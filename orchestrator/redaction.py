@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 REDACTED = "[redacted]"
 
@@ -16,12 +16,12 @@ SHORTEST_SECRET = 4
 class Redactor:
     """Know secrets, longest first, and take them out."""
 
-    secrets: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
     def knowing(self, user_id: str, password: str) -> Redactor:
-        """Return a redactor that also knows these two, what Basic auth makes of them, and how JSON writes them."""
-        encoded = base64.b64encode(f"{user_id}:{password}".encode()).decode()
-        plain = [secret for secret in (user_id, password, encoded) if len(secret) >= SHORTEST_SECRET]
+        """Return a redactor that also knows these two, their base64, that of Basic auth, and how JSON writes them."""
+        encoded = [base64.b64encode(each.encode()).decode() for each in (f"{user_id}:{password}", user_id, password)]
+        plain = [secret for secret in (user_id, password, *encoded) if len(secret) >= SHORTEST_SECRET]
         written = [
             json.dumps(secret, ensure_ascii=ascii_only)[1:-1] for secret in plain for ascii_only in (True, False)
         ]

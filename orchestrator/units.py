@@ -17,10 +17,10 @@ def duration_s(text: object) -> float | None:
 
 
 def duration_text(seconds: float) -> str:
-    """Write ``seconds`` in the largest unit that leaves it whole, as ``10m``."""
-    for unit in ("d", "h", "m", "s"):
-        count = seconds / _SECONDS[unit]
-        if count >= 1 and count == int(count):
-            return f"{int(count)}{unit}"
-    milliseconds = round(seconds * 1000, 6)
-    return f"{milliseconds:.6f}".rstrip("0").rstrip(".") + "ms"
+    """Write ``seconds`` in the largest unit that leaves it whole, as ``10m``, else with decimals."""
+    for unit, length in reversed(_SECONDS.items()):
+        whole = round(seconds / length)
+        if whole >= 1 and abs(seconds / length - whole) < 1e-9:  # noqa: PLR2004 - what floats leave of a whole number
+            return f"{whole}{unit}"
+    unit, count = ("s", seconds) if seconds >= 1 else ("ms", seconds * 1000)
+    return f"{max(count, 1e-9):.9f}".rstrip("0").rstrip(".") + unit

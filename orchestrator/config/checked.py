@@ -72,27 +72,29 @@ def validated(tree: Tree, model: type[Model]) -> Model | None:
     try:
         return model.model_validate(tree.data)
     except ValidationError as error:
-        noted = {(problem.line, problem.column) for problem in tree.problems}
-        faults = _by_place(error, tree, model)
-        meant = {(loc[:-1], text.partition(MEANT)[2].rstrip("?")) for (loc, _), text in faults.items() if MEANT in text}
-        for (loc, kind), message in faults.items():
-            if kind == "missing" and (loc[:-1], loc[-1]) in meant:
-                continue
-            before = len(tree.problems)
-            tree.problem(loc, message, at_key=kind == "extra_forbidden")
-            mended = tree.problems[before]
-            if (mended.line, mended.column) in noted and kind != "missing":
-                tree.problems.pop()
-        return None
+        details = error.errors(include_url=False)
+    # not in the handler: a fault of this program would be shown with pydantic's words, which repeat the input
+    noted = {(problem.line, problem.column) for problem in tree.problems}
+    faults = _by_place(details, tree, model)
+    meant = {(loc[:-1], text.partition(MEANT)[2].rstrip("?")) for (loc, _), text in faults.items() if MEANT in text}
+    for (loc, kind), message in faults.items():
+        if kind == "missing" and (loc[:-1], loc[-1]) in meant:
+            continue
+        before = len(tree.problems)
+        tree.problem(loc, message, at_key=kind == "extra_forbidden")
+        mended = tree.problems[before]
+        if (mended.line, mended.column) in noted and kind != "missing":
+            tree.problems.pop()
+    return None
 
 
-def _by_place(error: ValidationError, tree: Tree, model: type[BaseModel]) -> dict[tuple[Location, str], str]:
+def _by_place(details: list[ErrorDetails], tree: Tree, model: type[BaseModel]) -> dict[tuple[Location, str], str]:
     """Return the messages by location and kind.
 
     What the members of a union say of one value is one message; what they say of a value around a fault is none.
     """
     faults: dict[tuple[Location, str], str] = {}
-    for detail in error.errors(include_url=False):
+    for detail in details:
         kind = detail["type"] if detail["type"] in {"missing", "extra_forbidden"} else "value"
         loc = _location(detail, tree.data)
         message = _message(detail, loc, model)
@@ -123,6 +125,8 @@ def _message(detail: ErrorDetails, loc: Location, model: type[BaseModel]) -> str
         choices = [each.strip("'") for each in re.split(", | or ", str(context[_CHOICES[kind]]))]
         subject = f"{context['discriminator']} ".replace("'", "") if "discriminator" in context else ""
         return f"{subject}must be one of {', '.join(choices)}{did_you_mean(detail['input'], choices)}"
+    if kind == "tuple_type" and loc[-1:] == ("notification_emails",):
+        return "must be a list, as [ops@example.com]"
     if kind == "model_type" and loc[:1] == ("installs",):
         return "must be an install's id, or a mapping with an id"
     return _MESSAGES[kind].format_map(context) if kind in _MESSAGES else detail["msg"]

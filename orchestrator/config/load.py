@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,16 +11,15 @@ import yaml
 
 from orchestrator.config.checked import is_mapping, keys_of, validated
 from orchestrator.config.schema import DEFAULT_ACCOUNT, SECTIONS_THAT_MAY_BE_EMPTY, FleetFile, InstallSection
-from orchestrator.config.secrets import FORMS, VARIABLES, Credentials, find_credentials
+from orchestrator.config.secrets import FORMS, MASK, VARIABLES, Credentials, find_credentials
 from orchestrator.config.suggest import did_you_mean
 from orchestrator.config.tree import Tree, read_tree
 from orchestrator.model import Account, Config, Install, RetryPolicy, ThrottlePolicy, Timeouts
-from orchestrator.redaction import Redactor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-MASK = "********"
+    from orchestrator.redaction import Redactor
 
 _SECRET_KEYS = {secret + form for secret in VARIABLES for form in FORMS}
 
@@ -34,38 +33,28 @@ class Fleet:
 
     source: str
     sections: FleetFile
-    credentials: dict[str, Credentials] = field(repr=False)
-
-    @property
-    def redactor(self) -> Redactor:
-        """Return the redactor that knows the credentials of every account."""
-        redactor = Redactor()
-        for each in self.credentials.values():
-            redactor = redactor.knowing(each.user_id or "", each.password or "")
-        return redactor
+    credentials: dict[str, Credentials]
+    redactor: Redactor
 
     def shown(self) -> str:
         """Return the YAML as it was understood, with every default written out and every secret masked."""
-        data = self.sections.model_dump(mode="json")
+        data = self.sections.model_dump(mode="json", context=self.redactor)
         data["accounts"] = {
             name: dict.fromkeys(VARIABLES, MASK) | {key: account[key] for key in account if key not in _SECRET_KEYS}
             for name, account in data["accounts"].items()
         }
-        cleaned = _shown(data, self.redactor)
-        dumped: str = yaml.dump(cleaned, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
+        dumped: str = yaml.dump(_given(data), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
         return dumped
 
 
 _Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
-def _shown(value: Any, redactor: Redactor) -> Any:  # noqa: ANN401 - JSON-like data
-    """Return ``value`` without what is not given, and without secrets."""
+def _given(value: Any) -> Any:  # noqa: ANN401 - JSON-like data
+    """Return ``value`` without the keys that have none."""
     if isinstance(value, dict):
-        return {key: _shown(each, redactor) for key, each in value.items() if each is not None}
-    if isinstance(value, list):
-        return [_shown(each, redactor) for each in value]
-    return redactor.clean(value) if isinstance(value, str) else value
+        return {key: _given(each) for key, each in value.items() if each is not None}
+    return [_given(each) for each in value] if isinstance(value, list) else value
 
 
 def load_config(text: bytes, file: str, environment: Mapping[str, str]) -> Config:
@@ -83,6 +72,9 @@ def read_fleet(text: bytes, file: str, environment: Mapping[str, str], *, with_s
     Without secrets, credentials that are missing are no problem, no file of theirs is read and no command run.
     """
     tree = read_tree(text, file, environment, keys_of(FleetFile), lambda loc: not with_secrets and _is_credential(loc))
+    for variable in VARIABLES.values():
+        known = environment.get(variable, "")
+        tree.redactor = tree.redactor.knowing(known, known)
     if not is_mapping(tree, FleetFile):
         raise tree.error()
     _leave_out_empty_sections(tree.data)
@@ -96,7 +88,7 @@ def read_fleet(text: bytes, file: str, environment: Mapping[str, str], *, with_s
     credentials = find_credentials(tree, environment, with_secrets=with_secrets)
     if tree.problems or sections is None:
         raise tree.error()
-    return Fleet(file, _resolved(sections, file), credentials)
+    return Fleet(file, _resolved(sections, file), credentials, tree.redactor)
 
 
 def _is_credential(loc: Sequence[str | int]) -> bool:

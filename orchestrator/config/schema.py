@@ -38,24 +38,28 @@ class Section(BaseModel):
     """Any mapping of the YAML: its keys are known, and each is described in place."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, arbitrary_types_allowed=True, use_attribute_docstrings=True, title=None
+        extra="forbid",
+        frozen=True,
+        arbitrary_types_allowed=True,
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,
     )
 
 
 class AccountSection(Section):
     """Named credentials; each is one rate budget, unless `throttle.scope` says otherwise."""
 
-    user_id: UserId | None = None
+    user_id: UserId | None = Field(default=None, repr=False)
     """The API user's id, from the User Portal's page on API access."""
-    user_id_file: Text | None = None
+    user_id_file: Text | None = Field(default=None, repr=False)
     """A file that holds it, instead of `user_id`."""
-    user_id_command: Text | None = None
+    user_id_command: Text | None = Field(default=None, repr=False)
     """A command that prints it, instead of `user_id`; run without a shell."""
-    password: Text | None = None
+    password: Text | None = Field(default=None, repr=False)
     """The API user's password."""
-    password_file: Text | None = None
+    password_file: Text | None = Field(default=None, repr=False)
     """A file that holds it, instead of `password`."""
-    password_command: Text | None = None
+    password_command: Text | None = Field(default=None, repr=False)
     """A command that prints it, instead of `password`; run without a shell, for 60 s at most."""
     base_url: BaseUrl = DEFAULT_BASE_URL
     """Where the API is. `https`, except on a loopback address; no user, query or fragment."""
@@ -195,6 +199,10 @@ def config_schema() -> dict[str, Any]:
         for described in model["properties"].values():
             described.pop("title", None)
     properties = schema["properties"]
+    nothing = {"type": "null"}
+    properties["accounts"]["additionalProperties"] = {
+        "anyOf": [properties["accounts"]["additionalProperties"], nothing]
+    }
     bare_id = {"type": "string", "pattern": rf"^{UUID_PATTERN}$|\$\{{"}
     properties["installs"] |= {"items": {"anyOf": [properties["installs"]["items"], bare_id]}, "minItems": 1}
     for name in SECTIONS_THAT_MAY_BE_EMPTY:
@@ -203,6 +211,6 @@ def config_schema() -> dict[str, Any]:
         described.pop("description", None)
         properties[name] = {
             "description": FleetFile.model_fields[name].description,
-            "anyOf": [described, {"type": "null"}],
+            "anyOf": [described, nothing],
         }
     return schema

@@ -7,14 +7,14 @@ directory are asked for the account ``default`` only.
 
 from __future__ import annotations
 
-import shlex
-import subprocess
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import PydanticCustomError
 
+from orchestrator.config.bounded import FailedError, TooSlowError, command_output, file_content
 from orchestrator.config.schema import DEFAULT_ACCOUNT
 from orchestrator.config.tree import path_of
 from orchestrator.config.values import LONGEST_TEXT, parse_text, parse_user_id
@@ -28,7 +28,11 @@ FORMS = ("", "_file", "_command")
 VARIABLES = {"user_id": "WPE_API_USER_ID", "password": "WPE_API_PASSWORD"}
 """The environment variables, and the files in ``$CREDENTIALS_DIRECTORY``, that fill what the YAML leaves out."""
 
-COMMAND_TIMEOUT_S = 60.0
+PATIENCE_S = 60.0
+"""How long a file that is a pipe, or a command, may take."""
+
+MASK = "********"
+"""What stands for a secret where the configuration is shown."""
 
 _PARSERS: dict[str, Callable[[object], str]] = {"user_id": parse_user_id, "password": parse_text}
 _LONGEST = 4 * LONGEST_TEXT + 2
@@ -55,7 +59,7 @@ class _Source:
 
 
 class _NoSecretError(Exception):
-    """Say why a source has no usable secret."""
+    """Say why a source has no usable secret. What it was given is never repeated: it may be the secret itself."""
 
 
 def find_credentials(tree: Tree, environment: Mapping[str, str], *, with_secrets: bool) -> dict[str, Credentials]:
@@ -80,7 +84,8 @@ class _Finder:
         self._with_secrets = with_secrets
         self._tree = tree
         self._environment = environment
-        self._printed: dict[str, str | _NoSecretError] = {}
+        self._read_before: dict[tuple[str, str, str], str | _NoSecretError] = {}
+        self._noted = {problem.path for problem in tree.problems}
         self._may_run = not tree.problems
 
     def credentials(self, name: str, account: dict[str, Any]) -> Credentials:
@@ -92,7 +97,12 @@ class _Finder:
             return None
         try:
             text = self._read(source)
-            return None if text is None else _PARSERS[secret](text)
+            if text is None:
+                return None
+            self._tree.redactor = self._tree.redactor.knowing(text, text)
+            if text == MASK:
+                self._tree.problem(source.loc, "is the mask of what config show prints: give the secret itself")
+            return _PARSERS[secret](text)
         except _NoSecretError as error:
             self._tree.problem(source.loc, str(error))
         except PydanticCustomError as error:
@@ -112,6 +122,8 @@ class _Finder:
             if not isinstance(value, str) or not value.strip():
                 return None  # noted already, as any value that is not as its key wants it
             return _Source(key.removeprefix(secret), value, key, (*loc[:2], key), Path(self._tree.file).parent)
+        if not self._with_secrets:
+            return None
         if name != DEFAULT_ACCOUNT:
             self._miss(loc, f"{secret}_file or {secret}_command")
             return None
@@ -127,78 +139,68 @@ class _Finder:
             ((form, named),) = names.items()
             return _Source(form, self._environment[named], named, loc, Path())
         folder = self._environment.get("CREDENTIALS_DIRECTORY")
-        if folder and (Path(folder) / variable).exists():
+        if folder and os.path.exists(os.path.join(folder, variable)):  # noqa: PTH110, PTH118 - Path's raises for odd ones
             return _Source("_file", variable, f"$CREDENTIALS_DIRECTORY/{variable}", loc, Path(folder))
         self._miss(loc, f"set {variable}, {variable}_FILE or {variable}_COMMAND")
         return None
 
     def _miss(self, loc: tuple[str, ...], otherwise: str) -> None:
-        if self._with_secrets and not any(problem.path == path_of(loc) for problem in self._tree.problems):
+        if path_of(loc) not in self._noted:
             self._tree.problem(loc, f"is required: give it here, or {otherwise}")
 
     def _read(self, source: _Source) -> str | None:
-        match source.form:
-            case "_file" | "_command" if not self._with_secrets:
-                return None
-            case "_file":
-                return _content(source.folder / source.value, source.named)
-            case "_command":
-                return self._output(source)
-            case _:
-                return source.value
-
-    def _output(self, source: _Source) -> str | None:
-        if not self._may_run:
+        if not source.form:
+            return source.value
+        if not self._with_secrets or (source.form == "_command" and not self._may_run):
             return None
-        if source.value not in self._printed:
+        key = (source.form, str(source.folder) if source.form == "_file" else "", source.value)
+        if key not in self._read_before:
             try:
-                self._printed[source.value] = _printed_by(source.value, source.named)
+                self._read_before[key] = _content(source) if source.form == "_file" else _printed(source)
             except _NoSecretError as error:
-                self._printed[source.value] = error
-        printed = self._printed[source.value]
-        if isinstance(printed, _NoSecretError):
-            raise printed
-        return printed
+                self._read_before[key] = error
+        found = self._read_before[key]
+        if isinstance(found, _NoSecretError):
+            raise found
+        return found
 
 
-def _content(path: Path, named: str) -> str:
+def _content(source: _Source) -> str:
     try:
-        with path.open("rb") as file:
-            content = file.read(_LONGEST + 1)
+        content = file_content(source.folder / Path(source.value).expanduser(), _LONGEST + 1, PATIENCE_S)
+    except TooSlowError:
+        message = f"{source.named} does not end: nothing more came within {PATIENCE_S:g} s"
+        raise _NoSecretError(message) from None
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "there is no such path"
+        message = f"{source.named} cannot be read: {reason}; it must be the path of a file that holds the secret"
+        raise _NoSecretError(message) from None
+    return _secret_in(content, source.named)
+
+
+def _printed(source: _Source) -> str:
+    try:
+        output = command_output(source.value, _LONGEST + 1, PATIENCE_S)
+    except TooSlowError:
+        message = f"{source.named} did not end within {PATIENCE_S:g} s"
+        raise _NoSecretError(message) from None
+    except FailedError as error:
+        message = f"{source.named} failed with {error}; run it by hand to see why"
+        raise _NoSecretError(message) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        message = f"{named} cannot be read: {path}: {reason}"
+        message = f"{source.named} cannot be run: {reason}"
         raise _NoSecretError(message) from None
-    return _secret_in(content, f"{named} ({path})")
-
-
-def _printed_by(command: str, named: str) -> str:
-    try:
-        arguments = shlex.split(command)
-        ended = subprocess.run(  # noqa: S603 - the operator's own command, without a shell
-            arguments, stdin=subprocess.DEVNULL, capture_output=True, timeout=COMMAND_TIMEOUT_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        message = f"{named} did not end within {COMMAND_TIMEOUT_S:g} s"
-        raise _NoSecretError(message) from None
-    except (OSError, ValueError, IndexError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        message = f"{named} cannot be run: {reason}"
-        raise _NoSecretError(message) from None
-    if ended.returncode:
-        said = ended.stderr[:300].decode("utf-8", "replace").strip().replace("\n", " ")
-        message = f"{named} failed with exit code {ended.returncode}" + (f": {said}" if said else "")
-        raise _NoSecretError(message)
-    return _secret_in(ended.stdout, f"what {named} prints")
+    return _secret_in(output, source.named)
 
 
 def _secret_in(content: bytes, named: str) -> str:
     """Return the text in ``content`` without the one line end that editors and commands put behind it."""
     if len(content) > _LONGEST:
-        message = f"{named} is too long for a secret"
+        message = f"what {named} gives is too long for a secret"
         raise _NoSecretError(message)
     try:
         return content.decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
-        message = f"{named} is not UTF-8 text"
+        message = f"what {named} gives is not UTF-8 text"
         raise _NoSecretError(message) from None

@@ -6,22 +6,36 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection
 
 LONGEST_WORD = 100
 """Characters; comparing a longer one costs time and finds nothing."""
 
 
+MOST_WORDS = 200
+"""Known words; among more, the search would cost more than it helps."""
+
+SHORTEST_BEGINNING = 3
+"""Characters of a word that may stand for one that begins so, as ``prod`` for ``production``."""
+
 MEANT = "; did you mean "
 
 
-def did_you_mean(word: object, known: Iterable[str]) -> str:
+def did_you_mean(word: object, known: Collection[str]) -> str:
     """Return ``; did you mean …?`` with the word of ``known`` nearest to ``word``, or nothing if none is near."""
-    if not isinstance(word, str) or len(word) > LONGEST_WORD:
-        return ""
+    near = nearest(word, known)
+    return f"{MEANT}{near}?" if near else ""
+
+
+def nearest(word: object, known: Collection[str]) -> str | None:
+    """Return the word of ``known`` that ``word`` most likely stands for."""
+    if not isinstance(word, str) or len(word) > LONGEST_WORD or len(known) > MOST_WORDS:
+        return None
+    plain = _plain(word)
     by_plain = {_plain(each): each for each in known}
-    near = get_close_matches(_plain(word), by_plain, n=1, cutoff=0.75)
-    return f"{MEANT}{by_plain[near[0]]}?" if near else ""
+    begun = [each for each in by_plain if len(plain) >= SHORTEST_BEGINNING and each.startswith(plain)]
+    near = get_close_matches(plain, by_plain, n=1, cutoff=0.75) or begun[:1]
+    return by_plain[near[0]] if near else None
 
 
 def _plain(word: str) -> str:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from orchestrator.config.excerpt import LINE_END, with_excerpts
+from orchestrator.config.excerpt import LINE_END, is_open_key, with_excerpts
 from orchestrator.errors import ConfigError, Problem
+from orchestrator.redaction import Redactor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -26,6 +27,14 @@ LEAST_EXPANSION = 100_000
 MOST_EXPANSION = 10
 """Aliases may make a document this many times larger than written, or ``LEAST_EXPANSION`` values if that is more."""
 
+MOST_EXCERPTS = 100
+"""Problems that are shown with their line; of more, the place and the words are enough."""
+
+LONGEST_REPLACEMENTS = 64 * 1024 * 1024
+"""Characters that variables may put into a document."""
+
+LONGEST_QUOTE = 40
+
 MayLack = Callable[[Sequence[str | int]], bool]
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -33,7 +42,7 @@ _TAG = "tag:yaml.org,2002:"
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)", re.ASCII)
 _FLOAT = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?\.(inf|nan)", re.ASCII | re.IGNORECASE)
 _VARIABLE = re.compile(
-    r"\$(?:(?P<dollar>\$)|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}|(?P<open>\{))"
+    r"\$(?:(?P<dollar>\$)|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>(?:[^}$]|\$(?!\{))*))?\}|(?P<open>\{))"
 )
 
 
@@ -41,15 +50,18 @@ _VARIABLE = re.compile(
 class Tree:
     """A document as plain ``data``, with the YAML nodes that it came from to find places in.
 
-    ``known`` are the keys whose values may be shown even where the document cannot be parsed.
+    ``known`` are the keys whose values may be shown if they are no secrets; ``redactor`` keeps those that are out of
+    every message.
     """
 
     file: str
-    text: str = ""
-    known: frozenset[str] = frozenset()
-    data: Any = None
-    root: yaml.Node | None = None
+    text: str = field(default="", repr=False)
+    known: frozenset[str] = field(default=frozenset(), repr=False)
+    data: Any = field(default=None, repr=False)
+    root: yaml.Node | None = field(default=None, repr=False)
     problems: list[Problem] = field(default_factory=list)
+    redactor: Redactor = field(default_factory=Redactor)
+    _children: dict[int, dict[str | int, tuple[yaml.Node, yaml.Node]]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def decoded(cls, text: bytes, file: str) -> Tree:
@@ -63,8 +75,11 @@ class Tree:
             raise ConfigError([Problem(file, *_place(before), "", "is not UTF-8 text: save it as UTF-8")]) from None
 
     def error(self) -> ConfigError:
-        """Return everything that is wrong, each with the line that it is on."""
-        return ConfigError(with_excerpts(self.problems, self.text, self.root, self.known))
+        """Return everything that is wrong, each with the line that it is on, without secrets."""
+        cleaned = [replace(each, message=self.redactor.clean(each.message)) for each in sorted(self.problems)]
+        shown = with_excerpts(cleaned[:MOST_EXCERPTS], self.text, self.root, self.known)
+        shown = [replace(each, excerpt=self.redactor.clean(each.excerpt)) for each in shown]
+        return ConfigError([*shown, *cleaned[MOST_EXCERPTS:]])
 
     def problem(self, loc: Sequence[str | int], message: str, *, at_key: bool = False) -> None:
         """Note a problem of the value at ``loc``, or of its key."""
@@ -83,11 +98,25 @@ class Tree:
     def _node(self, loc: Sequence[str | int], *, at_key: bool = False) -> yaml.Node:
         node: yaml.Node = self.root or yaml.ScalarNode("", "", yaml.Mark("", 0, 0, 0, None, 0))
         for index, step in enumerate(loc):
-            pair = _child(node, step)
+            pair = self._children_of(node).get(step)
             if pair is None:
                 break
             node = pair[0] if at_key and index == len(loc) - 1 else pair[1]
         return node
+
+    def _children_of(self, node: yaml.Node) -> dict[str | int, tuple[yaml.Node, yaml.Node]]:
+        """Return what is below ``node``, looked up once: a file may have as many faults as keys."""
+        if id(node) not in self._children:
+            if isinstance(node, yaml.SequenceNode):
+                self._children[id(node)] = {index: (each, each) for index, each in enumerate(node.value)}
+            else:
+                pairs = node.value if isinstance(node, yaml.MappingNode) else []
+                self._children[id(node)] = {key.value: (key, value) for key, value in pairs if _is_plain(key)}
+        return self._children[id(node)]
+
+
+def _is_plain(key: yaml.Node) -> bool:
+    return isinstance(key, yaml.ScalarNode)
 
 
 def path_of(loc: Sequence[str | int]) -> str:
@@ -153,24 +182,14 @@ def _words(error: yaml.MarkedYAMLError, text: str) -> str:
     return f"not valid YAML: {error.problem or error.context}"
 
 
-def _child(node: yaml.Node, step: str | int) -> tuple[yaml.Node, yaml.Node] | None:
-    if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
-        return node.value[step], node.value[step]
-    if isinstance(node, yaml.MappingNode):
-        pairs: list[tuple[yaml.Node, yaml.Node]] = node.value
-        return next((pair for pair in reversed(pairs) if pair[0].value == step), None)
-    return None
-
-
 def _wrap_bare_ids(root: yaml.Node) -> None:
     """Turn each bare id among ``installs`` into a mapping, so that one model and one way to a place serve both."""
-    pair = _child(root, "installs")
-    if pair is None or not isinstance(pair[1], yaml.SequenceNode):
-        return
-    for index, node in enumerate(pair[1].value):
-        if isinstance(node, yaml.ScalarNode) and node.value:
-            key = yaml.ScalarNode(f"{_TAG}str", "id", node.start_mark, node.end_mark)
-            pair[1].value[index] = yaml.MappingNode(f"{_TAG}map", [(key, node)], node.start_mark, node.end_mark)
+    pairs = root.value if isinstance(root, yaml.MappingNode) else []
+    for installs in (value for key, value in pairs if key.value == "installs" and isinstance(value, yaml.SequenceNode)):
+        for index, node in enumerate(installs.value):
+            if isinstance(node, yaml.ScalarNode) and node.value:
+                key = yaml.ScalarNode(f"{_TAG}str", "id", node.start_mark, node.end_mark)
+                installs.value[index] = yaml.MappingNode(f"{_TAG}map", [(key, node)], node.start_mark, node.end_mark)
 
 
 def _is_bounded(tree: Tree) -> bool:
@@ -234,6 +253,8 @@ class _Reader:
         self._tree = tree
         self._variables = variables
         self._may_lack = may_lack
+        self._replaced: dict[int, str | None] = {}
+        self._size = 0
 
     def read(self, node: yaml.Node, loc: tuple[str | int, ...]) -> Any:  # noqa: ANN401 - YAML may hold anything
         kind = node.tag.removeprefix(_TAG)
@@ -243,7 +264,7 @@ class _Reader:
             return [self.read(child, (*loc, index)) for index, child in enumerate(node.value)]
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, kind, loc)
-        self._tree.note(node, path_of(loc), _tag_fault(node.tag, loc))
+        self._tree.note(node, path_of(loc), _tag_fault(node.tag))
         return None
 
     def _mapping(self, node: yaml.MappingNode, loc: tuple[str | int, ...]) -> dict[str, Any]:
@@ -252,6 +273,9 @@ class _Reader:
         inherited: dict[str, Any] = {}
         for key, value in node.value:
             if key.tag == f"{_TAG}merge":
+                if "<<" in lines:
+                    self._tree.note(key, path_of(loc), "<< stands here twice; it takes a list of mappings")
+                lines.setdefault("<<", key.start_mark.line + 1)
                 inherited |= self._merged(value, loc)
                 continue
             if not isinstance(key, yaml.ScalarNode):
@@ -288,15 +312,31 @@ class _Reader:
             case "float" if _FLOAT.fullmatch(text):
                 return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
             case "bool":
-                message = f"YAML would read {_shown(text, loc)} as true or false: write that, or put it in quotes"
+                message = f"YAML would read {self._shown(text, loc)} as true or false: write that, or put it in quotes"
             case "int" | "float":
-                message = f"YAML would read {_shown(text, loc)} as a number in a notation of its own: put it in quotes"
+                message = (
+                    f"YAML would read {self._shown(text, loc)} as a number in a notation of its own: put it in quotes"
+                )
             case _:
-                message = _tag_fault(node.tag, loc)
+                message = _tag_fault(node.tag)
         self._tree.note(node, path_of(loc), message)
         return None
 
+    def _shown(self, text: str, loc: Sequence[str | int]) -> str:
+        """Return ``text`` as a message may show it: what may be a secret is not repeated."""
+        is_open = all(isinstance(step, int) or is_open_key(step, self._tree.known) for step in loc)
+        return "this" if loc[:1] == ("accounts",) or not is_open else text[:LONGEST_QUOTE]
+
     def _interpolated(self, node: yaml.ScalarNode, text: str, loc: tuple[str | int, ...]) -> str | None:
+        """Replace the variables in ``text``, once for all who name it by an alias."""
+        if "$" not in text:
+            return text
+        if id(node) not in self._replaced:
+            self._replaced[id(node)] = self._replace(node, text, loc)
+        return self._replaced[id(node)]
+
+    def _replace(self, node: yaml.ScalarNode, text: str, loc: tuple[str | int, ...]) -> str | None:
+        faults: list[str] = []
         lacks = False
 
         def value_of(match: re.Match[str]) -> str:
@@ -305,31 +345,33 @@ class _Reader:
                 return "$"
             name, default = match["name"], match["default"]
             if name is None:
-                self._tree.note(node, path_of(loc), "a ${ without its } (a dollar is written $$)")
+                faults.append("only ${NAME} and ${NAME:-a default} are known (a dollar is written $$)")
                 return ""
             value = self._variables.get(name)
             if default is not None:
-                return value or default
+                value = value or default
             if value is None and self._may_lack(loc):
                 lacks = True
             elif value is None:
-                message = f"the environment variable {name} is not set; set it, or write ${{{name}:-a default}}"
-                self._tree.note(node, path_of(loc), message)
-            return value or ""
+                faults.append(f"the environment variable {name} is not set; {_remedy(name, loc)}")
+            self._size += len(value or "")
+            return value or "" if self._size <= LONGEST_REPLACEMENTS else ""
 
-        replaced = _VARIABLE.sub(value_of, text) if "$" in text else text
+        replaced = _VARIABLE.sub(value_of, text)
+        if self._size > LONGEST_REPLACEMENTS:
+            faults.append("variables make the document too large")
+        if faults:
+            self._tree.note(node, path_of(loc), faults[0])
         return None if lacks else replaced
 
 
-def _tag_fault(tag: str, loc: Sequence[str | int]) -> str:
-    shown = "a tag" if _is_private(loc) else f"the tag {tag}"
+def _remedy(name: str, loc: Sequence[str | int]) -> str:
+    if loc[:2] == ("accounts", "default") and loc[-1] in {"user_id", "password"}:
+        return f"set it, or leave {loc[-1]} out where a _FILE, a _COMMAND or $CREDENTIALS_DIRECTORY gives it"
+    return f"set it, or write ${{{name}:-a default}}"
+
+
+def _tag_fault(tag: str) -> str:
+    """Say that a tag is not allowed, and which: one that is not YAML's own may be a value that begins with !."""
+    shown = f"the tag {tag.removeprefix(_TAG)}" if tag.startswith(_TAG) else "a tag"
     return f"{shown} is not allowed; a value that begins with ! is put in quotes"
-
-
-def _shown(text: str, loc: Sequence[str | int]) -> str:
-    """Return ``text`` as a message may show it: credentials are not repeated."""
-    return "this" if _is_private(loc) else text
-
-
-def _is_private(loc: Sequence[str | int]) -> bool:
-    return loc[:1] == ("accounts",)

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic import BeforeValidator, PlainSerializer, SerializationInfo, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from orchestrator.config.suggest import did_you_mean
 from orchestrator.marker import FIELDS, template_fault
+from orchestrator.redaction import Redactor
 from orchestrator.units import DURATION_PATTERN, duration_s, duration_text
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ SLOWEST, FASTEST = 0.0001, 100_000.0
 LONGEST_TEXT = 4096
 UUID_PATTERN = "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 
-_NUMBER = re.compile(r"\d{1,9}(\.\d{0,9})?(e[-+]?\d{1,2})?", re.ASCII | re.IGNORECASE)
+_NUMBER = re.compile(r"\d{1,9}(\.\d{0,20})?(e[-+]?\d{1,2})?", re.ASCII | re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -42,6 +43,9 @@ def parse_text(value: object) -> str:
     """Return ``value`` if it is text without control characters. Raises ``PydanticCustomError``."""
     if isinstance(value, bool | int | float):
         message = "must be text: put it in quotes"
+        raise wrong(message)
+    if isinstance(value, dict | list):
+        message = "must be text: a value that begins with { or [ is put in quotes"
         raise wrong(message)
     if not isinstance(value, str) or not value.strip():
         message = "must be text, and not empty"
@@ -140,7 +144,9 @@ def _email(value: object) -> str:
 def _install_id(value: object) -> str:
     text = parse_text(value)
     if not re.fullmatch(UUID_PATTERN, text):
-        message = "must be an install's id, a UUID as 294deacc-d8b8-4005-82c4-0727ba8ddde0"
+        message = (
+            "must be an install's id, a UUID as 294deacc-d8b8-4005-82c4-0727ba8ddde0 (names are not looked up yet)"
+        )
         raise wrong(message)
     return str(uuid.UUID(text))
 
@@ -193,12 +199,17 @@ def _described(schema: dict[str, Any]) -> WithJsonSchema:
     return WithJsonSchema({"anyOf": [schema, {"type": "string", "pattern": r"\$\{"}]})
 
 
-def _written(write: Callable[[Any], Any]) -> PlainSerializer:
+def _written(write: Callable[..., Any]) -> PlainSerializer:
     return PlainSerializer(write, when_used="json")
 
 
 def _plain(number: float) -> object:
     return int(number) if number == int(number) else number
+
+
+def _free_text(text: str, info: SerializationInfo) -> str:
+    """Write what people wrote: without secrets, if the context is a redactor, and so that it reads as before."""
+    return _escaped(info.context.clean(text) if isinstance(info.context, Redactor) else text)
 
 
 def _escaped(text: str) -> str:
@@ -207,12 +218,12 @@ def _escaped(text: str) -> str:
 
 
 _RATE_SCHEMA = {"type": "number", "minimum": SLOWEST, "maximum": FASTEST}
-_NUMBER_SCHEMA = {"type": "string", "pattern": r"^[0-9]{1,9}(\.[0-9]{0,9})?([eE][-+]?[0-9]{1,2})?$"}
+_NUMBER_SCHEMA = {"type": "string", "pattern": r"^[0-9]{1,9}(\.[0-9]{0,20})?([eE][-+]?[0-9]{1,2})?$"}
 
 Text = Annotated[
     str,
     BeforeValidator(parse_text),
-    _written(_escaped),
+    _written(_free_text),
     WithJsonSchema({"type": "string", "minLength": 1, "maxLength": LONGEST_TEXT}),
 ]
 UserId = Annotated[
@@ -241,13 +252,13 @@ RateOrAuto = Annotated[
 Description = Annotated[
     str,
     BeforeValidator(_template),
-    _written(_escaped),
+    _written(_free_text),
     WithJsonSchema({"type": "string", "minLength": 1, "maxLength": LONGEST_TEXT}),
 ]
 Email = Annotated[
     str,
     BeforeValidator(_email),
-    _written(_escaped),
+    _written(_free_text),
     _described({"type": "string", "pattern": r"^\S+@\S+$"}),
 ]
 InstallId = Annotated[
@@ -274,8 +285,16 @@ Environment = Annotated[
 ]
 Scope = Annotated[Literal["account", "host"], one_of("account", "host"), _described({"enum": ["account", "host"]})]
 Version = Annotated[Literal[1], BeforeValidator(_version)]
-Count1000 = Annotated[int, count(1, 1000), _described({"type": ["integer", "string"], "minimum": 1, "maximum": 1000})]
-Concurrency = Annotated[
-    int, count(1, 10_000), _described({"type": ["integer", "string"], "minimum": 1, "maximum": 10_000})
+Count1000 = Annotated[
+    int,
+    count(1, 1000),
+    _described({"type": ["integer", "string"], "pattern": "^[0-9]{1,9}$", "minimum": 1, "maximum": 1000}),
 ]
-RetryAborted = Annotated[int, count(0, 1), _described({"type": ["integer", "string"], "minimum": 0, "maximum": 1})]
+Concurrency = Annotated[
+    int,
+    count(1, 10_000),
+    _described({"type": ["integer", "string"], "pattern": "^[0-9]{1,9}$", "minimum": 1, "maximum": 10_000}),
+]
+RetryAborted = Annotated[
+    int, count(0, 1), _described({"type": ["integer", "string"], "pattern": "^[0-9]{1,9}$", "minimum": 0, "maximum": 1})
+]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from orchestrator.config import load_config, read_fleet
 from orchestrator.config.excerpt import LINE_END
-from orchestrator.config.load import MASK
+from orchestrator.config.secrets import MASK
 from orchestrator.errors import ConfigError
 from orchestrator.visible import visible
 

@@ -174,7 +174,7 @@ def test_every_problem_is_reported_at_once_in_the_order_of_the_file() -> None:
             "f.yaml:3:68: installs[0].description: unknown fi",
         ),
         (f"{HEAD}installs: [{{id: {ID}, environment: prod}}]\n", "f.yaml:3:68: installs[0].environment: must be prod"),
-        (f"{HEAD}installs: [{{id: {ID}, name: '${{X'}}]\n", "f.yaml:3:61: installs[0].name: a ${ without"),
+        (f"{HEAD}installs: [{{id: {ID}, name: '${{X'}}]\n", "f.yaml:3:61: installs[0].name: only ${NAME} and"),
         (f"{HEAD}retry: {{max_attempts: 0}}\ninstalls: [{ID}]\n", "f.yaml:3:23: retry.max_attempts: must be a whole"),
         (f"{HEAD}retry: {{deadline: 1:30}}\ninstalls: [{ID}]\n", "f.yaml:3:19: retry.deadline: YAML would read 1:30"),
         (f"{HEAD}retry: {{deadline: 0s}}\ninstalls: [{ID}]\n", "f.yaml:3:19: retry.deadline: must be a duration above"),

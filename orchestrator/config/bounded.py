@@ -1,0 +1,98 @@
+"""Read from files and commands that may never end, or never begin: so many bytes, within so much time."""
+
+from __future__ import annotations
+
+import os
+import select
+import shlex
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+GLANCE_S = 0.05
+"""Between two looks whether a command has ended: what it has started may hold its output open for ever."""
+
+
+class TooSlowError(Exception):
+    """Say that the end did not come in time."""
+
+
+class FailedError(Exception):
+    """Say that a command ended with an exit code that is not 0."""
+
+    def __init__(self, exit_code: int) -> None:
+        """Keep the exit code."""
+        super().__init__(f"exit code {exit_code}")
+        self.exit_code = exit_code
+
+
+def file_content(path: Path, most: int, within_s: float) -> bytes:
+    """Return what ``path`` holds, at most ``most`` bytes of it; a pipe is waited for.
+
+    Raises ``OSError`` if it cannot be read, ``ValueError`` for a path that cannot be, ``TooSlowError``.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return _read(descriptor, most, time.monotonic() + within_s)
+    finally:
+        os.close(descriptor)
+
+
+def command_output(command: str, most: int, within_s: float) -> bytes:
+    """Return what ``command`` prints until it ends, at most ``most`` bytes; it runs without a shell and without input.
+
+    Raises ``OSError`` or ``ValueError`` if it cannot be run, ``FailedError``, ``TooSlowError``.
+    """
+    arguments = shlex.split(command)
+    if not arguments:
+        message = "there is nothing to run"
+        raise ValueError(message)
+    until = time.monotonic() + within_s
+    with subprocess.Popen(  # noqa: S603 - the operator's own command, without a shell
+        arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            assert process.stdout is not None  # noqa: S101 - it is a pipe
+            os.set_blocking(process.stdout.fileno(), False)
+            output = _read(process.stdout.fileno(), most, until, lambda: process.poll() is not None)
+            if len(output) < most:
+                process.wait(max(0.0, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            raise TooSlowError from None
+        finally:
+            process.kill()
+    if len(output) < most and process.returncode:
+        raise FailedError(process.returncode)
+    return output
+
+
+def _read(descriptor: int, most: int, until: float, has_ended: Callable[[], bool] | None = None) -> bytes:
+    """Read to the end, or to what was there when ``has_ended`` said so."""
+    content = bytearray()
+    waiting = select.poll()
+    waiting.register(descriptor, select.POLLIN)
+    while len(content) < most:
+        ended = has_ended is not None and has_ended()
+        left_s = until - time.monotonic()
+        if left_s <= 0:
+            raise TooSlowError
+        if not waiting.poll(0 if ended else min(left_s, GLANCE_S) * 1000):
+            if ended:
+                break
+            continue
+        chunk = _chunk(descriptor, most - len(content))
+        if chunk == b"":
+            break
+        content += chunk or b""
+    return bytes(content)
+
+
+def _chunk(descriptor: int, size: int) -> bytes | None:
+    try:
+        return os.read(descriptor, size)
+    except BlockingIOError:
+        return None

@@ -1,0 +1,58 @@
+"""Reading from what may never end: it ends all the same."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from orchestrator.config.bounded import FailedError, TooSlowError, command_output, file_content
+
+
+def test_a_file_is_read_to_its_end_or_to_the_bound(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"secret\n")
+    assert file_content(tmp_path / "f", 100, 1.0) == b"secret\n"
+    assert file_content(Path("/dev/zero"), 100, 1.0) == bytes(100)
+    with pytest.raises(IsADirectoryError):
+        file_content(tmp_path, 100, 1.0)
+
+
+def test_a_pipe_is_waited_for_but_not_for_ever(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(TooSlowError):
+        file_content(pipe, 100, 0.1)
+    with subprocess.Popen(["sh", "-c", "sleep 0.2; echo late > pipe"], cwd=tmp_path):  # noqa: S607 - any sh will do
+        assert file_content(pipe, 100, 10.0) == b"late\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("printf 'a b'", b"a b"),
+        ("cat", b""),
+        ("sh -c 'sleep 30 & echo out'", b"out\n"),
+        ("head -c 100000000 /dev/zero", bytes(100)),
+    ],
+)
+def test_a_command_ends_with_itself_and_not_with_what_it_left_behind(command: str, expected: bytes) -> None:
+    began = time.monotonic()
+    assert command_output(command, 100, 20.0) == expected
+    assert time.monotonic() - began < 15
+
+
+@pytest.mark.parametrize("command", ["sleep 30", "sh -c 'exec >&-; sleep 30'", "sh -c 'echo x; sleep 30'"])
+def test_a_command_that_does_not_end_is_ended(command: str) -> None:
+    with pytest.raises(TooSlowError):
+        command_output(command, 100, 0.2)
+
+
+def test_a_command_that_fails_or_cannot_be_run_says_so() -> None:
+    with pytest.raises(FailedError, match="exit code 3"):
+        command_output("sh -c 'echo x; exit 3'", 100, 10.0)
+    for command in ("", "/nowhere/op", "'", "a\0b"):
+        with pytest.raises((OSError, ValueError)):
+            command_output(command, 100, 10.0)
