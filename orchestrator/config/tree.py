@@ -39,6 +39,7 @@ MayLack = Callable[[Sequence[str | int]], bool]
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG = "tag:yaml.org,2002:"
+_KNOWN_TAG = re.compile(r"(binary|set|omap|pairs|map|seq|str|int|float|bool|null|timestamp|value|yaml)$|python/")
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)", re.ASCII)
 _FLOAT = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?\.(inf|nan)", re.ASCII | re.IGNORECASE)
 _VARIABLE = re.compile(
@@ -372,6 +373,7 @@ def _remedy(name: str, loc: Sequence[str | int]) -> str:
 
 
 def _tag_fault(tag: str) -> str:
-    """Say that a tag is not allowed, and which: one that is not YAML's own may be a value that begins with !."""
-    shown = f"the tag {tag.removeprefix(_TAG)}" if tag.startswith(_TAG) else "a tag"
+    """Say that a tag is not allowed, and which: one that nobody knows may be a value that begins with !."""
+    name = tag.removeprefix(_TAG)
+    shown = f"the tag {name}" if _KNOWN_TAG.match(name) else "a tag"
     return f"{shown} is not allowed; a value that begins with ! is put in quotes"

@@ -169,6 +169,7 @@ LEAKS = [
     f"accounts:\n  default:\n    user_id: 'x:y'   # {SECRET}\n",
     f"accounts:\n  default:\n    pasword: {SECRET}\n",
     f"accounts:\n  default:\n    password: !{SECRET}\n",
+    f"accounts:\n  default:\n    password: !!{SECRET}\n",
     f"accounts:\n  default:\n    password: &{SECRET}\n",
     f"accounts:\n  default:\n    password: *{SECRET}\n",
     f"accounts:\n  default:\n    password: @{SECRET}\n",
