@@ -146,7 +146,11 @@ def read_tree(
         if _is_bounded(tree):
             tree.root = _Loader(tree.text).get_single_node()
     except yaml.MarkedYAMLError as error:
-        tree.problems.append(Problem(file, *_fault_place(error), "", _words(error, tree.text)))
+        line, column = _fault_place(error)
+        lines = LINE_END.split(tree.text)
+        if line > len(lines):
+            line, column = len(lines), len(lines[-1]) + 1
+        tree.problems.append(Problem(file, line, column, "", _words(error, tree.text)))
     except yaml.reader.ReaderError as error:
         message = f"the character #x{error.character:04x} is not allowed in YAML"
         tree.problems.append(Problem(file, *_place(tree.text[: error.position]), "", message))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 DOCUMENTATION = "https://wpengineapi.com/reference"
 ELSEWHERE = "https://elsewhere.invalid/v1"
 
+_BLOCKED = "<html><body><h1>403 ERROR</h1><p>The request could not be satisfied. Request blocked.</p></body></html>"
 _HTML = "<html><head><title>502 Bad Gateway</title></head><body><center><h1>502 Bad Gateway</h1></center></body></html>"
 
 
@@ -36,10 +37,10 @@ def refusal(status: int, message: str, **more: object) -> web.Response:
     return answer(status, {"message": message, "documentation_url": DOCUMENTATION} | more)
 
 
-def invalid(message: str, **problems: str) -> web.Response:
+def invalid(message: str, resource: str, **problems: str) -> web.Response:
     """Return the 400 that names each field and what is wrong with it."""
     errors = [
-        {"resource": "Backup", "field": name, "type": "invalid_value", "code": "invalid", "message": problem}
+        {"resource": resource, "field": name, "type": "invalid_value", "code": "invalid", "message": problem}
         for name, problem in problems.items()
     ]
     return refusal(400, message, errors=errors)
@@ -59,15 +60,21 @@ def gateway_timeout() -> web.Response:
 
 def retry_after(form: RetryAfter, wait_s: float, now: datetime) -> str | None:
     """Return the header's value for a wait of ``wait_s`` from ``now`` by the server's clock."""
-    whole_s = ceil(wait_s) or 1
+    moment = now + timedelta(seconds=wait_s)
+    moment += timedelta(microseconds=-moment.microsecond % 1_000_000)
     values = {
-        RetryAfter.SECONDS: str(whole_s),
+        RetryAfter.SECONDS: str(ceil(wait_s) or 1),
         RetryAfter.DECIMAL: f"{max(wait_s, 0.001):.3f}",
-        RetryAfter.DATE: _http_date(now + timedelta(seconds=whole_s + 1)),
+        RetryAfter.DATE: _http_date(moment),
+        RetryAfter.RFC850: f"{moment:%A, %d-%b-%y %H:%M:%S} GMT",
+        RetryAfter.ASCTIME: f"{moment:%a %b} {moment.day:2} {moment:%H:%M:%S %Y}",
         RetryAfter.PAST_DATE: _http_date(now - timedelta(hours=1)),
         RetryAfter.ZERO: "0",
         RetryAfter.NEGATIVE: "-1",
         RetryAfter.WORDS: "soon",
+        RetryAfter.ODD: "1.5x",
+        RetryAfter.EMPTY: "",
+        RetryAfter.HUGE: "9" * 30,
         RetryAfter.HOUR: "3600",
     }
     return values.get(form)
@@ -78,11 +85,12 @@ def _http_date(moment: datetime) -> str:
 
 
 _OWN: dict[Kind, Callable[[], web.Response]] = {
-    Kind.BAD_REQUEST: lambda: invalid("Invalid backup request", notification_emails="cannot receive mail"),
+    Kind.BAD_REQUEST: lambda: invalid("Invalid backup request", "Backup", notification_emails="cannot receive mail"),
     Kind.FORBIDDEN: lambda: refusal(403, "You do not have permission to back up this install"),
     Kind.NOT_FOUND: lambda: refusal(404, "Not Found"),
     Kind.SERVER_ERROR: lambda: answer(500, {"message": "An unexpected error occurred, please try again later"}),
     Kind.BAD_GATEWAY: lambda: web.Response(status=502, text=_HTML, content_type="text/html"),
+    Kind.BLOCKED: lambda: web.Response(status=403, text=_BLOCKED, content_type="text/html"),
     Kind.UNAVAILABLE: lambda: answer(503, {"message": "Service Unavailable"}),
     Kind.GATEWAY_TIMEOUT: gateway_timeout,
     Kind.QUOTA: lambda: too_many_requests("Limit Exceeded"),
@@ -106,7 +114,7 @@ def broken(kind: Kind, status: int, body: dict[str, Any]) -> web.Response:
             return web.json_response([body], status=status)
 
 
-async def cut_short(request: web.Request, status: int, body: dict[str, Any]) -> None:
+async def cut_short(request: web.Request, status: int, body: dict[str, Any]) -> web.StreamResponse:
     """Send the head of an answer and half of its body, and end the connection."""
     data = json.dumps(body).encode()
     headers = {"Content-Type": "application/json", "x-amzn-RequestId": str(uuid.uuid4())}
@@ -116,6 +124,7 @@ async def cut_short(request: web.Request, status: int, body: dict[str, Any]) -> 
     await response.write(data[: len(data) // 2])
     if request.transport:
         request.transport.close()
+    return response
 
 
 def reset(request: web.Request) -> None:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import uuid
+from dataclasses import dataclass, field
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from orchestrator.simulator.answers import gateway_timeout, refusal, retry_after, too_many_requests
+from orchestrator.simulator import answers
 from orchestrator.simulator.chance import between
 from orchestrator.simulator.limits import Limits
+from orchestrator.simulator.scenario import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from orchestrator.simulator.limits import Limiter
     from orchestrator.simulator.scenario import Scenario
     from orchestrator.simulator.tally import Tally
     from orchestrator.simulator.world import World
@@ -25,10 +25,8 @@ if TYPE_CHECKING:
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 STATUS_PATH = "/v1/status"
-
-
-class NoAnswerError(Exception):
-    """Say that a request was left without a whole answer, on purpose."""
+NOTED = web.RequestKey("noted", dict[str, Any])
+"""Where a request keeps what the tally notes of it."""
 
 
 class RefusedError(Exception):
@@ -40,107 +38,165 @@ class RefusedError(Exception):
         self.response = response
 
 
+class UnansweredError(Exception):
+    """Carry how a request ends that gets no whole answer: what its connection is to suffer."""
+
+    def __init__(self, kind: Kind, status: int, body: dict[str, Any]) -> None:
+        """Keep the kind, and the answer that is cut short."""
+        super().__init__(kind)
+        self.kind, self.status, self.body = kind, status, body
+
+
+@dataclass(slots=True)
+class _Arrived:
+    """One request that was let in: the ``number``-th, from 1, ``at`` seconds after the first."""
+
+    request: web.Request
+    handler: Handler
+    number: int
+    noted: dict[str, Any] = field(repr=False)
+
+
 class Gateway:
     """One stand-in's front. Moments are seconds since its first request."""
 
     def __init__(self, scenario: Scenario, world: World, tally: Tally) -> None:
         """Stand before ``world``, and count into ``tally``."""
         self._scenario, self._world, self._tally = scenario, world, tally
-        self._limits = Limits(scenario)
+        self._limits: dict[str, Limits] = {}
         self._slots = asyncio.Semaphore(scenario.backend.slots) if scenario.backend else None
         self._began: float | None = None
         self._let_in = 0
         self._working: set[asyncio.Task[web.StreamResponse]] = set()
 
+    @property
     def at(self) -> float:
-        """Return the seconds since the first request."""
-        now = asyncio.get_running_loop().time()
-        if self._began is None:
-            self._began = now
-        return now - self._began
+        """Return the seconds since the first request; 0 before it."""
+        return 0.0 if self._began is None else asyncio.get_running_loop().time() - self._began
+
+    @property
+    def working(self) -> int:
+        """Return the number of requests that the backend still works on, answered or not."""
+        return len(self._working)
 
     async def pass_on(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Answer ``request``, with the API's answer if it gets that far."""
-        at = self.at()
-        noted: dict[str, Any] = {"at": asyncio.get_running_loop().time(), "method": request.method}
-        noted |= {"path": request.path, "status": None}
+        """Answer ``request``, with the API's answer if it gets that far.
+
+        Its body is read first: whatever becomes of the client then, the request is carried out.
+        """
         try:
-            response = await self._let_through(request, handler, at)
-            noted["status"] = response.status
-        except NoAnswerError:
-            return web.Response()
+            await request.read()
+        except (OSError, web.HTTPException):
+            return web.Response(status=400)
+        if self._began is None:
+            self._began = asyncio.get_running_loop().time()
+        noted = self._tally.begin(asyncio.get_running_loop().time(), request)
+        request[NOTED] = noted
+        try:
+            response = await self._let_through(request, handler, noted)
         finally:
-            self._tally.note(noted)
-        response.headers["x-amzn-RequestId"] = str(uuid.uuid4())
+            self._tally.end(noted, asyncio.get_running_loop().time())
+        if noted["status"] is None:
+            return response
+        response.headers["x-amzn-RequestId"] = noted["request_id"]
+        noted["retry_after"] = response.headers.get("Retry-After")
         if self._scenario.clock_skew:
             response.headers["Date"] = format_datetime(self._world.clock().replace(microsecond=0), usegmt=True)
         return response
 
-    async def _let_through(self, request: web.Request, handler: Handler, at: float) -> web.StreamResponse:
-        taken = self._limits.take(at)
-        if not isinstance(taken, list):
-            return self._throttled(taken, at)
+    async def _let_through(self, request: web.Request, handler: Handler, noted: dict[str, Any]) -> web.StreamResponse:
+        authorization = request.headers.get("Authorization", "")
+        key = authorization if self._scenario.limits_per == "credentials" else ""
+        limits = self._limits_of(key)
+        wait_s = limits.enter(self.at)
+        if wait_s > 0:
+            return _answered(noted, self._throttled(wait_s))
+        self._let_in += 1
+        arrived = _Arrived(request, handler, self._let_in, noted)
         self._tally.enter()
         try:
-            self._let_in += 1
-            await asyncio.sleep(between(*self._scenario.latency, self._scenario.seed, f"latency {self._let_in}"))
-            if request.path != STATUS_PATH and not self._is_known(request.headers.get("Authorization", "")):
-                return refusal(401, "Bad Credentials")
-            return await self._within_patience(request, handler)
+            await asyncio.sleep(between(*self._scenario.latency, self._scenario.seed, f"latency {arrived.number}"))
+            if request.path != STATUS_PATH and not self._is_known(authorization, arrived.number):
+                return _answered(noted, answers.refusal(401, "Bad Credentials"))
+            return _answered(noted, await self._within_patience(arrived))
+        except UnansweredError as error:
+            return await _left_unanswered(request, error)
         finally:
             self._tally.leave()
-            for limiter in taken:
-                limiter.give_back()
+            limits.leave()
 
-    async def _within_patience(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    def _limits_of(self, key: str) -> Limits:
+        if key not in self._limits:
+            self._limits[key] = Limits(self._scenario)
+        return self._limits[key]
+
+    async def _within_patience(self, arrived: _Arrived) -> web.StreamResponse:
         """Let the backend work for as long as the gateway waits; it goes on afterwards all the same."""
-        if self._slots is None:
-            return await self._worked_on(request, handler)
-        await request.read()
-        working = asyncio.create_task(self._worked_on(request, handler))
+        working = asyncio.create_task(self._worked_on(arrived))
         self._working.add(working)
-        working.add_done_callback(self._working.discard)
+        working.add_done_callback(self._done)
         done, _ = await asyncio.wait({working}, timeout=self._scenario.gateway_timeout)
-        return working.result() if done else gateway_timeout()
+        return working.result() if done else answers.gateway_timeout()
 
-    async def _worked_on(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    def _done(self, working: asyncio.Task[web.StreamResponse]) -> None:
+        self._working.discard(working)
+        if not working.cancelled():
+            working.exception()  # looked at: after the gateway's 504 nobody else does
+
+    async def _worked_on(self, arrived: _Arrived) -> web.StreamResponse:
         if self._slots is not None and self._scenario.backend is not None:
             async with self._slots:
-                name = f"backend {self._let_in}"
+                name = f"backend {arrived.number}"
                 await asyncio.sleep(between(*self._scenario.backend.takes, self._scenario.seed, name))
         try:
-            return await handler(request)
+            return await arrived.handler(arrived.request)
         except RefusedError as error:
             return error.response
         except web.HTTPException as error:
-            return refusal(error.status, error.reason)
+            return answers.refusal(error.status, error.reason)
 
-    def _throttled(self, limiter: Limiter, at: float) -> web.Response:
-        response = too_many_requests()
-        value = retry_after(self._scenario.retry_after, limiter.next_s(at), self._world.clock())
+    def _throttled(self, wait_s: float) -> web.Response:
+        response = answers.too_many_requests()
+        value = answers.retry_after(self._scenario.retry_after, wait_s, self._world.clock())
         if value is not None:
             response.headers["Retry-After"] = value
         return response
 
-    def _is_known(self, authorization: str) -> bool:
+    def _is_known(self, authorization: str, number: int) -> bool:
         kind, _, encoded = authorization.partition(" ")
         try:
             user_id, colon, password = base64.b64decode(encoded, validate=True).decode().partition(":")
         except ValueError:
             return False
-        if kind.lower() != "basic" or not colon or self._are_revoked():
+        if kind.lower() != "basic" or not colon or self._are_revoked(number):
             return False
         wanted = self._scenario.credentials
         return wanted.user_id in {None, user_id} and wanted.password in {None, password}
 
-    def _are_revoked(self) -> bool:
+    def _are_revoked(self, number: int) -> bool:
         credentials = self._scenario.credentials
-        too_late = credentials.revoked_after is not None and self.at() >= credentials.revoked_after
+        too_late = credentials.revoked_after is not None and self.at >= credentials.revoked_after
         many = credentials.revoked_after_requests
-        return too_late or (many is not None and self._let_in > many)
+        return too_late or (many is not None and number > many)
 
     async def close(self) -> None:
         """Stop the work that nobody waits for any more."""
         for task in list(self._working):
             task.cancel()
         await asyncio.gather(*self._working, return_exceptions=True)
+
+
+def _answered(noted: dict[str, Any], response: web.StreamResponse) -> web.StreamResponse:
+    noted["status"] = response.status
+    return response
+
+
+async def _left_unanswered(request: web.Request, error: UnansweredError) -> web.StreamResponse:
+    match error.kind:
+        case Kind.RESET:
+            answers.reset(request)
+        case Kind.HANG:
+            await answers.hang(request)
+        case _:
+            return await answers.cut_short(request, error.status, error.body)
+    return web.Response()

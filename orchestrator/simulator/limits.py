@@ -6,39 +6,30 @@ from collections import deque
 from math import floor
 from typing import TYPE_CHECKING, Protocol
 
-from orchestrator.simulator.scenario import Bucket, Window
+from orchestrator.simulator.scenario import Bucket, InFlight
 
 if TYPE_CHECKING:
-    from orchestrator.simulator.scenario import Change, InFlight, Scenario
+    from orchestrator.simulator.scenario import Change, Scenario, Window
 
 
 class Limiter(Protocol):
     """One limit at work."""
 
-    def take(self, now: float) -> bool:
-        """Let one request in, if it may come in."""
+    def next_s(self, now: float, inside: int) -> float:
+        """Return the seconds until a request may come in, 0 for at once; ``inside`` are in already."""
 
-    def next_s(self, now: float) -> float:
-        """Return the seconds until one may come in."""
-
-    def give_back(self) -> None:
-        """Hear that a request that was let in has been answered."""
+    def take(self, now: float) -> None:
+        """Charge a request that came in."""
 
 
 class TokenBucket:
     """API Gateway's limiter: ``rate`` tokens a second, at most ``burst`` saved up, one a request."""
 
-    def __init__(self, rate: float, burst: int, now: float, tokens: float | None = None) -> None:
-        """Start at ``now``, full or with ``tokens``."""
-        self._rate, self._burst = rate, float(burst)
-        self._tokens, self._at = self._burst if tokens is None else min(tokens, self._burst), now
-
-    def take(self, now: float) -> bool:
-        """Take one token if there is one."""
-        if self.tokens(now) < 1:
-            return False
-        self._tokens -= 1
-        return True
+    def __init__(self, limit: Bucket, now: float, before: Limiter | None = None) -> None:
+        """Start at ``now``: full, or with the tokens of the bucket ``before``."""
+        self._rate, self._burst = limit.rate, float(limit.burst)
+        kept = before.tokens(now) if isinstance(before, TokenBucket) else self._burst
+        self._tokens, self._at = min(kept, self._burst), now
 
     def tokens(self, now: float) -> float:
         """Return what is saved up."""
@@ -46,39 +37,34 @@ class TokenBucket:
         self._at = now
         return self._tokens
 
-    def next_s(self, now: float) -> float:
+    def next_s(self, now: float, _inside: int) -> float:
         """Return the seconds until there is a token."""
         return max(0.0, (1 - self.tokens(now)) / self._rate)
 
-    def give_back(self) -> None:
-        """Do nothing: a token is spent."""
+    def take(self, now: float) -> None:
+        """Take a token."""
+        self._tokens = self.tokens(now) - 1
 
 
 class FixedWindow:
     """So many requests in each period, counted from the moment the limit came up."""
 
-    def __init__(self, requests: int, per_s: float, now: float) -> None:
+    def __init__(self, limit: Window, now: float) -> None:
         """Begin the first period at ``now``."""
-        self._requests, self._per_s, self._began = requests, per_s, now
+        self._requests, self._per_s, self._began = limit.requests, limit.per, now
         self._period, self._count = 0, 0
 
-    def take(self, now: float) -> bool:
-        """Count one request if the period has room."""
-        self._move_on(now)
-        if self._count >= self._requests:
-            return False
-        self._count += 1
-        return True
-
-    def next_s(self, now: float) -> float:
+    def next_s(self, now: float, _inside: int) -> float:
         """Return the seconds until the period has room, or the next begins."""
         self._move_on(now)
         if self._count < self._requests:
             return 0.0
         return self._began + (self._period + 1) * self._per_s - now
 
-    def give_back(self) -> None:
-        """Do nothing: a request counts when it comes."""
+    def take(self, now: float) -> None:
+        """Count a request."""
+        self._move_on(now)
+        self._count += 1
 
     def _move_on(self, now: float) -> None:
         period = floor((now - self._began) / self._per_s)
@@ -89,53 +75,36 @@ class FixedWindow:
 class SlidingWindow:
     """So many requests in any period of a length."""
 
-    def __init__(self, requests: int, per_s: float) -> None:
-        """Begin empty."""
-        self._requests, self._per_s = requests, per_s
-        self._taken: deque[float] = deque()
+    def __init__(self, limit: Window, before: Limiter | None = None) -> None:
+        """Begin empty, or with what the sliding window ``before`` remembers."""
+        self._requests, self._per_s = limit.requests, limit.per
+        self._taken: deque[float] = deque(before._taken if isinstance(before, SlidingWindow) else ())  # noqa: SLF001 - its kin
 
-    def take(self, now: float) -> bool:
-        """Count one request if the last period has room."""
-        self._forget(now)
-        if len(self._taken) >= self._requests:
-            return False
-        self._taken.append(now)
-        return True
-
-    def next_s(self, now: float) -> float:
-        """Return the seconds until the oldest request is far enough back."""
-        self._forget(now)
-        return 0.0 if len(self._taken) < self._requests else self._taken[0] + self._per_s - now
-
-    def give_back(self) -> None:
-        """Do nothing: a request counts when it comes."""
-
-    def _forget(self, now: float) -> None:
+    def next_s(self, now: float, _inside: int) -> float:
+        """Return the seconds until enough requests are far enough back."""
         while self._taken and self._taken[0] <= now - self._per_s:
             self._taken.popleft()
+        too_many = len(self._taken) - self._requests
+        return 0.0 if too_many < 0 else self._taken[too_many] + self._per_s - now
+
+    def take(self, now: float) -> None:
+        """Remember a request."""
+        self._taken.append(now)
 
 
 class ConcurrencyLimit:
     """So many requests at a time."""
 
-    def __init__(self, requests: int) -> None:
-        """Begin with none."""
-        self._requests, self._inside = requests, 0
+    def __init__(self, limit: InFlight) -> None:
+        """Take the number."""
+        self._requests = limit.requests
 
-    def take(self, _now: float) -> bool:
-        """Let one in if there is room."""
-        if self._inside >= self._requests:
-            return False
-        self._inside += 1
-        return True
+    def next_s(self, _now: float, inside: int) -> float:
+        """Return 0 if there is room, else 1: nobody can know."""
+        return 0.0 if inside < self._requests else 1.0
 
-    def next_s(self, _now: float) -> float:
-        """Return 1: nobody can know."""
-        return 1.0
-
-    def give_back(self) -> None:
-        """Let the next one in."""
-        self._inside -= 1
+    def take(self, _now: float) -> None:
+        """Do nothing: who is inside is counted for all."""
 
 
 class Limits:
@@ -143,32 +112,40 @@ class Limits:
 
     def __init__(self, scenario: Scenario) -> None:
         """Begin with the scenario's own limits."""
-        self._limiters = [_limiter(limit, 0.0) for limit in scenario.limits]
+        self._limiters = [_limiter(limit, 0.0, None) for limit in scenario.limits]
         self._changes = deque(sorted(scenario.schedule, key=lambda change: change.at))
+        self._inside = 0
 
-    def take(self, now: float) -> Limiter | list[Limiter]:
-        """Let one request in: return those who must hear of its end, or the limiter that refused it."""
+    def enter(self, now: float) -> float:
+        """Let a request in and return 0, or return the seconds after which the last limit that refuses it would not.
+
+        A request that any limit refuses is charged by none.
+        """
         while self._changes and self._changes[0].at <= now:
             self._change(self._changes.popleft())
-        taken: list[Limiter] = []
-        for limiter in self._limiters:
-            if not limiter.take(now):
-                for each in taken:
-                    each.give_back()
-                return limiter
-            taken.append(limiter)
-        return taken
+        wait_s = max((limiter.next_s(now, self._inside) for limiter in self._limiters), default=0.0)
+        if wait_s <= 0:
+            self._inside += 1
+            for limiter in self._limiters:
+                limiter.take(now)
+        return wait_s
+
+    def leave(self) -> None:
+        """Hear that a request that was let in has been answered."""
+        self._inside -= 1
 
     def _change(self, change: Change) -> None:
-        saved = [limiter.tokens(change.at) for limiter in self._limiters if isinstance(limiter, TokenBucket)]
-        self._limiters = [_limiter(limit, change.at, min(saved, default=None)) for limit in change.limits]
+        before = {type(limiter): limiter for limiter in reversed(self._limiters)}
+        self._limiters = [_limiter(limit, change.at, before) for limit in change.limits]
 
 
-def _limiter(limit: Bucket | Window | InFlight, now: float, tokens: float | None = None) -> Limiter:
+def _limiter(limit: Bucket | Window | InFlight, now: float, before: dict[type[Limiter], Limiter] | None) -> Limiter:
+    """Return ``limit`` at work from ``now`` on; it goes on from the one of its kind ``before``, a fixed window anew."""
+    known = before or {}
     if isinstance(limit, Bucket):
-        return TokenBucket(limit.rate, limit.burst, now, tokens)
-    if not isinstance(limit, Window):
-        return ConcurrencyLimit(limit.requests)
+        return TokenBucket(limit, now, known.get(TokenBucket))
+    if isinstance(limit, InFlight):
+        return ConcurrencyLimit(limit)
     if limit.kind == "fixed_window":
-        return FixedWindow(limit.requests, limit.per, now)
-    return SlidingWindow(limit.requests, limit.per)
+        return FixedWindow(limit, now)
+    return SlidingWindow(limit, known.get(SlidingWindow))

@@ -6,10 +6,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from enum import StrEnum
+from itertools import cycle
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -57,6 +60,12 @@ def _range(value: object) -> object:
     return value if isinstance(value, list | tuple) else [value, value]
 
 
+def _in_order(value: tuple[float, float]) -> tuple[float, float]:
+    if value[0] > value[1]:
+        _refuse("must be the least and the most, in this order")
+    return value
+
+
 _DURATION = {"anyOf": [{"type": "string", "pattern": f"^{DURATION_PATTERN}$"}, {"const": 0}]}
 _SIGNED = {"anyOf": [{"type": "string", "pattern": f"^-?{DURATION_PATTERN}$"}, {"const": 0}]}
 
@@ -67,6 +76,7 @@ SignedSeconds = Annotated[float, BeforeValidator(_signed_seconds), _WRITTEN, Wit
 Range = Annotated[
     tuple[Seconds, Seconds],
     BeforeValidator(_range),
+    AfterValidator(_in_order),
     WithJsonSchema({"anyOf": [_DURATION, {"type": "array", "items": _DURATION, "minItems": 2, "maxItems": 2}]}),
 ]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -86,10 +96,15 @@ class RetryAfter(StrEnum):
     SECONDS = "seconds"
     DECIMAL = "decimal"
     DATE = "date"
+    RFC850 = "rfc850"
+    ASCTIME = "asctime"
     PAST_DATE = "past_date"
     ZERO = "zero"
     NEGATIVE = "negative"
     WORDS = "words"
+    ODD = "odd"
+    EMPTY = "empty"
+    HUGE = "huge"
     HOUR = "hour"
 
 
@@ -109,8 +124,8 @@ class Window(Part):
     kind: Literal["fixed_window", "sliding_window"]
     requests: Whole
     """How many."""
-    per: Seconds
-    """The period."""
+    per: Annotated[Seconds, Field(gt=0)]
+    """The period. A fixed one begins with the first request, or with the change that brings it."""
 
 
 class InFlight(Part):
@@ -125,7 +140,7 @@ Limit = Annotated[Bucket | Window | InFlight, Field(discriminator="kind")]
 
 
 class Change(Part):
-    """Other limits from some moment on. A bucket that follows a bucket keeps its tokens."""
+    """Other limits from some moment on. A bucket keeps the tokens of the one before, a sliding window its memory."""
 
     at: Seconds
     """When."""
@@ -151,6 +166,7 @@ class Kind(StrEnum):
 
     BAD_REQUEST = "bad_request"
     FORBIDDEN = "forbidden"
+    BLOCKED = "blocked"
     NOT_FOUND = "not_found"
     SERVER_ERROR = "server_error"
     BAD_GATEWAY = "bad_gateway"
@@ -172,27 +188,38 @@ OF_INSTALLS = {Kind.BAD_REQUEST, Kind.FORBIDDEN, Kind.NOT_FOUND}
 MADE_ALL_THE_SAME = {Kind.CUT_SHORT, Kind.BROKEN_JSON, Kind.MISSING_ID, Kind.WRONG_TYPE}
 """Faults of the answer to a POST that was carried out."""
 
-NEVER_MADE = OF_INSTALLS | {Kind.QUOTA, Kind.REDIRECT}
+OF_THE_CONNECTION = {Kind.RESET, Kind.HANG, Kind.CUT_SHORT}
+"""Faults that leave a request without a whole answer."""
+
+NEVER_MADE = OF_INSTALLS | {Kind.BLOCKED, Kind.QUOTA, Kind.REDIRECT}
+
+OF_ONE_INSTALL = {Route.POST, Route.LISTING, Route.SHOW, Route.INSTALL}
+"""Operations that have an install in their path."""
 
 
 class Fault(Part):
     """Something that goes wrong with a share of the requests, or of the installs."""
 
     kind: Kind
-    """How it ends: `bad_request` (400), `forbidden` (403), `not_found` (404), `server_error` (500), `bad_gateway` (502,
-    HTML), `unavailable` (503), `gateway_timeout` (504), `quota` (429 `Limit Exceeded`), `redirect` (302, elsewhere),
-    `reset`, `hang` (no answer, ever), `cut_short`, `broken_json`, `missing_id`, `wrong_type`."""
+    """How it ends: `bad_request` (400), `forbidden` (403), `blocked` (403, HTML), `not_found` (404), `server_error`
+    (500), `bad_gateway` (502, HTML), `unavailable` (503), `gateway_timeout` (504), `quota` (429 `Limit Exceeded`),
+    `redirect` (302, elsewhere), `reset`, `hang` (no answer, ever), `cut_short`, `broken_json`, `missing_id`,
+    `wrong_type`."""
     operation: Route = Route.POST
     """Which operation: `post`, `listing`, `show` (one backup), `installs`, `install`, `accounts`, `user`, `status`."""
     share: Share = 1.0
-    """How much of it. Faults of one operation exclude each other: their shares add up."""
+    """How much of it. The shares of one operation's faults of installs add up, and so do those of its faults of
+    requests, which hit what the former leave."""
     of: Literal["requests", "installs"] | None = None
     """Share of what: of the `requests`, or of the `installs`, which it then hits each time. 400, 403 and 404 are faults
-    of installs unless this says otherwise, the others of requests."""
+    of installs unless this says otherwise, the others of requests; so are all of an operation without an install."""
     created: bool | None = None
     """Of a POST: whether the backup is made all the same. Left out: only where the answer itself is what is broken."""
     installs: tuple[Annotated[str, Field(pattern=UUID)], ...] = ()
     """Only these; left out: any."""
+    after: Seconds = 0.0
+    """How long the answer takes, or the end without one, once the backup is made or not; the real 504 comes after 29
+    s."""
     first_tries: Whole | None = None
     """Only the first so many requests for an install, so that a later one gets through."""
     from_: Annotated[Seconds, Field(alias="from")] = 0.0
@@ -206,12 +233,17 @@ class Fault(Part):
             _refuse("created: a request that ends like this makes no backup")
         if self.created is False and self.kind in MADE_ALL_THE_SAME:
             _refuse("created: what is broken here is the answer, and the backup is made")
+        if self.installs and self.operation not in OF_ONE_INSTALL:
+            _refuse("installs: this operation has none")
+        if self.until is not None and self.until <= self.from_:
+            _refuse("until must be later than from")
         return self
 
     @property
     def is_of_installs(self) -> bool:
         """Tell whether the share is one of the installs."""
-        return self.of == "installs" or (self.of is None and self.kind in OF_INSTALLS)
+        is_meant = self.of == "installs" or (self.of is None and self.kind in OF_INSTALLS)
+        return is_meant and self.operation in OF_ONE_INSTALL
 
     @property
     def makes_the_backup(self) -> bool:
@@ -257,6 +289,16 @@ class SimulatedAccount(Part):
     )
     """What made-up installs are for, in turn."""
 
+    def all_installs(self) -> tuple[SimulatedInstall, ...]:
+        """Return the installs; those that are made up are named after the account."""
+        if not isinstance(self.installs, int):
+            return self.installs
+        numbered = zip(range(1, self.installs + 1), cycle(self.environments), strict=False)
+        return tuple(
+            SimulatedInstall.model_construct(name=f"{self.name[:8]}{number:06}", environment=environment)
+            for number, environment in numbered
+        )
+
 
 class Backend(Part):
     """What is behind the gateway: so many slots, each busy with one request at a time."""
@@ -274,14 +316,19 @@ class Listing(Part):
     """`false`: 404, as a gateway that does not know the operation yet."""
     lag: Seconds = 0.0
     """How long a new backup is missing from it."""
-    page_size: Annotated[int, Field(ge=1, le=100)] = 100
-    """The most on one page, whatever was asked for."""
     order: Literal["oldest", "newest", "random"] = "newest"
     """How it is sorted."""
     descriptions: Literal["whole", "cut", "escaped", "missing"] = "whole"
     """How they come back: `cut` to 20 characters, `escaped` for HTML, or `missing`."""
     nightly: Annotated[int, Field(ge=0, le=60)] = 0
     """How many checkpoints that WP Engine made by itself, one a night, it shows."""
+
+
+class Pages(Part):
+    """How listings are cut into pages, of backups as of installs and accounts."""
+
+    size: Annotated[int, Field(ge=1, le=100)] = 100
+    """The most on one page, whatever was asked for."""
     next: Literal["path", "url", "elsewhere"] = "path"
     """How a page names the next one: as a path, a URL, or a URL of another host."""
 
@@ -293,6 +340,9 @@ class Backups(Part):
     """When one is completed; a duration, or the least and the most."""
     aborts: Share = 0.0
     """The share that is aborted then."""
+    first_status: Literal["requested", "in_progress", "initiated", "completed", "queued"] = "requested"
+    """The status that one begins with. `initiated` is the deprecated word for `in_progress`, and stays; a `completed`
+    one is so in the answer to the POST; `queued` is a word that the specification does not know."""
     fields: Literal["all", "minimal"] = "all"
     """`minimal`: only `{id, status}`, as in the specification of early 2026."""
 
@@ -305,24 +355,30 @@ class Scenario(Part):
     latency: Range = (0.02, 0.08)
     """How long an answer is under way; a duration, or the least and the most."""
     limits: tuple[Limit, ...] = ()
-    """The limits, all at once; `kind` is `bucket`, `fixed_window`, `sliding_window` or `in_flight`."""
+    """The limits, all at once: `kind` is `bucket`, `fixed_window`, `sliding_window` or `in_flight`. A request that
+    one refuses is counted by none."""
+    limits_per: Literal["address", "credentials"] = "address"
+    """Whom they count: everybody together, or each API user by itself."""
     schedule: tuple[Change, ...] = ()
     """How they change."""
     retry_after: RetryAfter = RetryAfter.NONE
-    """How a 429 names the moment to come back: `none` (as the real gateway), `seconds`, `decimal`, `date`, and what no
-    client should obey blindly: `past_date`, `zero`, `negative`, `words`, `hour`."""
+    """How a 429 names the moment to come back: `none` (as the real gateway), `seconds`, `decimal`, `date`, in the
+    older forms `rfc850` and `asctime`, and what no client should obey blindly: `past_date`, `zero`, `negative`,
+    `words`, `odd` (`1.5x`), `empty`, `huge`, `hour`."""
     clock_skew: SignedSeconds = 0.0
     """How far the server's clock is ahead; `-1h` is behind."""
     backend: Backend | None = None
     """Left out: it never makes anybody wait."""
     gateway_timeout: Seconds = 29.0
-    """When the gateway answers 504, while the backend goes on and makes the backup."""
+    """When the gateway answers 504 in place of a backend, or a fault, that is slower; what was to be done is done."""
     credentials: Credentials = Credentials()
     """Who may ask."""
     accounts: tuple[SimulatedAccount, ...] = ()
     """WP Engine's accounts. Left out: every install exists, and none is listed."""
     faults: tuple[Fault, ...] = ()
     """What goes wrong."""
+    pages: Pages = Pages()
+    """How listings are cut into pages."""
     listing: Listing = Listing()
     """How the listing of backups behaves."""
     backups: Backups = Backups()
@@ -330,20 +386,32 @@ class Scenario(Part):
 
     @model_validator(mode="after")
     def _shares_add_up(self) -> Self:
-        totals: dict[tuple[Route, bool], float] = {}
+        totals: Counter[tuple[object, ...]] = Counter()
         for fault in self.faults:
-            if not (fault.installs or fault.first_tries or fault.from_ or fault.until):
-                key = (fault.operation, fault.is_of_installs)
-                totals[key] = totals.get(key, 0.0) + fault.share
+            where = (fault.operation, fault.is_of_installs, fault.installs, fault.first_tries, fault.from_, fault.until)
+            totals[where] += fault.share  # type: ignore[assignment]  # a Counter adds up floats as well
         if any(total > 1 + 1e-9 for total in totals.values()):
             _refuse("the shares of one operation's faults must add up to at most 1")
+        return self
+
+    @model_validator(mode="after")
+    def _names_are_one_things(self) -> Self:
+        named = [install for each in self.accounts for install in each.all_installs()]
+        for what, names in (
+            ("account", [account.name for account in self.accounts]),
+            ("install", [install.name for install in named]),
+            ("install id", [install.id.lower() for install in named if install.id]),
+        ):
+            if len(set(names)) < len(names):
+                twice = next(name for name, count in Counter(names).items() if count > 1)
+                _refuse(f"accounts: the {what} {twice} is there twice")
         return self
 
     @classmethod
     def json_schema(cls) -> dict[str, Any]:
         """Return the JSON Schema of a scenario, for editors, with each default as a scenario would write it."""
         schema = cls.model_json_schema()
-        for part in (cls(), Listing(), Backups(), Fault(kind=Kind.HANG)):
+        for part in (cls(), Pages(), Listing(), Backups(), Fault(kind=Kind.HANG)):
             properties = schema["$defs"].get(type(part).__name__, schema)["properties"]
             for key, default in part.model_dump(mode="json", by_alias=True, exclude={"kind"}).items():
                 properties[key]["default"] = default

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import uuid
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlencode
 
 from aiohttp import web
 
 from orchestrator.simulator import answers
 from orchestrator.simulator.answers import ELSEWHERE, answer, invalid
 from orchestrator.simulator.faults import Asked, fault_of
-from orchestrator.simulator.gateway import Gateway, NoAnswerError, RefusedError
-from orchestrator.simulator.scenario import MADE_ALL_THE_SAME, OF_INSTALLS, Kind, Route
+from orchestrator.simulator.gateway import NOTED, Gateway, RefusedError, UnansweredError
+from orchestrator.simulator.scenario import MADE_ALL_THE_SAME, OF_INSTALLS, OF_THE_CONNECTION, Kind, Route
 from orchestrator.simulator.tally import Tally
 from orchestrator.simulator.world import WORDPRESS, World, iso
 
@@ -20,10 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
 
-    from orchestrator.simulator.scenario import Fault, Listing, Scenario
+    from orchestrator.simulator.scenario import Fault, Scenario
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_LARGEST_PAGE = 100
+LARGEST_PAGE = 100
 
 Answer = tuple[int, dict[str, Any]]
 
@@ -81,7 +83,7 @@ class Simulator:
                 handler(request) if request.path.startswith("/_admin/") else gateway.pass_on(request, handler)
             )
 
-        api = _Api(self.scenario, self.world, self.tally, gateway.at)
+        api = _Api(self.scenario, self.world, self.tally, lambda: gateway.at)
         app = web.Application(middlewares=[in_front])
         app.router.add_routes(
             [
@@ -101,19 +103,20 @@ class Simulator:
         return app
 
     async def _admin_stats(self, _request: web.Request) -> web.Response:
-        return answer(200, self.stats())
+        return answer(200, self.stats() | {"working": self._gateway.working if self._gateway else 0})
 
     async def _admin_requests(self, _request: web.Request) -> web.Response:
         return answer(200, {"requests": list(self.tally.requests)})
 
     async def _admin_backups(self, _request: web.Request) -> web.Response:
-        at = self._gateway.at() if self._gateway else 0.0
+        at = self._gateway.at if self._gateway else 0.0
         backups = [
             {
                 "id": backup.id,
                 "install_id": backup.install_id,
                 "description": backup.description,
                 "status": backup.status(at),
+                "made_at": backup.made_at,
             }
             for made in self.world.backups.values()
             for backup in made
@@ -137,12 +140,14 @@ class _Api:
             if fault is None:
                 return answer(*await operation(request))
             self._tally.faults[f"{route} {fault.kind}"] += 1
+            request[NOTED]["fault"] = fault.kind
             if route is Route.POST and fault.kind in OF_INSTALLS:
                 self._tally.refused.add(self._install_id(request))
             status, body = 0, dict[str, Any]()
             if fault.kind in MADE_ALL_THE_SAME or (route is Route.POST and fault.makes_the_backup):
                 status, body = await operation(request)
-            return await _faulty(request, fault.kind, status, body)
+            await asyncio.sleep(fault.after)
+            return _faulty(fault.kind, status, body)
 
         return handle
 
@@ -172,14 +177,13 @@ class _Api:
 
     async def list_backups(self, request: web.Request) -> Answer:
         """List the backups of one install."""
-        listing = self._scenario.listing
-        if not listing.available:
+        if not self._scenario.listing.available:
             raise web.HTTPNotFound
-        return 200, _page(request, self._world.listed(self._install_id(request), self._at()), listing)
+        return 200, self._page(request, self._world.listed(self._install_id(request), self._at()))
 
     async def show_backup(self, request: web.Request) -> Answer:
         """Show one backup."""
-        backup = self._world.find(self._install_id(request), request.match_info["backup_id"].lower())
+        backup = self._world.find(self._install_id(request), request.match_info["backup_id"].lower(), self._at())
         if backup is None:
             raise web.HTTPNotFound
         return 200, self._world.shown(backup, self._at())
@@ -188,9 +192,11 @@ class _Api:
         """List the installs, of one account if that is asked for."""
         account_id = request.query.get("account_id")
         installs = list(self._world.installs.values())
+        if account_id is not None and not _UUID.fullmatch(account_id):
+            raise RefusedError(invalid("Invalid account", "Account", account_id="must be a UUID"))
         if account_id is not None:
             installs = [install for install in installs if install["account"]["id"] == account_id.lower()]
-        return 200, _page(request, installs, self._scenario.listing)
+        return 200, self._page(request, installs)
 
     async def get_install(self, request: web.Request) -> Answer:
         """Show one install."""
@@ -201,7 +207,25 @@ class _Api:
 
     async def list_accounts(self, request: web.Request) -> Answer:
         """List the accounts."""
-        return 200, _page(request, self._world.accounts, self._scenario.listing)
+        return 200, self._page(request, self._world.accounts)
+
+    def _page(self, request: web.Request, results: list[dict[str, Any]]) -> dict[str, Any]:
+        pages = self._scenario.pages
+        limit = _number(request, "limit", LARGEST_PAGE, LARGEST_PAGE)
+        offset = _number(request, "offset", 0, 10**9)
+        shown = min(limit, pages.size)
+        base = {"path": request.path, "url": str(request.url.with_query(None)), "elsewhere": ELSEWHERE + request.path}
+        query = {key: value for key, value in request.query.items() if key not in {"limit", "offset"}}
+
+        def link(to: int) -> str:
+            return f"{base[pages.next]}?{urlencode(query | {'limit': limit, 'offset': to})}"
+
+        return {
+            "previous": link(max(0, min(offset, len(results)) - shown)) if offset else None,
+            "next": link(offset + shown) if shown and offset + shown < len(results) else None,
+            "count": len(results),
+            "results": results[offset : offset + shown],
+        }
 
     async def user(self, _request: web.Request) -> Answer:
         """Show who asks."""
@@ -218,29 +242,20 @@ class _Api:
         return 200, {"success": True, "created_on": iso(self._world.clock())}
 
 
-async def _faulty(request: web.Request, kind: Kind, status: int, body: dict[str, Any]) -> web.StreamResponse:
+def _faulty(kind: Kind, status: int, body: dict[str, Any]) -> web.StreamResponse:
     own = answers.refused_by(kind)
     if own is not None:
         return own
-    match kind:
-        case Kind.RESET:
-            answers.reset(request)
-            raise NoAnswerError
-        case Kind.HANG:
-            await answers.hang(request)
-            raise NoAnswerError
-        case Kind.CUT_SHORT:
-            await answers.cut_short(request, status, body)
-            raise NoAnswerError
-        case _:
-            return answers.broken(kind, status, body)
+    if kind in OF_THE_CONNECTION:
+        raise UnansweredError(kind, status, body)
+    return answers.broken(kind, status, body)
 
 
 async def _backup_body(request: web.Request) -> dict[str, Any]:
     """Return the POST's body. Raises ``RefusedError`` with the 400 that names every field which is not as specified."""
     try:
         body = await request.json()
-    except (ValueError, LookupError):
+    except (ValueError, LookupError, RecursionError):
         body = None
     fields = body if isinstance(body, dict) else {}
     emails = fields.get("notification_emails")
@@ -250,26 +265,12 @@ async def _backup_body(request: web.Request) -> dict[str, Any]:
     if not isinstance(emails, list) or not all(isinstance(email, str) for email in emails):
         wrong["notification_emails"] = "is required"
     if wrong:
-        raise RefusedError(invalid("Invalid backup request", **wrong))
+        raise RefusedError(invalid("Invalid backup request", "Backup", **wrong))
     return fields
 
 
-def _page(request: web.Request, results: list[dict[str, Any]], listing: Listing) -> dict[str, Any]:
-    try:
-        limit, offset = (int(request.query.get(name, default)) for name, default in (("limit", 100), ("offset", 0)))
-    except ValueError:
-        limit, offset = -1, -1
-    if not 0 <= limit <= _LARGEST_PAGE or offset < 0:
-        raise RefusedError(invalid("Invalid page", limit="must be from 0 to 100", offset="must not be negative"))
-    shown = min(limit, listing.page_size)
-    base = {"path": request.path, "url": str(request.url.with_query(None)), "elsewhere": ELSEWHERE + request.path}
-
-    def link(to: int) -> str:
-        return f"{base[listing.next]}?limit={limit}&offset={to}"
-
-    return {
-        "previous": link(max(0, offset - shown)) if offset else None,
-        "next": link(offset + shown) if shown and offset + shown < len(results) else None,
-        "count": len(results),
-        "results": results[offset : offset + shown],
-    }
+def _number(request: web.Request, name: str, default: int, most: int) -> int:
+    given = request.query.get(name, str(default))
+    if not re.fullmatch("[0-9]{1,9}", given) or int(given) > most:
+        raise RefusedError(invalid("Invalid page", "Page", **{name: f"must be a number from 0 to {most}"}))
+    return int(given)

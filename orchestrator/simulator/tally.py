@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import uuid
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from aiohttp import web
+
     from orchestrator.simulator.world import World
 
-REQUESTS_KEPT = 200_000
+REQUESTS_KEPT = 1_000_000
+"""Of more, the oldest are forgotten; the counts are not."""
 
 
 @dataclass(slots=True)
@@ -38,10 +42,25 @@ class Tally:
         """Count it as answered."""
         self.in_flight -= 1
 
-    def note(self, request: dict[str, Any]) -> None:
-        """Remember a request with its ``status``, ``None`` for one that got no answer."""
-        self.statuses[request["status"]] += 1
-        self.requests.append(request)
+    def begin(self, at: float, request: web.Request) -> dict[str, Any]:
+        """Remember a request that has come, and return what is noted of it; the rest follows."""
+        noted = {
+            "at": at,
+            "ended_at": None,
+            "method": request.method,
+            "path": request.path,
+            "request_id": str(uuid.uuid4()),
+            "status": None,
+            "retry_after": None,
+            "fault": None,
+        }
+        self.requests.append(noted)
+        return noted
+
+    def end(self, noted: dict[str, Any], at: float) -> None:
+        """Count a request by how it ended; one without ``status`` got no answer."""
+        noted["ended_at"] = at
+        self.statuses[noted["status"]] += 1
 
     def stats(self, world: World) -> dict[str, Any]:
         """Return the totals: requests by status, backups made, and the most that one install got."""
@@ -54,6 +73,7 @@ class Tally:
                 for status, count in sorted(self.statuses.items(), key=lambda item: item[0] or 0)
             },
             "throttled": self.statuses[429],
+            "in_flight": self.in_flight,
             "faults": dict(sorted(self.faults.items())),
             "most_in_flight": self.most_in_flight,
             "backups_made": sum(made),

@@ -7,16 +7,16 @@ import random
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import cycle
+from functools import lru_cache
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.simulator.chance import between, draw
-from orchestrator.simulator.scenario import SimulatedInstall
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from orchestrator.simulator.scenario import Scenario, SimulatedAccount
+    from orchestrator.simulator.scenario import Scenario, SimulatedInstall
 
 WORDPRESS = "6.8.1"
 CUT_TO = 20
@@ -39,16 +39,16 @@ class MadeBackup:
     ends_after_s: float
     aborts: bool = False
 
-    def status(self, at: float) -> str:
-        """Return the status at ``at``."""
+    def status(self, at: float, first: str = "requested") -> str:
+        """Return the status at ``at``; ``first`` is the one that it begins with."""
         age_s = at - self.made_at
-        if age_s >= self.ends_after_s:
+        if age_s >= self.ends_after_s or first == "completed":
             return "aborted" if self.aborts else "completed"
-        return "in_progress" if age_s >= self.ends_after_s / 2 else "requested"
+        return first if first == "initiated" or age_s < self.ends_after_s / 2 else "in_progress"
 
-    def as_json(self, at: float) -> dict[str, Any]:
+    def as_json(self, at: float, first: str) -> dict[str, Any]:
         """Return the Backup as the API shows it at ``at``."""
-        status = self.status(at)
+        status = self.status(at, first)
         ended = iso(self.create_time + timedelta(seconds=self.ends_after_s))
         return {
             "id": self.id,
@@ -74,7 +74,7 @@ class World:
         for account in self.scenario.accounts:
             account_id = _id(account.name)
             self.accounts.append({"id": account_id, "name": account.name, "nickname": account.name})
-            for install in _installs(account):
+            for install in account.all_installs():
                 shown = _installation(install, account.name, account_id)
                 self.installs[shown["id"]] = shown
 
@@ -106,7 +106,7 @@ class World:
 
     def shown(self, backup: MadeBackup, at: float) -> dict[str, Any]:
         """Return a backup as answers show it."""
-        shown = backup.as_json(at)
+        shown = backup.as_json(at, self.scenario.backups.first_status)
         if self.scenario.backups.fields == "minimal":
             return {"id": shown["id"], "status": shown["status"]}
         return _spoiled(shown, self.scenario.listing.descriptions)
@@ -115,7 +115,7 @@ class World:
         """Return the backups of an install as its listing shows them at ``at``."""
         listing = self.scenario.listing
         made = [backup for backup in self.backups.get(install_id, []) if at >= backup.made_at + listing.lag]
-        newest_first = [*reversed(made), *self._nightly(install_id)]
+        newest_first = sorted([*made, *self._nightly(install_id, at)], key=attrgetter("create_time"), reverse=True)
         shown = [self.shown(backup, at) for backup in newest_first]
         if listing.order == "oldest":
             shown.reverse()
@@ -123,12 +123,12 @@ class World:
             random.Random(f"{self.scenario.seed} {install_id}").shuffle(shown)  # noqa: S311 - an order, not a secret
         return shown
 
-    def find(self, install_id: str, backup_id: str) -> MadeBackup | None:
+    def find(self, install_id: str, backup_id: str, at: float) -> MadeBackup | None:
         """Return a backup of an install by its id."""
-        candidates = [*self.backups.get(install_id, []), *self._nightly(install_id)]
+        candidates = [*self.backups.get(install_id, []), *self._nightly(install_id, at)]
         return next((backup for backup in candidates if backup.id == backup_id), None)
 
-    def _nightly(self, install_id: str) -> Iterator[MadeBackup]:
+    def _nightly(self, install_id: str, at: float) -> Iterator[MadeBackup]:
         """Yield the checkpoints that WP Engine made by itself, the newest first: one a night, at some minute past 2."""
         minute = int(draw(self.scenario.seed, f"nightly {install_id}") * 60)
         now = self.clock()
@@ -137,11 +137,11 @@ class World:
         for night in range(self.scenario.listing.nightly):
             moment = last - timedelta(days=night)
             yield MadeBackup(
-                id=_id(f"{install_id} {moment:%Y-%m-%d}"),
+                id=_id(f"{install_id} {moment.date()}"),
                 install_id=install_id,
                 description="Automatic backup",
                 notification_emails=[],
-                made_at=-1e9,
+                made_at=at - (now - moment).total_seconds(),
                 create_time=moment,
                 ends_after_s=300.0,
             )
@@ -157,14 +157,6 @@ def _spoiled(shown: dict[str, Any], descriptions: str) -> dict[str, Any]:
             return {key: value for key, value in shown.items() if key != "description"}
         case _:
             return shown
-
-
-def _installs(account: SimulatedAccount) -> Iterator[SimulatedInstall]:
-    if not isinstance(account.installs, int):
-        yield from account.installs
-        return
-    for number, environment in zip(range(1, account.installs + 1), cycle(account.environments), strict=False):
-        yield SimulatedInstall(name=f"{account.name[:8]}{number:06}"[:14], environment=environment)
 
 
 def _installation(install: SimulatedInstall, account_name: str, account_id: str) -> dict[str, Any]:
@@ -184,6 +176,7 @@ def _installation(install: SimulatedInstall, account_name: str, account_id: str)
     }
 
 
+@lru_cache(100_000)
 def _id(name: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"wpe-backup simulate {name}"))
 

@@ -43,6 +43,7 @@ def _operation(document: dict[str, Any], method: str, path: str) -> dict[str, An
     return {
         "operation_id": described["operationId"],
         "method": method,
+        "consumes": described.get("consumes", []),
         "path": path,
         "parameters": {
             each["name"]: {"in": each["in"]} | _schema(document, each)

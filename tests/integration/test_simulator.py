@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -36,7 +38,7 @@ def against(wanted: Scenario, script: Callable[[Any], Awaitable[None]]) -> Simul
         async with Simulator(wanted) as simulator, aiohttp.ClientSession() as session:
 
             async def call(method: str, path: str, headers: dict[str, str] = auth, **more: Any) -> Any:
-                url = simulator.base_url + path
+                url = simulator.base_url.removesuffix("/v1" * path.startswith("/..")) + path.removeprefix("/..")
                 async with session.request(method, url, headers=headers, allow_redirects=False, **more) as response:
                     is_json = response.content_type == "application/json"
                     return response.status, await (response.json() if is_json else response.text()), response.headers
@@ -136,6 +138,58 @@ def test_what_is_not_there_is_not_found() -> None:
     against(scenario(), script)
 
 
+def raw_post(install_id: str) -> bytes:
+    """Return a POST's bytes."""
+    body = b'{"description": "d", "notification_emails": []}'
+    head = f"POST /v1/installs/{install_id}/backups HTTP/1.1\r\nHost: x\r\nAuthorization: Basic dTpw\r\n"
+    return f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def with_raw_sockets(wanted: Scenario, script: Callable[[Simulator], Awaitable[None]]) -> Simulator:
+    async def main() -> Simulator:
+        async with Simulator(wanted) as simulator:
+            await script(simulator)
+        return simulator
+
+    return asyncio.run(main())
+
+
+def answered(wanted: Scenario) -> bytes | None:
+    """Return the bytes that answer one POST, ``None`` for a reset."""
+    found: list[bytes | None] = []
+
+    async def script(simulator: Simulator) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", simulator.port)
+        writer.write(raw_post(ID))
+        try:
+            found.append(await asyncio.wait_for(reader.read(), 5))
+        except ConnectionResetError:
+            found.append(None)
+        writer.close()
+
+    with_raw_sockets(wanted, script)
+    return found[0]
+
+
+def test_a_reset_is_one_on_the_wire_and_a_body_cut_short_too() -> None:
+    assert answered(scenario(faults=[{"kind": "reset"}])) is None
+    cut = answered(scenario(faults=[{"kind": "cut_short"}]))
+    assert cut is not None
+    head, _, body = cut.partition(b"\r\n\r\n")
+    length = next(
+        int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")
+    )
+    assert 0 < len(body) < length
+
+
+def test_a_body_that_is_nonsense_is_answered_400() -> None:
+    async def script(call: Any) -> None:
+        for data in (b"[" * 200_000, b"\xff\xfe", b"{"):
+            assert (await call("POST", BACKUPS, data=data))[0] == 400
+
+    against(scenario(), script)
+
+
 # -- accounts and installs --------------------------------------------------------------------------------------------
 
 
@@ -188,7 +242,7 @@ def listed(listing: dict[str, Any], count: int = 5, **keys: Any) -> list[Any]:
 
 
 def test_the_listing_has_as_many_pages_as_wanted_in_any_order() -> None:
-    pages = listed({"page_size": 2, "order": "oldest"})
+    pages = listed({"order": "oldest"}, pages={"size": 2})
     assert [len(page["results"]) for page in pages] == [2, 2, 1]
     assert [page["count"] for page in pages] == [5, 5, 5]
     assert pages[1]["previous"].endswith("offset=0")
@@ -204,7 +258,7 @@ def test_the_listing_has_as_many_pages_as_wanted_in_any_order() -> None:
     ("form", "begins"), [("path", "/v1/installs"), ("url", "http://127.0.0.1"), ("elsewhere", "https://elsewhere")]
 )
 def test_the_next_page_is_named_in_each_way(form: str, begins: str) -> None:
-    assert listed({"next": form, "page_size": 3})[0]["next"].startswith(begins)
+    assert listed({}, pages={"next": form, "size": 3})[0]["next"].startswith(begins)
 
 
 def test_the_listing_may_lag_or_not_be_there() -> None:
@@ -242,7 +296,8 @@ def test_the_listing_may_show_the_checkpoints_that_wp_engine_makes_each_night() 
     ("form", "value"),
     [
         ("none", None), ("seconds", "2"), ("decimal", "2.000"), ("date", "GMT"), ("past_date", "GMT"),
-        ("zero", "0"), ("negative", "-1"), ("words", "soon"), ("hour", "3600"),
+        ("rfc850", "GMT"), ("asctime", "20"), ("zero", "0"), ("negative", "-1"), ("words", "soon"), ("odd", "1.5x"),
+        ("empty", ""), ("huge", "9" * 30), ("hour", "3600"),
     ],
 )  # fmt: skip
 def test_a_429_looks_like_the_gateways_with_each_form_of_retry_after(form: str, value: str | None) -> None:
@@ -254,7 +309,10 @@ def test_a_429_looks_like_the_gateways_with_each_form_of_retry_after(form: str, 
         shown = headers.get("Retry-After")
         if value == "GMT":
             waits_s = (parsedate_to_datetime(shown) - datetime.now(UTC)).total_seconds()
-            assert -3601 < waits_s < -3599 if form == "past_date" else 1 < waits_s < 4
+            assert -3602 < waits_s < -3599 if form == "past_date" else 1 < waits_s < 3
+        elif form == "asctime":
+            moment = datetime.strptime(shown, "%a %b %d %H:%M:%S %Y").replace(tzinfo=UTC)
+            assert 1 < (moment - datetime.now(UTC)).total_seconds() < 3
         elif form == "decimal":
             assert 1.5 < float(shown) <= 2
         else:
@@ -330,6 +388,175 @@ def test_a_backend_that_slows_down_runs_into_the_gateways_504_and_makes_the_back
     assert (stats["backups_made"], stats["most_per_install"]) == (6, 1)
 
 
+@pytest.mark.parametrize("leave", ["close", "reset"])
+def test_what_a_client_asked_for_is_done_though_it_goes_away(leave: str) -> None:
+    async def script(simulator: Simulator) -> None:
+        for number, install_id in enumerate(install_ids(6)):
+            reader, writer = await asyncio.open_connection("127.0.0.1", simulator.port)
+            writer.write(raw_post(install_id))
+            await writer.drain()
+            await asyncio.sleep(0.02 * number)
+            if leave == "reset":
+                sock = writer.get_extra_info("socket")
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.close()
+            del reader
+        await asyncio.sleep(0.6)
+
+    for more in (
+        {},
+        {"backend": {"slots": 2, "takes": "100ms"}},
+        {"faults": [{"kind": "gateway_timeout", "created": True}]},
+    ):
+        stats = with_raw_sockets(scenario(**({"latency": "200ms"} | more)), script).stats()
+        assert (stats["backups_made"], stats["most_per_install"], stats["in_flight"]) == (6, 1, 0)
+
+
+def test_the_revoked_are_so_many_whoever_comes_at_once() -> None:
+    async def script(call: Any) -> None:
+        statuses = [each[0] for each in await asyncio.gather(*(call("GET", "/user") for _ in range(20)))]
+        assert sorted(statuses) == [200] * 12 + [401] * 8
+
+    against(scenario(latency="50ms", credentials={"revoked_after_requests": 12}), script)
+
+
+def test_a_backend_takes_each_request_its_own_time() -> None:
+    async def script(call: Any) -> None:
+        async def seconds() -> float:
+            began = asyncio.get_running_loop().time()
+            await call("GET", "/user")
+            return asyncio.get_running_loop().time() - began
+
+        taken = await asyncio.gather(*(seconds() for _ in range(20)))
+        assert max(taken) - min(taken) > 0.1
+
+    against(scenario(backend={"slots": 20, "takes": ["10ms", "400ms"]}), script)
+
+
+def test_who_is_inside_counts_across_a_change_of_the_limits() -> None:
+    async def script(call: Any) -> None:
+        first = [asyncio.create_task(call("GET", "/user")) for _ in range(6)]
+        await asyncio.sleep(0.2)
+        later = [asyncio.create_task(call("GET", "/user")) for _ in range(6)]
+        statuses = [each[0] for each in await asyncio.gather(*first, *later)]
+        assert statuses.count(200) == 4
+
+    limit = {"kind": "in_flight", "requests": 4}
+    wanted = scenario(latency="500ms", limits=[limit], schedule=[{"at": "100ms", "limits": [limit]}])
+    assert against(wanted, script).stats()["most_in_flight"] == 4
+
+
+def test_a_request_that_one_limit_refuses_is_charged_by_none() -> None:
+    async def script(call: Any) -> None:
+        for _ in range(2):
+            statuses = [each[0] for each in await asyncio.gather(*(call("GET", "/user") for _ in range(10)))]
+            assert statuses.count(200) == 4
+
+    limits = [{"kind": "bucket", "rate": 0.001, "burst": 8}, {"kind": "in_flight", "requests": 4}]
+    against(scenario(latency="100ms", limits=limits), script)
+
+
+def test_limits_may_count_each_api_user_by_itself() -> None:
+    async def script(call: Any) -> None:
+        other = {"Authorization": aiohttp.encode_basic_auth("other", "p")}
+        assert [(await call("GET", "/user"))[0] for _ in range(2)] == [200, 429]
+        assert [(await call("GET", "/user", headers=other))[0] for _ in range(2)] == [200, 429]
+
+    against(scenario(limits=[{"kind": "bucket", "rate": 0.001, "burst": 1}], limits_per="credentials"), script)
+
+
+def test_looking_at_what_was_counted_does_not_start_the_clock() -> None:
+    async def script(call: Any) -> None:
+        await call("GET", "/../_admin/backups")
+        await call("GET", "/../_admin/stats")
+        await asyncio.sleep(0.3)
+        assert (await call("POST", BACKUPS, json=BODY))[0] == 202
+
+    against(scenario(faults=[{"kind": "unavailable", "from": "200ms"}]), script)
+
+
+def test_a_page_of_one_accounts_installs_names_the_next_page_of_that_account() -> None:
+    async def script(call: Any) -> None:
+        account_id = (await call("GET", "/accounts"))[1]["results"][0]["id"]
+        path, found = f"/installs?account_id={account_id}", list[Any]()
+        while path:
+            page = (await call("GET", path))[1]
+            found += page["results"]
+            path = (page["next"] or "").partition("/v1")[2]
+        assert len(found) == 6
+        assert {each["account"]["id"] for each in found} == {account_id}
+        for query in ("account_id=nope", "limit=1_0", "limit=%D9%A3", "offset=x"):
+            assert (await call("GET", f"/installs?{query}"))[0] == 400
+
+    against(
+        scenario(accounts=[{"name": "one", "installs": 6}, {"name": "two", "installs": 5}], pages={"size": 2}), script
+    )
+
+
+def test_a_fault_may_take_its_time_and_the_gateway_does_not_wait_for_ever() -> None:
+    async def script(call: Any) -> None:
+        began = asyncio.get_running_loop().time()
+        assert (await call("POST", BACKUPS, json=BODY))[0] == 504
+        assert asyncio.get_running_loop().time() - began > 0.2
+
+    def stats(**keys: Any) -> Any:
+        return against(
+            scenario(faults=[{"kind": "unavailable", "created": True, "after": "1h"}], **keys), script
+        ).stats()
+
+    assert stats(gateway_timeout="250ms")["backups_made"] == 1
+    late = scenario(faults=[{"kind": "gateway_timeout", "after": "250ms"}])
+    assert against(late, script).stats()["backups_made"] == 0
+
+
+@pytest.mark.parametrize("kind", ["reset", "cut_short"])
+def test_what_the_backend_does_after_the_gateways_504_does_not_touch_the_connection(kind: str) -> None:
+    async def script(simulator: Simulator) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", simulator.port)
+        writer.write(raw_post(ID))
+        assert (await reader.readline()).startswith(b"HTTP/1.1 504")
+        await asyncio.sleep(0.4)
+        writer.write(raw_post(OTHER))
+        everything = b""
+        while everything.count(b"timed out") < 2:
+            everything += await reader.read(1000)
+        assert everything.count(b"HTTP/1.1") == 1
+        writer.close()
+
+    wanted = scenario(backend={"slots": 1, "takes": "300ms"}, gateway_timeout="100ms", faults=[{"kind": kind}])
+    with_raw_sockets(wanted, script)
+
+
+@pytest.mark.parametrize(
+    ("first", "in_the_answer", "later"),
+    [
+        ("initiated", "initiated", "initiated"),
+        ("completed", "completed", "completed"),
+        ("queued", "queued", "in_progress"),
+        ("in_progress", "in_progress", "in_progress"),
+    ],
+)
+def test_a_backup_may_begin_with_another_status(first: str, in_the_answer: str, later: str) -> None:
+    async def script(call: Any) -> None:
+        backup = (await call("POST", BACKUPS, json=BODY))[1]
+        assert (backup["status"], backup["complete_time"] is not None) == (in_the_answer, first == "completed")
+        await asyncio.sleep(0.35)
+        assert (await call("GET", f"{BACKUPS}/{backup['id']}"))[1]["status"] == later
+
+    against(scenario(backups={"first_status": first, "completes_after": "600ms"}), script)
+
+
+def test_what_is_noted_of_a_request_can_be_held_against_a_report() -> None:
+    async def script(call: Any) -> None:
+        _, _, headers = await call("POST", BACKUPS, json=BODY)
+        (noted,) = (await call("GET", "/../_admin/requests"))[1]["requests"]
+        assert noted["request_id"] == headers["x-amzn-RequestId"]
+        assert (noted["status"], noted["fault"], noted["method"]) == (503, "unavailable", "POST")
+        assert noted["ended_at"] - noted["at"] >= 0.05
+
+    against(scenario(latency="60ms", faults=[{"kind": "unavailable"}]), script)
+
+
 # -- faults -----------------------------------------------------------------------------------------------------------
 
 
@@ -338,7 +565,7 @@ def test_a_backend_that_slows_down_runs_into_the_gateways_504_and_makes_the_back
     [
         ("bad_request", 400, 0), ("forbidden", 403, 0), ("not_found", 404, 0), ("server_error", 500, 0),
         ("bad_gateway", 502, 0), ("unavailable", 503, 0), ("gateway_timeout", 504, 0), ("quota", 429, 0),
-        ("redirect", 302, 0), ("reset", None, 0), ("cut_short", None, 1), ("broken_json", None, 1),
+        ("blocked", 403, 0), ("redirect", 302, 0), ("reset", None, 0), ("cut_short", None, 1), ("broken_json", None, 1),
         ("missing_id", 202, 1), ("wrong_type", 202, 1),
     ],
 )  # fmt: skip
@@ -347,8 +574,10 @@ def test_each_fault_of_a_post(kind: str, status: int | None, made: int) -> None:
     assert (answer and answer[0]) == status
     assert simulator.stats()["backups_made"] == made
     assert simulator.stats()["faults"] == {f"post {kind}": 1}
-    if kind == "bad_gateway":
+    if kind in {"bad_gateway", "blocked"}:
         assert answer[1].startswith("<html>")
+    if kind == "redirect":
+        assert answer[2]["Location"].startswith("https://elsewhere.")
     if kind == "quota":
         assert answer[1]["message"] == "Limit Exceeded"
     if kind == "missing_id":
@@ -397,7 +626,7 @@ def test_a_fault_may_hit_only_some_installs_the_first_tries_and_a_time() -> None
     assert post(only_one, install_id=OTHER)[0][0][0] == 202
     first = post(scenario(faults=[{"kind": "unavailable", "first_tries": 2}]), times=3)[0]
     assert [each[0] for each in first] == [503, 503, 202]
-    assert post(scenario(faults=[{"kind": "unavailable", "until": 0}]))[0][0][0] == 202
+    assert post(scenario(faults=[{"kind": "unavailable", "from": "1h", "until": "2h"}]))[0][0][0] == 202
     assert post(scenario(faults=[{"kind": "unavailable", "from": "1h"}]))[0][0][0] == 202
 
 
@@ -421,6 +650,8 @@ def test_faults_hit_the_same_installs_and_posts_whatever_the_order() -> None:
     gone = {install for (install, _), each in fates.items() if each == "not_found"}
     assert all(fates[install, nth] == "not_found" for install in gone for nth in range(2))
     assert 60 < len(gone) < 120
+    other_seed = {key: fault_of(wanted.faults, 2, Asked(Route.POST, *key, 0.0)) for key in fates}
+    assert [each and each.kind for each in other_seed.values()] != [each.split()[0] for each in fates.values()]
     assert set(fates.values()) == {"not_found", "unavailable", "gateway_timeout", "gateway_timeout made"}
 
 
@@ -438,6 +669,14 @@ def test_faults_hit_the_same_installs_and_posts_whatever_the_order() -> None:
         {"limits": [{"rate": 1}]},
         {"latency": "fast"},
         {"latency": ["1s"]},
+        {"latency": ["2s", "1s"]},
+        {"limits": [{"kind": "fixed_window", "requests": 1, "per": 0}]},
+        {"faults": [{"kind": "unavailable", "from": "2s", "until": "1s"}]},
+        {"faults": [{"kind": "unavailable", "operation": "user", "installs": [ID]}]},
+        {"faults": [{"kind": "unavailable", "share": 0.6, "first_tries": 1}] * 2},
+        {"accounts": [{"name": "one"}, {"name": "one"}]},
+        {"accounts": [{"name": "agencyone", "installs": 1}, {"name": "agencyonetwo", "installs": 1}]},
+        {"accounts": [{"name": "one", "installs": [{"name": "abc", "id": ID}, {"name": "abd", "id": ID}]}]},
         {"latncy": "1s"},
         {"accounts": [{"name": "UPPER"}]},
     ],
