@@ -252,6 +252,8 @@ def test_the_listing_has_as_many_pages_as_wanted_in_any_order() -> None:
     ]
     assert numbers[:2] == [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0]]
     assert sorted(numbers[2]) == [0, 1, 2, 3, 4]
+    assert numbers[2] not in numbers[:2]
+    assert [len(page["results"]) for page in listed({}, count=4, pages={"size": 2})] == [2, 2]
 
 
 @pytest.mark.parametrize(
@@ -262,7 +264,13 @@ def test_the_next_page_is_named_in_each_way(form: str, begins: str) -> None:
 
 
 def test_the_listing_may_lag_or_not_be_there() -> None:
-    assert listed({"lag": "1h"})[0]["results"] == []
+    async def script(call: Any) -> None:
+        await call("POST", BACKUPS, json=BODY)
+        assert (await call("GET", BACKUPS))[1]["results"] == []
+        await asyncio.sleep(0.35)
+        assert len((await call("GET", BACKUPS))[1]["results"]) == 1
+
+    against(scenario(listing={"lag": "300ms"}), script)
     assert listed({"available": False}) == [404]
 
 
