@@ -9,78 +9,16 @@ from __future__ import annotations
 from collections import Counter
 from enum import StrEnum
 from itertools import cycle
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    WithJsonSchema,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from orchestrator.units import DURATION_PATTERN, duration_s, duration_text
+from orchestrator.simulator.values import UUID, Range, Seconds, Share, SignedSeconds, Whole, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-UUID = "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
 MOST_INSTALLS = 200_000
-
-
-def _refuse(message: str) -> NoReturn:
-    kind, template = "wrong", "{message}"
-    raise PydanticCustomError(kind, template, {"message": message})
-
-
-def _seconds(value: object) -> float:
-    seconds = value if isinstance(value, float) else 0.0 if value == 0 else duration_s(value)
-    if seconds is None or not 0 <= seconds <= 1e9:  # noqa: PLR2004 - three decades
-        _refuse("must be a duration: a number and ms, s, m, h or d, as 30s")
-    return seconds
-
-
-def _signed_seconds(value: object) -> float:
-    if isinstance(value, str) and value.startswith("-"):
-        return -_seconds(value[1:])
-    return value if isinstance(value, float) else _seconds(value)
-
-
-def _text(seconds: float) -> object:
-    sign = "-" if seconds < 0 else ""
-    return sign + duration_text(abs(seconds)) if seconds else 0
-
-
-def _range(value: object) -> object:
-    """Take a single duration for a range of nothing else."""
-    return value if isinstance(value, list | tuple) else [value, value]
-
-
-def _in_order(value: tuple[float, float]) -> tuple[float, float]:
-    if value[0] > value[1]:
-        _refuse("must be the least and the most, in this order")
-    return value
-
-
-_DURATION = {"anyOf": [{"type": "string", "pattern": f"^{DURATION_PATTERN}$"}, {"const": 0}]}
-_SIGNED = {"anyOf": [{"type": "string", "pattern": f"^-?{DURATION_PATTERN}$"}, {"const": 0}]}
-
-_WRITTEN = PlainSerializer(_text, when_used="json")
-
-Seconds = Annotated[float, BeforeValidator(_seconds), _WRITTEN, WithJsonSchema(_DURATION)]
-SignedSeconds = Annotated[float, BeforeValidator(_signed_seconds), _WRITTEN, WithJsonSchema(_SIGNED)]
-Range = Annotated[
-    tuple[Seconds, Seconds],
-    BeforeValidator(_range),
-    AfterValidator(_in_order),
-    WithJsonSchema({"anyOf": [_DURATION, {"type": "array", "items": _DURATION, "minItems": 2, "maxItems": 2}]}),
-]
-Share = Annotated[float, Field(ge=0, le=1)]
-Whole = Annotated[int, Field(ge=1)]
 
 
 class Part(BaseModel):
@@ -230,13 +168,13 @@ class Fault(Part):
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
         if self.created and (self.kind in NEVER_MADE or self.operation is not Route.POST):
-            _refuse("created: a request that ends like this makes no backup")
+            refuse("created: a request that ends like this makes no backup")
         if self.created is False and self.kind in MADE_ALL_THE_SAME:
-            _refuse("created: what is broken here is the answer, and the backup is made")
+            refuse("created: what is broken here is the answer, and the backup is made")
         if self.installs and self.operation not in OF_ONE_INSTALL:
-            _refuse("installs: this operation has none")
+            refuse("installs: this operation has none")
         if self.until is not None and self.until <= self.from_:
-            _refuse("until must be later than from")
+            refuse("until must be later than from")
         return self
 
     @property
@@ -391,7 +329,7 @@ class Scenario(Part):
             where = (fault.operation, fault.is_of_installs, fault.installs, fault.first_tries, fault.from_, fault.until)
             totals[where] += fault.share  # type: ignore[assignment]  # a Counter adds up floats as well
         if any(total > 1 + 1e-9 for total in totals.values()):
-            _refuse("the shares of one operation's faults must add up to at most 1")
+            refuse("the shares of one operation's faults must add up to at most 1")
         return self
 
     @model_validator(mode="after")
@@ -404,7 +342,7 @@ class Scenario(Part):
         ):
             if len(set(names)) < len(names):
                 twice = next(name for name, count in Counter(names).items() if count > 1)
-                _refuse(f"accounts: the {what} {twice} is there twice")
+                refuse(f"accounts: the {what} {twice} is there twice")
         return self
 
     @classmethod
