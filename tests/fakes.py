@@ -8,14 +8,28 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import WriteError
-from orchestrator.model import AttemptResult, Backup, BackupRequest, Fault, Install, Outcome, PlannedBackup
+from orchestrator.model import AttemptResult, Backup, BackupRequest, Fault, Install, Outcome, OutcomeKind, PlannedBackup
 from orchestrator.pacing import Effect, Ticket, Word
+from orchestrator.summary import AccountTotals, Summary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from orchestrator.model import OutcomeKind
-
+SUMMARY = Summary(
+    run_id="R1",
+    started_at=datetime(2026, 11, 23, 1, 0, 0, 123456, tzinfo=UTC),
+    finished_at=datetime(2026, 11, 23, 1, 0, 0, 123456, tzinfo=UTC),
+    duration_s=75.0,
+    planned=2,
+    disabled=1,
+    outcomes=dict.fromkeys(OutcomeKind, 0) | {OutcomeKind.ACCEPTED: 1, OutcomeKind.REJECTED: 1},
+    retries=3,
+    accounts={"default": AccountTotals(5, 2, 12.3456), "b": AccountTotals(1, 1, 5.0)},
+    exit_code=3,
+    config="f.yaml",
+    report="report.jsonl",
+    version="0",
+)
 OK = AttemptResult(status=200)
 ACCEPTED = AttemptResult(status=202, backup=Backup("b-1", "requested"), request_id="r-1")
 THROTTLED = AttemptResult(status=429, message="Too Many Requests")

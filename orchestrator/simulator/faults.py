@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator.simulator.chance import draw
-from orchestrator.simulator.scenario import Route
+from orchestrator.simulator.scenario import Operation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Asked:
     """A request as faults see it: the ``nth``, from 0, of its operation for this install, ``at`` seconds on."""
 
-    route: Route
+    operation: Operation
     install_id: str
     nth: int
     at: float
@@ -29,7 +29,7 @@ def fault_of(faults: Sequence[Fault], seed: int, asked: Asked) -> Fault | None:
 
     One draw decides for an install, another for each request: the shares of an operation's faults lie side by side.
     """
-    name = asked.install_id if asked.route is Route.POST else f"{asked.route} {asked.install_id}"
+    name = asked.install_id if asked.operation is Operation.POST else f"{asked.operation} {asked.install_id}"
     for of_installs, drawn_for in ((True, name), (False, f"{name} {asked.nth}")):
         left: float | None = None
         for fault in faults:
@@ -43,7 +43,7 @@ def fault_of(faults: Sequence[Fault], seed: int, asked: Asked) -> Fault | None:
 
 def _concerns(fault: Fault, asked: Asked) -> bool:
     return (
-        fault.operation is asked.route
+        fault.operation is asked.operation
         and fault.from_ <= asked.at
         and (fault.until is None or asked.at < fault.until)
         and (fault.first_tries is None or asked.nth < fault.first_tries)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from dataclasses import dataclass, field
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from orchestrator.simulator.limits import Limits
 from orchestrator.simulator.scenario import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from orchestrator.simulator.scenario import Scenario
     from orchestrator.simulator.tally import Tally
@@ -45,16 +44,6 @@ class UnansweredError(Exception):
         """Keep the kind, and the answer that is cut short."""
         super().__init__(kind)
         self.kind, self.status, self.body = kind, status, body
-
-
-@dataclass(slots=True)
-class _Arrived:
-    """One request that was let in: the ``number``-th, from 1, ``at`` seconds after the first."""
-
-    request: web.Request
-    handler: Handler
-    number: int
-    noted: dict[str, Any] = field(repr=False)
 
 
 class Gateway:
@@ -111,14 +100,14 @@ class Gateway:
         wait_s = limits.enter(self.at)
         if wait_s > 0:
             return _answered(noted, self._throttled(wait_s))
-        self._let_in += 1
-        arrived = _Arrived(request, handler, self._let_in, noted)
+        self._let_in += 1  # whoever comes next has another number while this one waits
+        number = self._let_in
         self._tally.enter()
         try:
-            await asyncio.sleep(between(*self._scenario.latency, self._scenario.seed, f"latency {arrived.number}"))
-            if request.path != STATUS_PATH and not self._is_known(authorization, arrived.number):
+            await asyncio.sleep(between(*self._scenario.latency, self._scenario.seed, f"latency {number}"))
+            if request.path != STATUS_PATH and not self._is_known(authorization, number):
                 return _answered(noted, answers.refusal(401, "Bad Credentials"))
-            return _answered(noted, await self._within_patience(arrived))
+            return _answered(noted, await self._within_patience(self._worked_on(request, handler, number)))
         except UnansweredError as error:
             return await _left_unanswered(request, error)
         finally:
@@ -130,9 +119,9 @@ class Gateway:
             self._limits[key] = Limits(self._scenario)
         return self._limits[key]
 
-    async def _within_patience(self, arrived: _Arrived) -> web.StreamResponse:
-        """Let the backend work for as long as the gateway waits; it goes on afterwards all the same."""
-        working = asyncio.create_task(self._worked_on(arrived))
+    async def _within_patience(self, work: Coroutine[Any, Any, web.StreamResponse]) -> web.StreamResponse:
+        """Let the backend ``work`` for as long as the gateway waits; it goes on afterwards all the same."""
+        working = asyncio.create_task(work)
         self._working.add(working)
         working.add_done_callback(self._done)
         done, _ = await asyncio.wait({working}, timeout=self._scenario.gateway_timeout)
@@ -143,13 +132,13 @@ class Gateway:
         if not working.cancelled():
             working.exception()  # looked at: after the gateway's 504 nobody else does
 
-    async def _worked_on(self, arrived: _Arrived) -> web.StreamResponse:
+    async def _worked_on(self, request: web.Request, handler: Handler, number: int) -> web.StreamResponse:
         if self._slots is not None and self._scenario.backend is not None:
             async with self._slots:
-                name = f"backend {arrived.number}"
-                await asyncio.sleep(between(*self._scenario.backend.takes, self._scenario.seed, name))
+                takes = self._scenario.backend.takes
+                await asyncio.sleep(between(*takes, self._scenario.seed, f"backend {number}"))
         try:
-            return await arrived.handler(arrived.request)
+            return await handler(request)
         except RefusedError as error:
             return error.response
         except web.HTTPException as error:

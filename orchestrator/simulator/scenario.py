@@ -86,7 +86,7 @@ class Change(Part):
     """What replaces the limits so far; an empty list lifts them."""
 
 
-class Route(StrEnum):
+class Operation(StrEnum):
     """An operation of the API, as faults name it."""
 
     POST = "post"
@@ -131,7 +131,7 @@ OF_THE_CONNECTION = {Kind.RESET, Kind.HANG, Kind.CUT_SHORT}
 
 NEVER_MADE = OF_INSTALLS | {Kind.BLOCKED, Kind.QUOTA, Kind.REDIRECT}
 
-OF_ONE_INSTALL = {Route.POST, Route.LISTING, Route.SHOW, Route.INSTALL}
+OF_ONE_INSTALL = {Operation.POST, Operation.LISTING, Operation.SHOW, Operation.INSTALL}
 """Operations that have an install in their path."""
 
 
@@ -143,7 +143,7 @@ class Fault(Part):
     (500), `bad_gateway` (502, HTML), `unavailable` (503), `gateway_timeout` (504), `quota` (429 `Limit Exceeded`),
     `redirect` (302, elsewhere), `reset`, `hang` (no answer, ever), `cut_short`, `broken_json`, `missing_id`,
     `wrong_type`."""
-    operation: Route = Route.POST
+    operation: Operation = Operation.POST
     """Which operation: `post`, `listing`, `show` (one backup), `installs`, `install`, `accounts`, `user`, `status`."""
     share: Share = 1.0
     """How much of it. The shares of one operation's faults of installs add up, and so do those of its faults of
@@ -167,7 +167,7 @@ class Fault(Part):
 
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
-        if self.created and (self.kind in NEVER_MADE or self.operation is not Route.POST):
+        if self.created and (self.kind in NEVER_MADE or self.operation is not Operation.POST):
             refuse("created: a request that ends like this makes no backup")
         if self.created is False and self.kind in MADE_ALL_THE_SAME:
             refuse("created: what is broken here is the answer, and the backup is made")
@@ -333,7 +333,7 @@ class Scenario(Part):
         return self
 
     @model_validator(mode="after")
-    def _names_are_one_things(self) -> Self:
+    def _nothing_is_there_twice(self) -> Self:
         named = [install for each in self.accounts for install in each.all_installs()]
         for what, names in (
             ("account", [account.name for account in self.accounts]),

@@ -14,7 +14,7 @@ from orchestrator.simulator import answers
 from orchestrator.simulator.answers import ELSEWHERE, answer, invalid
 from orchestrator.simulator.faults import Asked, fault_of
 from orchestrator.simulator.gateway import NOTED, Gateway, RefusedError, UnansweredError
-from orchestrator.simulator.scenario import MADE_ALL_THE_SAME, OF_INSTALLS, OF_THE_CONNECTION, Kind, Route
+from orchestrator.simulator.scenario import MADE_ALL_THE_SAME, OF_INSTALLS, OF_THE_CONNECTION, Kind, Operation
 from orchestrator.simulator.tally import Tally
 from orchestrator.simulator.world import WORDPRESS, World, iso
 
@@ -87,14 +87,14 @@ class Simulator:
         app = web.Application(middlewares=[in_front])
         app.router.add_routes(
             [
-                web.post("/v1/installs/{install_id}/backups", api.handler(Route.POST, api.create_backup)),
-                web.get("/v1/installs/{install_id}/backups", api.handler(Route.LISTING, api.list_backups)),
-                web.get("/v1/installs/{install_id}/backups/{backup_id}", api.handler(Route.SHOW, api.show_backup)),
-                web.get("/v1/installs", api.handler(Route.INSTALLS, api.list_installs)),
-                web.get("/v1/installs/{install_id}", api.handler(Route.INSTALL, api.get_install)),
-                web.get("/v1/accounts", api.handler(Route.ACCOUNTS, api.list_accounts)),
-                web.get("/v1/user", api.handler(Route.USER, api.user)),
-                web.get("/v1/status", api.handler(Route.STATUS, api.status)),
+                web.post("/v1/installs/{install_id}/backups", api.handler(Operation.POST, api.create_backup)),
+                web.get("/v1/installs/{install_id}/backups", api.handler(Operation.LISTING, api.list_backups)),
+                web.get("/v1/installs/{install_id}/backups/{backup_id}", api.handler(Operation.SHOW, api.show_backup)),
+                web.get("/v1/installs", api.handler(Operation.INSTALLS, api.list_installs)),
+                web.get("/v1/installs/{install_id}", api.handler(Operation.INSTALL, api.get_install)),
+                web.get("/v1/accounts", api.handler(Operation.ACCOUNTS, api.list_accounts)),
+                web.get("/v1/user", api.handler(Operation.USER, api.user)),
+                web.get("/v1/status", api.handler(Operation.STATUS, api.status)),
                 web.get("/_admin/stats", self._admin_stats),
                 web.get("/_admin/requests", self._admin_requests),
                 web.get("/_admin/backups", self._admin_backups),
@@ -131,21 +131,21 @@ class _Api:
         self._scenario, self._world, self._tally, self._at = scenario, world, tally, at
 
     def handler(
-        self, route: Route, operation: Callable[[web.Request], Awaitable[Answer]]
+        self, operation: Operation, carry_out: Callable[[web.Request], Awaitable[Answer]]
     ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        """Return the handler that carries ``operation`` out, or lets a fault have it."""
+        """Return the handler of ``operation``, which is carried out unless a fault has it."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            fault = self._fault(route, self._install_id(request))
+            fault = self._fault(operation, self._install_id(request))
             if fault is None:
-                return answer(*await operation(request))
-            self._tally.faults[f"{route} {fault.kind}"] += 1
+                return answer(*await carry_out(request))
+            self._tally.faults[f"{operation} {fault.kind}"] += 1
             request[NOTED]["fault"] = fault.kind
-            if route is Route.POST and fault.kind in OF_INSTALLS:
+            if operation is Operation.POST and fault.kind in OF_INSTALLS:
                 self._tally.refused.add(self._install_id(request))
             status, body = 0, dict[str, Any]()
-            if fault.kind in MADE_ALL_THE_SAME or (route is Route.POST and fault.makes_the_backup):
-                status, body = await operation(request)
+            if fault.kind in MADE_ALL_THE_SAME or (operation is Operation.POST and fault.makes_the_backup):
+                status, body = await carry_out(request)
             await asyncio.sleep(fault.after)
             return _faulty(fault.kind, status, body)
 
@@ -159,14 +159,14 @@ class _Api:
             raise web.HTTPNotFound
         return install_id.lower()
 
-    def _fault(self, route: Route, install_id: str) -> Fault | None:
-        nth = self._tally.asked[f"{route} {install_id}"]
-        self._tally.asked[f"{route} {install_id}"] += 1
-        if route is Route.POST:
+    def _fault(self, operation: Operation, install_id: str) -> Fault | None:
+        nth = self._tally.asked[f"{operation} {install_id}"]
+        self._tally.asked[f"{operation} {install_id}"] += 1
+        if operation is Operation.POST:
             self._tally.posts[install_id] += 1
         if not self._scenario.faults:
             return None
-        return fault_of(self._scenario.faults, self._scenario.seed, Asked(route, install_id, nth, self._at()))
+        return fault_of(self._scenario.faults, self._scenario.seed, Asked(operation, install_id, nth, self._at()))
 
     async def create_backup(self, request: web.Request) -> Answer:
         """Make a backup."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import fakes
 import pytest
 from command import fleet, run_command, stand_in
 from fakes import planned
@@ -26,7 +27,7 @@ from orchestrator.cli import demo
 from orchestrator.cli.run import stopped_by_signals
 from orchestrator.model import Backup, ErrorInfo, ErrorKind, FieldError, Install, Outcome, OutcomeKind
 from orchestrator.report.lines import backup_line, encode, summary_line
-from orchestrator.summary import AccountTotals, Ending, Summary, exit_code
+from orchestrator.summary import Ending, exit_code
 from orchestrator.usecases.run import new_run_id
 
 if TYPE_CHECKING:
@@ -60,21 +61,8 @@ INSTALLS = [
     Install(planned(2).install.id, "b", "text", ()),
     Install(planned(2).install.id, "b", "text", (), "é\x07", "production", ("client-a", "")),
 ]
-SUMMARY = Summary(
-    run_id=RUN_ID,
-    started_at=AT,
-    finished_at=AT,
-    duration_s=75.0001,
-    planned=2,
-    disabled=1,
-    outcomes=dict.fromkeys(OutcomeKind, 0) | {OutcomeKind.ACCEPTED: 2},
-    retries=3,
-    accounts={"default": AccountTotals(5, 2, 12.3456), "b": AccountTotals(0, 0, 5.0)},
-    exit_code=0,
-    config="<stdin>",
-    report="-",
-    version="0",
-)
+COUNTS = dict.fromkeys(OutcomeKind, 0) | {OutcomeKind.ACCEPTED: 2}
+SUMMARY = replace(fakes.SUMMARY, run_id=RUN_ID, outcomes=COUNTS, exit_code=0, config="<stdin>", report="-")
 GOOD = {kind: backup_line(RUN_ID, next(each for each in OUTCOMES if each.kind is kind)) for kind in OutcomeKind}
 TABLE_ROW = re.compile(r"^\| (\d+) \|", re.MULTILINE)
 

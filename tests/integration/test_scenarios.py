@@ -12,7 +12,7 @@ from schemas import report_line_problems
 
 from orchestrator.config import read_checked
 from orchestrator.simulator import Scenario
-from orchestrator.simulator.scenario import Route
+from orchestrator.simulator.scenario import Operation
 
 SCENARIOS = sorted((Path(__file__).parents[2] / "examples/scenarios").glob("*.yaml"))
 PATIENCE = "timeouts: {connect: 1s, read: 2500ms}\nthrottle: {give_up: 4s}\nretry: {deadline: 5s}"
@@ -54,7 +54,7 @@ def test_what_the_report_says_is_what_the_server_did(path: Path, tmp_path: Path)
 
 def faults_of_posts(path: Path) -> set[str]:
     scenario = read_checked(path.read_bytes(), str(path), {}, Scenario)
-    return {fault.kind for fault in scenario.faults if fault.operation is Route.POST}
+    return {fault.kind for fault in scenario.faults if fault.operation is Operation.POST}
 
 
 def _hold_against(lines: list[dict[str, Any]], made: dict[str, dict[str, Any]]) -> None:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from orchestrator.simulator import Scenario, Simulator
 from orchestrator.simulator.faults import Asked, fault_of
-from orchestrator.simulator.scenario import Route
+from orchestrator.simulator.scenario import Operation
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -650,7 +650,7 @@ def test_faults_hit_the_same_installs_and_posts_whatever_the_order() -> None:
     )
 
     def fate(install: str, nth: int) -> str:
-        fault = fault_of(wanted.faults, wanted.seed, Asked(Route.POST, install, nth, 0.0))
+        fault = fault_of(wanted.faults, wanted.seed, Asked(Operation.POST, install, nth, 0.0))
         return f"{fault.kind}{' made' if fault.makes_the_backup else ''}" if fault else "accepted"
 
     fates = {(install, nth): fate(install, nth) for install in install_ids(300) for nth in range(2)}
@@ -658,7 +658,7 @@ def test_faults_hit_the_same_installs_and_posts_whatever_the_order() -> None:
     gone = {install for (install, _), each in fates.items() if each == "not_found"}
     assert all(fates[install, nth] == "not_found" for install in gone for nth in range(2))
     assert 60 < len(gone) < 120
-    other_seed = {key: fault_of(wanted.faults, 2, Asked(Route.POST, *key, 0.0)) for key in fates}
+    other_seed = {key: fault_of(wanted.faults, 2, Asked(Operation.POST, *key, 0.0)) for key in fates}
     assert [each and each.kind for each in other_seed.values()] != [each.split()[0] for each in fates.values()]
     assert set(fates.values()) == {"not_found", "unavailable", "gateway_timeout", "gateway_timeout made"}
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import install_id, planned
+from fakes import SUMMARY, install_id, planned
 from rich.console import Console
 
 from orchestrator.errors import UsageError, WriteError
@@ -24,7 +24,7 @@ from orchestrator.report.lines import backup_line, encode, iso, summary_line
 from orchestrator.report.read import Report, find_report, read_report
 from orchestrator.report.text import failures, totals
 from orchestrator.report.write import ReportWriter, make_folder, write_summary
-from orchestrator.summary import AccountTotals, Ending, Summary, Tally, exit_code
+from orchestrator.summary import Ending, Tally, exit_code
 
 AT = datetime(2026, 11, 23, 1, 0, 0, 123456, tzinfo=UTC)
 ACCEPTED = Outcome(
@@ -34,21 +34,6 @@ ERROR = ErrorInfo(
     ErrorKind.REJECTED, "n\x1b[31mo", 400, "u", (FieldError("Backup", "emails", "t", "c", "are bad"),), "q"
 )
 REJECTED = Outcome(planned(2), OutcomeKind.REJECTED, AT, AT, error=ERROR, attempts=1)
-SUMMARY = Summary(
-    run_id="R1",
-    started_at=AT,
-    finished_at=AT,
-    duration_s=75.0,
-    planned=2,
-    disabled=1,
-    outcomes=dict.fromkeys(OutcomeKind, 0) | {OutcomeKind.ACCEPTED: 1, OutcomeKind.REJECTED: 1},
-    retries=3,
-    accounts={"default": AccountTotals(5, 2, 12.3456), "b": AccountTotals(1, 1, 5.0)},
-    exit_code=3,
-    config="f.yaml",
-    report="report.jsonl",
-    version="0",
-)
 
 
 def write(target: Path | str, stdout_fd: int | None = None, *extra: Outcome) -> None:
