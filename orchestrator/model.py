@@ -219,7 +219,8 @@ class AttemptResult:
 
     ``status`` is ``None`` where no head of an answer arrived, and ``fault`` says what broke then. ``sent`` tells
     whether any byte of the request may have left. ``message`` is the API's own word or that of the fault.
-    ``retry_after_s`` is the seconds until the moment that a ``Retry-After`` named, at least 0.
+    ``retry_after_s`` is the seconds until the moment that a ``Retry-After`` named, at least 0. ``rate_headers`` are
+    the names and values of others about rates: evidence, on which nobody acts.
     """
 
     status: int | None = None
@@ -232,6 +233,7 @@ class AttemptResult:
     errors: tuple[FieldError, ...] = ()
     request_id: str | None = None
     retry_after_s: float | None = None
+    rate_headers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,3 +269,19 @@ class Outcome:
     tries: int = 0
     throttled: int = 0
     request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What a budget's limiter has found out about the server's limits, worth remembering for the next run.
+
+    ``rate`` is the requests per second that the server refills, above 0. ``burst`` is the requests that it lets
+    through at once beyond that, at least 0. ``in_flight`` is the requests at a time that it bears, at least 1, ``None``
+    where that is not what limits. ``latency_s`` is the seconds that an answer takes while nothing queues, ``None``
+    where it was not seen.
+    """
+
+    rate: float
+    burst: float
+    in_flight: int | None = None
+    latency_s: float | None = None

@@ -11,7 +11,7 @@ from orchestrator.model import OutcomeKind
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from orchestrator.model import Outcome
+    from orchestrator.model import Learned, Outcome
 
 FAILURES_KEPT = 5
 """The failures that a run shows at its end: as many as a person reads before opening the report."""
@@ -48,11 +48,20 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class AccountTotals:
-    """What one account asked of the API. ``rate`` is its budget's last rate, in requests per second."""
+    """What one account asked of the API, and what its budget found out about the limits. Rates are per second.
+
+    ``rate`` is the last one. ``limit`` is what the server is believed to bear, ``None`` where no limit was met.
+    ``refused_rates`` are the lowest and the highest rate that met a 429. ``named_moments`` counts the 429s with a
+    usable ``Retry-After``; ``headers`` are others about rates.
+    """
 
     requests: int
     throttled: int
     rate: float
+    limit: Learned | None = None
+    refused_rates: tuple[float, float] | None = None
+    named_moments: int = 0
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

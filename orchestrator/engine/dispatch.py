@@ -294,6 +294,8 @@ class Dispatcher:
         finally:
             del self._sends[send]
         admitted.lane.requests += result.sent
+        if admitted.lane.notes_headers(result):
+            self._around.log.info("throttle.headers", account=admitted.lane.name, headers=dict(result.rate_headers))
         return result
 
     def _break_off(self, *, reads_only: bool) -> None:

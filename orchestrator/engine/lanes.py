@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from orchestrator.pacing import Ticket
 
 
+MOST_RATE_HEADERS = 16
+"""Names of headers about rates that are kept of an account: a server that makes up new ones gets no further."""
+
+
 class LaneState(StrEnum):
     """Whether an account's installs may be requested."""
 
@@ -65,7 +69,8 @@ class Lane:
     """One account's installs still to be requested, and how the account fares.
 
     ``suspects`` are the installs whose 401, kept with them, waits for the check. ``unserved_since`` is when the first
-    failure after the last served POST was seen. ``stop`` says why the account stopped.
+    failure after the last served POST was seen. ``stop`` says why the account stopped. ``rate_headers`` are the last
+    values of headers about rates.
     """
 
     name: str
@@ -80,6 +85,7 @@ class Lane:
     stop: ErrorInfo | None = None
     requests: int = 0
     throttled: int = 0
+    rate_headers: dict[str, str] = field(default_factory=dict)
     retry_next: bool = True
     _order: count[int] = field(default_factory=count)
 
@@ -99,6 +105,14 @@ class Lane:
         if self.fresh:
             return 0.0
         return self.retries[0][0] if self.retries else None
+
+    def notes_headers(self, result: AttemptResult) -> bool:
+        """Keep the headers about rates of ``result`` as evidence; tell whether they are the first."""
+        is_first = bool(result.rate_headers) and not self.rate_headers
+        for name, value in result.rate_headers:
+            if name in self.rate_headers or len(self.rate_headers) < MOST_RATE_HEADERS:
+                self.rate_headers[name] = value
+        return is_first
 
     def retry(self, effort: Effort, due_at: float) -> None:
         """Queue ``effort`` to be sent again from ``due_at`` on."""

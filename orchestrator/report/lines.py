@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from orchestrator.model import ErrorInfo, Outcome
-    from orchestrator.summary import Summary
+    from orchestrator.summary import AccountTotals, Summary
 
 SCHEMA = 1
 
@@ -59,14 +59,26 @@ def summary_line(summary: Summary) -> dict[str, Any]:
         "retries": summary.retries,
         "throttled": summary.throttled,
         "reconciled": 0,
-        "accounts": {
-            name: {"requests": each.requests, "throttled": each.throttled, "rate": round(each.rate, 3)}
-            for name, each in summary.accounts.items()
-        },
+        "accounts": {name: _account(each) for name, each in summary.accounts.items()},
         "exit_code": summary.exit_code,
         "config": summary.config,
         "report": summary.report,
         "version": summary.version,
+    }
+
+
+def _account(totals: AccountTotals) -> dict[str, Any]:
+    limit, rates = totals.limit, totals.refused_rates
+    return {
+        "requests": totals.requests,
+        "throttled": totals.throttled,
+        "rate": round(totals.rate, 3),
+        "limit": limit and {"rate": round(limit.rate, 3), "burst": round(limit.burst), "in_flight": limit.in_flight},
+        "evidence": {
+            "refused_rates": rates and [round(rate, 3) for rate in rates],
+            "retry_after": totals.named_moments,
+            "headers": dict(totals.headers),
+        },
     }
 
 

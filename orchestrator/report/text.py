@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from rich.text import Text
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 _SECONDS_PER_MINUTE = 60
 _WIDEST_COLUMN = 40
 _LONGEST_DURATION_S = 10**9
+_MOST_LIMITS = 5
 
 
 def totals(report: Report) -> Text:
@@ -39,9 +41,32 @@ def totals(report: Report) -> Text:
     if summary:
         requests, throttled, retries = (_whole(summary.get(key)) for key in ("requests", "throttled", "retries"))
         text.append(f"  {requests} requests to the API, answered 429: {throttled}, retries: {retries}\n")
+    for line in _limits(_mapping(summary.get("accounts"))):
+        text.append(f"  {line}\n")
     for doubt in doubts(report):
         text.append(f"  {doubt}\n", "yellow")
     return text
+
+
+def _limits(accounts: dict[str, Any]) -> Iterator[str]:
+    """Say of the first few accounts what their limits were found to be: nobody publishes them."""
+    for name, totals in islice(accounts.items(), _MOST_LIMITS):
+        limit = _mapping(_mapping(totals).get("limit"))
+        rate, burst, in_flight = (limit.get(key) for key in ("rate", "burst", "in_flight"))
+        if not _is_number(rate):
+            continue
+        words = [f"limit of {visible(str(name))}: about {rate:.3g} requests a second"]
+        if _is_number(burst) and burst >= 1:
+            words.append(f"{burst:.3g} at once beyond that")
+        if _is_number(in_flight):
+            words.append(f"{in_flight:.3g} at a time")
+        yield ", ".join(words)
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return 0 <= value < _LONGEST_DURATION_S
 
 
 def doubts(report: Report) -> list[str]:

@@ -1,4 +1,4 @@
-"""Apply the control law of ``pacing.py`` to the clock: hold, in-flight bound, pacer, then asyncio-throttle.
+"""Apply the control law of ``pacing`` to the clock: hold, in-flight bound, pacer, then asyncio-throttle.
 
 One gate a budget; its only waiter is that budget's dispatcher, so a queue of any length costs nothing while it
 waits. asyncio-throttle keeps a log of starts over a sliding window: exact as a ceiling, but it lets a whole window's
@@ -14,22 +14,14 @@ from typing import TYPE_CHECKING
 
 from asyncio_throttle.throttler import Throttler
 
-from orchestrator.pacing import (
-    Observation,
-    Pace,
-    Ticket,
-    Word,
-    canary_lost,
-    held_s,
-    next_pace,
-    ready_at,
-    started,
-)
+from orchestrator.pacing import Observation, Pace, Ticket, Word, held_s, next_pace, opening, ready_at, released, started
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from orchestrator.model import ThrottlePolicy
+    from orchestrator.model import Learned, ThrottlePolicy
+
+    OnChange = Callable[[Pace, Pace, Observation | None], None]
 
 POLL_INTERVAL_S = 0.002
 """How often asyncio-throttle looks again while its window is full: by then the pacer's next start is all but due."""
@@ -39,22 +31,20 @@ class Gate:
     """Admit the requests of one budget; the engine's ``Throttle``.
 
     ``draw`` returns uniform numbers in [0, 1) for the holds' jitter. ``on_change(before, after, observation)`` is
-    called whenever an answer changed the phase or the rate.
+    called whenever the phase, the rate or what binds has changed, with the answer that did it, if one did.
     """
 
     def __init__(
         self,
         policy: ThrottlePolicy,
         draw: Callable[[], float],
-        on_change: Callable[[Pace, Pace, Observation], None],
+        on_change: OnChange,
+        learned: Learned | None = None,
     ) -> None:
-        """Start at the policy's fixed rate, else at its start rate; the ceiling bounds both."""
-        rate = min(policy.ceiling, policy.start_rate if policy.fixed_rate is None else policy.fixed_rate)
-        self.pace = Pace(rate=rate, ceiling=policy.ceiling, fixed=policy.fixed_rate is not None)
-        self._concurrency = policy.concurrency
+        """Start at the policy's fixed rate, else at what was ``learned`` before, else at its start rate."""
+        self.pace = opening(policy, learned)
         self._draw = draw
         self._on_change = on_change
-        self._in_flight = 0
         self._changed = asyncio.Event()
         self._pass_ceiling: Callable[[], Awaitable[None]] = _ceiling(policy.ceiling).acquire
 
@@ -65,35 +55,33 @@ class Gate:
             await self._pass_ceiling()
             if self._wait_s() <= 0:
                 break
-        self.pace, ticket = started(self.pace, self._now())
-        self._in_flight += 1
+        pace, ticket = started(self.pace, self._now())
+        self._become(pace, None)
         return ticket
 
     def observe(self, ticket: Ticket, word: Word) -> None:
         """Take the ticket back with what the answer said."""
-        self._in_flight -= 1
         observation = Observation(ticket, word, self._now(), self._draw())
-        before, self.pace = self.pace, next_pace(self.pace, observation)
+        self._become(next_pace(self.pace, observation), observation)
         self._changed.set()
-        if (before.phase, before.rate, before.epoch) != (self.pace.phase, self.pace.rate, self.pace.epoch):
-            self._on_change(before, self.pace, observation)
 
     def release(self, ticket: Ticket) -> None:
         """Take the ticket back when there was no answer, or no request."""
-        self._in_flight -= 1
-        if ticket.canary:
-            self.pace = canary_lost(self.pace, self._now())
+        self._become(released(self.pace, ticket, self._now()), None)
         self._changed.set()
 
     def held_s(self) -> float:
         """Return for how many seconds the budget has been held so far."""
         return held_s(self.pace, self._now())
 
+    def _become(self, pace: Pace, observation: Observation | None) -> None:
+        before, self.pace = self.pace, pace
+        if _told(before) != _told(pace):
+            self._on_change(before, pace, observation)
+
     def _wait_s(self) -> float:
         at = ready_at(self.pace)
-        if at is None or self._in_flight >= self._concurrency:
-            return math.inf
-        return at - self._now()
+        return math.inf if at is None else at - self._now()
 
     async def _until_ready(self) -> None:
         while (wait_s := self._wait_s()) > 0:
@@ -105,6 +93,10 @@ class Gate:
     @staticmethod
     def _now() -> float:
         return asyncio.get_running_loop().time()
+
+
+def _told(pace: Pace) -> tuple[object, ...]:
+    return pace.phase, pace.epoch, pace.rate, pace.binding
 
 
 def _ceiling(rate: float) -> Throttler:

@@ -7,28 +7,28 @@ import random
 import secrets
 import time
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator import __version__
 from orchestrator.engine.dispatch import DispatchEnd, Dispatcher, Limits, Surroundings
-from orchestrator.engine.lanes import Budget, Effort, Lane
 from orchestrator.errors import OrchestratorError, UsageError, WriteError
+from orchestrator.journal.store import FILE_NAME, Store
 from orchestrator.model import ErrorKind, OutcomeKind, Run
-from orchestrator.plan import budget_of, make_plan
+from orchestrator.plan import make_plan
 from orchestrator.report.write import STANDARD_OUTPUT, ReportWriter, drop_folder, make_folder, write_summary
-from orchestrator.summary import AccountTotals, Ending, Summary, exit_code
-from orchestrator.throttle.gate import Gate
+from orchestrator.summary import Ending, Summary, exit_code
 from orchestrator.usecases.alongside import alongside
-from orchestrator.usecases.narration import PaceNarrator, Recorder, heartbeat
-from orchestrator.wpengine.client import Client
+from orchestrator.usecases.fleet import assembled
+from orchestrator.usecases.narration import Recorder, heartbeat
 
 if TYPE_CHECKING:
     from orchestrator.engine.ports import Log
     from orchestrator.engine.stop import StopSwitch
     from orchestrator.model import Config, Outcome, Plan
+    from orchestrator.usecases.fleet import Fleet
 
 ABANDON_AFTER_S = 2.0
 
@@ -77,14 +77,16 @@ async def run_backups(config: Config, options: RunOptions, log: Log, stop: StopS
     target = _target(options, folder)
     async with AsyncExitStack() as stack:
         report = ReportWriter(run.id, target, options.stdout_fd)
-        await _opened(report, folder, stop, stack)
+        store = Store(options.state_dir.absolute() / FILE_NAME)
+        await _opened((store, report), folder, stop, stack)
         await stack.enter_async_context(alongside(_abandon_on_abort(report, stop)))
         recorder = Recorder(report, log)
         log.info("run.started", installs=len(plan.backups), config=config.source, report=target)
-        fleet = await _assembled(config, plan, log, stack)
+        fleet = await assembled(config, plan, store, log, stack)
         dispatcher = Dispatcher(fleet.budgets, _limits(config), Surroundings(recorder, clock, log, stop))
         async with alongside(heartbeat(log, lambda: _progress(fleet, recorder, plan))):
             end = await dispatcher.run()
+        await fleet.remember(store, clock.now(), log)
         summary = Summary(
             run_id=run.id,
             started_at=run.started_at,
@@ -109,10 +111,11 @@ def _target(options: RunOptions, folder: Path) -> str:
     return options.report if options.report == STANDARD_OUTPUT else str(Path(options.report).absolute())
 
 
-async def _opened(report: ReportWriter, folder: Path, stop: StopSwitch, stack: AsyncExitStack) -> None:
-    """Open the report; a run that cannot even begin leaves no folder behind, which ``latest`` would find."""
+async def _opened(files: tuple[Store, ReportWriter], folder: Path, stop: StopSwitch, stack: AsyncExitStack) -> None:
+    """Open state and report; a run that cannot even begin leaves no folder behind, which ``latest`` would find."""
     try:
-        await stop.unless_pressed(stack.enter_async_context(report))
+        for file in files:
+            await stop.unless_pressed(stack.enter_async_context(file))
     except OrchestratorError:
         drop_folder(folder)
         raise
@@ -145,41 +148,6 @@ def _planned(config: Config, run: Run, log: Log) -> Plan:
     return plan
 
 
-@dataclass(slots=True)
-class _Fleet:
-    """The lanes and budgets of a run, with the gates behind them."""
-
-    budgets: list[Budget] = field(default_factory=list)
-    lanes: dict[str, Lane] = field(default_factory=dict)
-    gates: dict[str, Gate] = field(default_factory=dict)
-
-    def totals(self) -> dict[str, AccountTotals]:
-        return {
-            name: AccountTotals(lane.requests, lane.throttled, self.gates[name].pace.rate)
-            for name, lane in self.lanes.items()
-        }
-
-
-async def _assembled(config: Config, plan: Plan, log: Log, stack: AsyncExitStack) -> _Fleet:
-    fleet = _Fleet()
-    gates: dict[tuple[str, str], tuple[Gate, Budget]] = {}
-    for planned in plan.backups:
-        name = planned.install.account
-        if name not in fleet.lanes:
-            account = config.accounts[name]
-            key = budget_of(account, per_host=config.throttle.per_host)
-            if key not in gates:
-                gate = Gate(config.throttle, random.random, PaceNarrator(name, log))
-                gates[key] = gate, Budget(gate, [])
-                fleet.budgets.append(gates[key][1])
-            client = await stack.enter_async_context(Client(account, config.timeouts))
-            fleet.gates[name], budget = gates[key]
-            fleet.lanes[name] = Lane(name, client)
-            budget.lanes.append(fleet.lanes[name])
-        fleet.lanes[name].fresh.append(Effort(planned))
-    return fleet
-
-
 def _limits(config: Config) -> Limits:
     return Limits(config.retry, config.throttle.max_pause_s, config.throttle.give_up_s)
 
@@ -197,9 +165,9 @@ class _SystemClock:
         return random.random()  # noqa: S311 - jitter, not a secret
 
 
-def _progress(fleet: _Fleet, recorder: Recorder, plan: Plan) -> dict[str, object]:
+def _progress(fleet: Fleet, recorder: Recorder, plan: Plan) -> dict[str, object]:
     totals = fleet.totals()
-    rate = sum(gate.pace.rate for gate in set(fleet.gates.values()))
+    rate = fleet.rate()
     left = len(plan.backups) - recorder.tally.outcomes.total()
     return {
         "done": recorder.tally.outcomes.total(),

@@ -7,9 +7,11 @@ data: whoever shows them escapes them.
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from dataclasses import dataclass, replace
 from http import HTTPStatus
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.model import AttemptResult, Backup, Fault, FieldError
@@ -26,6 +28,21 @@ SNIPPET = 200
 
 REQUEST_ID_HEADERS = ("x-amzn-RequestId", "X-Request-ID", "x-amz-cf-id")
 """Where an answer's request id stands, the most useful to WP Engine's support first."""
+
+
+RATE_HEADER = re.compile(r"(x-)?rate-?limit(-[a-z0-9-]{1,40})?", re.ASCII | re.IGNORECASE)
+MOST_RATE_HEADERS, LONGEST_RATE_HEADER = 8, 200
+
+
+def rate_headers(headers: Mapping[str, str], clean: Callable[[str], str]) -> tuple[tuple[str, str], ...]:
+    """Return the names, in lower case, and values of the first few headers about rates."""
+    found = ((name.lower(), clean(value)[:LONGEST_RATE_HEADER]) for name, value in headers.items() if is_of_rate(name))
+    return tuple(islice(found, MOST_RATE_HEADERS))
+
+
+def is_of_rate(name: str) -> bool:
+    """Tell whether ``name`` is one of the many that limits are told by (``RateLimit``, ``X-RateLimit-Remaining`` …)."""
+    return RATE_HEADER.fullmatch(name) is not None
 
 
 def unpack(body: bytes, encoding: str) -> bytes | None:

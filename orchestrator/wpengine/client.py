@@ -25,6 +25,7 @@ from orchestrator.wpengine.answers import (
     Received,
     cut,
     is_success,
+    rate_headers,
     read_backup,
     read_user,
     unpack,
@@ -174,6 +175,7 @@ class Client:
             status=response.status,
             request_id=next((cut(clean(headers[name])) for name in REQUEST_ID_HEADERS if name in headers), None),
             retry_after_s=retry_after_s(headers.get("Retry-After"), headers.get("Date"), datetime.now(UTC)),
+            rate_headers=rate_headers(headers, clean),
         )
         try:
             body = await _bounded_body(response)

@@ -11,7 +11,18 @@ import pytest
 
 from orchestrator.model import AttemptResult, Backup, Fault, FieldError
 from orchestrator.redaction import Redactor
-from orchestrator.wpengine.answers import LONGEST_BODY, LONGEST_STRING, Received, cut, read_backup, read_user, unpack
+from orchestrator.wpengine.answers import (
+    LONGEST_BODY,
+    LONGEST_RATE_HEADER,
+    LONGEST_STRING,
+    MOST_RATE_HEADERS,
+    Received,
+    cut,
+    rate_headers,
+    read_backup,
+    read_user,
+    unpack,
+)
 from orchestrator.wpengine.pages import LARGEST_PAGE, page_reader
 from orchestrator.wpengine.retry_after import retry_after_s
 
@@ -240,3 +251,23 @@ def test_a_body_that_was_packed_unasked_is_unpacked_within_bounds() -> None:
     assert unpack(gzip.compress(b"x")[:-9], "gzip") is None
     assert unpack(b"x", "gzip") is None
     assert unpack(b"x", "br") is None
+
+
+def test_headers_about_rates_are_evidence_and_others_are_not() -> None:
+    headers = {
+        "X-RateLimit-Limit": "50",
+        "ratelimit-policy": "50;w=1, for s3cret",
+        "Rate-Limit-Reset": "7" * 1000,
+        "X-Rate-Limit": "1",
+        "Content-Type": "text/plain",
+        "X-Generate-Limit": "1",
+        "X-RateLimit-" + "A" * 41: "too long a name",
+    }
+    assert rate_headers(headers, Redactor(("s3cret",)).clean) == (
+        ("x-ratelimit-limit", "50"),
+        ("ratelimit-policy", "50;w=1, for [redacted]"),
+        ("rate-limit-reset", "7" * LONGEST_RATE_HEADER),
+        ("x-rate-limit", "1"),
+    )
+    many = {f"X-RateLimit-{number}": "1" for number in range(100)}
+    assert len(rate_headers(many, Redactor(()).clean)) == MOST_RATE_HEADERS

@@ -27,7 +27,7 @@ from fakes import (
 from virtual import run_virtual
 
 from orchestrator.engine.dispatch import DispatchEnd, Dispatcher, Limits, Surroundings
-from orchestrator.engine.lanes import Budget, Effort, Lane
+from orchestrator.engine.lanes import MOST_RATE_HEADERS, Budget, Effort, Lane
 from orchestrator.engine.stop import StopSwitch
 from orchestrator.model import AttemptResult, BackupRequest, ErrorKind, Fault, OutcomeKind, RetryPolicy
 from orchestrator.pacing import Effect, Ticket
@@ -425,3 +425,21 @@ def test_a_bug_in_the_limiter_costs_no_install_its_line() -> None:
     end = bench.run()
     assert isinstance(end.crash, ZeroDivisionError)
     assert bench.kinds() == {CANCEL: 3}
+
+
+def test_headers_about_rates_are_kept_and_said_once() -> None:
+    bench = Bench(installs=3)
+    bench.api.script(0, replace(ACCEPTED, rate_headers=(("x-ratelimit-remaining", "7"),)))
+    bench.api.script(1, replace(ACCEPTED, rate_headers=(("x-ratelimit-remaining", "6"), ("ratelimit", "x"))))
+    bench.run()
+    assert bench.lanes[0].rate_headers == {"x-ratelimit-remaining": "6", "ratelimit": "x"}
+    assert bench.log.names.count("throttle.headers") == 1
+
+
+def test_a_server_that_makes_up_headers_does_not_fill_the_memory() -> None:
+    lane = Lane("default", FakeApi())
+    for number in range(10 * MOST_RATE_HEADERS):
+        lane.notes_headers(replace(OK, rate_headers=((f"x-ratelimit-{number}", "1"),)))
+    lane.notes_headers(replace(OK, rate_headers=(("x-ratelimit-0", "2"),)))
+    assert len(lane.rate_headers) == MOST_RATE_HEADERS
+    assert lane.rate_headers["x-ratelimit-0"] == "2"

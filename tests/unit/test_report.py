@@ -19,12 +19,12 @@ from fakes import SUMMARY, install_id, planned
 from rich.console import Console
 
 from orchestrator.errors import UsageError, WriteError
-from orchestrator.model import Backup, ErrorInfo, ErrorKind, FieldError, Outcome, OutcomeKind
+from orchestrator.model import Backup, ErrorInfo, ErrorKind, FieldError, Learned, Outcome, OutcomeKind
 from orchestrator.report.lines import backup_line, encode, iso, summary_line
 from orchestrator.report.read import Report, find_report, read_report
 from orchestrator.report.text import failures, totals
 from orchestrator.report.write import ReportWriter, make_folder, write_summary
-from orchestrator.summary import Ending, Tally, exit_code
+from orchestrator.summary import AccountTotals, Ending, Tally, exit_code
 
 AT = datetime(2026, 11, 23, 1, 0, 0, 123456, tzinfo=UTC)
 ACCEPTED = Outcome(
@@ -98,7 +98,26 @@ def test_the_summary_adds_up_the_accounts() -> None:
     assert (line["requests"], line["throttled"], line["retries"], line["exit_code"]) == (6, 3, 3, 3)
     assert line["outcomes"]["accepted"] == 1
     assert set(line["outcomes"]) == {kind.value for kind in OutcomeKind}
-    assert line["accounts"]["default"] == {"requests": 5, "throttled": 2, "rate": 12.346}
+    nothing_seen = {"refused_rates": None, "retry_after": 0, "headers": {}}
+    assert line["accounts"] == {
+        "default": {"requests": 5, "throttled": 2, "rate": 12.346, "limit": None, "evidence": nothing_seen},
+        "b": {"requests": 1, "throttled": 1, "rate": 5.0, "limit": None, "evidence": nothing_seen},
+    }
+
+
+LIMITED = AccountTotals(
+    5, 2, 12.3, Learned(49.87654, 97.6, 8, 0.25), (50.0, 61.23456), 3, (("x-ratelimit-limit", "50"),)
+)
+
+
+def test_the_summary_says_what_was_found_out_about_the_limits_and_from_what() -> None:
+    account = summary_line(replace(SUMMARY, accounts={"default": LIMITED}))["accounts"]["default"]
+    assert account["limit"] == {"rate": 49.877, "burst": 98, "in_flight": 8}
+    assert account["evidence"] == {
+        "refused_rates": [50.0, 61.235],
+        "retry_after": 3,
+        "headers": {"x-ratelimit-limit": "50"},
+    }
 
 
 def test_a_line_is_one_line_of_utf8_whatever_the_server_said() -> None:
@@ -277,6 +296,20 @@ def test_folders_are_the_owners_alone(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(WriteError, match="--state-dir"):
         make_folder(tmp_path / "file" / "x")
+
+
+def test_people_are_told_what_the_limits_were_found_to_be() -> None:
+    line = summary_line(replace(SUMMARY, accounts={"default": LIMITED, "b": AccountTotals(1, 0, 5.0)}))
+    shown_lines = shown(totals(Report("f", summary=line, run_id="R1"))).splitlines()
+    assert shown_lines[-1].strip() == (
+        "limit of default: about 49.9 requests a second, 98 at once beyond that, 8 at a time"
+    )
+
+
+@pytest.mark.parametrize("limit", [None, 1, "x", {}, {"rate": "fast"}, {"rate": True}, {"rate": 1e400}, {"rate": -1}])
+def test_limits_that_make_no_sense_are_not_shown(limit: object) -> None:
+    line = summary_line(SUMMARY) | {"accounts": {"a\x1b[31m": {"limit": limit}, "b": 3}}
+    assert "limit" not in shown(totals(Report("f", summary=line, run_id="R1")))
 
 
 def test_a_report_is_read_again(tmp_path: Path) -> None:

@@ -1,0 +1,144 @@
+"""What else a user might choose, in virtual time, for the same work on the same servers.
+
+Every rival has as many workers as the limiter may have requests in flight. A worker keeps an install until it is
+accepted, 429 or not, so that all rivals do the same work. None of them obeys ``Retry-After``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from servers import limit_per_s
+from simulation import THROTTLED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from servers import Server
+    from simulation import Answer, Simulation
+
+    Worker = Generator[float | None, Answer, None]
+    """Yields the seconds to sleep, or ``SEND`` to be sent an answer."""
+
+    Rival = Callable[[Simulation, Server], None]
+
+SEND = None
+
+GUESS_PER_S = 5.0
+"""What somebody who knows nothing and wants no 429 might choose; it is also the limiter's default start."""
+
+BACKOFF_BASE_S, BACKOFF_CAP_S = 0.5, 20.0
+
+
+@dataclass(slots=True)
+class Batch:
+    """The installs that no worker has taken yet."""
+
+    left: int
+
+    def take(self) -> bool:
+        """Take one, if there is any."""
+        self.left -= 1
+        return self.left >= 0
+
+
+def work_on(simulation: Simulation, worker: Worker, answer: Answer | None = None) -> None:
+    """Let ``worker`` go on from where it slept, or from its ``answer``."""
+    try:
+        sleep_s = next(worker) if answer is None else worker.send(answer)
+    except StopIteration:
+        return
+    if sleep_s is SEND:
+        simulation.send(lambda answer: work_on(simulation, worker, answer))
+    else:
+        simulation.call_at(simulation.now + sleep_s, lambda: work_on(simulation, worker))
+
+
+def fixed_rate(rate: float) -> Rival:
+    """Return a client that spaces its starts evenly at ``rate`` a second, whatever is answered."""
+
+    def begin(simulation: Simulation, server: Server) -> None:
+        next_at = simulation.now
+
+        def worker(batch: Batch) -> Worker:
+            nonlocal next_at
+            while batch.take():
+                throttled = True
+                while throttled:
+                    start_at = max(simulation.now, next_at)
+                    next_at = start_at + 1.0 / rate
+                    yield start_at - simulation.now
+                    throttled = (yield SEND).status == THROTTLED
+
+        start(simulation, server, worker)
+
+    return begin
+
+
+def known_rate(simulation: Simulation, server: Server) -> None:
+    """Go at the server's own limit, as if somebody had published it; where it changes, at the one at first."""
+    fixed_rate(limit_per_s(server.scenario))(simulation, server)
+
+
+def throttle_alone(simulation: Simulation, server: Server) -> None:
+    """Go through asyncio-throttle at the ceiling and nothing else: a 429 is sent again at once.
+
+    Its rule, ``rate_limit`` starts in any period of one second, without the 10 ms for which it polls, which is in its
+    favour.
+    """
+    whole = max(1, int(server.ceiling))
+    period_s = whole / server.ceiling
+    starts: deque[float] = deque(maxlen=whole)
+
+    def worker(batch: Batch) -> Worker:
+        while batch.take():
+            throttled = True
+            while throttled:
+                start_at = max(simulation.now, starts[0] + period_s) if len(starts) == whole else simulation.now
+                starts.append(start_at)
+                yield start_at - simulation.now
+                throttled = (yield SEND).status == THROTTLED
+
+    start(simulation, server, worker)
+
+
+def backoff(simulation: Simulation, server: Server) -> None:
+    """Go flat out, and after each 429 of a request sleep from 0 to ``min(cap, base · 2^attempt)`` seconds.
+
+    Exponential backoff with full jitter, as the AWS Architecture Blog has it ("Exponential Backoff And Jitter"), for
+    as many attempts as it takes. A worker sleeps with its install, so fewer are under way the more are rejected.
+    """
+
+    def worker(batch: Batch) -> Worker:
+        while batch.take():
+            attempt = 0
+            while (yield SEND).status == THROTTLED:
+                yield simulation.chance.uniform(0.0, min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2.0**attempt))
+                attempt += 1
+
+    start(simulation, server, worker)
+
+
+def all_rivals() -> dict[str, Rival]:
+    """Return every rival by its name; botocore's adaptive mode where botocore is installed."""
+    rivals: dict[str, Rival] = {
+        "limit known": known_rate,
+        f"fixed {GUESS_PER_S:g}/s": fixed_rate(GUESS_PER_S),
+        "asyncio-throttle": throttle_alone,
+        "full jitter": backoff,
+    }
+    if importlib.util.find_spec("botocore"):
+        from rival_botocore import adaptive  # noqa: PLC0415 - only where it is installed
+
+        rivals["botocore adaptive"] = adaptive
+    return rivals
+
+
+def start(simulation: Simulation, server: Server, worker: Callable[[Batch], Worker]) -> None:
+    """Let ``server.concurrency`` workers share the batch."""
+    batch = Batch(server.batch)
+    for _ in range(server.concurrency):
+        work_on(simulation, worker(batch))

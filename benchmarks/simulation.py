@@ -1,0 +1,197 @@
+"""A server of ``servers.py`` in virtual time, and what it sees of a client.
+
+A plain event simulation: moments on a heap, nothing asynchronous. The limits at work are the stand-in's own
+(``orchestrator/simulator/limits.py``); what surrounds them is modelled on ``orchestrator/simulator/gateway.py``:
+
+- A request arrives half its latency after its start. Where the number in flight is limited it is inside for all of
+  its latency, as in the stand-in, and so arrives at once.
+- A backend works on as many requests as it has slots, in their order. When the gateway loses patience it answers 504,
+  and the work goes on in its slot.
+- A 429 takes its latency as well, which is the harder case: what started meanwhile is rejected too. With
+  ``late_refusals=False`` it comes the moment the request arrives, as from the stand-in.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import TYPE_CHECKING
+
+from servers import ideal_s, limit_per_s
+
+from orchestrator.simulator.answers import retry_after
+from orchestrator.simulator.limits import Limits
+from orchestrator.simulator.scenario import InFlight, RetryAfter
+from orchestrator.wpengine.retry_after import retry_after_s
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from servers import Server
+
+    from orchestrator.simulator.scenario import Scenario
+
+ACCEPTED, THROTTLED, GATEWAY_TIMEOUT = 202, 429, 504
+
+WINDOW_S = 2.0
+REACHED_SHARE = 0.95
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+"""The server's clock when the first request comes; any moment does."""
+
+ROUNDING_S = 1e-9
+"""What sums of floats may be off by, and no server would notice."""
+
+
+class StuckError(Exception):
+    """Tell that a client is still not done after far more time than it should need."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The status of an answer, and the seconds to wait that its ``Retry-After`` named."""
+
+    status: int
+    retry_after_s: float | None = None
+
+
+@dataclass(slots=True)
+class Seen:
+    """What the server saw. Instants are seconds since the first start.
+
+    ``accepted_at`` has a moment for each backup that is made, answered with a 202 or with a 504. ``ended_at`` is when
+    the last answer came, or the last backup was made if that was later.
+    """
+
+    requests: int = 0
+    rejected: int = 0
+    failed: int = 0
+    early: int = 0
+    longest_run: int = 0
+    ended_at: float = 0.0
+    accepted_at: list[float] = field(default_factory=list)
+
+
+class Simulation:
+    """One run of a client against one server, in virtual time.
+
+    ``now`` is in seconds and starts anywhere, as a monotonic clock does. ``chance`` is the run's only source of chance.
+    """
+
+    def __init__(self, scenario: Scenario, seed: int, *, late_refusals: bool = True) -> None:
+        """Set the server up as it is before the first request."""
+        self.chance = random.Random(seed)  # noqa: S311 - seeded on purpose: a run must be repeatable
+        self.now = self.chance.uniform(1e3, 1e5)
+        self.seen = Seen()
+        self._began = self.now
+        self._scenario, self._late_refusals = scenario, late_refusals
+        self._limits, self._first_arrival = Limits(scenario), 0.0
+        held_inside = any(isinstance(limit, InFlight) for limit in scenario.limits)
+        self._under_way = 0.0 if held_inside else 0.5
+        self._free_at = [0.0] * (scenario.backend.slots if scenario.backend else 0)
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbered = 0
+        self._run = 0
+        self._named_until = 0.0
+
+    def call_at(self, moment: float, act: Callable[[], None]) -> None:
+        """Call ``act`` at ``moment``; what is due at the same one comes in the order in which it was asked for."""
+        self._numbered += 1
+        heapq.heappush(self._events, (moment, self._numbered, act))
+
+    def send(self, answered: Callable[[Answer], None], *, read_only: bool = False) -> None:
+        """Start a request, a POST unless ``read_only``; ``answered`` is called with what comes back."""
+        latency_s = self.chance.uniform(*self._scenario.latency)
+        self.seen.requests += 1
+        self.seen.early += self.now < self._named_until - ROUNDING_S
+        self.call_at(self.now + self._under_way * latency_s, lambda: self._arrive(answered, latency_s, read_only))
+
+    def run(self, longest_s: float) -> None:
+        """Let everything happen; raise ``StuckError`` if that takes more than ``longest_s`` virtual seconds."""
+        events = self._events
+        while events:
+            self.now, _, act = heapq.heappop(events)
+            act()
+            if self.now - self._began > longest_s:
+                message = f"not done after {longest_s:.0f} s"
+                raise StuckError(message)
+
+    def _arrive(self, answered: Callable[[Answer], None], latency_s: float, read_only: bool) -> None:  # noqa: FBT001 - the one caller is above
+        self._first_arrival = self._first_arrival or self.now
+        rest_s = (1 - self._under_way) * latency_s
+        wait_s = self._limits.enter(self.now - self._first_arrival)
+        if wait_s > 0:
+            self.seen.rejected += 1
+            self._run += 1
+            self.seen.longest_run = max(self.seen.longest_run, self._run)
+            refusal = Answer(THROTTLED, self._retry_after_s(wait_s))
+            self.call_at(self.now + (rest_s if self._late_refusals else 0.0), lambda: self._answer(answered, refusal))
+            return
+        self._run = 0
+        if not read_only:
+            self.seen.accepted_at.append(self.now - self._began)
+        work_s = self._worked_s()
+        is_late = work_s > self._scenario.gateway_timeout
+        self.seen.failed += is_late
+        self.seen.ended_at = max(self.seen.ended_at, self.now + work_s - self._began)
+        answer = Answer(GATEWAY_TIMEOUT if is_late else ACCEPTED)
+        inside_s = min(work_s, self._scenario.gateway_timeout)
+        self.call_at(self.now + inside_s + rest_s, lambda: self._leave(answered, answer))
+
+    def _worked_s(self) -> float:
+        """Return the seconds until the backend is done with what comes now, and keep its slot busy until then."""
+        if self._scenario.backend is None:
+            return 0.0
+        free_at = max(self.now, self._free_at[0])
+        done_at = free_at + self.chance.uniform(*self._scenario.backend.takes)
+        heapq.heapreplace(self._free_at, done_at)
+        return done_at - self.now
+
+    def _leave(self, answered: Callable[[Answer], None], answer: Answer) -> None:
+        self._limits.leave()
+        self._answer(answered, answer)
+
+    def _answer(self, answered: Callable[[Answer], None], answer: Answer) -> None:
+        self.seen.ended_at = max(self.seen.ended_at, self.now - self._began)
+        if answer.retry_after_s is not None:
+            self._named_until = max(self._named_until, self.now + answer.retry_after_s)
+        answered(answer)
+
+    def _retry_after_s(self, wait_s: float) -> float | None:
+        """Return what the client reads in the header that the stand-in would send now."""
+        if self._scenario.retry_after is RetryAfter.NONE:
+            return None
+        clock = NOON + timedelta(seconds=self.now - self._began)
+        value = retry_after(self._scenario.retry_after, wait_s, clock)
+        return retry_after_s(value, format_datetime(clock.replace(microsecond=0), usegmt=True), clock)
+
+
+def figures(server: Server, seen: Seen) -> dict[str, float]:
+    """Return what ``servers.FIGURES`` describes, as far as it shows in one run."""
+    ideal = ideal_s(server, len(seen.accepted_at))
+    return {
+        "time_over_ideal": seen.ended_at / ideal,
+        "capacity_used": ideal / seen.ended_at,
+        "rejected": seen.rejected,
+        "rejected_share": seen.rejected / seen.requests,
+        "failed_share": seen.failed / seen.requests,
+        "time_to_95_s": time_to_s(seen.accepted_at, REACHED_SHARE * limit_per_s(server.scenario)),
+        "longest_run_of_429s": seen.longest_run,
+        "early": seen.early,
+    }
+
+
+def time_to_s(accepted_at: list[float], rate: float) -> float:
+    """Return when the requests accepted within ``WINDOW_S`` first came to ``rate`` a second; infinite for never."""
+    recent: deque[float] = deque()
+    for moment in accepted_at:
+        recent.append(moment)
+        while recent[0] <= moment - WINDOW_S:
+            recent.popleft()
+        if len(recent) >= rate * WINDOW_S:
+            return moment
+    return float("inf")

@@ -1,0 +1,322 @@
+"""The control law: when the next request may start, and what each answer changes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from orchestrator.model import Learned
+from orchestrator.pacing import capacity
+from orchestrator.pacing import flight as flights
+from orchestrator.pacing.capacity import Estimate, Mark
+from orchestrator.pacing.growth import (
+    CREDIT_LIMIT,
+    CREDIT_PER_SERVED,
+    FALLEN_SHARE,
+    FIRST_QUIET_S,
+    LONGEST_QUIET_S,
+    QUIET_AFTER_FALL_S,
+    QUIET_REMEMBERED_S,
+    SETTLED_SHARE,
+    SPREAD,
+    answered,
+    bound,
+    grown,
+    settled_rate,
+    spending,
+)
+from orchestrator.pacing.latency import is_prompt
+from orchestrator.pacing.state import Cause, Effect, Growth, Pace, Phase, Stage, Ticket
+
+if TYPE_CHECKING:
+    from orchestrator.model import ThrottlePolicy
+from orchestrator.pacing.state import Observation
+
+FIRST_HOLD_S = 0.5
+HOLD_INTERVALS = 1.5
+HOLD_FACTOR = 1.6
+CYCLE_SHARE = 1 / 16
+"""Of a window's cycle, for the first hold: a long window would refuse many canaries of short ones."""
+
+LONGEST_HOLD_S = 60.0
+CATCHING_UP_SHARE = 0.5
+"""Of the interval, at least, between two starts of which the first was late: a bucket without a burst refuses more."""
+
+JITTER_SHARE = 0.1
+LONGEST_JITTER_S = 1.0
+FAILURES_THAT_HOLD = 10
+
+INNOCENT_SHARE, INNOCENT_HIGH = 0.9, 2.0
+"""Of the rate that met the first 429, where the number in flight may be what was refused: that stays bounded, and if
+the rate was to blame after all, the next 429 comes soon and measures it."""
+
+REMEMBERED_SPREAD = 0.03
+REMEMBERED_BURST_SHARE = 0.95
+
+
+def opening(policy: ThrottlePolicy, learned: Learned | None = None) -> Pace:
+    """Return the pace of a run's start: the fixed rate, what was learned before, or the policy's start rate."""
+    start = policy.start_rate if policy.fixed_rate is None else policy.fixed_rate
+    pace = Pace(
+        rate=min(policy.ceiling, start),
+        ceiling=policy.ceiling,
+        concurrency=policy.concurrency,
+        fixed=policy.fixed_rate is not None,
+        growth=Growth(quiet_s=FIRST_QUIET_S),
+    )
+    if learned is None or pace.fixed:
+        return pace
+    spread = REMEMBERED_SPREAD * learned.rate
+    estimate = Estimate(learned.rate - spread, learned.rate, learned.rate + spread, burst=learned.burst)
+    return replace(
+        pace,
+        rate=min(policy.ceiling, SETTLED_SHARE * learned.rate),
+        cause=Cause.REMEMBERED,
+        spare=max(0, int(REMEMBERED_BURST_SHARE * learned.burst) - 1),
+        stage=Stage.SETTLED,
+        estimate=estimate,
+        growth=Growth(quiet_s=QUIET_REMEMBERED_S),
+        flight=flights.remembered(learned.in_flight, learned.latency_s, learned.burst),
+    )
+
+
+def learned(pace: Pace) -> Learned | None:
+    """Return what is worth remembering, ``None`` if no limit was met."""
+    if pace.estimate is None or pace.fixed:
+        return None
+    estimate = pace.estimate
+    return Learned(estimate.rate, capacity.burst_of(estimate), pace.flight.borne.most, pace.flight.latency.shortest_s)
+
+
+def in_flight_bound(pace: Pace) -> int:
+    """Return how many requests may be in flight."""
+    if pace.fixed:
+        return pace.concurrency
+    return min(pace.concurrency, bound(pace) + pace.spare)
+
+
+def ready_at(pace: Pace) -> float | None:
+    """Return the instant from which one more request may start, ``None`` if only an answer can tell."""
+    if pace.phase is Phase.CANARY:
+        return None
+    if pace.phase is Phase.HELD:
+        return max(pace.hold.not_before, pace.hold.until)
+    if pace.in_flight >= in_flight_bound(pace):
+        return None
+    return pace.hold.not_before if pace.spare else max(pace.hold.not_before, pace.next_at)
+
+
+def started(pace: Pace, now: float) -> tuple[Pace, Ticket]:
+    """Return the pace after one request started at ``now``, which ``ready_at`` allowed, and its ticket.
+
+    Starts are spaced evenly; one that is late by up to an interval is made up for, unless the rate is fixed.
+    """
+    in_flight = pace.in_flight + 1
+    is_canary = pace.phase is Phase.HELD
+    ticket = Ticket(
+        started_at=now,
+        epoch=pace.epoch,
+        canary=is_canary,
+        read_only=is_canary and pace.hold.read_only,
+        rate=pace.rate,
+        in_flight=in_flight,
+        ordinal=pace.served + pace.in_flight,
+        cohort=0 if is_canary else pace.flight.latency.next_cohort,
+    )
+    if is_canary:
+        return replace(pace, phase=Phase.CANARY, in_flight=in_flight), ticket
+    growth = pace.growth
+    if growth.since is None:
+        pace = replace(pace, next_at=now, steps=((now, 0),), meter=capacity.begun(now))
+        growth = replace(growth, since=now)
+    growth = replace(growth, started=growth.started + 1)
+    pace = replace(pace, in_flight=in_flight, growth=growth, flight=flights.started(pace.flight))
+    if pace.spare:
+        return replace(pace, spare=pace.spare - 1, next_at=max(pace.next_at, now)), ticket
+    interval = 1.0 / pace.rate
+    if pace.fixed:
+        return replace(pace, next_at=max(pace.next_at, now) + interval), ticket
+    next_at = max(max(pace.next_at, now - interval) + interval, now + CATCHING_UP_SHARE * interval)
+    return grown(replace(pace, next_at=next_at), now), ticket
+
+
+def released(pace: Pace, ticket: Ticket, now: float) -> Pace:
+    """Return the pace after a request ended without an answer that says anything; after a canary another may go."""
+    flight = flights.unanswered(pace.flight, ticket.cohort, now)
+    pace = replace(pace, in_flight=pace.in_flight - 1, flight=flight)
+    if not ticket.canary or pace.phase is not Phase.CANARY:
+        return pace
+    return replace(pace, phase=Phase.HELD, hold=replace(pace.hold, until=now))
+
+
+def held_s(pace: Pace, now: float) -> float:
+    """Return the seconds up to ``now`` for which the budget has been held, canaries included."""
+    running = 0.0 if pace.phase is Phase.OPEN else now - pace.hold.since
+    return pace.hold.before_s + running
+
+
+def next_pace(pace: Pace, observation: Observation) -> Pace:
+    """Return the pace after ``observation``: the whole control law."""
+    ticket, word = observation.ticket, observation.word
+    pace = _noted(replace(pace, in_flight=pace.in_flight - 1), observation)
+    if ticket.canary:
+        return _after_canary(pace, observation)
+    if ticket.epoch != pace.epoch:
+        return _of_an_older_epoch(pace, observation)
+    match word.effect:
+        case Effect.SERVED:
+            return grown(pace, observation.at)
+        case Effect.THROTTLED:
+            return _held(_met_the_limit(pace, ticket), observation)
+        case Effect.FAILED:
+            failures = pace.hold.failures + 1
+            if failures >= FAILURES_THAT_HOLD:
+                return _held(pace, observation)
+            return replace(pace, hold=replace(pace.hold, failures=failures))
+
+
+def _noted(pace: Pace, observation: Observation) -> Pace:
+    """Take down what counts whatever the epoch: a moment that was named, an answer, its time."""
+    ticket, word = observation.ticket, observation.word
+    if word.effect is Effect.THROTTLED:
+        return _noted_refusal(pace, observation)
+    if word.effect is not Effect.SERVED:
+        return replace(pace, flight=flights.unanswered(pace.flight, ticket.cohort, observation.at))
+    seconds = observation.at - ticket.started_at
+    growth = pace.growth
+    if ticket.epoch == pace.epoch:
+        row = 0 if word.accepted else pace.hold.row
+        pace = replace(pace, hold=replace(pace.hold, failures=0, row=row))
+        is_of_this_rate = growth.since is not None and ticket.started_at >= growth.since
+        counts = is_of_this_rate and is_prompt(pace.flight.latency, seconds)
+        credit = min(CREDIT_LIMIT, growth.credit + CREDIT_PER_SERVED)
+        growth = replace(growth, served=growth.served + counts, credit=credit)
+        growth = answered(growth, observation.at)
+    return replace(
+        pace,
+        served=pace.served + 1,
+        growth=growth,
+        flight=flights.answered(pace.flight, ticket.cohort, seconds, ticket.in_flight, observation.at),
+    )
+
+
+def _noted_refusal(pace: Pace, observation: Observation) -> Pace:
+    word, evidence = observation.word, pace.evidence
+    named = word.retry_after_s is not None
+    evidence = replace(evidence, refused=evidence.refused + 1, named_moments=evidence.named_moments + named)
+    flight = flights.unanswered(pace.flight, observation.ticket.cohort, observation.at)
+    pace = replace(pace, evidence=evidence, flight=flight)
+    if word.retry_after_s is None:
+        return pace
+    named_at = observation.at + word.retry_after_s + _jitter(word.retry_after_s, observation.draw)
+    hold = replace(pace.hold, not_before=max(pace.hold.not_before, named_at))
+    return replace(pace, hold=hold, next_at=max(pace.next_at, named_at))
+
+
+def _met_the_limit(pace: Pace, ticket: Ticket) -> Pace:
+    """Take the first 429 of an epoch as a meeting with the limit."""
+    lowest, highest = pace.evidence.lowest_refused_rate, pace.evidence.highest_refused_rate
+    evidence = replace(
+        pace.evidence,
+        last_refused_rate=ticket.rate,
+        lowest_refused_rate=ticket.rate if lowest is None else min(lowest, ticket.rate),
+        highest_refused_rate=ticket.rate if highest is None else max(highest, ticket.rate),
+    )
+    growth = pace.growth
+    return replace(
+        pace,
+        evidence=evidence,
+        spare=0,
+        meter=capacity.refused(pace.meter, Mark(ticket.started_at, ticket.ordinal)),
+        flight=pace.flight if pace.fixed else flights.met(pace.flight, ticket.in_flight),
+        growth=replace(growth, credit=growth.credit - (growth.probes > 0)),
+    )
+
+
+def _of_an_older_epoch(pace: Pace, observation: Observation) -> Pace:
+    """Let a late 429 cut nothing; an earlier start than the first one's only corrects the measurement."""
+    ticket = observation.ticket
+    if observation.word.effect is Effect.THROTTLED and pace.meter.refused is not None:
+        return replace(pace, meter=capacity.refused(pace.meter, Mark(ticket.started_at, ticket.ordinal)))
+    return pace
+
+
+def _held(pace: Pace, observation: Observation) -> Pace:
+    hold = pace.hold
+    cycle_s = pace.estimate.cycle_s if pace.estimate is not None and pace.estimate.windowed else 0.0
+    first_s = max(FIRST_HOLD_S, HOLD_INTERVALS / pace.rate, CYCLE_SHARE * cycle_s)
+    own_s = min(LONGEST_HOLD_S, first_s * HOLD_FACTOR ** min(hold.row, 32))
+    held = replace(
+        hold,
+        since=observation.at if pace.phase is Phase.OPEN else hold.since,
+        until=observation.at + own_s + _jitter(own_s, observation.draw),
+        row=hold.row + 1,
+        failures=0,
+        read_only=observation.word.effect is Effect.FAILED,
+    )
+    return replace(pace, phase=Phase.HELD, epoch=pace.epoch + 1, hold=held)
+
+
+def _jitter(seconds: float, draw: float) -> float:
+    return draw * min(LONGEST_JITTER_S, JITTER_SHARE * seconds)
+
+
+def _after_canary(pace: Pace, observation: Observation) -> Pace:
+    match observation.word.effect:
+        case Effect.SERVED:
+            return _resumed(pace, observation)
+        case Effect.THROTTLED:
+            meter = capacity.canary_refused(pace.meter, observation.ticket.started_at)
+            return _held(replace(pace, meter=meter, flight=flights.acquitted(pace.flight)), observation)
+        case Effect.FAILED:
+            return _held(pace, observation)
+
+
+def _resumed(pace: Pace, observation: Observation) -> Pace:
+    """Let requests flow again, evenly spaced, at what the meeting with the limit has taught."""
+    now = observation.at
+    if pace.meter.refused is not None and not pace.fixed:
+        pace = _unchanged(pace, observation) if pace.flight.borne.is_to_blame else _learned(pace, observation)
+    hold = replace(pace.hold, before_s=held_s(pace, now), failures=0)
+    pace = replace(
+        pace,
+        phase=Phase.OPEN,
+        hold=hold,
+        growth=replace(pace.growth, since=now, started=0, served=0, answers=0),
+        flight=flights.resumed(pace.flight, now),
+        steps=((now, pace.served + pace.in_flight),),
+    )
+    return replace(pace, next_at=max(hold.not_before, now + 1.0 / pace.rate))
+
+
+def _unchanged(pace: Pace, observation: Observation) -> Pace:
+    ticket = observation.ticket
+    meter = capacity.closed(pace.meter, Mark(ticket.started_at, ticket.ordinal), observation.at)
+    return replace(pace, meter=meter)
+
+
+def _learned(pace: Pace, observation: Observation) -> Pace:
+    ticket, now = observation.ticket, observation.at
+    canary = Mark(ticket.started_at, ticket.ordinal)
+    meter = capacity.closed(pace.meter, canary, now)
+    known, refused_rate = pace.estimate, pace.evidence.last_refused_rate
+    estimate = capacity.estimated(known, pace.meter, pace.steps, canary, refused_rate)
+    if known is None and pace.flight.borne.most is not None:
+        rate = max(estimate.rate, INNOCENT_SHARE * refused_rate)
+        estimate = replace(estimate, rate=rate, high=INNOCENT_HIGH * refused_rate)
+    is_figure = estimate.high < SPREAD * estimate.low or (estimate.windowed and estimate.measured > 0.0)
+    quiet_s = max(FIRST_QUIET_S, estimate.cycle_s) if estimate.windowed else FIRST_QUIET_S
+    if estimate.rate < FALLEN_SHARE * pace.growth.peak:
+        quiet_s = QUIET_AFTER_FALL_S
+    if known is not None and estimate.agrees and pace.stage is Stage.SETTLED and pace.growth.probes:
+        quiet_s = min(LONGEST_QUIET_S, 2.0 * pace.growth.quiet_s)
+    peak = max(pace.growth.peak, estimate.rate) if is_figure else pace.growth.peak
+    taught = replace(
+        pace,
+        stage=Stage.SETTLED if is_figure else Stage.MEASURING,
+        cause=Cause.FIRST_REFUSAL if known is None else Cause.MEASURED,
+        estimate=estimate,
+        meter=meter,
+        growth=replace(pace.growth, probes=0, quiet_s=quiet_s, peak=peak, spend_until=None),
+    )
+    return spending(replace(taught, rate=settled_rate(taught)), now)

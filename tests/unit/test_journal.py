@@ -1,0 +1,251 @@
+"""The state's file: made, opened, refused; real files."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sqlite3
+import threading
+from contextlib import closing
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+from states import AT, KEY, LEARNED, by_hand, insert, keep, recall, refusal, with_store
+
+from orchestrator.errors import WriteError
+from orchestrator.journal import store as store_module
+from orchestrator.journal.rates import remember
+from orchestrator.journal.store import FILE_NAME, MIGRATIONS, Store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / FILE_NAME
+
+
+# --- the rates
+
+
+# --- the file
+
+
+def test_the_file_is_made_for_its_owner_alone(path: Path) -> None:
+    old = os.umask(0)
+    try:
+
+        async def modes(store: Store) -> dict[str, int]:
+            await store.write(partial(insert, number=1))
+            return {each.name: each.stat().st_mode & 0o777 for each in path.parent.iterdir()}
+
+        assert with_store(path, modes) == dict.fromkeys(["state.db", "state.db-wal", "state.db-shm"], 0o600)
+    finally:
+        os.umask(old)
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert [each.name for each in path.parent.iterdir()] == ["state.db"]
+
+
+def test_a_commit_is_a_write_ahead_log_that_is_on_disk(path: Path) -> None:
+    async def settings(store: Store) -> tuple[str, int, int]:
+        def look(connection: sqlite3.Connection) -> tuple[int, int]:
+            names = ("synchronous", "busy_timeout")
+            one, other = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names)
+            return one, other
+
+        return store.journal_mode, *(await store.read(look))
+
+    assert with_store(path, settings, patience_s=1.5) == ("wal", 2, 1500)
+
+
+def test_without_a_write_ahead_log_a_commit_waits_for_the_folder_too(path: Path) -> None:
+    path.parent.mkdir()
+    address = f"file:{path}?vfs=unix-dotfile"  # a way of SQLite to lock files that has no shared memory
+    with closing(sqlite3.connect(address, uri=True, isolation_level=None)) as connection:
+        store_module._configure(connection, 1.0)
+        assert store_module._journal_mode(connection) == "delete"
+        assert connection.execute("PRAGMA synchronous").fetchone() == (3,)
+        store_module._migrate(connection, path, MIGRATIONS)
+        assert insert(connection, 1) == 1
+
+
+def test_an_empty_file_becomes_a_state(path: Path) -> None:
+    path.parent.mkdir()
+    path.touch()
+    keep(path)
+    assert recall(path) == LEARNED
+
+
+def test_a_path_may_hold_any_character(tmp_path: Path) -> None:
+    path = tmp_path / "50%25?mode=ro#x é\udcff" / FILE_NAME
+    keep(path)
+    assert recall(path) == LEARNED
+    assert path.exists()
+
+
+def test_a_link_to_a_state_is_followed_and_one_to_nothing_is_refused(path: Path, tmp_path: Path) -> None:
+    keep(path)
+    (tmp_path / "link").symlink_to(path)
+    assert recall(tmp_path / "link") == LEARNED
+    (tmp_path / "dangling").symlink_to(tmp_path / "elsewhere")
+    assert "No such file" in refusal(tmp_path / "dangling")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_the_schema_version_is_in_the_file(path: Path) -> None:
+    keep(path)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
+
+
+def test_an_older_file_is_brought_up_to_date_and_keeps_what_it_has(path: Path) -> None:
+    keep(path)
+    script = """
+        CREATE TABLE more (a TEXT DEFAULT 'a;b');
+        CREATE TRIGGER t AFTER INSERT ON more BEGIN
+            DELETE FROM more;
+        END;
+        ALTER TABLE learned_rates ADD COLUMN note TEXT
+    """
+    with closing(store_module._opened(path, 1.0, (*MIGRATIONS, script))) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS) + 1,)
+        assert connection.execute("SELECT rate, a, note FROM learned_rates LEFT JOIN more").fetchall() == [
+            (LEARNED.rate, None, None)
+        ]
+    assert f"schema version {len(MIGRATIONS) + 1}" in refusal(path)
+
+
+def test_a_migration_that_fails_leaves_the_file_as_it_was(path: Path) -> None:
+    keep(path)
+    with pytest.raises(sqlite3.OperationalError, match="table more already exists"):
+        store_module._opened(path, 1.0, (*MIGRATIONS, "CREATE TABLE more (a);\nCREATE TABLE more (a);\n"))
+    assert recall(path) == LEARNED
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall() == [
+            ("learned_rates",)
+        ]
+
+
+@pytest.mark.parametrize("version", [len(MIGRATIONS) + 1, 2_000_000_000, -1])
+def test_a_file_with_another_schema_is_refused_and_left_alone(path: Path, version: int) -> None:
+    path.parent.mkdir()
+    by_hand(path, "CREATE TABLE theirs (a)", f"PRAGMA user_version = {version}")
+    before = path.read_bytes()
+    message = refusal(path)
+    assert f"schema version {version}" in message
+    assert f"up to {len(MIGRATIONS)}" in message
+    assert "upgrade this program, or move it away" in message
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"to whom it may concern " * 100)
+    message = refusal(path)
+    assert "it is no SQLite database; move it away" in message
+    assert path.read_bytes() == b"to whom it may concern " * 100
+
+
+def test_a_damaged_file_is_refused_where_the_damage_is_met(path: Path) -> None:
+    keep(path)
+    raw = path.read_bytes()
+    path.write_bytes(raw[:4096] + b"\xff" * (len(raw) - 4096))
+    with pytest.raises(WriteError, match="it is damaged; move it away"):
+        recall(path)
+    with pytest.raises(WriteError, match="it is damaged; move it away"):
+        keep(path)
+    path.write_bytes(raw[:100] + b"\xff" * 3996)
+    assert "it is damaged; move it away" in refusal(path)
+
+
+def test_a_folder_in_its_place_is_refused(path: Path) -> None:
+    path.mkdir(parents=True)
+    assert "it is not a regular file; move it away" in refusal(path)
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    message = refusal(tmp_path / "file" / "state" / FILE_NAME)
+    assert "Not a directory; make the file and its folder writable, or name another folder with --state-dir" in message
+
+
+def test_a_path_with_a_null_is_refused(tmp_path: Path) -> None:
+    assert "null" in refusal(tmp_path / "a\0b" / FILE_NAME)
+
+
+def test_a_file_beside_it_that_cannot_be_made_is_refused(path: Path) -> None:
+    keep(path)
+    (path.parent / "state.db-wal").mkdir()
+    assert "it, or a file beside it, cannot be opened; make" in refusal(path)
+
+
+def test_a_file_that_may_not_be_written_says_so(path: Path) -> None:
+    async def refused(store: Store) -> None:
+        await store.read(lambda connection: connection.execute("PRAGMA query_only = ON").fetchone())
+        await remember(store, KEY, LEARNED, AT)
+
+    with pytest.raises(WriteError, match="it may not be written; make the file and its folder writable"):
+        with_store(path, refused)
+
+
+def test_a_disk_that_fails_is_said_with_its_name(path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        message = refusal(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "disk I/O error (SQLITE_IOERR" in message
+    assert "see whether the disk is full or failing, or name another folder with --state-dir" in message
+
+
+def test_a_file_that_stays_locked_says_so(path: Path) -> None:
+    async def refused(store: Store) -> None:
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(WriteError, match="another process keeps it locked; end that process, or try again"):
+                await remember(store, KEY, LEARNED, AT)
+        await remember(store, KEY, LEARNED, AT)
+
+    with_store(path, refused, patience_s=0.05)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert "another process keeps it locked" in refusal(path, patience_s=0.05)
+
+
+def test_a_new_file_that_another_process_is_preparing_is_waited_for(path: Path) -> None:
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("CREATE TABLE t (a)")
+        other.execute("BEGIN")
+        other.execute("SELECT * FROM t").fetchall()  # a reader keeps WAL from being turned on
+        assert "another process keeps it locked" in refusal(path, patience_s=0.05)
+        release = threading.Timer(0.1, other.rollback)
+        release.start()
+        keep(path)
+        release.join()
+    assert recall(path) == LEARNED
+
+
+# --- the thread
+
+
+def test_a_lock_that_is_told_at_once_is_waited_for_too(path: Path) -> None:
+    keep(path)
+    with (
+        closing(sqlite3.connect(path, isolation_level=None)) as other,
+        closing(sqlite3.connect(path, isolation_level=None, timeout=0)) as ours,
+    ):
+        other.execute("BEGIN IMMEDIATE")
+
+        def step() -> None:
+            try:
+                ours.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                other.rollback()
+                raise
+
+        store_module._patiently(step, 30.0)
+        assert ours.in_transaction

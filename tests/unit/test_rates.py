@@ -1,0 +1,167 @@
+"""The learned rates, in real files."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import sqlite3
+from contextlib import closing
+from datetime import timedelta, timezone
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from states import AT, KEY, LEARNED, USER_ID, by_hand, keep, recall, with_store
+
+from orchestrator.journal.rates import FORGOTTEN_AFTER, remember, remembered
+from orchestrator.journal.store import FILE_NAME, Store
+from orchestrator.model import Learned
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / FILE_NAME
+
+
+def test_what_was_learned_is_remembered(path: Path) -> None:
+    keep(path)
+    assert recall(path) == LEARNED
+
+
+def test_what_does_not_limit_is_remembered_as_none(path: Path) -> None:
+    keep(path, Learned(5.0, 0.0))
+    assert recall(path) == Learned(5.0, 0.0, None, None)
+
+
+def test_a_budget_that_never_ran_is_unknown(path: Path) -> None:
+    keep(path)
+    assert recall(path, (KEY[0], "")) is None
+    assert recall(path, ("https://other", USER_ID)) is None
+
+
+def test_the_last_writer_wins(path: Path) -> None:
+    async def two_runs(first: Store) -> Learned | None:
+        async with Store(path) as second:
+            await remember(second, KEY, Learned(1.0, 1.0), AT)
+            await remember(first, KEY, Learned(2.0, 2.0), AT)
+            return await remembered(second, KEY, AT)
+
+    assert with_store(path, two_runs) == Learned(2.0, 2.0)
+
+
+@pytest.mark.parametrize("age", [FORGOTTEN_AFTER + timedelta(seconds=1), -FORGOTTEN_AFTER - timedelta(seconds=1)])
+def test_what_is_old_or_from_a_wrong_clock_is_forgotten(path: Path, age: timedelta) -> None:
+    keep(path)
+    assert recall(path, now=AT + FORGOTTEN_AFTER) == LEARNED
+    assert recall(path, now=AT - FORGOTTEN_AFTER) == LEARNED
+    assert recall(path, now=AT + age) is None
+
+
+def test_old_rows_are_removed_when_something_is_remembered(path: Path) -> None:
+    keep(path, key=("https://gone", "x"))
+    keep(path, at=AT + FORGOTTEN_AFTER + timedelta(seconds=1))
+    by_hand(path, "UPDATE learned_rates SET updated_at = '2026-11-23T01:00:00.123+00:00'")
+    assert recall(path) == LEARNED
+    assert recall(path, ("https://gone", "x")) is None
+
+
+def test_times_are_kept_in_utc(path: Path) -> None:
+    keep(path, at=AT.astimezone(timezone(timedelta(hours=-5))))
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT updated_at FROM learned_rates").fetchone() == (
+            "2026-11-23T01:00:00.123+00:00",
+        )
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        "rate = 0",
+        "rate = -1",
+        "rate = 9e999",
+        "rate = 1e-300",
+        "rate = 1e300",
+        "rate = 'fast'",
+        "rate = x'00'",
+        "rate = CAST(x'ff' AS TEXT)",
+        "burst = -0.5",
+        "burst = 9e999",
+        "burst = ''",
+        "in_flight = 0",
+        "in_flight = -8",
+        "in_flight = 2.5",
+        "in_flight = 'many'",
+        "in_flight = 9223372036854775807",
+        "latency_s = 0",
+        "latency_s = -9e999",
+        "latency_s = 'soon'",
+        "updated_at = ''",
+        "updated_at = 'yesterday'",
+        "updated_at = 12",
+        "updated_at = '2026-11-23T01:00:00'",
+        "updated_at = '0001-01-01T00:00:00+14:00'",
+        "updated_at = '9999-12-31T23:59:59-14:00'",
+        "updated_at = CAST(x'ff' AS TEXT)",
+    ],
+)
+def test_nonsense_in_the_file_is_no_rate(path: Path, nonsense: str) -> None:
+    keep(path)
+    by_hand(path, f"UPDATE learned_rates SET {nonsense}")  # noqa: S608 - the nonsense is the test's own
+    assert recall(path) is None
+
+
+@pytest.mark.parametrize("learned", [Learned(float("nan"), 1.0), Learned(1.0, float("inf")), Learned(1.0, 1.0, 0)])
+def test_nonsense_is_not_kept_and_what_was_known_stays(path: Path, learned: Learned) -> None:
+    keep(path)
+    keep(path, learned)
+    assert recall(path) == LEARNED
+
+
+@pytest.fixture(scope="session")
+def one_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("rates") / FILE_NAME
+
+
+@settings(max_examples=50)
+@given(
+    st.floats() | st.floats(0.005, 200_000.0),
+    st.floats() | st.floats(0.0, 200_000.0),
+    st.none() | st.integers(),
+    st.none() | st.floats(),
+)
+def test_every_float_comes_back_as_it_was_or_not_at_all(
+    one_path: Path, rate: float, burst: float, in_flight: int | None, latency_s: float | None
+) -> None:
+    learned = Learned(rate, burst, in_flight, latency_s)
+
+    async def round_trip(store: Store) -> Learned | None:
+        await store.write(lambda connection: connection.execute("DELETE FROM learned_rates").rowcount)
+        await remember(store, KEY, learned, AT)
+        return await remembered(store, KEY, AT)
+
+    sane = 0.01 <= rate <= 1e5 and 0 <= burst <= 1e5
+    sane = sane and (in_flight is None or 1 <= in_flight <= 1e5) and (latency_s is None or 1e-6 <= latency_s <= 600)
+    assert with_store(one_path, round_trip) == (learned if sane else None)
+
+
+def test_nothing_of_the_user_id_is_in_the_files(path: Path) -> None:
+    async def bytes_of_all(store: Store) -> bytes:
+        await remember(store, KEY, LEARNED, AT)
+        return b"".join(each.read_bytes() for each in path.parent.iterdir())
+
+    raw = with_store(path, bytes_of_all) + path.read_bytes()
+    assert KEY[0].encode() in raw
+    plain = USER_ID.encode()
+    for secret in (
+        plain,
+        plain.replace(b"-", b""),
+        bytes.fromhex(USER_ID.replace("-", "")),
+        base64.b64encode(plain).rstrip(b"="),
+        hashlib.sha256(plain).hexdigest().encode(),
+        hashlib.sha256(plain).digest(),
+    ):
+        assert secret not in raw
