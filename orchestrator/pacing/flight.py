@@ -6,7 +6,7 @@ the gateway's patience they end in 504s. What is served without queueing is rate
 law), so the bound is a multiple of that product. The multiple is generous, since answers vary by themselves: with
 answers that take a second, the number in flight must not be what limits.
 
-Where answers have become slower for another reason, that bound is too low. So it is tried: a bound a quarter higher
+Where answers have become slower for another reason, that bound is too low. So it is tried: a bound half as high again
 that brings more answers per second is right, one that only brings slower answers is taken back (BBR probes a path in
 the same way: Cardwell et al., "BBR: Congestion-Based Congestion Control", ACM Queue 14(5), 2016).
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 from orchestrator.pacing import latency as latencies
 from orchestrator.pacing.latency import Latency
@@ -26,8 +27,11 @@ window, RFC 6928). With answers after a second it decides how soon a fast server
 LATENCY_FACTOR, LATENCY_MARGIN, LEAST_FLIGHT = 1.5, 4, 8
 """The bound is ``max(8, 1.5 · rate · latency + 4)``: half as much again as a server without a queue holds."""
 
-TRIAL_FACTOR, TRIAL_SUCCESS, TRIAL_COHORTS = 1.25, 1.1, 2
-FIRST_TRIAL_AFTER_S, LONGEST_TRIAL_AFTER_S = 10.0, 240.0
+TRIAL_FACTOR, TRIAL_SUCCESS = 1.5, 1.15
+TRIAL_COHORTS, JUDGED_COHORTS = 3, 2
+"""A trial lasts three cohorts; the first began before it and is not judged."""
+
+FIRST_TRIAL_AFTER_S, LONGEST_TRIAL_AFTER_S = 5.0, 240.0
 SOONEST_RAISE_S = 1.0
 RAISE_SHARE = 1 / 8
 
@@ -118,7 +122,7 @@ def answered(flight: Flight, cohort: int, seconds: float, in_flight: int, now: f
     trial = flight.trial
     if trial is None or flight.latency.cohort.number < trial.cohort + TRIAL_COHORTS:
         return flight
-    if flight.latency.throughputs[-1] >= TRIAL_SUCCESS * trial.throughput:
+    if fmean(flight.latency.throughputs[-JUDGED_COHORTS:]) >= TRIAL_SUCCESS * trial.throughput:
         return replace(flight, trial=None, tried_at=now, trial_after_s=0.0)
     after_s = min(LONGEST_TRIAL_AFTER_S, max(FIRST_TRIAL_AFTER_S, 2.0 * flight.trial_after_s))
     latency = replace(flight.latency, shortest_s=min(trial.latency_s, flight.latency.recent_s))
@@ -170,14 +174,14 @@ def resumed(flight: Flight, now: float) -> Flight:
 def pressed(flight: Flight, rate: float, in_flight: int, now: float) -> Flight:
     """Try a higher bound where one of the two has kept requests back for long enough."""
     borne, latency = flight.borne, flight.latency
-    if borne.most is not None and in_flight >= borne.most:
+    if borne.most is not None and in_flight >= borne.most - 1:
         return replace(flight, borne=_raised(borne, borne.most, now))
     shortest_s = latency.shortest_s
     if shortest_s is None or flight.trial is not None or not (latency.is_slow and latency.throughputs):
         return flight
-    if in_flight < unqueued(shortest_s, rate) or now - flight.tried_at < flight.trial_after_s:
+    if in_flight < unqueued(shortest_s, rate) - 1 or now - flight.tried_at < flight.trial_after_s:
         return flight
-    trial = Trial(latency.throughputs[-1], shortest_s, latency.cohort.number)
+    trial = Trial(fmean(latency.throughputs), shortest_s, latency.cohort.number)
     return replace(flight, trial=trial, latency=replace(latency, shortest_s=shortest_s * TRIAL_FACTOR))
 
 

@@ -22,6 +22,7 @@ SEEKING_STEPS = ((20, 2.0), (80, 1.5), (None, 1.2))
 burst is being spent, keep low the rate at which the first 429 comes, and so the requests that it takes along."""
 
 SEEKING_GAIN = 2.0
+"""Of the answers per second, for which requests may be in flight while the rate is doubled (see ``bound``)."""
 
 ANSWERED_SHARE = 0.45
 """Of the rate, that answers come at while it is doubled in each time of an answer; less tells of a queue."""
@@ -55,10 +56,9 @@ QUIET_AFTER_FALL_S, FALLEN_SHARE = 3.0, 0.7
 
 FIRST_PROBE, LARGEST_PROBE = 0.02, 0.5
 PROBE_INTERVAL_S, PROBE_LATENCIES, PROBE_ANSWERS = 0.5, 2.0, 3
-BOLD_SHARE = 0.04
-BURST_SPENT_IN_S = 2.5
-REFUSALS_AT_RISK = 4.0
-BURST_MARGIN = 1.1
+"""Each step of a probe lasts so many seconds, times of an answer, and answers; a window's lasts a cycle."""
+
+BOLD_SHARE, BURST_SPENT_IN_S, REFUSALS_AT_RISK, BURST_MARGIN = 0.04, 2.5, 4.0, 1.1
 """Probes go up by 2%, 4%, 8% … But a bucket that has saved up its burst lets any rate pass until that is spent. So
 until more was sent than the limit and the burst explain, a probe goes no further above the limit than spends the burst
 in 2.5 s, and than brings four 429s in the time of an answer."""
@@ -189,21 +189,25 @@ def _step(pace: Pace) -> _Step:
 
 
 def _pressed(pace: Pace, now: float) -> Pace:
-    """Say what kept the rate from being used, and try more in flight if that has been it for long enough."""
+    """Say what kept the rate from being used, and try more in flight if that has been it for long enough.
+
+    An answer may just have left one place free.
+    """
     unused = _restarted(pace, now)
-    if pace.in_flight < min(pace.concurrency, bound(pace)):
+    if pace.in_flight < min(pace.concurrency, bound(pace)) - 1:
         return unused
     pressed = flights.pressed(pace.flight, pace.rate, pace.in_flight, now)
     return replace(unused, flight=pressed, binding=_what_binds(pace))
 
 
 def _what_binds(pace: Pace) -> Binding:
+    in_flight = pace.in_flight + 1
     borne, usual_s = pace.flight.borne.most, pace.flight.latency.shortest_s
-    if borne is not None and pace.in_flight >= borne:
+    if borne is not None and in_flight >= borne:
         return Binding.REFUSED_IN_FLIGHT
-    if usual_s is not None and pace.in_flight >= flights.unqueued(usual_s, pace.rate):
+    if usual_s is not None and in_flight >= flights.unqueued(usual_s, pace.rate):
         return Binding.SLOW_ANSWERS
-    return Binding.CONCURRENCY if pace.in_flight >= pace.concurrency else Binding.RATE
+    return Binding.CONCURRENCY if in_flight >= pace.concurrency else Binding.RATE
 
 
 def _risen(pace: Pace, now: float, rate: float, cause: Cause) -> Pace:
@@ -230,7 +234,7 @@ def _slowed(pace: Pace, now: float) -> Pace:
     """Take the answers per second as the limit of a server that slows down instead of refusing."""
     fastest = pace.flight.latency.throughput
     if pace.stage is Stage.SETTLED or fastest is None:
-        return _restarted(pace, now)
+        return _pressed(pace, now)
     estimate = Estimate(0.9 * fastest, fastest, 1.1 * fastest, burst=0.0, measured=fastest)
     slowed = replace(pace, stage=Stage.SETTLED, estimate=estimate, growth=replace(pace.growth, quiet_s=FIRST_QUIET_S))
     return _risen(slowed, now, min(pace.rate, FILLING_SHARE * fastest), Cause.SLOWING)

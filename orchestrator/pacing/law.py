@@ -30,28 +30,27 @@ from orchestrator.pacing.state import Cause, Effect, Growth, Pace, Phase, Stage,
 
 if TYPE_CHECKING:
     from orchestrator.model import ThrottlePolicy
-from orchestrator.pacing.state import Observation
+    from orchestrator.pacing.state import Observation
 
-FIRST_HOLD_S = 0.5
-HOLD_INTERVALS = 1.5
-HOLD_FACTOR = 1.6
+FIRST_HOLD_S, HOLD_INTERVALS, HOLD_FACTOR, LONGEST_HOLD_S = 0.5, 1.5, 1.6, 60.0
+"""A hold lasts half a second or 1.5 intervals, and 1.6 times longer for each canary that was refused. Doubling would
+overshoot the end of a window by more, and save no refused canary for windows of up to 5 s."""
+
 CYCLE_SHARE = 1 / 16
 """Of a window's cycle, for the first hold: a long window would refuse many canaries of short ones."""
 
-LONGEST_HOLD_S = 60.0
 CATCHING_UP_SHARE = 0.5
 """Of the interval, at least, between two starts of which the first was late: a bucket without a burst refuses more."""
 
-JITTER_SHARE = 0.1
-LONGEST_JITTER_S = 1.0
+JITTER_SHARE, LONGEST_JITTER_S = 0.1, 1.0
 FAILURES_THAT_HOLD = 10
 
 INNOCENT_SHARE, INNOCENT_HIGH = 0.9, 2.0
 """Of the rate that met the first 429, where the number in flight may be what was refused: that stays bounded, and if
 the rate was to blame after all, the next 429 comes soon and measures it."""
 
-REMEMBERED_SPREAD = 0.03
-REMEMBERED_BURST_SHARE = 0.95
+REMEMBERED_SPREAD, REMEMBERED_BURST_SHARE = 0.03, 0.95
+"""A remembered limit may be off by 3%, and of its burst a little is left alone."""
 
 
 def opening(policy: ThrottlePolicy, learned: Learned | None = None) -> Pace:

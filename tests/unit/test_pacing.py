@@ -1,259 +1,493 @@
-"""The control law, as tables and in virtual time."""
+"""When requests start, when they are held, how they resume: tables and short scenarios in virtual time."""
 
 from __future__ import annotations
 
-import heapq
-import random
-from dataclasses import dataclass, replace
+import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
+from orchestrator.model import Learned, ThrottlePolicy
 from orchestrator.pacing import (
-    FAILURES_THAT_HOLD,
+    Cause,
     Effect,
     Observation,
     Pace,
     Phase,
+    Stage,
     Ticket,
     Word,
-    canary_lost,
     held_s,
+    in_flight_bound,
+    learned,
     next_pace,
+    opening,
     ready_at,
+    released,
     started,
 )
+from orchestrator.pacing.capacity import LEAST_RATE, Estimate, Mark
+from orchestrator.pacing.growth import SETTLED_SHARE
+from orchestrator.pacing.law import (
+    CATCHING_UP_SHARE,
+    CYCLE_SHARE,
+    FAILURES_THAT_HOLD,
+    FIRST_HOLD_S,
+    HOLD_INTERVALS,
+    JITTER_SHARE,
+    LONGEST_HOLD_S,
+    LONGEST_JITTER_S,
+    REMEMBERED_BURST_SHARE,
+)
+from orchestrator.pacing.state import Evidence, Hold
 
-OPEN = Pace(rate=10.0, ceiling=50.0)
+OPEN = opening(ThrottlePolicy(start_rate=10.0, ceiling=10.0))
+"""At its ceiling, so that nothing but a 429 changes the rate."""
+
+FIXED = opening(ThrottlePolicy(fixed_rate=10.0))
+WARM = opening(ThrottlePolicy(ceiling=200.0), Learned(50.0, 100.0))
+
+ACCEPTED = Word(Effect.SERVED, accepted=True)
+READ = Word(Effect.SERVED)
+REFUSED = Word(Effect.THROTTLED)
+FAILED = Word(Effect.FAILED)
+
+NOON = 100.0
+"""When things begin; any moment does."""
 
 
-def said(
-    effect: Effect, at: float, ticket: Ticket, *, retry_after_s: float | None = None, draw: float = 0.0
-) -> Observation:
-    return Observation(ticket, Word(effect, effect is Effect.SERVED, retry_after_s), at, draw)
+def named(seconds: float) -> Word:
+    return Word(Effect.THROTTLED, retry_after_s=seconds)
 
 
-def ticket_of(pace: Pace, started_at: float = 0.0) -> Ticket:
-    return Ticket(started_at, pace.epoch)
+def heard(pace: Pace, ticket: Ticket, word: Word, at: float, draw: float = 0.0) -> Pace:
+    return next_pace(pace, Observation(ticket, word, at, draw))
 
 
-def held(pace: Pace = OPEN, *, at: float = 0.0, retry_after_s: float | None = None, draw: float = 0.0) -> Pace:
-    return next_pace(pace, said(Effect.THROTTLED, at, ticket_of(pace), retry_after_s=retry_after_s, draw=draw))
+def ready(pace: Pace) -> float:
+    at = ready_at(pace)
+    assert at is not None
+    return at
 
 
-def test_starts_are_spaced_evenly() -> None:
-    pace, starts, now = OPEN, [], 100.0
-    for _ in range(5):
-        now = max(now, ready_at(pace) or 0.0)
-        pace, _ = started(pace, now)
-        starts.append(now)
-    assert [round(later - first, 6) for first, later in pairwise(starts)] == [0.1, 0.1, 0.1, 0.1]
+def several(pace: Pace, count: int, now: float = NOON) -> tuple[Pace, list[Ticket]]:
+    """Start ``count`` requests, each as soon as it may."""
+    tickets = []
+    for _ in range(count):
+        now = max(now, ready(pace))
+        pace, ticket = started(pace, now)
+        tickets.append(ticket)
+    return pace, tickets
 
 
-def test_a_late_timer_is_made_up_for_but_an_idle_time_saves_nothing_up() -> None:
-    pace, _ = started(OPEN, 100.0)
-    late, _ = started(pace, 100.13)
-    assert ready_at(late) == pytest.approx(100.2)
-    idle, _ = started(late, 200.0)
-    assert ready_at(idle) == pytest.approx(200.0)
-    again, _ = started(idle, 200.0)
-    assert ready_at(again) == pytest.approx(200.1)
+def held(pace: Pace = OPEN, word: Word = REFUSED, now: float = NOON, draw: float = 0.0) -> Pace:
+    """Return the pace after one request that started at ``now`` and was refused at once."""
+    pace, ticket = started(pace, now)
+    return heard(pace, ticket, word, now, draw)
+
+
+def after_canary(pace: Pace, word: Word = ACCEPTED) -> Pace:
+    """Return the pace after the canary of a held one was answered, 0.1 s later."""
+    pace, canary = started(pace, ready(pace))
+    assert canary.canary
+    return heard(pace, canary, word, canary.started_at + 0.1)
+
+
+def failed(pace: Pace = OPEN, now: float = NOON) -> Pace:
+    """Return the pace after as many failures in a row as hold it."""
+    pace, tickets = several(pace, FAILURES_THAT_HOLD, now)
+    for number, ticket in enumerate(tickets):
+        assert pace.phase is Phase.OPEN, number
+        pace = heard(pace, ticket, FAILED, tickets[-1].started_at)
+    return pace
+
+
+def starts_of(tickets: list[Ticket]) -> list[float]:
+    return [ticket.started_at for ticket in tickets]
+
+
+def gaps(tickets: list[Ticket]) -> list[float]:
+    return [later - first for first, later in pairwise(starts_of(tickets))]
+
+
+# -- how a run begins --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("rate", "holds", "retry_after_s", "draw", "seconds"),
+    ("policy", "known", "rate", "cause"),
     [
-        (10.0, 0, None, 0.0, 0.5),
-        (10.0, 0, None, 1.0, 0.55),
-        (1.0, 0, None, 0.0, 1.5),
-        (10.0, 3, None, 0.0, 4.0),
-        (10.0, 30, None, 0.0, 60.0),
-        (10.0, 30, None, 1.0, 61.0),
-        (10.0, 0, 7.0, 0.0, 7.0),
-        (10.0, 0, 7.0, 1.0, 7.7),
-        (10.0, 0, 100.0, 1.0, 101.0),
-        (10.0, 0, 0.0, 0.0, 0.5),
+        (ThrottlePolicy(start_rate=5.0, ceiling=50.0), None, 5.0, Cause.START),
+        (ThrottlePolicy(start_rate=5.0, ceiling=2.0), None, 2.0, Cause.START),
+        (ThrottlePolicy(fixed_rate=7.0), None, 7.0, Cause.START),
+        (ThrottlePolicy(fixed_rate=7.0), Learned(40.0, 40.0), 7.0, Cause.START),
+        (ThrottlePolicy(), Learned(40.0, 40.0), SETTLED_SHARE * 40.0, Cause.REMEMBERED),
+        (ThrottlePolicy(ceiling=20.0), Learned(40.0, 40.0), 20.0, Cause.REMEMBERED),
     ],
 )
-def test_a_429_holds_for_as_long_as_it_should(
-    rate: float, holds: int, retry_after_s: float | None, draw: float, seconds: float
+def test_a_run_begins_at_the_rate_it_was_told_or_remembers(
+    policy: ThrottlePolicy, known: Learned | None, rate: float, cause: Cause
 ) -> None:
-    pace = held(replace(OPEN, rate=rate, holds=holds), at=50.0, retry_after_s=retry_after_s, draw=draw)
-    assert pace.phase is Phase.HELD
-    assert ready_at(pace) == pytest.approx(50.0 + seconds)
-    assert pace.holds == holds + 1
+    pace = opening(policy, known)
+    assert (pace.rate, pace.cause, pace.phase) == (rate, cause, Phase.OPEN)
+    assert ready(pace) <= 0.0
+
+
+@pytest.mark.parametrize("burst", [0.0, 1.0, 2.0, 10.0, 20.0])
+def test_a_run_that_remembers_spends_the_burst_at_once_and_then_keeps_to_the_rate(burst: float) -> None:
+    pace = opening(ThrottlePolicy(ceiling=200.0), Learned(50.0, burst))
+    at_once = max(1, int(REMEMBERED_BURST_SHARE * burst))
+    pace, tickets = several(pace, at_once + 10)
+    assert starts_of(tickets[:at_once]) == [NOON] * at_once
+    assert gaps(tickets[at_once - 1 :]) == pytest.approx([1.0 / (SETTLED_SHARE * 50.0)] * 10)
+    assert pace.spare == 0
+
+
+@pytest.mark.parametrize("known", [Learned(40.0, 12.0), Learned(40.0, 0.0, in_flight=8, latency_s=0.3)])
+def test_what_a_run_begins_with_is_what_it_remembers_if_it_meets_no_limit(known: Learned) -> None:
+    assert learned(opening(ThrottlePolicy(), known)) == known
+
+
+def test_nothing_is_learned_before_a_limit_was_met_nor_at_a_fixed_rate() -> None:
+    pace, tickets = several(OPEN, 5)
+    for ticket in tickets:
+        pace = heard(pace, ticket, ACCEPTED, tickets[-1].started_at + 0.1)
+    assert learned(pace) is None
+    assert pace.limit is None
+    assert learned(after_canary(failed())) is None
+    assert learned(after_canary(held(FIXED))) is None
+
+
+def test_what_is_learned_is_what_the_limit_was_measured_to_be() -> None:
+    pace = after_canary(held(several(OPEN, 9)[0], now=NOON + 0.9))
+    found = learned(pace)
+    assert found is not None
+    assert found.rate == pace.limit
+    assert 0 < found.rate <= 10.0
+    assert found.burst >= 0
+
+
+# -- when requests start -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pace", [OPEN, FIXED])
+def test_starts_are_spaced_evenly(pace: Pace) -> None:
+    assert gaps(several(pace, 5)[1]) == pytest.approx([0.1] * 4)
+
+
+def test_a_late_start_is_made_up_for_but_an_idle_time_saves_nothing_up() -> None:
+    pace, _ = started(OPEN, NOON)
+    late, _ = started(pace, NOON + 0.13)
+    assert ready(late) == pytest.approx(NOON + 0.2)
+    idle, _ = started(late, NOON + 50.0)
+    assert ready(idle) == pytest.approx(NOON + 50.0 + CATCHING_UP_SHARE * 0.1)
+    again, _ = started(idle, ready(idle))
+    assert ready(again) == pytest.approx(ready(idle) + 0.1)
+
+
+def test_what_is_made_up_for_still_leaves_part_of_the_interval_between_two_starts() -> None:
+    pace, _ = started(OPEN, NOON)
+    late, _ = started(pace, NOON + 0.19)
+    assert ready(late) == pytest.approx(NOON + 0.19 + CATCHING_UP_SHARE * 0.1)
+
+
+def test_a_fixed_rate_makes_up_for_nothing() -> None:
+    pace, _ = started(FIXED, NOON)
+    late, _ = started(pace, NOON + 0.13)
+    assert ready(late) == pytest.approx(NOON + 0.23)
+
+
+def test_a_ticket_tells_how_things_stood() -> None:
+    pace, tickets = several(OPEN, 3)
+    assert [ticket.in_flight for ticket in tickets] == [1, 2, 3]
+    assert [ticket.ordinal for ticket in tickets] == [0, 1, 2]
+    assert {(ticket.epoch, ticket.rate, ticket.canary, ticket.cohort) for ticket in tickets} == {(0, 10.0, False, 1)}
+    pace = heard(pace, tickets[1], ACCEPTED, tickets[2].started_at)
+    pace, fourth = started(pace, ready(pace))
+    assert (fourth.in_flight, fourth.ordinal, pace.served) == (3, 3, 1)
+
+
+def test_at_the_bound_in_flight_only_an_answer_lets_the_next_one_start() -> None:
+    pace, tickets = several(opening(ThrottlePolicy(fixed_rate=10.0, concurrency=3)), 3)
+    assert ready_at(pace) is None
+    for after in (heard(pace, tickets[0], ACCEPTED, NOON + 1), released(pace, tickets[0], NOON + 1)):
+        assert after.in_flight == 2
+        assert ready(after) == pytest.approx(NOON + 0.3)
+
+
+# -- holds -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rate", "word", "draw", "seconds"),
+    [
+        (10.0, REFUSED, 0.0, FIRST_HOLD_S),
+        (10.0, REFUSED, 1.0, FIRST_HOLD_S * (1 + JITTER_SHARE)),
+        (0.5, REFUSED, 0.0, HOLD_INTERVALS / 0.5),
+        (0.02, REFUSED, 0.0, LONGEST_HOLD_S),
+        (0.02, REFUSED, 1.0, LONGEST_HOLD_S + LONGEST_JITTER_S),
+        (10.0, named(7.0), 0.0, 7.0),
+        (10.0, named(7.0), 1.0, 7.0 * (1 + JITTER_SHARE)),
+        (10.0, named(100.0), 1.0, 100.0 + LONGEST_JITTER_S),
+        (10.0, named(0.0), 0.0, FIRST_HOLD_S),
+    ],
+)
+def test_a_429_holds_for_as_long_as_it_should(rate: float, word: Word, draw: float, seconds: float) -> None:
+    pace = held(opening(ThrottlePolicy(start_rate=rate)), word, draw=draw)
+    assert (pace.phase, pace.rate, pace.epoch) == (Phase.HELD, rate, 1)
+    assert ready(pace) == pytest.approx(NOON + seconds)
+
+
+@pytest.mark.parametrize(("cycle_s", "windowed"), [(100.0, True), (100.0, False), (1.0, True)])
+def test_a_long_window_holds_longer(cycle_s: float, *, windowed: bool) -> None:
+    pace = replace(OPEN, estimate=Estimate(9.0, 10.0, 11.0, windowed=windowed, cycle_s=cycle_s))
+    seconds = max(FIRST_HOLD_S, CYCLE_SHARE * cycle_s * windowed)
+    assert ready(held(pace)) == pytest.approx(NOON + seconds)
+
+
+def own_hold_s(row: int) -> float:
+    pace, ticket = started(replace(OPEN, hold=Hold(row=row)), NOON)
+    after = heard(pace, ticket, REFUSED, NOON)
+    assert after.hold.row == row + 1
+    return after.hold.until - NOON
+
+
+def test_each_hold_since_a_post_was_accepted_is_longer_by_the_same_factor_up_to_a_limit() -> None:
+    factor = own_hold_s(1) / own_hold_s(0)
+    assert 1.5 <= factor <= 2.0
+    assert [own_hold_s(row) for row in range(6)] == pytest.approx([FIRST_HOLD_S * factor**row for row in range(6)])
+    assert own_hold_s(40) == own_hold_s(100_000) == LONGEST_HOLD_S
 
 
 def test_after_a_hold_one_canary_goes_out_and_nothing_else_before_its_answer() -> None:
-    pace, canary = started(held(), 1.0)
-    assert canary.canary
-    assert not canary.read_only
-    assert ready_at(pace) is None
+    pace, others = several(OPEN, 4)
+    pace = heard(pace, others.pop(), REFUSED, NOON + 0.4)
+    pace, canary = started(pace, ready(pace))
+    assert (canary.canary, canary.read_only, canary.epoch, canary.cohort) == (True, False, 1, 0)
+    assert (pace.phase, ready_at(pace)) == (Phase.CANARY, None)
+    for ticket, word in zip(others, (ACCEPTED, FAILED, named(0.0)), strict=True):
+        pace = heard(pace, ticket, word, canary.started_at + 99.0)
+        assert (pace.phase, ready_at(pace)) == (Phase.CANARY, None)
 
 
-def test_a_refused_canary_holds_twice_as_long_at_the_same_rate() -> None:
-    pace, canary = started(held(), 1.0)
-    again = next_pace(pace, said(Effect.THROTTLED, 1.1, canary))
-    assert (again.phase, again.rate) == (Phase.HELD, pace.rate)
-    assert again.held_until == pytest.approx(2.1)
+def test_a_refused_canary_holds_again_and_longer_at_the_same_rate() -> None:
+    first = held()
+    pace, canary = started(first, ready(first))
+    again = heard(pace, canary, REFUSED, canary.started_at)
+    assert (again.phase, again.rate, again.epoch) == (Phase.HELD, first.rate, 2)
+    assert ready(again) - canary.started_at > ready(first) - NOON
 
 
-def test_an_answered_canary_resumes_below_the_limit_with_no_credit() -> None:
-    pace, canary = started(held(), 1.0)
-    resumed = next_pace(pace, said(Effect.SERVED, 1.1, canary))
-    assert resumed.phase is Phase.OPEN
-    assert resumed.rate < OPEN.rate
-    assert ready_at(resumed) == pytest.approx(1.1 + 1 / resumed.rate)
-    assert resumed.holds == 0
+def test_an_answered_canary_resumes_no_faster_and_evenly_with_no_credit() -> None:
+    pace = after_canary(held(several(OPEN, 9)[0], now=NOON + 0.9))
+    assert (pace.phase, pace.epoch) == (Phase.OPEN, 1)
+    assert pace.rate <= OPEN.rate
+    answered_at = pace.steps[0][0]
+    pace, tickets = several(pace, 4, now=0.0)
+    interval = 1.0 / pace.rate
+    assert tickets[0].started_at == pytest.approx(answered_at + interval)
+    assert gaps(tickets) == pytest.approx([interval] * 3)
 
 
-def test_a_429_of_an_older_epoch_cuts_nothing() -> None:
-    pace = held()
-    late = next_pace(pace, said(Effect.THROTTLED, 0.1, ticket_of(OPEN)))
-    assert late == pace
+def test_a_hold_ends_the_burst_that_was_remembered() -> None:
+    pace = after_canary(held(WARM))
+    assert pace.spare == 0
+    assert gaps(several(pace, 3, now=ready(pace))[1]) == pytest.approx([1.0 / pace.rate] * 2)
+
+
+@pytest.mark.xfail(reason="what is left of a remembered burst survives a hold that comes from failures")
+def test_so_does_a_hold_that_comes_from_failures() -> None:
+    pace = after_canary(failed(WARM), READ)
+    assert pace.spare == 0
+    assert gaps(several(pace, 3, now=ready(pace))[1]) == pytest.approx([1.0 / pace.rate] * 2)
+
+
+@pytest.mark.parametrize(
+    ("word", "row"), [(ACCEPTED, 0), (READ, 1), (REFUSED, 2), (FAILED, 2)], ids=["accepted", "read", "429", "failed"]
+)
+def test_the_length_of_holds_falls_back_with_an_accepted_post_only(word: Word, row: int) -> None:
+    assert after_canary(held(), word).hold.row == row
+
+
+def test_a_post_accepted_after_the_hold_counts_but_none_of_an_older_epoch() -> None:
+    pace, (older, refused) = several(OPEN, 2)
+    pace = after_canary(heard(pace, refused, REFUSED, NOON + 0.1), READ)
+    assert heard(pace, older, ACCEPTED, NOON + 9.0).hold.row == 1
+    pace, ticket = started(pace, ready(pace))
+    assert heard(pace, ticket, READ, NOON + 9.0).hold.row == 1
+    assert heard(pace, ticket, ACCEPTED, NOON + 9.0).hold.row == 0
+
+
+# -- epochs, and moments that were named -------------------------------------------------------------------------------
+
+
+def two_in_flight_one_refused() -> tuple[Pace, Ticket]:
+    """Return a held pace, and the ticket of a request that started after the refused one."""
+    pace, (refused, late) = several(OPEN, 2)
+    return heard(pace, refused, REFUSED, NOON + 0.15), late
+
+
+@pytest.mark.parametrize("is_resumed", [False, True], ids=["while held", "after the recovery"])
+def test_a_429_of_an_older_epoch_cuts_nothing(*, is_resumed: bool) -> None:
+    pace, late = two_in_flight_one_refused()
+    pace = after_canary(pace) if is_resumed else pace
+    after = heard(pace, late, REFUSED, NOON + 2.0)
+    assert after.evidence == replace(pace.evidence, refused=2)
+    assert after.in_flight == pace.in_flight - 1
+    assert replace(after, evidence=pace.evidence, in_flight=pace.in_flight, flight=pace.flight) == pace
+
+
+def test_an_earlier_start_that_is_refused_later_corrects_the_measurement_and_nothing_else() -> None:
+    pace, (early, refused) = several(OPEN, 2)
+    pace = heard(pace, refused, REFUSED, NOON + 0.15)
+    after = heard(pace, early, REFUSED, NOON + 0.16)
+    assert pace.meter.refused == Mark(refused.started_at, refused.ordinal)
+    assert after.meter.refused == Mark(early.started_at, early.ordinal)
+    assert (after.hold, after.rate, after.epoch, after.phase) == (pace.hold, pace.rate, pace.epoch, pace.phase)
 
 
 def test_a_late_retry_after_may_lengthen_the_hold_but_never_shorten_it() -> None:
-    pace = held(retry_after_s=5.0)
-    longer = next_pace(pace, said(Effect.THROTTLED, 1.0, ticket_of(OPEN), retry_after_s=9.0))
-    shorter = next_pace(longer, said(Effect.THROTTLED, 1.0, ticket_of(OPEN), retry_after_s=1.0))
-    assert (ready_at(pace), ready_at(longer), ready_at(shorter)) == (5.0, 10.0, 10.0)
-
-
-def test_a_late_429_after_the_recovery_starts_no_new_hold() -> None:
-    pace, canary = started(held(), 1.0)
-    resumed = next_pace(pace, said(Effect.SERVED, 1.1, canary))
-    assert next_pace(resumed, said(Effect.THROTTLED, 1.2, ticket_of(OPEN))) == resumed
+    pace, tickets = several(OPEN, 3)
+    pace = heard(pace, tickets[0], named(5.0), NOON + 1)
+    longer = heard(pace, tickets[1], named(9.0), NOON + 2)
+    shorter = heard(longer, tickets[2], named(1.0), NOON + 3)
+    assert (ready(pace), ready(longer), ready(shorter)) == (NOON + 6, NOON + 11, NOON + 11)
 
 
 def test_a_moment_that_a_late_429_names_is_obeyed_whatever_happened_meanwhile() -> None:
-    pace, canary = started(held(), 1.0)
-    named = said(Effect.THROTTLED, 1.05, ticket_of(OPEN), retry_after_s=30.0)
-    resumed = next_pace(next_pace(pace, named), said(Effect.SERVED, 1.1, canary))
-    later = next_pace(next_pace(pace, said(Effect.SERVED, 1.1, canary)), named)
-    for each in (resumed, later):
-        assert each.phase is Phase.OPEN
-        assert ready_at(each) == pytest.approx(31.05)
-        after, _ = started(each, 31.05)
-        assert ready_at(after) == pytest.approx(31.05 + 1 / each.rate)
+    pace, late = two_in_flight_one_refused()
+    named_while_held = heard(pace, late, named(30.0), NOON + 2.0)
+    canary_out, canary = started(pace, ready(pace))
+    named_meanwhile = heard(canary_out, late, named(30.0), NOON + 2.0)
+    named_before = heard(named_meanwhile, canary, ACCEPTED, NOON + 2.1)
+    named_after = heard(heard(canary_out, canary, ACCEPTED, NOON + 1.9), late, named(30.0), NOON + 2.0)
+    assert ready(named_while_held) == NOON + 32.0
+    for each in (named_before, named_after):
+        assert (each.phase, ready(each)) == (Phase.OPEN, NOON + 32.0)
+        assert gaps(several(each, 3, now=ready(each))[1]) == pytest.approx([1 / each.rate] * 2)
 
 
-def test_ten_failures_in_a_row_hold_and_the_canary_is_a_read() -> None:
-    pace = OPEN
-    for number in range(FAILURES_THAT_HOLD):
-        assert pace.phase is Phase.OPEN, number
-        pace = next_pace(pace, said(Effect.FAILED, 1.0, ticket_of(pace)))
-    assert pace.phase is Phase.HELD
-    _, canary = started(pace, 9.0)
-    assert canary.read_only
+def test_a_lost_canary_waits_for_the_moment_that_was_named_meanwhile() -> None:
+    pace, late = two_in_flight_one_refused()
+    pace, canary = started(pace, ready(pace))
+    pace = heard(pace, late, named(30.0), NOON + 2.0)
+    assert ready(released(pace, canary, NOON + 3.0)) == NOON + 32.0
 
 
-def test_a_served_request_ends_a_row_of_failures() -> None:
-    pace = OPEN
-    for _ in range(3):
-        for _ in range(FAILURES_THAT_HOLD - 1):
-            pace = next_pace(pace, said(Effect.FAILED, 1.0, ticket_of(pace)))
-        pace = next_pace(pace, said(Effect.SERVED, 1.0, ticket_of(pace)))
+def test_the_evidence_counts_every_429_and_the_rates_at_which_holds_began() -> None:
+    assert held().evidence == Evidence(1, 10.0, 10.0, 10.0, 0)
+    pace, late = two_in_flight_one_refused()
+    pace = heard(pace, late, named(1.0), NOON + 0.3)
+    assert pace.evidence == Evidence(2, 10.0, 10.0, 10.0, 1)
+    for rate in (8.0, 9.0):
+        pace = held(replace(after_canary(pace), rate=rate), now=ready(pace) + 5.0)
+    assert pace.evidence == Evidence(4, 9.0, 8.0, 10.0, 1)
+    assert after_canary(pace, REFUSED).evidence == Evidence(5, 9.0, 8.0, 10.0, 1)
+
+
+# -- failures, and requests without an answer --------------------------------------------------------------------------
+
+
+def test_ten_failures_in_a_row_hold_until_a_canary_that_only_reads_is_served() -> None:
+    pace = failed()
+    assert (pace.phase, pace.hold.row) == (Phase.HELD, 1)
+    again = after_canary(pace, FAILED)
+    assert (again.phase, again.hold.row) == (Phase.HELD, 2)
+    for each in (pace, again):
+        assert started(each, ready(each))[1].read_only
+        resumed = after_canary(each, READ)
+        assert (resumed.phase, resumed.rate, resumed.estimate, resumed.hold.failures) == (Phase.OPEN, 10.0, None, 0)
+
+
+def test_the_canary_after_a_429_may_be_a_post_again() -> None:
+    pace = after_canary(failed(), REFUSED)
+    assert not started(pace, ready(pace))[1].read_only
+
+
+def test_a_served_request_ends_a_row_of_failures_and_one_of_an_older_epoch_adds_none() -> None:
+    pace, tickets = several(OPEN, FAILURES_THAT_HOLD + 1)
+    for ticket in tickets[1:-1]:
+        pace = heard(pace, ticket, FAILED, NOON + 2)
+    assert heard(pace, tickets[0], READ, NOON + 2).hold.failures == 0
+    refused = heard(pace, tickets[0], REFUSED, NOON + 2)
+    assert heard(refused, tickets[-1], FAILED, NOON + 2).hold == refused.hold
+
+
+@pytest.mark.xfail(reason="a canary refused after failures is counted as one of the next meeting with the limit")
+def test_a_canary_refused_after_failures_is_not_taken_for_a_part_of_the_next_meeting() -> None:
+    pace = after_canary(after_canary(failed(), REFUSED))
     assert pace.phase is Phase.OPEN
-
-
-def test_a_hold_from_failures_resumes_at_the_rate_it_had_and_its_length_falls_back_with_a_post_only() -> None:
-    pace = replace(OPEN, failures=FAILURES_THAT_HOLD - 1)
-    pace = next_pace(pace, said(Effect.FAILED, 1.0, ticket_of(pace)))
-    pace, canary = started(pace, 2.0)
-    pace = next_pace(pace, Observation(canary, Word(Effect.SERVED), 2.1))
-    assert (pace.phase, pace.rate, pace.holds) == (Phase.OPEN, OPEN.rate, 1)
-    pace = next_pace(pace, said(Effect.SERVED, 2.2, ticket_of(pace)))
-    assert pace.holds == 0
+    assert pace.meter.refused_canaries == 0
+    pace = after_canary(held(several(pace, 9, now=ready(pace))[0], now=ready(pace) + 20.0))
+    assert pace.estimate is not None
+    assert not pace.estimate.windowed
 
 
 def test_a_lost_canary_lets_another_one_go() -> None:
-    pace, _ = started(held(), 1.0)
-    lost = canary_lost(pace, 1.5)
-    assert (lost.phase, ready_at(lost)) == (Phase.HELD, 1.5)
-    assert canary_lost(OPEN, 1.5) == OPEN
+    pace, canary = started(held(), NOON + 1)
+    lost = released(pace, canary, NOON + 1.5)
+    assert (lost.phase, ready_at(lost), lost.in_flight, lost.epoch) == (Phase.HELD, NOON + 1.5, 0, 1)
+    assert started(lost, NOON + 1.5)[1].canary
 
 
-def test_held_seconds_count_the_canary_and_add_up() -> None:
-    pace = held(at=10.0)
-    assert held_s(pace, 10.4) == pytest.approx(0.4)
-    pace, canary = started(pace, 10.5)
-    pace = next_pace(pace, said(Effect.SERVED, 11.0, canary))
-    assert held_s(pace, 99.0) == pytest.approx(1.0)
-    assert held_s(held(pace, at=100.0), 101.0) == pytest.approx(2.0)
+def test_a_request_that_is_lost_frees_its_place_and_changes_nothing_else() -> None:
+    pace, tickets = several(OPEN, 2)
+    lost = released(pace, tickets[0], NOON + 1)
+    assert replace(lost, in_flight=2, flight=pace.flight) == pace
+    pace, late = two_in_flight_one_refused()
+    pace, _ = started(pace, ready(pace))
+    assert released(pace, late, NOON + 2).phase is Phase.CANARY
 
 
-def test_a_fixed_rate_neither_grows_nor_falls() -> None:
-    pace = replace(OPEN, fixed=True)
-    for _ in range(50):
-        pace, ticket = started(pace, ready_at(pace) or 0.0)
-        pace = next_pace(pace, said(Effect.SERVED, ticket.started_at + 0.01, ticket))
-    assert pace.rate == OPEN.rate
-    pace, canary = started(held(pace), 100.0)
-    assert next_pace(pace, said(Effect.SERVED, 101.0, canary)).rate == OPEN.rate
+def test_held_seconds_count_the_canaries_and_add_up() -> None:
+    assert held_s(OPEN, NOON) == 0.0
+    pace = held()
+    assert held_s(pace, NOON + 0.4) == pytest.approx(0.4)
+    pace, canary = started(pace, NOON + 1.0)
+    pace = heard(pace, canary, REFUSED, NOON + 2.0)
+    assert held_s(pace, NOON + 3.0) == pytest.approx(3.0)
+    pace, canary = started(pace, NOON + 9.0)
+    pace = heard(pace, canary, ACCEPTED, NOON + 10.0)
+    assert held_s(pace, NOON + 99.0) == pytest.approx(10.0)
+    assert held_s(held(pace, now=NOON + 100.0), NOON + 101.0) == pytest.approx(11.0)
 
 
-def test_an_unused_rate_does_not_grow() -> None:
-    pace = OPEN
-    for second in range(1, 20):
-        pace, ticket = started(pace, float(second))
-        pace = next_pace(pace, said(Effect.SERVED, second + 0.1, ticket))
-    assert pace.rate == OPEN.rate
+# -- a rate that was fixed, or must be very low ------------------------------------------------------------------------
 
 
-@dataclass
-class Bucket:
-    """A token bucket server in virtual time."""
-
-    rate: float
-    burst: float
-    latency_s: tuple[float, float] = (0.02, 0.08)
-
-    def serve(self, pace: Pace, batch: int, seed: int) -> tuple[float, int, Pace]:
-        """Return the seconds, the rejections and the last pace of a batch."""
-        chance, tokens, filled_at = random.Random(seed), self.burst, 0.0
-        now, left, served, rejected = 0.0, batch, 0, 0
-        answers: list[tuple[float, int, float, Ticket]] = []
-        number = 0
-        while served < batch:
-            at = ready_at(pace)
-            starts_at = max(now, at) if at is not None and left else None
-            if starts_at is not None and (not answers or starts_at <= answers[0][0]):
-                now = starts_at
-                pace, ticket = started(pace, now)
-                left, number = left - 1, number + 1
-                latency = chance.uniform(*self.latency_s)
-                heapq.heappush(answers, (now + latency, number, now + latency / 2, ticket))
-                continue
-            now, _, arrived, ticket = heapq.heappop(answers)
-            if arrived > filled_at:
-                tokens, filled_at = min(self.burst, tokens + (arrived - filled_at) * self.rate), arrived
-            if tokens >= 1:
-                tokens, served, effect = tokens - 1, served + 1, Effect.SERVED
-            else:
-                left, rejected, effect = left + 1, rejected + 1, Effect.THROTTLED
-            pace = next_pace(pace, said(effect, now, ticket, draw=chance.random()))
-        return now, rejected, pace
+def test_a_fixed_rate_neither_grows_nor_falls_nor_learns() -> None:
+    pace, now = FIXED, NOON
+    for number in range(300):
+        now = max(now, ready(pace))
+        pace, ticket = started(pace, now)
+        word = REFUSED if number % 50 in {40, 41, 42} else ACCEPTED
+        pace = heard(pace, ticket, word, now + (2.0 if number > 200 else 0.01))
+        assert (pace.rate, pace.estimate, pace.stage, learned(pace)) == (10.0, None, Stage.SEEKING, None)
+        assert in_flight_bound(pace) == ThrottlePolicy().concurrency
+    assert pace.evidence.refused > 10
 
 
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("ceiling", [50.0, 200.0])
-def test_a_batch_of_120_at_40_a_second_sees_at_most_one_rejection_in_ten(ceiling: float, seed: int) -> None:
-    _, rejected, _ = Bucket(40.0, 10.0).serve(Pace(rate=5.0, ceiling=ceiling), 120, seed)
-    assert rejected <= 12
+@pytest.mark.parametrize("rate", [1.0, 2.5, 7.0, 40.0])
+@pytest.mark.parametrize("lateness_s", [0.0, 0.001, 0.02, 0.3, 1.7])
+def test_no_window_of_a_second_holds_more_starts_than_a_fixed_rate(rate: float, lateness_s: float) -> None:
+    pace, starts = opening(ThrottlePolicy(fixed_rate=rate, concurrency=10_000)), list[float]()
+    for number in range(200):
+        pace, ticket = started(pace, max(NOON, ready(pace)) + lateness_s * (number % 3 == 0))
+        starts.append(ticket.started_at)
+    for first in starts:
+        assert sum(first <= start < first + 1.0 - 1e-9 for start in starts) <= math.ceil(rate)
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize(("rate", "burst"), [(5.0, 5.0), (20.0, 20.0), (50.0, 100.0)])
-def test_a_long_batch_uses_most_of_a_bucket_and_rejects_little(rate: float, burst: float, seed: int) -> None:
-    seconds, rejected, _ = Bucket(rate, burst).serve(Pace(rate=5.0, ceiling=500.0), 2000, seed)
-    assert (2000 - burst) / rate / seconds > 0.9
-    assert rejected / 2000 < 0.03
+@pytest.mark.xfail(reason="no rate is learned below LEAST_RATE, though a ceiling may be")
+def test_a_ceiling_below_the_least_rate_is_kept_after_a_429() -> None:
+    ceiling = LEAST_RATE / 2
+    pace = after_canary(held(opening(ThrottlePolicy(start_rate=ceiling, ceiling=ceiling))))
+    assert pace.rate <= ceiling
+    assert pace.estimate is not None
+    assert pace.estimate.low <= pace.estimate.rate <= pace.estimate.high
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_the_rate_comes_back_after_the_limit_rose(seed: int) -> None:
-    _, _, slow = Bucket(5.0, 5.0).serve(Pace(rate=5.0, ceiling=50.0), 100, seed)
-    slow = replace(slow, next_at=0.0, grown_at=None, resumed_at=None)
-    _, _, fast = Bucket(40.0, 10.0).serve(slow, 1500, seed)
-    assert fast.rate > 2 * slow.rate
+@pytest.mark.xfail(reason="an early 429 proves nothing, and that is taken for a rate of next to nothing")
+def test_a_remembered_rate_above_the_ceiling_is_not_forgotten_at_an_early_429() -> None:
+    pace = after_canary(held(opening(ThrottlePolicy(ceiling=50.0), Learned(60.0, 0.0))))
+    assert pace.rate > 10.0
