@@ -3,12 +3,12 @@
 A plain event simulation: moments on a heap, nothing asynchronous. The limits at work are the stand-in's own
 (``orchestrator/simulator/limits.py``); what surrounds them is modelled on ``orchestrator/simulator/gateway.py``:
 
-- A request arrives half its latency after its start. Where the number in flight is limited it is inside for all of
+- The latency lies behind the door, as in the stand-in: a request arrives at once, and a 429 comes at once. With
+  ``late_refusals`` half of it lies before the door, and a 429 takes all of it, which is the harder case: what started
+  meanwhile is rejected too. Where the number in flight is limited it is inside for all of
   its latency, as in the stand-in, and so arrives at once.
 - A backend works on as many requests as it has slots, in their order. When the gateway loses patience it answers 504,
   and the work goes on in its slot.
-- A 429 takes its latency as well, which is the harder case: what started meanwhile is rejected too. With
-  ``late_refusals=False`` it comes the moment the request arrives, as from the stand-in.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Simulation:
     ``now`` is in seconds and starts anywhere, as a monotonic clock does. ``chance`` is the run's only source of chance.
     """
 
-    def __init__(self, scenario: Scenario, seed: int, *, late_refusals: bool = True) -> None:
+    def __init__(self, scenario: Scenario, seed: int, *, late_refusals: bool = False) -> None:
         """Set the server up as it is before the first request."""
         self.chance = random.Random(seed)  # noqa: S311 - seeded on purpose: a run must be repeatable
         self.now = self.chance.uniform(1e3, 1e5)
@@ -91,7 +91,7 @@ class Simulation:
         self._scenario, self._late_refusals = scenario, late_refusals
         self._limits, self._first_arrival = Limits(scenario), 0.0
         held_inside = any(isinstance(limit, InFlight) for limit in scenario.limits)
-        self._under_way = 0.0 if held_inside else 0.5
+        self._under_way = 0.5 if late_refusals and not held_inside else 0.0
         self._free_at = [0.0] * (scenario.backend.slots if scenario.backend else 0)
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbered = 0

@@ -35,7 +35,7 @@ FIRST_TRIAL_AFTER_S, LONGEST_TRIAL_AFTER_S = 5.0, 240.0
 SOONEST_RAISE_S = 1.0
 RAISE_SHARE = 1 / 8
 
-LEAST_BORNE, LEAST_EVIDENCE = 3, 8
+LEAST_BORNE, LEAST_EVIDENCE = 3, 5
 """In flight at a refusal, and served since the last hold, from which a refusal is laid to the number in flight."""
 
 
@@ -57,12 +57,13 @@ class Borne:
 
     ``most`` is ``None`` where the number was not seen to limit. It is raised ``after_s`` after ``raised_at``;
     ``before`` is what it was then, ``None`` once a refusal has judged. ``is_to_blame`` tells that the last refusal came
-    from raising it.
+    from raising it, ``is_found`` that it was the first to show the number.
     """
 
     most: int | None = None
     before: int | None = None
     is_to_blame: bool = False
+    is_found: bool = False
     raised_at: float = 0.0
     after_s: float = FIRST_TRIAL_AFTER_S
 
@@ -134,11 +135,12 @@ def unanswered(flight: Flight, cohort: int, now: float) -> Flight:
     return replace(flight, latency=latencies.unanswered(flight.latency, cohort, now))
 
 
-def met(flight: Flight, in_flight: int) -> Flight:
+def met(flight: Flight, in_flight: int, *, is_new: bool) -> Flight:
     """Return what a refusal with ``in_flight`` under way says of their number.
 
     It is what was refused if it had just been raised above what was known to be borne, or if none so high was served
-    since the last hold. It is not if as many were served.
+    since the last hold and the rate ``is_new``: at a rate that has lasted the number varies, and some number is the
+    highest. It is not what was refused if as many were served.
     """
     borne = flight.borne
     if borne.before is not None and in_flight > borne.before:
@@ -149,21 +151,21 @@ def met(flight: Flight, in_flight: int) -> Flight:
         return flight
     if in_flight <= flight.most_served:
         return acquitted(flight)
-    if in_flight < LEAST_BORNE:
+    if in_flight < LEAST_BORNE or not is_new:
         return flight
-    return replace(flight, borne=replace(borne, most=in_flight - 1, before=None))
+    return replace(flight, borne=replace(borne, most=in_flight - 1, before=None, is_found=borne.most is None))
 
 
 def acquitted(flight: Flight) -> Flight:
     """Take back that the number in flight is what is refused."""
-    return replace(flight, borne=replace(flight.borne, most=None, before=None, is_to_blame=False))
+    return replace(flight, borne=replace(flight.borne, most=None, before=None, is_to_blame=False, is_found=False))
 
 
 def resumed(flight: Flight, now: float) -> Flight:
     """Begin anew after a hold: nothing queues now."""
     return replace(
         flight,
-        borne=replace(flight.borne, raised_at=now, is_to_blame=False),
+        borne=replace(flight.borne, raised_at=now, is_to_blame=False, is_found=False),
         latency=latencies.begun_anew(flight.latency),
         most_served=0,
         served=0,

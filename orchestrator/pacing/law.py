@@ -45,6 +45,9 @@ CATCHING_UP_SHARE = 0.5
 JITTER_SHARE, LONGEST_JITTER_S = 0.1, 1.0
 FAILURES_THAT_HOLD = 10
 
+NEW_RATE_S, NEW_RATE_LATENCIES = 0.5, 2.0
+"""Seconds, and times of an answer, for which a rate is new: the number in flight has not settled yet."""
+
 INNOCENT_SHARE, INNOCENT_HIGH = 0.9, 2.0
 """Of the rate that met the first 429, where the number in flight may be what was refused: that stays bounded, and if
 the rate was to blame after all, the next 429 comes soon and measures it."""
@@ -222,12 +225,14 @@ def _met_the_limit(pace: Pace, ticket: Ticket) -> Pace:
         highest_refused_rate=ticket.rate if highest is None else max(highest, ticket.rate),
     )
     growth = pace.growth
+    new_s = max(NEW_RATE_S, NEW_RATE_LATENCIES * pace.flight.latency.recent_s)
+    is_new = growth.since is not None and ticket.started_at - growth.since <= new_s
     return replace(
         pace,
         evidence=evidence,
         spare=0,
         meter=capacity.refused(pace.meter, Mark(ticket.started_at, ticket.ordinal)),
-        flight=pace.flight if pace.fixed else flights.met(pace.flight, ticket.in_flight),
+        flight=pace.flight if pace.fixed else flights.met(pace.flight, ticket.in_flight, is_new=is_new),
         growth=replace(growth, credit=growth.credit - (growth.probes > 0)),
     )
 
@@ -300,7 +305,7 @@ def _learned(pace: Pace, observation: Observation) -> Pace:
     meter = capacity.closed(pace.meter, canary, now)
     known, refused_rate = pace.estimate, pace.evidence.last_refused_rate
     estimate = capacity.estimated(known, pace.meter, pace.steps, canary, refused_rate)
-    if known is None and pace.flight.borne.most is not None:
+    if pace.flight.borne.is_found:
         rate = max(estimate.rate, INNOCENT_SHARE * refused_rate)
         estimate = replace(estimate, rate=rate, high=INNOCENT_HIGH * refused_rate)
     is_figure = estimate.high < SPREAD * estimate.low or (estimate.windowed and estimate.measured > 0.0)
