@@ -47,7 +47,7 @@ NOISE = 0.02
 """Two equal runs in real time differ by up to 1%: the second counts as no slower than the first within twice that."""
 
 AGENCY, AGENCY_INSTALLS = "bucket-10-burst-10", 60
-"""A smaller batch, of the size of an agency, against the server of a row and judged by its bands."""
+"""A smaller batch, of the size of an agency, against the server of a row and judged by its figures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Measured:
         return self.requests - self.rejected
 
     def figures(self, server: Server, first: Measured | None) -> dict[str, float]:
-        """Return what bands are about, as ``servers.FIGURES`` names it, as far as it is seen from outside."""
+        """Return what was asked for, as ``servers.FIGURES`` names it, as far as it is seen from outside."""
         ideal = ideal_s(server, self.let_in)
         figures = {
             "time_over_ideal": self.server_s / ideal,
@@ -209,11 +209,11 @@ COLUMNS = ("row", "run", "requests", "429", "504", "server", "command", "summary
 WIDTHS = (30, 6, 8, 4, 4, 15, 15, 15, 8, 4, 0)
 
 
-def verdict(figures: Mapping[str, float], bands: Mapping[str, tuple[float, float]]) -> str:
-    """Say whether every figure is within its band, and which is not; ``NOISE`` forgives a second run."""
+def verdict(figures: Mapping[str, float], asked: Mapping[str, tuple[float, float]]) -> str:
+    """Say whether every figure is as it was asked for, and which is not; ``NOISE`` forgives a second run."""
     wrong = [
         f"{name} {figures[name]:.4g}, not {least:g} to {most:g}"
-        for name, (least, most) in bands.items()
+        for name, (least, most) in asked.items()
         if name in figures and not least <= figures[name] <= most + NOISE * (name == "time_over_first")
     ]
     return "MISSED: " + "; ".join(wrong) if wrong else "met"
@@ -222,7 +222,7 @@ def verdict(figures: Mapping[str, float], bands: Mapping[str, tuple[float, float
 def cells(server: Server, measured: Measured, first: Measured | None) -> list[str]:
     """Return one line of the table; ``first`` is the run before, if this is the second."""
     ideal = ideal_s(server, measured.let_in)
-    bands = server.bands if first is None else server.warm_bands
+    asked = server.figures if first is None else server.warm_figures
     return [
         server.name,
         "first" if first is None else "second",
@@ -232,7 +232,7 @@ def cells(server: Server, measured: Measured, first: Measured | None) -> list[st
         *(f"{each:.2f} s x{each / ideal:.2f}" for each in (measured.server_s, measured.command_s, measured.summary_s)),
         f"{measured.rejected / measured.requests:.2%}",
         str(measured.exit_code),
-        verdict(measured.figures(server, first), bands),
+        verdict(measured.figures(server, first), asked),
     ]
 
 

@@ -2,8 +2,8 @@
 
 A data file holds a scenario of the stand-in (``orchestrator/simulator/scenario.py``), the batch and the policy to meet
 it with, and bands: what the server must see, and what the limiter must believe afterwards. ``limiter.py`` runs them
-in virtual time; those with ``row: true`` are the rows of the table in the documents, which the end-to-end benchmark
-runs as well.
+in virtual time; those with ``figures`` are the rows of the table in the documents, which the end-to-end benchmark
+runs as well: figures are what was asked for, bands what was reached.
 
 **Bands may only ever be tightened.** A widened band hides what broke; a figure that leaves its band is a finding.
 """
@@ -61,8 +61,8 @@ class Server:
     """One server, and the batch that meets it.
 
     ``batch`` counts installs; ``ceiling`` and ``start_rate`` are requests per second. ``bands`` are the least and the
-    most of each figure (``FIGURES``) that a run may show, ``warm_bands`` those of a second run that knows what the
-    first one learned.
+    most of each figure (``FIGURES``) that a run may show in virtual time, ``warm_bands`` those of a second run that knows
+    what the first one learned. ``figures`` and ``warm_figures`` are what the real command is to reach over loopback.
     """
 
     name: str
@@ -72,9 +72,15 @@ class Server:
     ceiling: float
     concurrency: int
     start_rate: float
-    is_row: bool
     bands: Mapping[str, Band]
     warm_bands: Mapping[str, Band]
+    figures: Mapping[str, Band]
+    warm_figures: Mapping[str, Band]
+
+    @property
+    def is_row(self) -> bool:
+        """Tell whether the end-to-end benchmark runs it."""
+        return bool(self.figures)
 
 
 class _File(BaseModel):
@@ -88,13 +94,15 @@ class _File(BaseModel):
     ceiling: Annotated[float, Field(gt=0)]
     concurrency: Annotated[int, Field(ge=1)]
     start_rate: Annotated[float, Field(gt=0)]
-    row: bool = False
     bands: Bands
     warm_bands: Bands = {}
+    figures: Bands = {}
+    warm_figures: Bands = {}
 
     @model_validator(mode="after")
     def _names_figures(self) -> Self:
-        if unknown := (self.bands.keys() | self.warm_bands.keys()) - FIGURES.keys():
+        named = self.bands.keys() | self.warm_bands.keys() | self.figures.keys() | self.warm_figures.keys()
+        if unknown := named - FIGURES.keys():
             message = f"no such figure: {', '.join(sorted(unknown))}"
             raise ValueError(message)
         return self
@@ -111,9 +119,10 @@ def load(path: Path) -> Server:
         ceiling=file.ceiling,
         concurrency=file.concurrency,
         start_rate=file.start_rate,
-        is_row=file.row,
         bands=file.bands,
         warm_bands=file.warm_bands,
+        figures=file.figures,
+        warm_figures=file.warm_figures,
     )
 
 

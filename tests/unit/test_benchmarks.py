@@ -28,7 +28,9 @@ def bucket(rate: float, burst: int) -> dict[str, Any]:
 
 def server(*limits: dict[str, Any], batch: int = 100, **more: Any) -> Server:
     scenario = Scenario.model_validate({"limits": limits, "latency": "100ms"} | more)
-    return Server("made-up", "Made up.", scenario, batch, 200.0, 32, 5.0, is_row=False, bands={}, warm_bands={})
+    return Server(
+        "made-up", "Made up.", scenario, batch, 200.0, 32, 5.0, bands={}, warm_bands={}, figures={}, warm_figures={}
+    )
 
 
 def seen_of(rival: Rival, at: Server, seed: int = 0) -> Seen:
@@ -97,6 +99,7 @@ def test_every_data_file_loads_and_has_bands_that_its_runs_can_break() -> None:
     [
         ("bands: {elegance: [0, 1]}", "no such figure: elegance"),
         ("bands: {rejected: [2, 1]}", "in this order"),
+        ("bands: {}\nfigures: {elegance: [0, 1]}", "no such figure: elegance"),
         ("bands: {}\nlimits: []", "limits"),
         ("bands: {}\nscenario: {latency: soon}", "latency"),
     ],
