@@ -61,8 +61,8 @@ class Server:
     """One server, and the batch that meets it.
 
     ``batch`` counts installs; ``ceiling`` and ``start_rate`` are requests per second. ``bands`` are the least and the
-    most of each figure (``FIGURES``) that a run may show in virtual time, ``warm_bands`` those of a second run that knows
-    what the first one learned. ``figures`` and ``warm_figures`` are what the real command is to reach over loopback.
+    most of each figure (``FIGURES``) that a run may show in virtual time, ``warm_bands`` those of a second run that
+    knows what the first one learned. ``figures`` and ``warm_figures`` are what the real command is to reach.
     """
 
     name: str
