@@ -216,7 +216,9 @@ def _risen(pace: Pace, now: float, rate: float, cause: Cause) -> Pace:
     steps = (*pace.steps, (now, before))[-KEPT_STEPS:]
     rate = min(pace.ceiling, rate)
     next_at = min(pace.next_at, now + 1.0 / rate)
-    return replace(_restarted(pace, now), rate=rate, next_at=next_at, cause=cause, steps=steps)
+    risen = _restarted(pace, now)
+    growth = risen.growth if rate == pace.rate else replace(risen.growth, rose_at=now)
+    return replace(risen, rate=rate, next_at=next_at, cause=cause, steps=steps, growth=growth)
 
 
 def _restarted(pace: Pace, now: float) -> Pace:
@@ -227,7 +229,7 @@ def _restarted(pace: Pace, now: float) -> Pace:
 
 def _spent(pace: Pace, now: float) -> Pace:
     spent = _risen(pace, now, settled_rate(pace), Cause.SPENT)
-    return replace(spent, growth=replace(pace.growth, spend_until=None))
+    return replace(spent, growth=replace(pace.growth, spend_until=None, rose_at=now))
 
 
 def _slowed(pace: Pace, now: float) -> Pace:

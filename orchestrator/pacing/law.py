@@ -130,7 +130,7 @@ def started(pace: Pace, now: float) -> tuple[Pace, Ticket]:
     growth = pace.growth
     if growth.since is None:
         pace = replace(pace, next_at=now, steps=((now, 0),), meter=capacity.begun(now))
-        growth = replace(growth, since=now)
+        growth = replace(growth, since=now, rose_at=now)
     growth = replace(growth, started=growth.started + 1)
     pace = replace(pace, in_flight=in_flight, growth=growth, flight=flights.started(pace.flight))
     if pace.spare:
@@ -226,7 +226,7 @@ def _met_the_limit(pace: Pace, ticket: Ticket) -> Pace:
     )
     growth = pace.growth
     new_s = max(NEW_RATE_S, NEW_RATE_LATENCIES * pace.flight.latency.recent_s)
-    is_new = growth.since is not None and ticket.started_at - growth.since <= new_s
+    is_new = ticket.started_at - growth.rose_at <= new_s
     return replace(
         pace,
         evidence=evidence,
@@ -286,7 +286,7 @@ def _resumed(pace: Pace, observation: Observation) -> Pace:
         pace,
         phase=Phase.OPEN,
         hold=hold,
-        growth=replace(pace.growth, since=now, started=0, served=0, answers=0),
+        growth=replace(pace.growth, since=now, rose_at=now, started=0, served=0, answers=0),
         flight=flights.resumed(pace.flight, now),
         steps=((now, pace.served + pace.in_flight),),
     )

@@ -121,13 +121,15 @@ class Hold:
 class Growth:
     """How far the present rate has been tried.
 
-    Since ``since`` so many requests ``started`` and were ``served`` in time at it, and so many ``answers`` came.
+    The rate last changed at ``rose_at``. Since ``since`` so many requests ``started`` and were ``served`` in time at it,
+    and so many ``answers`` came; ``answer_rate`` is the answers per second then or before, whichever are more.
     ``probes`` counts the steps above the limit since the last hold; the first comes ``quiet_s`` after it, if there is
     ``credit`` for the 429 that it may cost. ``peak`` is the highest limit that was measured.
     ``spend_until`` ends a time above the limit that spends what was saved up.
     """
 
     since: float | None = None
+    rose_at: float = 0.0
     answer_rate: float = 0.0
     started: int = 0
     served: int = 0

@@ -5,10 +5,10 @@ from __future__ import annotations
 import heapq
 import math
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.model import Learned, ThrottlePolicy
@@ -27,11 +27,19 @@ from orchestrator.pacing import (
     released,
     started,
 )
-from orchestrator.pacing.capacity import LEAST_RATE, SHORTEST_S
+from orchestrator.pacing.capacity import LEAST_RATE, burst_of
 from orchestrator.pacing.growth import SPEND_S
 
-ROUNDING_S = 1e-9
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROUNDING = 1e-9
 """What sums of floats may be off by."""
+
+REQUESTS = 150
+
+LONGEST_WAIT_S = 402.0
+"""As long as the server may name, and a little more."""
 
 
 @dataclass(frozen=True)
@@ -57,55 +65,68 @@ class Nature:
 
 @dataclass
 class Story:
-    """What happened, and what the law made of it: ``before``, the observation if there was an answer, ``after``."""
+    """What happened, and what the law made of it.
+
+    ``heard`` has the pace before and after each answer, ``paces`` the moment, the pace and the tickets that are out
+    after each event, ``starts`` the moment, the latest one that was named, the pace before and the ticket.
+    """
 
     heard: list[tuple[Pace, Observation, Pace]] = field(default_factory=list)
     paces: list[tuple[float, Pace, int]] = field(default_factory=list)
     starts: list[tuple[float, float, Pace, Ticket]] = field(default_factory=list)
-    stuck: bool = False
 
 
-def told(nature: Nature, pace: Pace, requests: int = 150) -> Story:
+class Server:
+    """The bucket, the limit in flight and the chance of a ``Nature``."""
+
+    def __init__(self, nature: Nature, now: float) -> None:
+        self.nature, self.chance = nature, random.Random(nature.seed)
+        self.tokens, self.filled_at, self.inside = nature.burst, now, 0
+
+    def answer(self, ticket: Ticket, now: float, *, is_changed: bool) -> Word | None:
+        """Return what is answered to a request that comes ``now``, ``None`` if it is lost."""
+        nature, chance = self.nature, self.chance
+        rate = nature.rate * (nature.change if is_changed else 1.0)
+        self.tokens, self.filled_at = min(nature.burst, self.tokens + (now - self.filled_at) * rate), now
+        if chance.random() < nature.lost:
+            return None
+        if chance.random() < nature.failing:
+            return Word(Effect.FAILED)
+        if self.tokens < 1 or self.inside >= nature.most or chance.random() < nature.moody:
+            named = chance.random() < nature.naming
+            return Word(Effect.THROTTLED, retry_after_s=chance.choice([0.0, 0.3, 7.0, 400.0]) if named else None)
+        self.tokens, self.inside = self.tokens - 1, self.inside + 1
+        return Word(Effect.SERVED, accepted=not ticket.read_only)
+
+
+def told(nature: Nature, pace: Pace, requests: int = REQUESTS) -> Story:
     """Return the story of so many requests: each start and each answer, one after the other."""
-    chance, story, now, named_at = random.Random(nature.seed), Story(), 1000.0, 0.0
-    tokens, filled_at, inside = nature.burst, now, 0
-    under_way: list[tuple[float, int, Ticket, Word | None]] = []
-    number = 0
-    while number < requests or under_way:
-        at = ready_at(pace) if number < requests else None
+    story, now, named_at = Story(), 1000.0, 0.0
+    server = Server(nature, now)
+    chance, under_way = server.chance, list[tuple[float, int, Ticket, Word | None]]()
+    while len(story.starts) < requests or under_way:
+        at = ready_at(pace) if len(story.starts) < requests else None
         if at is None and not under_way:
-            story.stuck = True
             return story
         if at is not None and (not under_way or max(now, at) <= under_way[0][0]):
-            now, number = max(now, at), number + 1
-            now += chance.uniform(0.0, 30.0) if nature.idle and number % nature.idle == 0 else 0.0
+            number = len(story.starts) + 1
+            now = max(now, at) + (chance.uniform(0.0, 30.0) if nature.idle and number % nature.idle == 0 else 0.0)
             before = pace
             pace, ticket = started(pace, now)
             story.starts.append((now, named_at, before, ticket))
-            rate = nature.rate * (nature.change if number > requests / 2 else 1.0)
-            tokens, filled_at = min(nature.burst, tokens + (now - filled_at) * rate), now
-            word: Word | None = Word(Effect.SERVED, accepted=not ticket.read_only)
-            if chance.random() < nature.lost:
-                word = None
-            elif chance.random() < nature.failing:
-                word = Word(Effect.FAILED)
-            elif tokens < 1 or inside >= nature.most or chance.random() < nature.moody:
-                names = chance.random() < nature.naming
-                word = Word(Effect.THROTTLED, retry_after_s=chance.choice([0.0, 0.3, 7.0, 400.0]) if names else None)
-            else:
-                tokens, inside = tokens - 1, inside + 1
+            word = server.answer(ticket, now, is_changed=number > requests / 2)
             heapq.heappush(under_way, (now + chance.uniform(*nature.latency_s), number, ticket, word))
         else:
-            now, _, ticket, word = heapq.heappop(under_way)
+            answered_at, _, ticket, word = heapq.heappop(under_way)
+            now = max(now, answered_at)
             if word is None:
                 pace = released(pace, ticket, now)
             else:
-                observation = Observation(ticket, word, now, chance.random())
-                after = next_pace(pace, observation)
-                story.heard.append((pace, observation, after))
-                pace, inside = after, inside - (word.effect is Effect.SERVED)
-                if word.retry_after_s is not None:
-                    named_at = max(named_at, now + word.retry_after_s)
+                before, observation = pace, Observation(ticket, word, now, chance.random())
+                pace = next_pace(pace, observation)
+                story.heard.append((before, observation, pace))
+                server.inside -= word.effect is Effect.SERVED
+                named_at = named_at if word.retry_after_s is None else max(named_at, now + word.retry_after_s)
         story.paces.append((now, pace, len(under_way)))
     return story
 
@@ -145,7 +166,113 @@ PACES = st.builds(
     ),
 )
 
-whatever_happens = given(nature=NATURES, pace=PACES)
-pytestmark = pytest.mark.filterwarnings("error")
-settings.register_profile("pacing", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("pacing")
+
+def whatever_happens(test: Callable[..., None]) -> Callable[..., None]:
+    """Run ``test`` with many servers and paces, the same ones each time."""
+    return settings(deadline=None, max_examples=60, derandomize=True)(given(nature=NATURES, pace=PACES)(test))
+
+
+@whatever_happens
+def test_the_rate_is_above_0_and_at_most_the_ceiling(nature: Nature, pace: Pace) -> None:
+    for _, after, _ in told(nature, pace).paces:
+        assert 0 < after.rate <= after.ceiling
+
+
+@whatever_happens
+def test_a_429_changes_no_rate(nature: Nature, pace: Pace) -> None:
+    """It holds; what it says of the limit counts when the canary after it is answered."""
+    for before, observation, after in told(nature, pace).heard:
+        if observation.word.effect is Effect.THROTTLED:
+            assert after.rate == before.rate
+
+
+@whatever_happens
+def test_after_a_hold_the_rate_is_none_that_was_not_borne_before(nature: Nature, pace: Pace) -> None:
+    """At most the held rate, the refused one, or the former upper bound, beside what was saved up and is spent.
+
+    Where a canary was refused as well, what a window refills is counted, and nothing else bounds it.
+    """
+    for before, _, after in told(nature, pace).heard:
+        if before.phase is Phase.OPEN or after.phase is not Phase.OPEN or before.meter.refused_canaries:
+            continue
+        known = 0.0 if before.estimate is None else before.estimate.high
+        borne = max(before.rate, before.evidence.last_refused_rate, known, LEAST_RATE)
+        saved = 0.0 if after.estimate is None else burst_of(after.estimate)
+        assert after.rate <= (borne + saved / SPEND_S) * (1 + ROUNDING)
+
+
+@whatever_happens
+def test_the_estimate_is_within_its_bounds(nature: Nature, pace: Pace) -> None:
+    for _, after, _ in told(nature, pace).paces:
+        estimate = after.estimate
+        if estimate is None:
+            continue
+        assert 0 < estimate.low <= estimate.rate * (1 + ROUNDING)
+        assert estimate.rate <= estimate.high * (1 + ROUNDING)
+        assert estimate.high < math.inf
+        found = learned(after)
+        assert found is None or (found.rate > 0 and found.burst >= 0 and (found.in_flight or 1) >= 1)
+
+
+@whatever_happens
+def test_the_requests_in_flight_are_the_tickets_that_are_out_and_never_too_many(nature: Nature, pace: Pace) -> None:
+    story = told(nature, pace)
+    for _, after, tickets in story.paces:
+        assert after.in_flight == tickets <= after.concurrency
+    for _, _, before, ticket in story.starts:
+        if not ticket.canary:
+            assert before.in_flight < in_flight_bound(before)
+
+
+@whatever_happens
+def test_it_never_gets_stuck(nature: Nature, pace: Pace) -> None:
+    story = told(nature, pace)
+    assert len(story.starts) == REQUESTS
+    for now, after, tickets in story.paces:
+        at = ready_at(after)
+        assert (at is not None and at - now < LONGEST_WAIT_S + 2.0 / after.rate) or tickets > 0
+
+
+@whatever_happens
+def test_nothing_starts_before_the_latest_moment_that_was_named(nature: Nature, pace: Pace) -> None:
+    for now, named_at, _, _ in told(nature, pace).starts:
+        assert now >= named_at
+
+
+@whatever_happens
+def test_after_a_hold_one_canary_is_out_and_nothing_else_starts_before_its_answer(nature: Nature, pace: Pace) -> None:
+    for _, _, before, ticket in told(nature, pace).starts:
+        assert before.phase is not Phase.CANARY
+        assert ticket.canary is (before.phase is Phase.HELD)
+        assert not ticket.read_only or ticket.canary
+
+
+@whatever_happens
+def test_epochs_never_fall_and_begin_with_a_hold_only(nature: Nature, pace: Pace) -> None:
+    for before, observation, after in told(nature, pace).heard:
+        assert after.epoch - before.epoch in {0, 1}
+        assert (after.epoch > before.epoch) is (after.phase is Phase.HELD and before.phase is not Phase.HELD)
+        if observation.ticket.epoch != before.epoch:
+            assert (after.epoch, after.phase, after.rate) == (before.epoch, before.phase, before.rate)
+
+
+@whatever_happens
+def test_the_same_story_has_the_same_end(nature: Nature, pace: Pace) -> None:
+    assert told(nature, pace).paces[-1] == told(nature, pace).paces[-1]
+
+
+@whatever_happens
+def test_a_fixed_rate_is_kept_whatever_happens(nature: Nature, pace: Pace) -> None:
+    fixed = replace(pace, fixed=True, spare=0, estimate=None)
+    assert {after.rate for _, after, _ in told(nature, fixed).paces} == {pace.rate}
+
+
+@settings(derandomize=True)
+@given(st.lists(st.floats(0.0, 2.0), min_size=2, max_size=100), st.floats(0.5, 100.0))
+def test_no_window_of_a_second_holds_more_starts_than_a_fixed_rate(late_s: list[float], rate: float) -> None:
+    pace, starts = opening(ThrottlePolicy(fixed_rate=rate, concurrency=1000)), list[float]()
+    for each_s in late_s:
+        pace, ticket = started(pace, max(10.0, ready_at(pace) or 0.0) + each_s)
+        starts.append(ticket.started_at)
+    for first in starts:
+        assert sum(first <= start < first + 1.0 - ROUNDING for start in starts) <= math.ceil(rate)
