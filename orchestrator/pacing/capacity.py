@@ -38,7 +38,8 @@ RISE_SEEN_S = 0.5
 """Seconds that a rise must have lasted to be believed."""
 
 PASSED_SHARE, BELOW_SHARE = 0.97, 0.9
-"""Of the rate of the last cycle before a refusal: what a window bears, one request more or less."""
+"""Of the rate of the last cycle before a refusal: what a window bears, one request more or less. A lower bound is
+below any rate that is refused."""
 
 LARGEST_RETREAT = 0.03
 """How far below a refused rate the next one is at least; with n served since the last refusal, 2/n suffices."""
@@ -51,6 +52,9 @@ AMBIGUOUS_SHARE = 1.15
 
 MEASURED_SPREAD, AWAY_SHARE = 1.3, 0.7
 """A limit known within 1.3 that lets less than 0.7 of itself through over a long refusal was away, and is no window."""
+
+REFILLED = 2.0
+"""Requests that a bucket has refilled by the time that its refusal is taken for that of a window."""
 
 ROUNDS = 12
 SHORTEST_S = 0.05
@@ -190,7 +194,7 @@ def estimated(
         raise ValueError(message)
     if known is not None and meter.refused_canaries and _was_away(known, meter, canary.at):
         return replace(known, agrees=False)
-    if meter.refused_canaries or (known is not None and known.windowed):
+    if (known is not None and known.windowed) or _is_window(known, meter, steps):
         found = _of_a_window(known, meter, steps, canary.at, refused_rate)
     elif known is None:
         return _of_the_first_refusal(refusal, steps, refused_rate)
@@ -201,7 +205,23 @@ def estimated(
     if known is None or known.low > found.high or found.low > known.high:
         return found
     low, high = max(known.low, found.low), min(known.high, found.high)
+    if found.windowed:
+        low = min(low, BELOW_SHARE * refused_rate)
     return replace(found, low=low, high=high, rate=min(max(found.rate, low), high), agrees=True)
+
+
+def _is_window(known: Estimate | None, meter: Meter, steps: tuple[Step, ...]) -> bool:
+    """Tell whether a canary was refused that a bucket would have served: by then it had refilled two requests."""
+    refusal = meter.refused
+    if refusal is None or not meter.refused_canaries:
+        return False
+    if known is not None and known.measured:
+        rate = known.measured
+    elif known is not None and meter.emptied is not None:
+        rate = (refusal.ordinal - meter.emptied.ordinal) / max(SHORTEST_S, refusal.at - meter.emptied.at)
+    else:
+        rate = least_rate(steps, refusal, burst_s=TYPICAL_BURST_S)
+    return rate * (meter.refused_last_at - refusal.at) >= REFILLED
 
 
 def _was_away(known: Estimate, meter: Meter, canary_at: float) -> bool:

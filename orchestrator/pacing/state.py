@@ -121,7 +121,7 @@ class Hold:
 class Growth:
     """How far the present rate has been tried.
 
-    The rate last changed at ``rose_at``. Since ``since`` so many requests ``started`` and were ``served`` in time at it,
+    The rate last changed at ``rose_at``. Since ``since`` so many requests ``started`` and were ``served`` in time,
     and so many ``answers`` came; ``answer_rate`` is the answers per second then or before, whichever are more.
     ``probes`` counts the steps above the limit since the last hold; the first comes ``quiet_s`` after it, if there is
     ``credit`` for the 429 that it may cost. ``peak`` is the highest limit that was measured.
