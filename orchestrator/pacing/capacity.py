@@ -188,26 +188,38 @@ def estimated(
 
     ``refused_rate`` is the rate at which the first refusal came: the limit is not above it.
     """
-    refusal, begun_with = meter.refused, meter.canary
-    if refusal is None or begun_with is None:
-        message = "there is nothing to learn from without a refusal"
-        raise ValueError(message)
     if known is not None and meter.refused_canaries and _was_away(known, meter, canary.at):
         return replace(known, agrees=False)
-    if (known is not None and known.windowed) or _is_window(known, meter, steps):
-        found = _of_a_window(known, meter, steps, canary.at, refused_rate)
-    elif known is None:
-        return _of_the_first_refusal(refusal, steps, refused_rate)
-    elif meter.emptied is None:
-        found = _of_a_known_bucket(known, refusal, steps, refused_rate)
-    else:
-        found = _of_a_bucket(known, _Cycle(meter.emptied, meter.resumed_at, refusal), steps, refused_rate)
+    found = _found(known, meter, steps, canary, refused_rate)
     if known is None or known.low > found.high or found.low > known.high:
-        return found
+        return _in_order(found)
     low, high = max(known.low, found.low), min(known.high, found.high)
     if found.windowed:
         low = min(low, BELOW_SHARE * refused_rate)
-    return replace(found, low=low, high=high, rate=min(max(found.rate, low), high), agrees=True)
+    return _in_order(replace(found, low=low, high=high, agrees=True))
+
+
+def _found(
+    known: Estimate | None, meter: Meter, steps: tuple[Step, ...], canary: Mark, refused_rate: float
+) -> Estimate:
+    refusal = meter.refused
+    if refusal is None or meter.canary is None:
+        message = "there is nothing to learn from without a refusal"
+        raise ValueError(message)
+    if (known is not None and known.windowed) or _is_window(known, meter, steps):
+        return _of_a_window(known, meter, steps, canary.at, refused_rate)
+    if known is None:
+        return _of_the_first_refusal(refusal, steps, refused_rate)
+    if meter.emptied is None:
+        return _of_a_known_bucket(known, refusal, steps, refused_rate)
+    return _of_a_bucket(known, _Cycle(meter.emptied, meter.resumed_at, refusal), steps, refused_rate)
+
+
+def _in_order(estimate: Estimate) -> Estimate:
+    """Return ``estimate`` with its rate between its bounds, and none of them next to nothing."""
+    high = max(LEAST_RATE, estimate.high)
+    low = min(max(LEAST_RATE, estimate.low), high)
+    return replace(estimate, low=low, high=high, rate=min(max(estimate.rate, low), high))
 
 
 def _is_window(known: Estimate | None, meter: Meter, steps: tuple[Step, ...]) -> bool:
@@ -236,7 +248,9 @@ def _was_away(known: Estimate, meter: Meter, canary_at: float) -> bool:
 def _of_the_first_refusal(refusal: Mark, steps: tuple[Step, ...], refused_rate: float) -> Estimate:
     usual = min(refused_rate, least_rate(steps, refusal, burst_s=TYPICAL_BURST_S))
     rate = max(usual, math.sqrt(usual * OVERSHOOT_SHARE * refused_rate))
-    return Estimate(LEAST_RATE, rate, refused_rate, opening=Opening(steps, refusal))
+    return Estimate(
+        min(LEAST_RATE, refused_rate), min(rate, refused_rate), refused_rate, opening=Opening(steps, refusal)
+    )
 
 
 def _of_a_window(
@@ -250,7 +264,7 @@ def _of_a_window(
             borne = min(passed, refused_rate)
             low, rate = BELOW_SHARE * borne, PASSED_SHARE * borne
             return Estimate(low, rate, borne, burst=0.0, windowed=True, cycle_s=known.cycle_s, measured=rate)
-    served = refusal.ordinal - begun_with.ordinal
+    served = max(0, refusal.ordinal - begun_with.ordinal)
     low = max(LEAST_RATE, served / max(SHORTEST_S, canary_at - meter.last_refused_at))
     high = max(low, (served + 1) / max(SHORTEST_S, meter.refused_last_at - begun_with.at))
     known_s = known.cycle_s if known is not None and known.windowed else SHORTEST_CYCLE_S
@@ -268,7 +282,7 @@ class _Cycle:
 
     @property
     def served(self) -> int:
-        return self.refused.ordinal - self.emptied.ordinal
+        return max(0, self.refused.ordinal - self.emptied.ordinal)
 
     @property
     def seconds(self) -> float:
@@ -308,13 +322,13 @@ def _of_a_bucket(known: Estimate, cycle: _Cycle, steps: tuple[Step, ...], refuse
 def _of_a_known_bucket(known: Estimate, refusal: Mark, steps: tuple[Step, ...], refused_rate: float) -> Estimate:
     """Say what the first refusal of a run says that began with a remembered estimate, and so with a full bucket.
 
-    One refusal cannot tell the rate from the burst. A refusal before the remembered burst was spent shrinks the burst
-    and doubts the rate; a later one believes in the burst.
+    One refusal cannot tell the rate from the burst. Before the remembered burst was spent, or just after, it shrinks
+    the burst and doubts the rate; later it believes in the burst.
     """
     burst = known.burst or 0.0
     seen = excess(steps, refusal, known.rate)
-    if seen < burst:
-        return Estimate(0.8 * known.rate, 0.9 * known.rate, max(known.rate, refused_rate), seen)
+    if seen < burst or refusal.ordinal <= burst + TRUSTED:
+        return Estimate(0.8 * known.rate, 0.9 * known.rate, max(known.rate, refused_rate), min(seen, burst))
     rate = least_rate(steps, refusal, burst=burst)
     return Estimate(0.95 * rate, rate, max(rate, refused_rate), burst)
 

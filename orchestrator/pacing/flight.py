@@ -162,11 +162,14 @@ def acquitted(flight: Flight) -> Flight:
 
 
 def resumed(flight: Flight, now: float) -> Flight:
-    """Begin anew after a hold: nothing queues now."""
+    """Begin anew after a hold: nothing queues now, and a trial that it interrupted has shown nothing."""
+    latency = flight.latency
+    if flight.trial is not None:
+        latency = replace(latency, shortest_s=flight.trial.latency_s)
     return replace(
         flight,
         borne=replace(flight.borne, raised_at=now, is_to_blame=False, is_found=False),
-        latency=latencies.begun_anew(flight.latency),
+        latency=latencies.begun_anew(latency),
         most_served=0,
         served=0,
         trial=None,

@@ -141,7 +141,7 @@ def settled_rate(pace: Pace) -> float:
     if estimate is None:
         return pace.rate
     share = SETTLED_SHARE if pace.stage is Stage.SETTLED else 1.0
-    return max(LEAST_RATE, min(pace.ceiling, share * estimate.rate))
+    return min(pace.ceiling, max(LEAST_RATE, share * estimate.rate))
 
 
 def spending(pace: Pace, now: float) -> Pace:
@@ -212,9 +212,10 @@ def _what_binds(pace: Pace) -> Binding:
 
 def _risen(pace: Pace, now: float, rate: float, cause: Cause) -> Pace:
     """Take up another rate, at once: the next start was due at the old one."""
-    before = pace.served + pace.in_flight
-    steps = (*pace.steps, (now, before))[-KEPT_STEPS:]
     rate = min(pace.ceiling, rate)
+    steps = pace.steps
+    if rate != pace.rate:
+        steps = (*steps, (now, pace.served + pace.in_flight))[-KEPT_STEPS:]
     next_at = min(pace.next_at, now + 1.0 / rate)
     risen = _restarted(pace, now)
     growth = risen.growth if rate == pace.rate else replace(risen.growth, rose_at=now)

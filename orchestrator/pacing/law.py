@@ -230,7 +230,6 @@ def _met_the_limit(pace: Pace, ticket: Ticket) -> Pace:
     return replace(
         pace,
         evidence=evidence,
-        spare=0,
         meter=capacity.refused(pace.meter, Mark(ticket.started_at, ticket.ordinal)),
         flight=pace.flight if pace.fixed else flights.met(pace.flight, ticket.in_flight, is_new=is_new),
         growth=replace(growth, credit=growth.credit - (growth.probes > 0)),
@@ -258,7 +257,7 @@ def _held(pace: Pace, observation: Observation) -> Pace:
         failures=0,
         read_only=observation.word.effect is Effect.FAILED,
     )
-    return replace(pace, phase=Phase.HELD, epoch=pace.epoch + 1, hold=held)
+    return replace(pace, phase=Phase.HELD, epoch=pace.epoch + 1, hold=held, spare=0)
 
 
 def _jitter(seconds: float, draw: float) -> float:
@@ -270,10 +269,17 @@ def _after_canary(pace: Pace, observation: Observation) -> Pace:
         case Effect.SERVED:
             return _resumed(pace, observation)
         case Effect.THROTTLED:
-            meter = capacity.canary_refused(pace.meter, observation.ticket.started_at)
-            return _held(replace(pace, meter=meter, flight=flights.acquitted(pace.flight)), observation)
+            return _held(_refused_canary(pace, observation.ticket), observation)
         case Effect.FAILED:
             return _held(pace, observation)
+
+
+def _refused_canary(pace: Pace, ticket: Ticket) -> Pace:
+    """Note a refused canary of a meeting with the limit; one that was alone acquits the number in flight."""
+    if pace.meter.refused is None:
+        return pace
+    flight = flights.acquitted(pace.flight) if ticket.in_flight == 1 else pace.flight
+    return replace(pace, meter=capacity.canary_refused(pace.meter, ticket.started_at), flight=flight)
 
 
 def _resumed(pace: Pace, observation: Observation) -> Pace:
