@@ -87,11 +87,12 @@ def _judged(pace: Pace, now: float, elapsed_s: float) -> Pace:
     step = _step(pace)
     if elapsed_s < step.interval_s:
         return pace
+    is_used = pace.growth.started >= USED_SHARE * pace.rate * elapsed_s
     if pace.flight.latency.is_slow:
-        return _slowed(pace, now)
+        return _slowed(pace, now) if is_used or _is_kept_back(pace) else _restarted(pace, now)
     if _is_unanswered(pace, step, elapsed_s):
         return pace
-    if pace.growth.started < USED_SHARE * pace.rate * elapsed_s:
+    if not is_used:
         return _pressed(pace, now)
     return _stepped(replace(pace, binding=Binding.RATE), now, step.factor)
 
@@ -188,13 +189,15 @@ def _step(pace: Pace) -> _Step:
             return _Step(1.0 + step, max(PROBE_INTERVAL_S, PROBE_LATENCIES * recent_s, cycle_s), PROBE_ANSWERS)
 
 
-def _pressed(pace: Pace, now: float) -> Pace:
-    """Say what kept the rate from being used, and try more in flight if that has been it for long enough.
+def _is_kept_back(pace: Pace) -> bool:
+    """Tell whether the number in flight keeps requests back; an answer may just have left one place free."""
+    return pace.in_flight >= min(pace.concurrency, bound(pace)) - 1
 
-    An answer may just have left one place free.
-    """
+
+def _pressed(pace: Pace, now: float) -> Pace:
+    """Say what kept the rate from being used, and try more in flight if that has been it for long enough."""
     unused = _restarted(pace, now)
-    if pace.in_flight < min(pace.concurrency, bound(pace)) - 1:
+    if not _is_kept_back(pace):
         return unused
     pressed = flights.pressed(pace.flight, pace.rate, pace.in_flight, now)
     return replace(unused, flight=pressed, binding=_what_binds(pace))
@@ -229,6 +232,7 @@ def _restarted(pace: Pace, now: float) -> Pace:
 
 
 def _spent(pace: Pace, now: float) -> Pace:
+    """Go on at the settled rate; it counts as tried, since a higher one was borne meanwhile."""
     spent = _risen(pace, now, settled_rate(pace), Cause.SPENT)
     return replace(spent, growth=replace(pace.growth, spend_until=None, rose_at=now))
 

@@ -94,7 +94,9 @@ def in_flight_bound(pace: Pace) -> int:
     """Return how many requests may be in flight."""
     if pace.fixed:
         return pace.concurrency
-    return min(pace.concurrency, bound(pace) + pace.spare)
+    borne = pace.flight.borne.most
+    most = pace.concurrency if borne is None else min(borne, pace.concurrency)
+    return min(most, bound(pace) + pace.spare)
 
 
 def ready_at(pace: Pace) -> float | None:
@@ -227,12 +229,13 @@ def _met_the_limit(pace: Pace, ticket: Ticket) -> Pace:
     growth = pace.growth
     new_s = max(NEW_RATE_S, NEW_RATE_LATENCIES * pace.flight.latency.recent_s)
     is_new = ticket.started_at - growth.rose_at <= new_s
+    flight = pace.flight if pace.fixed else flights.met(pace.flight, ticket.in_flight, is_new=is_new)
     return replace(
         pace,
         evidence=evidence,
         meter=capacity.refused(pace.meter, Mark(ticket.started_at, ticket.ordinal)),
-        flight=pace.flight if pace.fixed else flights.met(pace.flight, ticket.in_flight, is_new=is_new),
-        growth=replace(growth, credit=growth.credit - (growth.probes > 0)),
+        flight=flight,
+        growth=replace(growth, credit=growth.credit - (growth.probes > 0 and not flight.borne.is_to_blame)),
     )
 
 
@@ -302,7 +305,7 @@ def _resumed(pace: Pace, observation: Observation) -> Pace:
 def _unchanged(pace: Pace, observation: Observation) -> Pace:
     ticket = observation.ticket
     meter = capacity.closed(pace.meter, Mark(ticket.started_at, ticket.ordinal), observation.at)
-    return replace(pace, meter=meter)
+    return replace(pace, meter=meter, growth=replace(pace.growth, probes=0, spend_until=None))
 
 
 def _learned(pace: Pace, observation: Observation) -> Pace:
@@ -313,7 +316,8 @@ def _learned(pace: Pace, observation: Observation) -> Pace:
     estimate = capacity.estimated(known, pace.meter, pace.steps, canary, refused_rate)
     if pace.flight.borne.is_found:
         rate = max(estimate.rate, INNOCENT_SHARE * refused_rate)
-        estimate = replace(estimate, rate=rate, high=INNOCENT_HIGH * refused_rate)
+        high = max(rate, INNOCENT_HIGH * refused_rate)
+        estimate = replace(estimate, low=min(estimate.low, rate), rate=rate, high=high)
     is_figure = estimate.high < SPREAD * estimate.low or (estimate.windowed and estimate.measured > 0.0)
     quiet_s = max(FIRST_QUIET_S, estimate.cycle_s) if estimate.windowed else FIRST_QUIET_S
     if estimate.rate < FALLEN_SHARE * pace.growth.peak:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from command import PASSWORD, USER, fleet, run_command, stand_in
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 LIMITED = ("--rate", "30", "--burst", "10")
 

@@ -91,11 +91,14 @@ def test_no_more_than_concurrency_requests_are_in_flight() -> None:
     async def main() -> None:
         subject = gate(ThrottlePolicy(fixed_rate=1000.0, ceiling=1000.0, concurrency=3))
         tickets = [await subject.admit() for _ in range(3)]
-        for take_back in (lambda: subject.release(tickets[0]), lambda: subject.observe(tickets[1], SERVED)):
+        for ticket, is_answered in zip(tickets, (True, False), strict=False):
             waiting = asyncio.create_task(subject.admit())
             await asyncio.sleep(60)
             assert not waiting.done()
-            take_back()
+            if is_answered:
+                subject.observe(ticket, SERVED)
+            else:
+                subject.release(ticket)
             assert isinstance(await waiting, Ticket)
             assert subject.pace.in_flight == 3
 
@@ -261,9 +264,9 @@ class CountingLoop(VirtualLoop):
         super().__init__()
         self.timers = self.wakes = 0
 
-    def call_at(self, *args: Any, **kwargs: Any) -> asyncio.TimerHandle:
+    def call_at(self, when: float, *args: Any, **kwargs: Any) -> asyncio.TimerHandle:  # type: ignore[override]  # typeshed types what is called with its arguments; this hands them on
         self.timers += 1
-        return super().call_at(*args, **kwargs)
+        return super().call_at(when, *args, **kwargs)
 
     def _run_once(self) -> None:
         self.wakes += 1
@@ -316,6 +319,6 @@ def test_twenty_thousand_requests_cost_a_timer_each_and_their_holds_no_polling()
             holds += is_refused
             subject.observe(ticket, Word(Effect.THROTTLED, retry_after_s=60.0) if is_refused else SERVED)
         assert loop.timers - timers <= 20_000 + 3 * holds
-        assert now() >= 1000.0 + 20_000 / 400 + 60 * holds
+        assert now() >= 1000.0 + 60.0 * holds
 
     counted(main)

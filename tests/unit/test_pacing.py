@@ -295,7 +295,6 @@ def test_a_hold_ends_the_burst_that_was_remembered() -> None:
     assert gaps(several(pace, 3, now=ready(pace))[1]) == pytest.approx([1.0 / pace.rate] * 2)
 
 
-@pytest.mark.xfail(reason="what is left of a remembered burst survives a hold that comes from failures")
 def test_so_does_a_hold_that_comes_from_failures() -> None:
     pace = after_canary(failed(WARM), READ)
     assert pace.spare == 0
@@ -413,7 +412,6 @@ def test_a_served_request_ends_a_row_of_failures_and_one_of_an_older_epoch_adds_
     assert heard(refused, tickets[-1], FAILED, NOON + 2).hold == refused.hold
 
 
-@pytest.mark.xfail(reason="a canary refused after failures is counted as one of the next meeting with the limit")
 def test_a_canary_refused_after_failures_is_not_taken_for_a_part_of_the_next_meeting() -> None:
     pace = after_canary(after_canary(failed(), REFUSED))
     assert pace.phase is Phase.OPEN
@@ -478,7 +476,6 @@ def test_no_window_of_a_second_holds_more_starts_than_a_fixed_rate(rate: float, 
         assert sum(first <= start < first + 1.0 - 1e-9 for start in starts) <= math.ceil(rate)
 
 
-@pytest.mark.xfail(reason="no rate is learned below LEAST_RATE, though a ceiling may be")
 def test_a_ceiling_below_the_least_rate_is_kept_after_a_429() -> None:
     ceiling = LEAST_RATE / 2
     pace = after_canary(held(opening(ThrottlePolicy(start_rate=ceiling, ceiling=ceiling))))
@@ -487,7 +484,6 @@ def test_a_ceiling_below_the_least_rate_is_kept_after_a_429() -> None:
     assert pace.estimate.low <= pace.estimate.rate <= pace.estimate.high
 
 
-@pytest.mark.xfail(reason="an early 429 proves nothing, and that is taken for a rate of next to nothing")
 def test_a_remembered_rate_above_the_ceiling_is_not_forgotten_at_an_early_429() -> None:
     pace = after_canary(held(opening(ThrottlePolicy(ceiling=50.0), Learned(60.0, 0.0))))
     assert pace.rate > 10.0

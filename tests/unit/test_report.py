@@ -98,7 +98,7 @@ def test_the_summary_adds_up_the_accounts() -> None:
     assert (line["requests"], line["throttled"], line["retries"], line["exit_code"]) == (6, 3, 3, 3)
     assert line["outcomes"]["accepted"] == 1
     assert set(line["outcomes"]) == {kind.value for kind in OutcomeKind}
-    nothing_seen = {"refused_rates": None, "retry_after": 0, "headers": {}}
+    nothing_seen: dict[str, object] = {"refused_rates": None, "retry_after": 0, "headers": {}}
     assert line["accounts"] == {
         "default": {"requests": 5, "throttled": 2, "rate": 12.346, "limit": None, "evidence": nothing_seen},
         "b": {"requests": 1, "throttled": 1, "rate": 5.0, "limit": None, "evidence": nothing_seen},

@@ -1,0 +1,506 @@
+"""How many requests may be in flight, and how long answers take: tables, and what the law makes of them."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import replace
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import pytest
+
+from orchestrator.model import Learned, ThrottlePolicy
+from orchestrator.pacing import (
+    Effect,
+    Observation,
+    Pace,
+    Phase,
+    Stage,
+    Ticket,
+    Word,
+    flight,
+    in_flight_bound,
+    latency,
+    next_pace,
+    opening,
+    ready_at,
+    started,
+)
+from orchestrator.pacing.flight import (
+    FIRST_IN_FLIGHT,
+    FIRST_TRIAL_AFTER_S,
+    JUDGED_COHORTS,
+    LATENCY_FACTOR,
+    LATENCY_MARGIN,
+    LEAST_BORNE,
+    LEAST_EVIDENCE,
+    LEAST_FLIGHT,
+    LONGEST_TRIAL_AFTER_S,
+    RAISE_SHARE,
+    SOONEST_RAISE_S,
+    TRIAL_COHORTS,
+    TRIAL_FACTOR,
+    TRIAL_SUCCESS,
+    Borne,
+    Flight,
+    Trial,
+)
+from orchestrator.pacing.latency import (
+    COHORT,
+    KEPT_THROUGHPUTS,
+    LEAST_ANSWERS,
+    PROMPT_FACTOR,
+    SLOW_FACTOR,
+    SLOW_MARGIN_S,
+    Cohort,
+    Latency,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SERVED, THROTTLED = Word(Effect.SERVED, accepted=True), Word(Effect.THROTTLED)
+QUICK = Latency(shortest_s=0.1, recent_s=0.1)
+SLOW = Latency(shortest_s=0.1, recent_s=0.4, throughputs=(20.0,), cohort=Cohort(5))
+SERVED_WITH_9 = Flight(served=2 * LEAST_EVIDENCE, most_served=9)
+
+
+def answer_all(subject: Latency, latencies_s: Sequence[float], began_at: float = 0.0) -> Latency:
+    """Return the latency after one request for each of ``latencies_s``, all begun at once, answered as they end."""
+    numbers = []
+    for _ in latencies_s:
+        numbers.append(subject.next_cohort)
+        subject = latency.started(subject)
+    for seconds, number in sorted(zip(latencies_s, numbers, strict=True)):
+        subject = latency.answered(subject, number, seconds, began_at + seconds)
+    return subject
+
+
+# -- how long answers take ---------------------------------------------------------------------------------------------
+
+
+def test_a_cohort_is_ten_requests_in_a_row_and_its_mean_waits_for_all_of_them() -> None:
+    subject = Latency()
+    for number in range(COHORT):
+        assert subject.next_cohort == 1, number
+        subject = latency.started(subject)
+    assert subject.next_cohort == 0
+    for number in range(COHORT - 1):
+        subject = latency.answered(subject, 1, 0.1, 1.0 + number)
+        assert (subject.recent_s, subject.shortest_s) == (0.0, None)
+    subject = latency.answered(subject, 1, 2.0, 20.0)
+    mean_s = (0.1 * (COHORT - 1) + 2.0) / COHORT
+    assert (subject.recent_s, subject.shortest_s) == pytest.approx((mean_s, mean_s))
+    assert subject.next_cohort == 2
+
+
+def test_the_mean_is_that_of_a_cohort_though_the_rate_doubles_meanwhile() -> None:
+    latencies_s = [0.2 + 0.2 * number for number in range(COHORT)]
+    starts = [(0.1 * number, seconds) for number, seconds in enumerate(latencies_s)]
+    starts += [(1.0 + 0.05 * number, 0.2 + 0.05 * (number % 20)) for number in range(40)]
+    subject, numbers = Latency(), []
+    for _ in starts:
+        numbers.append(subject.next_cohort)
+        subject = latency.started(subject)
+    answers = sorted((at + seconds, seconds, number) for (at, seconds), number in zip(starts, numbers, strict=True))
+    so_far = [seconds for _, seconds, _ in answers[: answers.index((2.9, 2.0, 1)) + 1]]
+    for at, seconds, number in answers:
+        subject = latency.answered(subject, number, seconds, at)
+    assert subject.recent_s == pytest.approx(math.fsum(latencies_s) / COHORT)
+    assert math.fsum(so_far) / len(so_far) < 0.8 * subject.recent_s
+
+
+def test_the_mean_of_many_cohorts_is_that_of_the_answers_at_any_rate() -> None:
+    chance, subject, means = random.Random(7), Latency(), []
+    for _ in range(300):
+        subject = answer_all(subject, [chance.uniform(0.5, 1.5) for _ in range(3 * COHORT)])
+        means.append(subject.recent_s)
+    assert math.fsum(means) / len(means) == pytest.approx(1.0, abs=0.03)
+
+
+def test_the_shortest_mean_is_kept_and_the_last_one_is_recent() -> None:
+    subject = Latency()
+    for seconds in (0.5, 0.2, 0.8):
+        subject = answer_all(subject, [seconds] * COHORT)
+    assert (subject.shortest_s, subject.recent_s) == pytest.approx((0.2, 0.8))
+
+
+@pytest.mark.parametrize(("unanswered", "is_worth_a_mean"), [(COHORT // 2, True), (COHORT // 2 + 1, False)])
+def test_a_cohort_of_which_most_were_not_answered_gives_no_mean(unanswered: int, *, is_worth_a_mean: bool) -> None:
+    subject = Latency()
+    for _ in range(COHORT):
+        subject = latency.started(subject)
+    for _ in range(COHORT - unanswered):
+        subject = latency.answered(subject, 1, 0.3, 1.0)
+    for _ in range(unanswered):
+        subject = latency.unanswered(subject, 1, 1.1)
+    assert subject.next_cohort == 2
+    assert subject.shortest_s == (pytest.approx(0.3) if is_worth_a_mean else None)
+
+
+def test_a_request_of_another_cohort_or_of_none_is_not_counted_in_the_present_one() -> None:
+    begun = latency.started(Latency(cohort=Cohort(3)))
+    for number in (0, 2):
+        assert latency.unanswered(begun, number, 1.0) == begun
+        assert latency.answered(begun, number, 9.0, 1.0).cohort == begun.cohort
+
+
+def test_throughput_is_the_answers_per_second_and_the_best_of_the_last_few() -> None:
+    subject = answer_all(Latency(), [0.5] * COHORT, began_at=10.0)
+    assert subject.throughput == pytest.approx(COHORT / 0.5)
+    for number in range(1, 1 + KEPT_THROUGHPUTS):
+        assert subject.throughput == pytest.approx(COHORT / 0.5), number
+        subject = answer_all(subject, [1.0] * COHORT, began_at=9.5 + number)
+    assert subject.throughputs == pytest.approx((COHORT,) * KEPT_THROUGHPUTS)
+    assert Latency().throughput is None
+
+
+def test_answers_count_that_are_of_no_cohort() -> None:
+    subject = Latency()
+    for _ in range(2 * COHORT):
+        subject = latency.started(subject)
+    for _ in range(COHORT):
+        subject = latency.answered(subject, 0, 0.5, 10.5)
+    for _ in range(COHORT):
+        subject = latency.answered(subject, 1, 1.0, 11.0)
+    assert subject.throughput == pytest.approx(2 * COHORT / 1.0)
+
+
+def test_what_is_under_way_at_a_hold_is_forgotten() -> None:
+    begun = latency.begun_anew(latency.answered(latency.started(QUICK), 1, 0.3, 5.0))
+    assert (begun.cohort, begun.answers, begun.since) == (Cohort(2), 0, None)
+    assert (begun.shortest_s, begun.recent_s) == (QUICK.shortest_s, QUICK.recent_s)
+    assert latency.answered(begun, 1, 9.0, 6.0).cohort == Cohort(2)
+
+
+@pytest.mark.parametrize(
+    ("subject", "usual_s"),
+    [
+        (Latency(), None),
+        (Latency(cohort=Cohort(answered=LEAST_ANSWERS - 1, total_s=2.0)), None),
+        (Latency(cohort=Cohort(answered=LEAST_ANSWERS, total_s=1.5)), 1.5 / LEAST_ANSWERS),
+        (Latency(shortest_s=0.1, cohort=Cohort(answered=9, total_s=9.0)), 0.1),
+    ],
+)
+def test_the_usual_time_is_the_shortest_mean_or_the_first_so_far(subject: Latency, usual_s: float | None) -> None:
+    assert subject.usual_s == usual_s
+
+
+def test_slow_and_prompt_are_told_by_the_usual_time() -> None:
+    slow_s, prompt_s = SLOW_FACTOR * 0.1 + SLOW_MARGIN_S, PROMPT_FACTOR * 0.1 + SLOW_MARGIN_S
+    assert not replace(QUICK, recent_s=slow_s).is_slow
+    assert replace(QUICK, recent_s=slow_s + 1e-9).is_slow
+    assert latency.is_prompt(QUICK, prompt_s)
+    assert not latency.is_prompt(QUICK, prompt_s + 1e-9)
+    assert not Latency(recent_s=9.0).is_slow
+    assert latency.is_prompt(Latency(), 9.0)
+
+
+# -- how many may be in flight -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("subject", "rate", "served", "requests"),
+    [
+        (Flight(), 5.0, 0, FIRST_IN_FLIGHT),
+        (Flight(), 5.0, 10, FIRST_IN_FLIGHT + 10),
+        (Flight(latency=QUICK), 40.0, 1000, math.ceil(LATENCY_FACTOR * 40 * 0.1) + LATENCY_MARGIN),
+        (Flight(latency=QUICK), 1.0, 1000, LEAST_FLIGHT),
+        (Flight(latency=QUICK), 1000.0, 3, FIRST_IN_FLIGHT + 3),
+        (Flight(latency=QUICK, borne=Borne(most=6)), 40.0, 1000, 6),
+        (Flight(latency=QUICK, borne=Borne(most=60)), 40.0, 1000, math.ceil(LATENCY_FACTOR * 4) + LATENCY_MARGIN),
+        (Flight(borne=Borne(most=0)), 40.0, 1000, 1),
+    ],
+)
+def test_the_lowest_of_three_bounds_holds(subject: Flight, rate: float, served: int, requests: int) -> None:
+    assert flight.bound(subject, rate, served) == requests
+
+
+@pytest.mark.parametrize("rate", [0.1, 1.0, 5.0, 40.0, 500.0])
+@pytest.mark.parametrize("latency_s", [0.001, 0.05, 1.0, 1.4, 20.0])
+def test_the_number_in_flight_is_not_what_limits_where_nothing_queues(latency_s: float, rate: float) -> None:
+    assert flight.unqueued(latency_s, rate) >= max(LEAST_FLIGHT, 1.4 * rate * latency_s)
+
+
+def test_a_run_that_remembers_starts_with_its_bounds_and_its_burst() -> None:
+    pace = opening(ThrottlePolicy(ceiling=100.0), Learned(40.0, 20.0, in_flight=None, latency_s=1.0))
+    assert in_flight_bound(pace) == FIRST_IN_FLIGHT + 20 + pace.spare
+    pace = opening(ThrottlePolicy(ceiling=100.0), Learned(40.0, 0.0, in_flight=8, latency_s=1.0))
+    assert in_flight_bound(pace) == 8
+
+
+def test_a_remembered_burst_does_not_go_beyond_the_number_that_the_server_bears() -> None:
+    assert in_flight_bound(opening(ThrottlePolicy(), Learned(40.0, 30.0, in_flight=8))) == 8
+
+
+def test_concurrency_bounds_whatever_else_does() -> None:
+    assert in_flight_bound(opening(ThrottlePolicy(concurrency=3))) == 3
+    assert in_flight_bound(opening(ThrottlePolicy(concurrency=3), Learned(40.0, 90.0))) == 3
+    assert in_flight_bound(opening(ThrottlePolicy(fixed_rate=5.0))) == ThrottlePolicy().concurrency
+
+
+def test_a_bound_at_which_requests_queue_for_a_second_does_not_limit_a_fixed_rate() -> None:
+    pace = replace(opening(ThrottlePolicy(fixed_rate=5.0)), flight=Flight(latency=QUICK, borne=Borne(most=2)))
+    assert in_flight_bound(pace) == ThrottlePolicy().concurrency
+
+
+# -- a server that refuses above a number ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("subject", "in_flight", "most"),
+    [
+        (replace(SERVED_WITH_9, served=LEAST_EVIDENCE), 10, 9),
+        (SERVED_WITH_9, 20, 19),
+        (SERVED_WITH_9, 9, None),
+        (replace(SERVED_WITH_9, served=LEAST_EVIDENCE - 1), 10, None),
+        (replace(SERVED_WITH_9, most_served=1), LEAST_BORNE - 1, None),
+        (replace(SERVED_WITH_9, most_served=1), LEAST_BORNE, LEAST_BORNE - 1),
+        (replace(SERVED_WITH_9, borne=Borne(most=12)), 9, None),
+        (replace(SERVED_WITH_9, borne=Borne(most=12)), 11, 10),
+    ],
+    ids=[
+        "more than were served",
+        "far more",
+        "as many were served",
+        "too little was served to tell",
+        "hardly any in flight",
+        "just enough in flight",
+        "as many were served: no bound",
+        "below the bound: it has fallen",
+    ],
+)
+def test_a_refusal_is_laid_to_a_number_that_was_not_served(subject: Flight, in_flight: int, most: int | None) -> None:
+    met = flight.met(subject, in_flight, is_new=True)
+    is_found = most is not None and subject.borne.most is None
+    assert (met.borne.most, met.borne.is_to_blame, met.borne.is_found) == (most, False, is_found)
+
+
+def test_at_a_rate_that_has_lasted_a_number_that_was_not_served_is_chance() -> None:
+    assert flight.met(SERVED_WITH_9, 10, is_new=False) == SERVED_WITH_9
+    assert flight.met(replace(SERVED_WITH_9, borne=Borne(most=12)), 9, is_new=False).borne == Borne()
+
+
+def test_a_bound_is_raised_by_one_or_an_eighth_after_a_while() -> None:
+    subject = flight.resumed(Flight(borne=Borne(most=8)), 100.0)
+    early = flight.pressed(subject, 40.0, 8, 100.0 + FIRST_TRIAL_AFTER_S - 0.1)
+    unpressed = flight.pressed(subject, 40.0, 6, 100.0 + FIRST_TRIAL_AFTER_S)
+    assert early == unpressed == subject
+    raised = flight.pressed(subject, 40.0, 8, 100.0 + FIRST_TRIAL_AFTER_S)
+    assert (raised.borne.most, raised.borne.before) == (8 + max(1, int(8 * RAISE_SHARE)), 8)
+    large = replace(subject, borne=replace(subject.borne, most=80))
+    assert flight.pressed(large, 40.0, 80, 200.0).borne.most == 80 + int(80 * RAISE_SHARE)
+
+
+def test_a_raise_that_was_borne_is_followed_sooner_by_the_next() -> None:
+    subject, now, most = flight.resumed(Flight(borne=Borne(most=3)), 100.0), 100.0, 3
+    waits = []
+    for _ in range(8):
+        since = now
+        while subject.borne.most == most:
+            now += 0.125
+            subject = flight.pressed(subject, 1000.0, most, now)
+        waits.append(now - since)
+        assert subject.borne.most is not None
+        most = subject.borne.most
+    assert waits[:2] == [FIRST_TRIAL_AFTER_S, FIRST_TRIAL_AFTER_S]
+    assert all(later == max(SOONEST_RAISE_S, first / 2) for first, later in pairwise(waits[1:]))
+
+
+def test_a_raise_that_is_refused_is_taken_back_and_tried_later() -> None:
+    raised = replace(SERVED_WITH_9, borne=Borne(most=9, before=8, raised_at=100.0))
+    met = flight.met(raised, 9, is_new=False)
+    assert met.borne == Borne(8, None, is_to_blame=True, raised_at=100.0, after_s=2 * FIRST_TRIAL_AFTER_S)
+    for _ in range(20):
+        met = flight.met(replace(met, borne=replace(met.borne, before=8, most=9)), 9, is_new=False)
+    assert met.borne.after_s == LONGEST_TRIAL_AFTER_S
+
+
+def test_a_refusal_within_the_bound_before_a_raise_is_not_laid_to_the_raise() -> None:
+    met = flight.met(replace(SERVED_WITH_9, borne=Borne(most=9, before=8)), 8, is_new=True)
+    assert met.borne == Borne()
+
+
+def test_after_a_hold_the_evidence_is_gathered_anew_and_the_bound_kept() -> None:
+    subject = replace(SERVED_WITH_9, borne=Borne(9, 8, is_to_blame=True, is_found=True), latency=QUICK)
+    resumed = flight.resumed(subject, 50.0)
+    assert resumed.borne == Borne(most=9, before=8, is_to_blame=False, raised_at=50.0)
+    assert (resumed.served, resumed.most_served, resumed.latency.cohort.number) == (0, 0, 2)
+
+
+def in_flight_server(pace: Pace, most: int, answers: int, seed: int = 1) -> tuple[Pace, int, float]:
+    """Return the pace, the 429s and the rate at the first, of a server that bears ``most`` in flight, 0.4 s each."""
+    chance, now, under_way = random.Random(seed), 1000.0, list[tuple[float, Ticket, Word]]()
+    inside = refused = served = 0
+    first_rate = 0.0
+    while served < answers:
+        at = ready_at(pace)
+        if at is not None and (not under_way or max(now, at) <= under_way[0][0]):
+            now = max(now, at)
+            pace, ticket = started(pace, now)
+            word = SERVED if inside < most else THROTTLED
+            inside += word is SERVED
+            refused += word is THROTTLED
+            first_rate = first_rate or (pace.rate if word is THROTTLED else 0.0)
+            seconds = chance.uniform(0.35, 0.45) if word is SERVED else 0.01
+            under_way = sorted([*under_way, (now + seconds, ticket, word)], key=lambda each: each[0])
+            continue
+        now, ticket, word = under_way.pop(0)
+        inside -= word is SERVED
+        served += word is SERVED
+        pace = next_pace(pace, Observation(ticket, word, now))
+    return pace, refused, first_rate
+
+
+@pytest.mark.parametrize("most", [4, 8, 30])
+def test_a_limit_in_flight_is_found_and_kept(most: int) -> None:
+    pace, refused, _ = in_flight_server(opening(ThrottlePolicy(ceiling=1000.0)), most, 40 * most)
+    assert pace.flight.borne.most is not None
+    assert most - 1 <= pace.flight.borne.most <= most + max(1, int(RAISE_SHARE * most))
+    assert refused <= 0.05 * 40 * most
+
+
+def refused_at_the_raise(probes: int) -> Pace:
+    """Return the pace after a 429 that the raise of the bound is to blame for, and its canary."""
+    pace, now = opening(ThrottlePolicy(start_rate=40.0, ceiling=40.0)), 100.0
+    pace = replace(pace, growth=replace(pace.growth, probes=probes))
+    pace = replace(pace, flight=replace(SERVED_WITH_9, borne=Borne(most=4, before=3)))
+    tickets = []
+    for _ in range(4):
+        now = max(now, ready_at(pace) or 0.0)
+        pace, ticket = started(pace, now)
+        tickets.append(ticket)
+    held = next_pace(pace, Observation(tickets[3], THROTTLED, now + 0.1))
+    assert (held.phase, held.rate, in_flight_bound(held)) == (Phase.HELD, pace.rate, 3)
+    canary_out, canary = started(held, ready_at(held) or 0.0)
+    return next_pace(canary_out, Observation(canary, SERVED, canary.started_at + 0.1))
+
+
+def test_a_raise_of_the_bound_is_taken_back_without_touching_the_rate() -> None:
+    resumed = refused_at_the_raise(0)
+    assert (resumed.rate, resumed.estimate, resumed.stage) == (40.0, None, Stage.SEEKING)
+    assert not resumed.flight.borne.is_to_blame
+    assert resumed.meter.emptied is not None
+    assert in_flight_bound(resumed) == 3
+
+
+def test_probes_are_counted_anew_after_that_hold_too() -> None:
+    assert refused_at_the_raise(2).growth.probes == 0
+
+
+def test_bounds_stay_in_order_where_the_number_in_flight_is_found_far_below_what_was_remembered() -> None:
+    pace, now = opening(ThrottlePolicy(ceiling=5.0), Learned(50.0, 0.0)), 100.0
+    pace = replace(pace, flight=replace(SERVED_WITH_9, most_served=1))
+    tickets = []
+    for _ in range(LEAST_BORNE):
+        now = max(now, ready_at(pace) or 0.0)
+        pace, ticket = started(pace, now)
+        tickets.append(ticket)
+    pace = next_pace(pace, Observation(tickets[-1], THROTTLED, now + 0.01))
+    assert pace.flight.borne.is_found
+    pace, canary = started(pace, ready_at(pace) or 0.0)
+    estimate = next_pace(pace, Observation(canary, SERVED, canary.started_at + 0.1)).estimate
+    assert estimate is not None
+    assert estimate.low <= estimate.rate <= estimate.high
+
+
+def refused_canary(in_flight: int) -> Pace:
+    """Return the pace after a 429 with 10 in flight and a refused canary, with which ``in_flight`` are under way."""
+    pace, now, tickets = replace(opening(ThrottlePolicy(start_rate=50.0)), flight=SERVED_WITH_9), 100.0, []
+    for _ in range(10):
+        now = max(now, ready_at(pace) or 0.0)
+        pace, ticket = started(pace, now)
+        tickets.append(ticket)
+    pace = next_pace(pace, Observation(tickets.pop(), THROTTLED, now + 0.01))
+    assert pace.flight.borne.most == 9
+    for ticket in tickets[in_flight - 1 :]:
+        pace = next_pace(pace, Observation(ticket, SERVED, now + 0.02))
+    pace, canary = started(pace, ready_at(pace) or 0.0)
+    assert canary.in_flight == in_flight
+    return next_pace(pace, Observation(canary, THROTTLED, canary.started_at + 0.01))
+
+
+def test_the_number_in_flight_is_acquitted_when_a_lone_canary_is_refused() -> None:
+    assert refused_canary(1).flight.borne == Borne()
+
+
+def test_a_canary_that_is_not_alone_acquits_nothing() -> None:
+    assert refused_canary(10).flight.borne.most == 9
+
+
+# -- a server that slows down ------------------------------------------------------------------------------------------
+
+
+SLOWED = Flight(latency=SLOW)
+
+
+def trial_begun(subject: Flight = SLOWED, now: float = 100.0, in_flight: int = 1000) -> Flight:
+    return flight.pressed(subject, 40.0, in_flight, now)
+
+
+def test_a_higher_bound_is_tried_where_answers_are_slow_and_requests_are_kept_back() -> None:
+    begun = trial_begun()
+    assert begun.trial == Trial(20.0, 0.1, 5)
+    assert begun.latency.shortest_s == pytest.approx(TRIAL_FACTOR * 0.1)
+
+
+@pytest.mark.parametrize(
+    ("subject", "in_flight"),
+    [
+        (Flight(latency=SLOW), flight.unqueued(0.1, 40.0) - 2),
+        (Flight(latency=replace(SLOW, recent_s=0.1)), 1000),
+        (Flight(latency=replace(SLOW, throughputs=())), 1000),
+        (Flight(latency=replace(SLOW, shortest_s=None)), 1000),
+        (Flight(latency=SLOW, trial=Trial(1.0, 0.1, 4)), 1000),
+        (Flight(latency=SLOW, tried_at=100.0 - FIRST_TRIAL_AFTER_S + 0.1), 1000),
+    ],
+    ids=["not kept back", "not slow", "no throughput", "no latency", "one is being tried", "tried a moment ago"],
+)
+def test_else_none_is_tried(subject: Flight, in_flight: int) -> None:
+    assert trial_begun(subject, in_flight=in_flight) == subject
+
+
+def tried(throughput: float, *, cohorts: int = TRIAL_COHORTS) -> Flight:
+    """Return what a trial has come to after ``cohorts``, the judged ones at so many answers per second."""
+    subject, now = trial_begun(), 100.0
+    for number in range(COHORT * cohorts):
+        cohort = subject.latency.next_cohort
+        subject = flight.started(subject)
+        is_judged = number >= COHORT * (TRIAL_COHORTS - JUDGED_COHORTS)
+        now += 1.0 / throughput if is_judged else 0.5
+        subject = flight.answered(subject, cohort, 0.4, 5, now)
+    return subject
+
+
+def test_a_trial_runs_for_some_cohorts() -> None:
+    assert tried(40.0, cohorts=TRIAL_COHORTS - 1).trial is not None
+
+
+def test_a_trial_that_brings_more_answers_is_kept_and_followed_by_the_next() -> None:
+    kept = tried(20.0 * TRIAL_SUCCESS * 1.01)
+    assert kept.trial is None
+    assert kept.latency.shortest_s == pytest.approx(TRIAL_FACTOR * 0.1)
+    assert trial_begun(kept, now=kept.tried_at).latency.shortest_s == pytest.approx(TRIAL_FACTOR**2 * 0.1)
+
+
+def test_a_trial_that_brings_slower_answers_only_is_taken_back_and_the_next_one_waits() -> None:
+    back = tried(20.0 * TRIAL_SUCCESS * 0.99)
+    assert back.trial is None
+    assert back.latency.shortest_s == pytest.approx(0.1)
+    assert back.trial_after_s == 2 * FIRST_TRIAL_AFTER_S
+    assert trial_begun(back, now=back.tried_at + back.trial_after_s - 0.1) == back
+    assert trial_begun(back, now=back.tried_at + back.trial_after_s).trial is not None
+
+
+def test_a_trial_taken_back_keeps_a_time_that_turned_out_shorter() -> None:
+    subject = replace(trial_begun(), latency=replace(trial_begun().latency, throughputs=(1e6,)))
+    subject = replace(subject, trial=Trial(1e6, 0.5, subject.latency.cohort.number - TRIAL_COHORTS))
+    subject = replace(subject, latency=replace(subject.latency, recent_s=0.3, throughputs=(1.0,)))
+    assert flight.answered(subject, 0, 0.3, 5, 100.0).latency.shortest_s == 0.3
+
+
+def test_a_trial_that_a_hold_interrupts_is_taken_back() -> None:
+    resumed = flight.resumed(trial_begun(), 101.0)
+    assert resumed.trial is None
+    assert resumed.latency.shortest_s == 0.1

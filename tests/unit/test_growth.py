@@ -1,0 +1,555 @@
+"""How the rate grows: step by step, and against small servers in virtual time."""
+
+from __future__ import annotations
+
+import heapq
+import math
+import random
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+import pytest
+
+from orchestrator.model import ThrottlePolicy
+from orchestrator.pacing import (
+    Binding,
+    Cause,
+    Effect,
+    Observation,
+    Pace,
+    Phase,
+    Stage,
+    Ticket,
+    Word,
+    in_flight_bound,
+    learned,
+    next_pace,
+    opening,
+    ready_at,
+    started,
+)
+from orchestrator.pacing.capacity import Estimate, Mark, Meter, Opening
+from orchestrator.pacing.flight import Borne
+from orchestrator.pacing.growth import (
+    BLIND,
+    BOLD_SHARE,
+    BURST_MARGIN,
+    BURST_SPENT_IN_S,
+    CREDIT_LIMIT,
+    CREDIT_PER_SERVED,
+    CYCLES,
+    FALLEN_SHARE,
+    FILLING_SHARE,
+    FIRST_PROBE,
+    FIRST_QUIET_S,
+    LARGEST_MEASURING_STEP,
+    LARGEST_PROBE,
+    LEAST_MEASURING_STEP,
+    LONGEST_QUIET_S,
+    MEASURING_INTERVAL_S,
+    PROBE_ANSWERS,
+    PROBE_INTERVAL_S,
+    PROBE_LATENCIES,
+    QUIET_AFTER_FALL_S,
+    REFUSALS_AT_RISK,
+    SEEKING_STEPS,
+    SETTLED_SHARE,
+    SHORTEST_SEEKING_S,
+    SPEND_MARGIN,
+    SPEND_S,
+    spending,
+)
+from orchestrator.pacing.latency import Latency
+
+NOON = 1000.0
+"""When things begin; any moment does."""
+
+ACCEPTED, REFUSED = Word(Effect.SERVED, accepted=True), Word(Effect.THROTTLED)
+
+
+@dataclass
+class Server:
+    """A server in virtual time, and a client that always has more to send.
+
+    A bucket of ``rate`` and ``burst``, if there is a rate; ``slots`` that each work ``latency_s`` on a request, in
+    order, if there are any. ``log`` has the moment and the pace after each start and each answer.
+    """
+
+    rate: float | None = None
+    burst: float = 1.0
+    latency_s: tuple[float, float] = (0.05, 0.05)
+    slots: int | None = None
+    seed: int = 0
+    now: float = NOON
+    log: list[tuple[float, Pace]] = field(default_factory=list)
+    starts: list[float] = field(default_factory=list)
+    refused_at: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.chance = random.Random(self.seed)
+        self.tokens, self.filled_at = self.burst, self.now
+        self.free_at = [0.0] * (self.slots or 0)
+        self.under_way: list[tuple[float, int, Ticket, Word]] = []
+
+    def serve(self, pace: Pace, seconds: float) -> Pace:
+        """Return the pace after so many seconds."""
+        until = self.now + seconds
+        while True:
+            at = ready_at(pace)
+            starts_at = math.inf if at is None else max(self.now, at)
+            answered_at = self.under_way[0][0] if self.under_way else math.inf
+            if min(starts_at, answered_at) > until:
+                self.now = until
+                return pace
+            self.now = min(starts_at, answered_at)
+            pace = self._start(pace) if starts_at <= answered_at else self._answer(pace)
+            self.log.append((self.now, pace))
+
+    def _start(self, pace: Pace) -> Pace:
+        pace, ticket = started(pace, self.now)
+        self.starts.append(self.now)
+        seconds = self.chance.uniform(*self.latency_s)
+        word = self._word(self.now + (0.0 if self.slots else seconds / 2))
+        if self.slots and word is ACCEPTED:
+            seconds += max(0.0, heapq.heappop(self.free_at) - self.now)
+            heapq.heappush(self.free_at, self.now + seconds)
+        heapq.heappush(self.under_way, (self.now + seconds, len(self.starts), ticket, word))
+        return pace
+
+    def _word(self, arrived_at: float) -> Word:
+        if self.rate is None:
+            return ACCEPTED
+        passed_s = max(0.0, arrived_at - self.filled_at)
+        self.tokens, self.filled_at = min(self.burst, self.tokens + passed_s * self.rate), self.filled_at + passed_s
+        if self.tokens < 1:
+            self.refused_at.append(arrived_at)
+            return REFUSED
+        self.tokens -= 1
+        return ACCEPTED
+
+    def _answer(self, pace: Pace) -> Pace:
+        at, _, ticket, word = heapq.heappop(self.under_way)
+        return next_pace(pace, Observation(ticket, word, at, self.chance.random()))
+
+    @property
+    def paces(self) -> list[Pace]:
+        return [pace for _, pace in self.log]
+
+    def changes(self) -> list[tuple[float, Pace]]:
+        """Return the moments at which the rate changed, with the pace then."""
+        return [
+            (at, after) for (_, before), (at, after) in pairwise(self.log) if before.rate != after.rate
+        ]  # fmt: skip
+
+
+def settled(rate: float = 50.0, burst: float = 100.0, ceiling: float = 1000.0) -> Pace:
+    """Return a pace that knows its limit, at the beginning."""
+    estimate = Estimate(0.99 * rate, rate, 1.01 * rate, burst=burst, measured=rate)
+    begun = opening(ThrottlePolicy(ceiling=ceiling, concurrency=1000))
+    return replace(begun, rate=SETTLED_SHARE * rate, stage=Stage.SETTLED, estimate=estimate)
+
+
+def measuring(rate: float, high: float, *, cycle_s: float = 0.0) -> Pace:
+    """Return a pace that knows bounds that are far apart."""
+    estimate = Estimate(rate, rate, high, windowed=cycle_s > 0, cycle_s=cycle_s)
+    return replace(settled(), rate=rate, stage=Stage.MEASURING, estimate=estimate)
+
+
+SEEKING = opening(ThrottlePolicy(start_rate=5.0, ceiling=1000.0, concurrency=1000))
+
+
+# -- what every growth asks --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pace", [replace(SEEKING, rate=10.0), measuring(10.0, 40.0), settled(10.0)])
+def test_an_unused_rate_does_not_grow(pace: Pace) -> None:
+    rate, now = pace.rate, NOON
+    for _ in range(60):
+        pace, ticket = started(pace, now)
+        pace = next_pace(pace, Observation(ticket, ACCEPTED, now + 0.05))
+        now += 0.4
+    assert pace.rate == rate
+
+
+@pytest.mark.parametrize("pace", [replace(SEEKING, rate=10.0), measuring(10.0, 40.0), settled(10.0)])
+def test_a_rate_that_is_used_grows(pace: Pace) -> None:
+    assert Server().serve(replace(pace, ceiling=40.0), 20.0).rate > pace.rate
+
+
+@pytest.mark.parametrize("pace", [replace(SEEKING, rate=10.0), measuring(10.0, 40.0), settled(10.0)])
+def test_nothing_grows_while_answers_slow_down(pace: Pace) -> None:
+    slow = Latency(shortest_s=0.1, recent_s=0.5, throughputs=(30.0,))
+    server = Server(latency_s=(0.45, 0.55))
+    server.serve(replace(pace, flight=replace(pace.flight, latency=slow)), 20.0)
+    assert all(after.rate <= pace.rate for after in server.paces)
+
+
+@pytest.mark.parametrize("pace", [replace(SEEKING, rate=20.0), measuring(20.0, 80.0)])
+def test_the_growth_waits_for_an_answer_of_the_present_rate(pace: Pace) -> None:
+    server = Server(latency_s=(1.5, 1.5))
+    server.serve(replace(pace, served=100), 1.4)
+    assert len(server.starts) > BLIND
+    steps = [after for _, after in server.changes() if after.in_flight > BLIND]
+    assert steps == []
+
+
+def test_seeking_goes_on_while_little_is_unanswered() -> None:
+    server = Server(latency_s=(9.0, 9.0))
+    assert server.serve(SEEKING, 2.0).rate > SEEKING.rate
+
+
+def test_a_limit_in_the_gate_is_no_rate_above_the_ceiling() -> None:
+    server = Server()
+    server.serve(replace(SEEKING, ceiling=30.0), 20.0)
+    assert max(pace.rate for pace in server.paces) == 30.0
+
+
+# -- seeking -----------------------------------------------------------------------------------------------------------
+
+
+def test_seeking_goes_up_in_steps_that_become_smaller_and_none_too_soon() -> None:
+    server = Server()
+    server.serve(SEEKING, 2.0)
+    changes = server.changes()
+    rates = [SEEKING.rate, *(pace.rate for _, pace in changes)]
+    served = [pace.served for _, pace in changes]
+    for (before, after), count in list(zip(pairwise(rates), served, strict=True))[:-1]:
+        allowed = next(factor for most, factor in SEEKING_STEPS if most is None or count < most)
+        assert after / before == pytest.approx(allowed)
+    assert {pace.cause for _, pace in changes} == {Cause.NOT_REFUSED}
+    assert all(later - first >= SHORTEST_SEEKING_S for (first, _), (later, _) in pairwise(changes))
+    assert rates[-1] > 8 * rates[0]
+
+
+def test_where_answers_come_at_a_steady_rate_seeking_does_not_run_away() -> None:
+    server = Server(slots=4, latency_s=(0.1, 0.1))
+    server.serve(SEEKING, 30.0)
+    assert max(pace.rate for pace in server.paces) <= 3 * 40.0
+    at, slowed = next((at, pace) for at, pace in server.changes() if pace.cause is Cause.SLOWING)
+    assert slowed.stage is Stage.SETTLED
+    assert slowed.rate <= FILLING_SHARE * 1.1 * 40.0
+    assert at - NOON < 10.0
+
+
+# -- measuring ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("high", "factors"),
+    [
+        (1e6, (LARGEST_MEASURING_STEP, LARGEST_MEASURING_STEP)),
+        (21.0, (LEAST_MEASURING_STEP,) * 2),
+        (80.0, (1.05, 1.35)),
+    ],
+)
+def test_between_bounds_the_rate_goes_a_part_of_the_way_at_a_time(high: float, factors: tuple[float, float]) -> None:
+    server = Server()
+    server.serve(measuring(20.0, high), 2 * MEASURING_INTERVAL_S)
+    at, pace = server.changes()[0]
+    assert at - NOON >= MEASURING_INTERVAL_S
+    assert factors[0] - 1e-9 <= pace.rate / 20.0 <= factors[1] + 1e-9
+    assert (pace.cause, pace.stage) == (Cause.NARROWING, Stage.MEASURING)
+
+
+def test_at_the_upper_bound_that_is_the_figure() -> None:
+    server = Server()
+    server.serve(measuring(20.0, 22.0), 20.0)
+    _, pace = next(change for change in server.changes() if change[1].stage is Stage.SETTLED)
+    assert (pace.rate, pace.limit, pace.growth.quiet_s) == (22.0, 22.0, QUIET_AFTER_FALL_S)
+    assert max(each.rate for each in server.paces if each.stage is Stage.MEASURING) < 22.0
+
+
+@pytest.mark.parametrize(
+    ("pace", "latency_s", "least_s"),
+    [
+        (measuring(20.0, 80.0), 0.05, MEASURING_INTERVAL_S),
+        (measuring(20.0, 80.0), 1.0, PROBE_LATENCIES * 1.0),
+        (measuring(20.0, 80.0, cycle_s=9.0), 0.05, CYCLES * 9.0),
+    ],
+)
+def test_a_step_between_bounds_waits_for_its_answers_and_for_part_of_a_window(
+    pace: Pace, latency_s: float, least_s: float
+) -> None:
+    server = Server(latency_s=(latency_s, latency_s))
+    latency = Latency(shortest_s=latency_s, recent_s=latency_s)
+    server.serve(replace(pace, flight=replace(pace.flight, latency=latency)), 5 * least_s)
+    moments = [at for at, _ in server.changes()]
+    assert len(moments) >= 2
+    assert all(later - first >= least_s - 1e-9 for first, later in pairwise([NOON, *moments]))
+
+
+# -- probing -----------------------------------------------------------------------------------------------------------
+
+
+def quick(pace: Pace, latency_s: float = 0.05) -> Pace:
+    return replace(pace, flight=replace(pace.flight, latency=Latency(shortest_s=latency_s, recent_s=latency_s)))
+
+
+def test_the_first_probe_is_small_and_comes_after_a_quiet_time() -> None:
+    server = Server()
+    pace = quick(settled())
+    server.serve(pace, FIRST_QUIET_S + 1.0)
+    at, probe = server.changes()[0]
+    assert at - NOON == pytest.approx(FIRST_QUIET_S, abs=0.2)
+    assert probe.rate == pytest.approx(pace.rate * (1 + FIRST_PROBE))
+    assert (probe.cause, probe.growth.probes) == (Cause.PROBE, 1)
+
+
+def test_a_probe_is_not_begun_without_credit_which_is_earned_by_served_requests() -> None:
+    server = Server()
+    pace = quick(settled())
+    pace = replace(pace, growth=replace(pace.growth, credit=-1.5))
+    server.serve(replace(pace, ceiling=60.0), 60.0)
+    at, probe = server.changes()[0]
+    needed = 2.5 / CREDIT_PER_SERVED
+    assert probe.served >= needed - 1
+    assert at - NOON >= needed / 50.0
+    assert at - NOON <= needed / 50.0 + 2 * FIRST_QUIET_S
+    assert server.paces[-1].growth.credit <= CREDIT_LIMIT
+
+
+def test_credit_has_a_limit() -> None:
+    server = Server()
+    server.serve(quick(settled(ceiling=50.0)), 30.0)
+    assert max(pace.growth.credit for pace in server.paces) == CREDIT_LIMIT
+
+
+def probed(burst: float, latency_s: float, seconds: float) -> list[tuple[float, float]]:
+    """Return the rates from the first probe on, each with what was sent by then beyond a limit of 50."""
+    server = Server(latency_s=(latency_s, latency_s))
+    server.serve(quick(settled(burst=burst, ceiling=300.0), latency_s), FIRST_QUIET_S + seconds)
+    begun_at, begun = server.changes()[0]
+    sent_before = begun.served + begun.in_flight
+    return [
+        (pace.rate, pace.served + pace.in_flight - sent_before - 50.0 * (at - begun_at))
+        for at, pace in server.log
+        if at >= begun_at
+    ]
+
+
+@pytest.mark.parametrize(
+    ("burst", "latency_s", "above"),
+    [
+        (4.0, 0.05, BOLD_SHARE * 50),
+        (20.0, 0.05, 20 / BURST_SPENT_IN_S),
+        (100.0, 0.2, REFUSALS_AT_RISK / 0.2),
+    ],
+)
+def test_probes_stay_modest_until_the_burst_is_spent_and_are_bold_then(
+    burst: float, latency_s: float, above: float
+) -> None:
+    seen = probed(burst, latency_s, 12.0)
+    beyond = BURST_MARGIN * burst + SPEND_MARGIN
+    assert max(rate for rate, sent in seen if sent < beyond - 1) == pytest.approx(50.0 + above)
+    assert max(rate for rate, sent in seen if sent > beyond + 1) > 100.0
+
+
+@pytest.mark.parametrize(("burst", "latency_s"), [(400.0, 0.2), (200.0, 1.0)])
+def test_that_is_so_however_long_the_burst_takes(burst: float, latency_s: float) -> None:
+    above = max(BOLD_SHARE * 50, min(burst / BURST_SPENT_IN_S, REFUSALS_AT_RISK / latency_s))
+    assert max(rate for rate, _ in probed(burst, latency_s, 1.5 * burst / above)) > 100.0
+
+
+def test_later_probes_are_larger_each_up_to_a_limit_and_wait_for_answers() -> None:
+    server = Server()
+    server.serve(quick(settled(burst=0.0)), FIRST_QUIET_S + 8.0)
+    changes = server.changes()
+    factors = [after.rate / before.rate for (_, before), (_, after) in pairwise(changes)]
+    bold = factors[-5:-1]
+    assert all(later >= first - 1e-9 for first, later in pairwise(bold))
+    assert max(factors) == pytest.approx(1 + LARGEST_PROBE)
+    for (first, _), (later, pace) in pairwise(changes):
+        assert later - first >= PROBE_INTERVAL_S
+        assert pace.served >= PROBE_ANSWERS
+
+
+def refused_at(pace: Pace, now: float) -> Pace:
+    """Return the pace after a 429 and a canary that was served 0.6 s later."""
+    pace, ticket = started(pace, max(now, ready_at(pace) or 0.0))
+    pace = next_pace(pace, Observation(ticket, REFUSED, ticket.started_at + 0.05))
+    pace, canary = started(pace, ready_at(pace) or 0.0)
+    return next_pace(pace, Observation(canary, ACCEPTED, canary.started_at + 0.05))
+
+
+@pytest.mark.parametrize(("probes", "factor", "cost"), [(1, 2.0, 1.0), (4, 2.0, 1.0), (0, 1.0, 0.0)])
+def test_a_probe_that_fails_costs_credit_and_doubles_the_quiet_time(probes: int, factor: float, cost: float) -> None:
+    pace = settled()
+    server = Server()
+    pace = server.serve(replace(pace, growth=replace(pace.growth, quiet_s=FIRST_QUIET_S)), 2.0)
+    emptied = Mark(NOON, pace.served + pace.in_flight - round(50.0 * (server.now - NOON)))
+    growth = replace(pace.growth, probes=probes, credit=2.0, peak=50.0)
+    pace = replace(pace, growth=growth, meter=Meter(emptied, NOON, emptied, NOON))
+    after = refused_at(pace, server.now)
+    assert after.estimate is not None
+    assert after.estimate.agrees
+    assert after.growth.quiet_s == factor * FIRST_QUIET_S
+    assert after.growth.credit == pytest.approx(2.0 - cost + CREDIT_PER_SERVED)
+    assert after.growth.probes == 0
+    longest = replace(pace, growth=replace(growth, quiet_s=0.9 * LONGEST_QUIET_S))
+    assert refused_at(longest, server.now).growth.quiet_s <= LONGEST_QUIET_S
+
+
+def test_after_a_fall_the_quiet_time_is_short() -> None:
+    server = Server(rate=50.0, burst=50.0, latency_s=(0.02, 0.06))
+    pace = server.serve(SEEKING, 60.0)
+    assert pace.growth.peak == pytest.approx(50.0, rel=0.1)
+    server.rate = 50.0 * FALLEN_SHARE * 0.5
+    server.serve(pace, 60.0)
+    assert QUIET_AFTER_FALL_S in {each.growth.quiet_s for each in server.paces}
+    assert server.paces[-1].limit == pytest.approx(server.rate, rel=0.1)
+
+
+# -- what binds --------------------------------------------------------------------------------------------------------
+
+
+def with_flight(pace: Pace, most: int | None, shortest_s: float | None) -> Pace:
+    latency = Latency(shortest_s=shortest_s, recent_s=shortest_s or 0.0)
+    return replace(pace, flight=replace(pace.flight, borne=Borne(most=most, raised_at=NOON), latency=latency))
+
+
+@pytest.mark.parametrize(
+    ("pace", "binding"),
+    [
+        (with_flight(settled(), 3, None), Binding.REFUSED_IN_FLIGHT),
+        (with_flight(settled(), None, 0.1), Binding.SLOW_ANSWERS),
+        (replace(settled(), concurrency=3), Binding.CONCURRENCY),
+        (settled(1.0), Binding.RATE),
+    ],
+)
+def test_what_keeps_the_rate_from_being_used_is_told(pace: Pace, binding: Binding) -> None:
+    server = Server(latency_s=(0.9, 1.1))
+    pace = server.serve(replace(pace, growth=replace(pace.growth, quiet_s=2.0)), 4.0)
+    assert pace.binding is binding
+    freed = replace(pace, concurrency=1000, flight=settled().flight)
+    server.latency_s = (0.05, 0.05)
+    assert server.serve(freed, 6.0).binding is Binding.RATE
+
+
+@pytest.mark.parametrize("pace", [replace(SEEKING, rate=40.0), measuring(40.0, 90.0)])
+def test_the_answers_per_second_of_a_server_that_slows_down_are_its_limit(pace: Pace) -> None:
+    server = Server(slots=4, latency_s=(0.2, 0.2))
+    server.serve(with_flight(pace, None, 0.2), 10.0)
+    slowed = next(each for _, each in server.changes() if each.cause is Cause.SLOWING)
+    assert slowed.estimate is not None
+    assert slowed.stage is Stage.SETTLED
+    assert slowed.limit == pytest.approx(20.0, rel=0.3)
+    assert slowed.estimate.low < slowed.estimate.rate < slowed.estimate.high
+    assert slowed.rate == pytest.approx(min(pace.rate, FILLING_SHARE * slowed.estimate.rate))
+    assert slowed.growth.quiet_s == FIRST_QUIET_S
+
+
+@pytest.mark.parametrize("pace", [replace(SEEKING, rate=10.0), measuring(10.0, 40.0)])
+def test_slow_answers_to_an_unused_rate_say_nothing_of_the_limit(pace: Pace) -> None:
+    rate, now = pace.rate, NOON
+    for number in range(60):
+        pace, ticket = started(pace, now)
+        pace = next_pace(pace, Observation(ticket, ACCEPTED, now + (0.05 if number < 30 else 0.25)))
+        now += 0.4
+    assert pace.rate == rate
+
+
+# -- what was saved up -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("burst", "held_s", "more"),
+    [
+        (100.0, 2.0, (100 - SPEND_MARGIN) / SPEND_S),
+        (10.0, 2.0, (10 - SPEND_MARGIN) / SPEND_S),
+        (100.0, 0.5, (25 - SPEND_MARGIN) / SPEND_S),
+        (SPEND_MARGIN + 0.9, 2.0, 0.0),
+        (0.0, 2.0, 0.0),
+    ],
+)
+def test_what_was_saved_up_in_a_hold_is_spent_evenly(burst: float, held_s: float, more: float) -> None:
+    pace = replace(settled(burst=burst), meter=Meter(emptied=Mark(NOON, 7)))
+    after = spending(pace, NOON + held_s)
+    assert after.rate == pytest.approx(pace.rate + more)
+    assert after.growth.spend_until == (NOON + held_s + SPEND_S if more else None)
+
+
+def test_nothing_is_spent_that_is_not_known_and_a_guess_only_by_half() -> None:
+    pace = settled()
+    assert spending(pace, NOON) == pace
+    emptied = replace(pace, meter=Meter(emptied=Mark(NOON, 7)))
+    assert pace.estimate is not None
+    assert spending(replace(emptied, estimate=None), NOON + 2) == replace(emptied, estimate=None)
+    assert spending(replace(emptied, fixed=True), NOON + 2) == replace(emptied, fixed=True)
+    assert spending(replace(emptied, ceiling=50.0), NOON + 2).rate == 50.0
+    opened = replace(pace.estimate, burst=None, opening=Opening(((0.0, 0),), Mark(1.0, 110)))
+    guessed = spending(replace(emptied, estimate=opened), NOON + 2)
+    assert guessed.rate == pytest.approx(pace.rate + (60 / 2 - SPEND_MARGIN) / SPEND_S)
+
+
+def test_when_that_is_spent_the_rate_is_again_just_below_the_limit() -> None:
+    server = Server(latency_s=(0.05, 0.05))
+    pace = replace(settled(), meter=Meter(emptied=Mark(NOON, 7)))
+    pace = spending(replace(pace, growth=replace(pace.growth, since=NOON)), NOON + 2)
+    server.serve(pace, 2 + SPEND_S + 0.1)
+    changes = server.changes()
+    assert [(each.rate, each.cause, each.growth.spend_until) for _, each in changes] == [
+        (SETTLED_SHARE * 50.0, Cause.SPENT, None)
+    ]
+    assert changes[0][0] - NOON == pytest.approx(2 + SPEND_S, abs=0.05)
+
+
+# -- servers -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(("rate", "burst", "seconds"), [(5.0, 5.0, 240), (20.0, 20.0, 120), (50.0, 100.0, 60)])
+def test_most_of_a_bucket_is_used_little_is_rejected_and_what_is_learned_is_right(
+    rate: float, burst: float, seconds: float, seed: int
+) -> None:
+    server = Server(rate, burst, (0.02, 0.08), seed=seed)
+    pace = server.serve(SEEKING, seconds)
+    assert pace.served / (burst + rate * seconds) > 0.93
+    assert len(server.refused_at) <= max(6, 0.02 * len(server.starts))
+    found = learned(pace)
+    assert found is not None
+    assert found.rate == pytest.approx(rate, rel=0.05)
+    again = Server(rate, burst, (0.02, 0.08), seed=seed + 100)
+    second = again.serve(opening(ThrottlePolicy(ceiling=1000.0), found), seconds / 2)
+    assert len(again.refused_at) <= max(2, 0.005 * len(again.starts))
+    assert second.served / (burst + rate * seconds / 2) > 0.95
+
+
+def test_a_limit_that_rose_fourfold_is_found_within_ten_seconds_of_the_first_probe() -> None:
+    server = Server(50.0, 100.0, (0.02, 0.08))
+    pace = server.serve(SEEKING, 30.0)
+    server.rate, server.burst = 200.0, 400.0
+    began = len(server.log)
+    server.serve(pace, 30.0)
+    later = server.log[began:]
+    probed_at = next(at for at, each in later if each.growth.probes)
+    found_at = next(at for at, each in later if each.rate >= 180.0)
+    assert found_at - probed_at <= 10.0
+
+
+def test_a_limit_that_fell_to_a_quarter_is_followed_at_once() -> None:
+    server = Server(20.0, 20.0, (0.02, 0.08))
+    pace = server.serve(SEEKING, 60.0)
+    server.rate, server.burst, fell_at, refused = 5.0, 5.0, server.now, len(server.refused_at)
+    server.tokens = min(5.0, server.tokens)
+    pace = server.serve(pace, 40.0)
+    assert pace.limit == pytest.approx(5.0, rel=0.15)
+    assert next(at for at, each in server.log if at > fell_at and each.rate < 7.0) - fell_at < 15.0
+    assert len(server.refused_at) - refused <= 12
+
+
+def test_with_answers_after_a_second_the_number_in_flight_is_not_what_limits() -> None:
+    server = Server(40.0, 40.0, (0.6, 1.4))
+    pace = server.serve(replace(SEEKING, ceiling=50.0, concurrency=200), 60.0)
+    assert pace.served > 0.8 * 40 * 60
+    known = [each for each in server.paces if each.stage is not Stage.SEEKING and each.phase is Phase.OPEN]
+    assert all(in_flight_bound(each) > 1.2 * each.rate * 1.0 for each in known if each.rate <= 50.0)
+    assert {each.binding for each in known} == {Binding.RATE}
+
+
+def test_a_server_that_slows_down_is_kept_busy_and_does_not_queue_for_long() -> None:
+    server = Server(slots=8, latency_s=(0.25, 0.25))
+    pace = server.serve(SEEKING, 60.0)
+    assert pace.served > 0.85 * 32 * 60
+    assert not server.refused_at
+    late = [each for at, each in server.log if at > NOON + 10.0]
+    assert max(each.in_flight for each in late) <= 3 * 8
