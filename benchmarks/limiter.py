@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from rivals import all_rivals
 from servers import all_servers, ideal_s
-from simulation import ACCEPTED, GATEWAY_TIMEOUT, THROTTLED, Simulation, figures
+from simulation import ACCEPTED, GATEWAY_TIMEOUT, THROTTLED, Simulation, StuckError, figures
 
 from orchestrator.model import ThrottlePolicy
 from orchestrator.pacing import Effect, Observation, Word, learned, next_pace, opening, ready_at, started
@@ -113,11 +113,14 @@ class Job:
 
 
 def measure(job: Job) -> list[Measured]:
-    """Run ``job``; raise ``simulation.StuckError`` where the client does not get done."""
+    """Run ``job``; a rival that does not get done has no figures, our own raises ``simulation.StuckError``."""
     if job.client == FIRST:
         return _measured_twice(job)
     rival = all_rivals()[job.client]
-    seen = _run(job, job.seed, lambda simulation: rival(simulation, job.server))
+    try:
+        seen = _run(job, job.seed, lambda simulation: rival(simulation, job.server))
+    except StuckError:
+        return [Measured(job.client, job.seed, {})]
     return [Measured(job.client, job.seed, figures(job.server, seen))]
 
 

@@ -102,6 +102,7 @@ class Estimate:
     ``burst`` is ``None`` while it is unknown and ``opening`` then has what it will be solved from. ``windowed`` tells
     that the server counts in windows, of about ``cycle_s`` seconds. ``agrees`` tells that the last measurement was
     within the bounds so far, which it then narrowed; ``measured`` is what it said, 0 before there was one.
+    ``is_refused`` tells that a refusal taught it, and not answers that slow down.
     """
 
     low: float
@@ -113,6 +114,7 @@ class Estimate:
     cycle_s: float = SHORTEST_CYCLE_S
     agrees: bool = False
     measured: float = 0.0
+    is_refused: bool = True
 
 
 def begun(now: float) -> Meter:
@@ -223,9 +225,14 @@ def _in_order(estimate: Estimate) -> Estimate:
 
 
 def _is_window(known: Estimate | None, meter: Meter, steps: tuple[Step, ...]) -> bool:
-    """Tell whether a canary was refused that a bucket would have served: by then it had refilled two requests."""
-    refusal = meter.refused
-    if refusal is None or not meter.refused_canaries:
+    """Tell whether a canary was refused that a bucket would have served: by then it had refilled two requests.
+
+    A window that let next to nothing through is none: somebody else has used it up, or the API is away.
+    """
+    refusal, since = meter.refused, meter.canary
+    if refusal is None or since is None or not meter.refused_canaries:
+        return False
+    if refusal.ordinal - since.ordinal <= TRUSTED:
         return False
     if known is not None and known.measured:
         rate = known.measured

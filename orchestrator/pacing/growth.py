@@ -63,6 +63,9 @@ BOLD_SHARE, BURST_SPENT_IN_S, REFUSALS_AT_RISK, BURST_MARGIN = 0.04, 2.5, 4.0, 1
 until more was sent than the limit and the burst explain, a probe goes no further above the limit than spends the burst
 in 2.5 s, and than brings four 429s in the time of an answer."""
 
+UNQUEUED_SHARE = 0.5
+"""Of the bound on the number in flight, below which slow answers are not a queue's."""
+
 FILLING_SHARE = 1.05
 """Of the answers per second of a server that slows down: enough to keep all of it at work."""
 
@@ -89,7 +92,7 @@ def _judged(pace: Pace, now: float, elapsed_s: float) -> Pace:
         return pace
     is_used = pace.growth.started >= USED_SHARE * pace.rate * elapsed_s
     if pace.flight.latency.is_slow:
-        return _slowed(pace, now) if is_used or _is_kept_back(pace) else _restarted(pace, now)
+        return _slowed(pace, now, is_used=is_used)
     if _is_unanswered(pace, step, elapsed_s):
         return pace
     if not is_used:
@@ -237,12 +240,20 @@ def _spent(pace: Pace, now: float) -> Pace:
     return replace(spent, growth=replace(pace.growth, spend_until=None, rose_at=now))
 
 
-def _slowed(pace: Pace, now: float) -> Pace:
-    """Take the answers per second as the limit of a server that slows down instead of refusing."""
-    fastest = pace.flight.latency.throughput
-    if pace.stage is Stage.SETTLED or fastest is None:
+def _slowed(pace: Pace, now: float, *, is_used: bool) -> Pace:
+    """Take the answers per second as the limit of a server that slows down instead of refusing.
+
+    Where a rate was settled and hardly anything is in flight, nothing queues: then answers take longer by themselves,
+    and what they take now is the usual time.
+    """
+    latency, is_kept_back = pace.flight.latency, _is_kept_back(pace)
+    if pace.stage is Stage.SETTLED and pace.in_flight < UNQUEUED_SHARE * bound(pace):
+        usual = replace(pace.flight, latency=replace(latency, shortest_s=latency.recent_s))
+        return replace(_restarted(pace, now), flight=usual)
+    fastest = latency.throughput
+    if pace.stage is Stage.SETTLED or fastest is None or not (is_used or is_kept_back):
         return _pressed(pace, now)
-    estimate = Estimate(0.9 * fastest, fastest, 1.1 * fastest, burst=0.0, measured=fastest)
+    estimate = Estimate(0.9 * fastest, fastest, 1.1 * fastest, burst=0.0, measured=fastest, is_refused=False)
     slowed = replace(pace, stage=Stage.SETTLED, estimate=estimate, growth=replace(pace.growth, quiet_s=FIRST_QUIET_S))
     return _risen(slowed, now, min(pace.rate, FILLING_SHARE * fastest), Cause.SLOWING)
 
@@ -276,4 +287,5 @@ def _probed(pace: Pace, now: float, factor: float) -> Pace:
         above = max(BOLD_SHARE * estimate.rate, min(burst / BURST_SPENT_IN_S, at_risk))
         if rate > estimate.rate + above:
             rate, probes = max(pace.rate, estimate.rate + above), growth.probes
-    return _risen(replace(pace, growth=replace(growth, probes=probes)), now, rate, Cause.PROBE)
+    proven = max(growth.proven, pace.rate) if is_bold else growth.proven
+    return _risen(replace(pace, growth=replace(growth, probes=probes, proven=proven)), now, rate, Cause.PROBE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ from orchestrator.pacing.growth import (
     spending,
 )
 from orchestrator.pacing.latency import is_prompt
-from orchestrator.pacing.state import Cause, Effect, Growth, Pace, Phase, Stage, Ticket
+from orchestrator.pacing.state import Binding, Cause, Effect, Growth, Pace, Phase, Stage, Ticket
 
 if TYPE_CHECKING:
     from orchestrator.model import ThrottlePolicy
@@ -83,11 +84,18 @@ def opening(policy: ThrottlePolicy, learned: Learned | None = None) -> Pace:
 
 
 def learned(pace: Pace) -> Learned | None:
-    """Return what is worth remembering, ``None`` if no limit was met."""
-    if pace.estimate is None or pace.fixed:
-        return None
+    """Return what is worth remembering, ``None`` if no limit was met.
+
+    A rate that was borne beyond what was known counts half: it may have been a burst. A number in flight is remembered
+    if it was what kept requests back in the end.
+    """
     estimate = pace.estimate
-    return Learned(estimate.rate, capacity.burst_of(estimate), pace.flight.borne.most, pace.flight.latency.shortest_s)
+    if estimate is None or pace.fixed or not estimate.is_refused:
+        return None
+    rate = math.sqrt(estimate.rate * max(estimate.rate, pace.growth.proven))
+    is_borne_out = pace.binding is Binding.REFUSED_IN_FLIGHT or not pace.evidence.refused
+    borne = pace.flight.borne.most if is_borne_out else None
+    return Learned(rate, capacity.burst_of(estimate), borne, pace.flight.latency.shortest_s)
 
 
 def in_flight_bound(pace: Pace) -> int:
@@ -331,6 +339,6 @@ def _learned(pace: Pace, observation: Observation) -> Pace:
         cause=Cause.FIRST_REFUSAL if known is None else Cause.MEASURED,
         estimate=estimate,
         meter=meter,
-        growth=replace(pace.growth, probes=0, quiet_s=quiet_s, peak=peak, spend_until=None),
+        growth=replace(pace.growth, probes=0, quiet_s=quiet_s, peak=peak, proven=0.0, spend_until=None),
     )
     return spending(replace(taught, rate=settled_rate(taught)), now)

@@ -124,7 +124,8 @@ class Growth:
     The rate last changed at ``rose_at``. Since ``since`` so many requests ``started`` and were ``served`` in time,
     and so many ``answers`` came; ``answer_rate`` is the answers per second then or before, whichever are more.
     ``probes`` counts the steps above the limit since the last hold; the first comes ``quiet_s`` after it, if there is
-    ``credit`` for the 429 that it may cost. ``peak`` is the highest limit that was measured.
+    ``credit`` for the 429 that it may cost. ``peak`` is the highest limit that was measured,
+    ``proven`` the highest rate since then that was borne beyond limit and burst.
     ``spend_until`` ends a time above the limit that spends what was saved up.
     """
 
@@ -137,6 +138,7 @@ class Growth:
     probes: int = 0
     quiet_s: float = 0.0
     peak: float = 0.0
+    proven: float = 0.0
     credit: float = 1.0
     spend_until: float | None = None
 

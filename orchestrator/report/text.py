@@ -20,6 +20,7 @@ _SECONDS_PER_MINUTE = 60
 _WIDEST_COLUMN = 40
 _LONGEST_DURATION_S = 10**9
 _MOST_LIMITS = 5
+_THREE_DIGITS = 100
 
 
 def totals(report: Report) -> Text:
@@ -55,12 +56,16 @@ def _limits(accounts: dict[str, Any]) -> Iterator[str]:
         rate, burst, in_flight = (limit.get(key) for key in ("rate", "burst", "in_flight"))
         if not _is_number(rate):
             continue
-        words = [f"limit of {visible(str(name))}: about {rate:.3g} requests a second"]
+        words = [f"limit of {visible(str(name))}: about {_figure(rate)} requests a second"]
         if _is_number(burst) and burst >= 1:
-            words.append(f"{burst:.3g} at once beyond that")
+            words.append(f"{_figure(burst)} at once beyond that")
         if _is_number(in_flight):
-            words.append(f"{in_flight:.3g} at a time")
+            words.append(f"{_figure(in_flight)} at a time")
         yield ", ".join(words)
+
+
+def _figure(value: float) -> str:
+    return f"{value:.3g}" if value < _THREE_DIGITS else f"{value:.0f}"
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:

@@ -6,6 +6,7 @@ after the last. That is a help and no promise: where it cannot be kept, the run 
 
 from __future__ import annotations
 
+import asyncio
 import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -87,19 +88,18 @@ class Fleet:
         )
 
     async def remember(self, store: Store, at: datetime, log: Log) -> None:
-        """Keep what each budget learned."""
-        for key, limited in self._limited.items():
-            found = learned(limited.gate.pace)
-            if found is None:
-                continue
-            try:
-                await remember(store, key, found, at)
-            except WriteError as error:
-                log.warning("throttle.not_remembered", budget=limited.name, reason=str(error))
+        """Keep what each budget learned, all at once."""
+        found = {key: learned(limited.gate.pace) for key, limited in self._limited.items()}
+        writes = [remember(store, key, each, at) for key, each in found.items() if each is not None]
+        for result in await asyncio.gather(*writes, return_exceptions=True):
+            if isinstance(result, WriteError):
+                log.warning("throttle.not_remembered", reason=str(result))
+            elif isinstance(result, BaseException):
+                raise result
 
 
 async def assembled(config: Config, plan: Plan, store: Store, log: Log, stack: AsyncExitStack) -> Fleet:
-    """Return the fleet of ``plan`` with all its installs queued; ``stack`` closes it. Raises ``WriteError``."""
+    """Return the fleet of ``plan`` with all its installs queued; ``stack`` closes it."""
     fleet, neighbours = Fleet(), Neighbours(log)
     for planned in plan.backups:
         name = planned.install.account
@@ -108,7 +108,7 @@ async def assembled(config: Config, plan: Plan, store: Store, log: Log, stack: A
             key = budget_of(account, per_host=config.throttle.per_host)
             limited = fleet.limited(key)
             if limited is None:
-                known = await _known(config, key, store, plan.run.started_at)
+                known = await _known(config, key, store, plan.run.started_at, log)
                 if known:
                     log.info("throttle.remembered", budget=name, rate=round(known.rate, 2), burst=round(known.burst))
                 narrator = PaceNarrator(name, log, neighbours.of(key[0]))
@@ -120,5 +120,11 @@ async def assembled(config: Config, plan: Plan, store: Store, log: Log, stack: A
     return fleet
 
 
-async def _known(config: Config, key: BudgetKey, store: Store, now: datetime) -> Learned | None:
-    return None if config.throttle.fixed_rate is not None else await remembered(store, key, now)
+async def _known(config: Config, key: BudgetKey, store: Store, now: datetime, log: Log) -> Learned | None:
+    if config.throttle.fixed_rate is not None:
+        return None
+    try:
+        return await remembered(store, key, now)
+    except WriteError as error:
+        log.warning("throttle.not_remembered", reason=str(error))
+        return None

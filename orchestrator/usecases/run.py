@@ -86,7 +86,6 @@ async def run_backups(config: Config, options: RunOptions, log: Log, stop: StopS
         dispatcher = Dispatcher(fleet.budgets, _limits(config), Surroundings(recorder, clock, log, stop))
         async with alongside(heartbeat(log, lambda: _progress(fleet, recorder, plan))):
             end = await dispatcher.run()
-        await fleet.remember(store, clock.now(), log)
         summary = Summary(
             run_id=run.id,
             started_at=run.started_at,
@@ -102,7 +101,10 @@ async def run_backups(config: Config, options: RunOptions, log: Log, stop: StopS
             report=target,
             version=__version__,
         )
-        return await _closed(folder, report, summary, recorder, end)
+        run_end = await _closed(folder, report, summary, recorder, end)
+        if not stop.aborting.is_set():
+            await fleet.remember(store, clock.now(), log)
+        return run_end
 
 
 def _target(options: RunOptions, folder: Path) -> str:

@@ -12,7 +12,7 @@ from command import PASSWORD, USER, fleet, run_command, stand_in
 if TYPE_CHECKING:
     from pathlib import Path
 
-LIMITED = ("--rate", "30", "--burst", "10")
+LIMITED = ("--bucket-rate", "30", "--bucket-burst", "10")
 
 
 def summary(folder: Path) -> dict[str, Any]:

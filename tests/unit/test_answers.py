@@ -15,7 +15,6 @@ from orchestrator.wpengine.answers import (
     LONGEST_BODY,
     LONGEST_RATE_HEADER,
     LONGEST_STRING,
-    MOST_RATE_HEADERS,
     Received,
     cut,
     rate_headers,
@@ -261,7 +260,8 @@ def test_headers_about_rates_are_evidence_and_others_are_not() -> None:
         "X-Rate-Limit": "1",
         "Content-Type": "text/plain",
         "X-Generate-Limit": "1",
-        "X-RateLimit-" + "A" * 41: "too long a name",
+        "X-RateLimit-s3cret": "a name that no limiter has",
+        "x-ratelimit-S3CRET": "nor this",
     }
     assert rate_headers(headers, Redactor(("s3cret",)).clean) == (
         ("x-ratelimit-limit", "50"),
@@ -269,5 +269,3 @@ def test_headers_about_rates_are_evidence_and_others_are_not() -> None:
         ("rate-limit-reset", "7" * LONGEST_RATE_HEADER),
         ("x-rate-limit", "1"),
     )
-    many = {f"X-RateLimit-{number}": "1" for number in range(100)}
-    assert len(rate_headers(many, Redactor(()).clean)) == MOST_RATE_HEADERS

@@ -217,6 +217,14 @@ def test_where_a_hold_lost_what_was_refilled_few_requests_leave_bounds_too() -> 
     plain, below = TRUSTED / 2.0, 20.0 * (1 - LARGEST_RETREAT)
     assert (found.low, found.rate, found.high) == pytest.approx((plain, math.sqrt(plain * below), below))
     assert found.burst == 2.0
+    assert found.measured == pytest.approx(below)
+
+
+def test_where_it_did_not_they_count() -> None:
+    known = replace(MEASURED, burst=25.0)
+    refusal = Mark(EMPTY.at + 2.0, EMPTY.ordinal + TRUSTED)
+    found = concluded(known, met_again(refusal, resumed_at=EMPTY.at + 1.0), 20.0)
+    assert (found.low, found.rate, found.high) == pytest.approx((4 / 2, 5 / 2, 6 / 2))
 
 
 def test_a_limit_that_rose_fourfold_during_probes_is_found_by_what_came_through() -> None:
@@ -242,6 +250,27 @@ def test_a_refusal_at_less_than_was_measured_is_not_explained_by_an_overflow() -
     refusal = Mark(EMPTY.at + 10.0, EMPTY.ordinal + 300)
     found = concluded(MEASURED, met_again(refusal, resumed_at=EMPTY.at + 6.0), 50.0)
     assert found.rate == pytest.approx(300 / 10)
+
+
+def test_a_refusal_that_corrects_an_earlier_one_tells_of_no_window() -> None:
+    meter = capacity.refused(capacity.refused(met_again(Mark(6.7, 355)), Mark(6.0, 320)), Mark(6.5, 345))
+    assert meter.refused == Mark(6.0, 320)
+    assert not concluded(replace(OPENED, high=89.0), replace(meter, refused_last_at=6.7), 90.0).windowed
+
+
+def test_a_canary_refused_soon_after_a_remembered_burst_is_judged_by_what_was_served() -> None:
+    meter = capacity.refused(capacity.begun(0.0), Mark(2.0, 200))
+    steps: tuple[Step, ...] = ((0.0, 0),)
+    soon, late = (REFILLED / (200 / 3.0) * share for share in (0.99, 1.01))
+    for later_s, windowed in ((soon, False), (late, True)):
+        refused = capacity.canary_refused(meter, 2.0 + later_s)
+        assert estimated(REMEMBERED, refused, steps, Mark(2.5, 200), 60.0).windowed is windowed
+
+
+def test_a_refusal_at_less_than_was_served_on_average_leaves_bounds_in_order() -> None:
+    refusal = Mark(EMPTY.at + 1.0, EMPTY.ordinal + TRUSTED)
+    found = concluded(OPENED, met_again(refusal, resumed_at=EMPTY.at + 0.6), 2.0)
+    assert found.low == found.rate == found.high == 2.0
 
 
 def test_a_measurement_within_the_bounds_narrows_them() -> None:
@@ -271,8 +300,12 @@ def test_a_window_is_bounded_by_when_its_refill_can_have_come() -> None:
 def test_the_refill_of_a_window_is_later_than_the_last_refusal() -> None:
     meter = Meter(None, last_refused_at=1.5, canary=Mark(2.0, 20), resumed_at=2.1, refused=Mark(3.0, 40))
     meter = capacity.canary_refused(meter, 3.5)
-    found = estimated(WINDOW, meter, (), Mark(4.5, 40), 40.0)
     low, high = 20 / (4.5 - 1.5), 21 / (3.5 - 2.0)
+    for known in (None, replace(MEASURED, high=99.0)):
+        first = estimated(known, meter, STEPS, Mark(4.5, 40), 40.0)
+        assert first.windowed
+        assert (first.low, first.high) == pytest.approx((low, high))
+    found = estimated(WINDOW, meter, (), Mark(4.5, 40), 40.0)
     assert low < WINDOW.low
     assert found.low == WINDOW.low
     assert found.high == WINDOW.high < high
@@ -306,18 +339,31 @@ def test_the_lower_bound_of_a_window_is_below_what_it_refused() -> None:
 
 def test_a_window_whose_cycle_is_known_bears_what_its_last_cycle_let_through() -> None:
     meter = Meter(None, 10.0, Mark(10.0, 0), 10.1, refused=Mark(20.0, 120))
-    found = concluded(WINDOW, meter, 15.0, ((10.1, 1), (16.0, 64), (19.0, 106)))
-    passed = (120 - (64 + 42 * 2 / 3)) / 2.0
-    assert passed == 14.0
-    assert (found.low, found.rate, found.high) == pytest.approx((BELOW_SHARE * 14, PASSED_SHARE * 14, 14.0))
+    found = concluded(WINDOW, meter, 15.0, ((10.1, 1), (16.0, 64), (19.0, 112)))
+    passed = (120 - (64 + 48 * 2 / 3)) / 2.0
+    assert passed == 12.0
+    assert (found.low, found.rate, found.high) == pytest.approx((BELOW_SHARE * 12, PASSED_SHARE * 12, 12.0))
     assert found.windowed
-    assert (found.cycle_s, found.measured) == (WINDOW.cycle_s, found.rate)
+    assert (found.cycle_s, found.measured, found.burst) == (WINDOW.cycle_s, found.rate, 0.0)
+
+
+def test_of_a_slow_window_more_than_the_last_cycle_is_looked_at() -> None:
+    meter = Meter(None, 0.0, Mark(0.0, 0), 0.1, refused=Mark(100.0, 40))
+    found = concluded(WINDOW, meter, 0.5, ((0.1, 1), (80.0, 31), (98.0, 40)))
+    seconds = TRUSTED / 0.5
+    assert found.high == pytest.approx((40 - (31 + 9 * (100 - seconds - 80) / 18)) / seconds)
+
+
+def test_a_known_cycle_is_not_forgotten_where_the_course_does_not_reach_back_so_far() -> None:
+    meter = Meter(None, last_refused_at=1.5, canary=Mark(2.0, 20), resumed_at=2.1, refused=Mark(3.0, 40))
+    found = estimated(replace(WINDOW, cycle_s=9.0), meter, ((2.1, 21),), Mark(4.5, 40), 40.0)
+    assert found.cycle_s == 9.0
 
 
 def test_what_a_window_let_through_is_no_more_than_the_refused_rate() -> None:
     meter = Meter(None, 10.0, Mark(10.0, 0), 10.1, refused=Mark(20.0, 120))
-    found = concluded(WINDOW, meter, 12.0, ((10.1, 1), (16.0, 64), (19.0, 106)))
-    assert (found.rate, found.high) == pytest.approx((PASSED_SHARE * 12.0, 12.0))
+    found = concluded(replace(WINDOW, high=20.0), meter, 11.0, ((10.1, 1), (16.0, 64), (19.0, 112)))
+    assert (found.rate, found.high) == pytest.approx((PASSED_SHARE * 11.0, 11.0))
 
 
 def test_a_cycle_has_an_upper_bound() -> None:
@@ -325,12 +371,14 @@ def test_a_cycle_has_an_upper_bound() -> None:
     assert estimated(None, meter, STEPS, Mark(1000.0, 20), 40.0).cycle_s == LONGEST_CYCLE_S
 
 
-AWAY = capacity.canary_refused(met_again(Mark(7.3, 355)), 30.0)
-"""100 requests were served after the canary of 5.25 s, then one was refused, and a canary at 30 s."""
+AWAY = capacity.canary_refused(met_again(Mark(7.3, 355)), 7.9)
+"""100 requests were served after the canary of 5.25 s, then one was refused, and a canary at 7.9 s."""
 
 
 def test_a_measured_limit_that_was_suspended_is_still_the_limit() -> None:
-    assert estimated(MEASURED, AWAY, (), Mark(60.0, 355), 49.5) == replace(MEASURED, agrees=False)
+    known = replace(MEASURED, agrees=True)
+    for canary_at in (60.0, 5.25 + 1.01 * 100 / (AWAY_SHARE * 50)):
+        assert estimated(known, AWAY, (), Mark(canary_at, 355), 49.5) == replace(known, agrees=False)
 
 
 @pytest.mark.parametrize(
@@ -350,12 +398,20 @@ def test_else_a_refused_canary_tells_of_a_window(known: Estimate, canary_at: flo
 REMEMBERED = Estimate(48.5, 50.0, 51.5, burst=100.0)
 
 
-def test_a_refusal_before_a_remembered_burst_is_spent_shrinks_the_burst_and_doubts_the_rate() -> None:
-    meter = capacity.refused(capacity.begun(0.0), Mark(0.2, 80))
+@pytest.mark.parametrize(
+    ("refusal", "burst"),
+    [(Mark(0.2, 80), 80 - 0.2 * 50), (Mark(1.0, 120), 120 - 50.0), (Mark(0.01, 100 + TRUSTED), 100.0)],
+    ids=["before it was spent", "though the refill helped", "just after"],
+)
+def test_a_refusal_about_when_a_remembered_burst_is_spent_shrinks_it_and_doubts_the_rate(
+    refusal: Mark, burst: float
+) -> None:
+    meter = capacity.refused(capacity.begun(0.0), refusal)
     found = concluded(REMEMBERED, meter, 49.5, ((0.0, 0),))
-    assert found.burst == pytest.approx(80 - 0.2 * 50)
+    assert found.burst == pytest.approx(burst)
     assert found.rate < REMEMBERED.rate
-    assert found.high <= REMEMBERED.rate
+    assert found.high == REMEMBERED.rate
+    assert concluded(REMEMBERED, meter, 60.0, ((0.0, 0),)).high == REMEMBERED.high
 
 
 def test_a_later_refusal_believes_in_the_remembered_burst() -> None:
@@ -363,10 +419,12 @@ def test_a_later_refusal_believes_in_the_remembered_burst() -> None:
     found = concluded(REMEMBERED, meter, 60.0, ((0.0, 0),))
     assert found.rate == pytest.approx((601 - 100) / 10)
     assert (found.low, found.high, found.burst) == (48.5, 51.5, 100.0)
+    more = concluded(REMEMBERED, capacity.refused(capacity.begun(0.0), Mark(10.0, 640)), 40.0, ((0.0, 0),))
+    assert 48.5 < more.low < more.rate == more.high == 51.5
 
 
 @pytest.mark.parametrize("lost", [0, 1, 20])
-@pytest.mark.parametrize("seconds", [SHORTEST_S / 10, 1.0, 1e5])
+@pytest.mark.parametrize("seconds", [0.0, SHORTEST_S / 10, 1.0, 1e5])
 @pytest.mark.parametrize("held_s", [0.0, 0.6, 1e4])
 @pytest.mark.parametrize("known", [OPENED, MEASURED, replace(MEASURED, burst=0.0)])
 def test_bounds_stay_in_order_when_next_to_nothing_was_served(

@@ -49,6 +49,8 @@ from orchestrator.pacing.flight import (
 from orchestrator.pacing.latency import (
     COHORT,
     KEPT_THROUGHPUTS,
+    LATE_FACTOR,
+    LATE_IN_A_ROW,
     LEAST_ANSWERS,
     PROMPT_FACTOR,
     SLOW_FACTOR,
@@ -167,6 +169,30 @@ def test_answers_count_that_are_of_no_cohort() -> None:
     assert subject.throughput == pytest.approx(2 * COHORT / 1.0)
 
 
+def test_answers_that_take_no_time_have_a_throughput_all_the_same() -> None:
+    subject = answer_all(Latency(), [0.0] * COHORT)
+    assert subject.shortest_s == 0.0
+    assert math.isfinite(subject.throughput or math.inf)
+
+
+def test_answers_that_come_together_were_under_way_for_a_while() -> None:
+    subject = answer_all(Latency(since=9.0), [1.0] * COHORT, began_at=8.0)
+    assert subject.throughput == pytest.approx(COHORT / 1.0)
+
+
+def test_late_answers_in_a_row_are_slow_before_a_cohort_is_complete() -> None:
+    late_s = LATE_FACTOR * 0.1 + SLOW_MARGIN_S
+    subject = QUICK
+    for number in range(2 * LATE_IN_A_ROW):
+        is_timely = number == LATE_IN_A_ROW - 1
+        subject = latency.answered(subject, 0, late_s if is_timely else late_s + 1.0, 1.0)
+        if number < 2 * LATE_IN_A_ROW - 1:
+            assert subject.recent_s == QUICK.recent_s, number
+    assert subject.recent_s == pytest.approx(late_s + 1.0)
+    assert subject.is_slow
+    assert latency.answered(Latency(), 0, 99.0, 1.0).late == 0
+
+
 def test_what_is_under_way_at_a_hold_is_forgotten() -> None:
     begun = latency.begun_anew(latency.answered(latency.started(QUICK), 1, 0.3, 5.0))
     assert (begun.cohort, begun.answers, begun.since) == (Cohort(2), 0, None)
@@ -217,6 +243,11 @@ def test_the_lowest_of_three_bounds_holds(subject: Flight, rate: float, served: 
     assert flight.bound(subject, rate, served) == requests
 
 
+def test_while_a_limit_is_sought_the_bound_is_at_least_that_of_the_start() -> None:
+    assert flight.bound(Flight(latency=QUICK), 1.0, 1000, least=50) == 50
+    assert flight.bound(Flight(latency=QUICK), 1000.0, 1000, least=50) == flight.unqueued(0.1, 1000.0)
+
+
 @pytest.mark.parametrize("rate", [0.1, 1.0, 5.0, 40.0, 500.0])
 @pytest.mark.parametrize("latency_s", [0.001, 0.05, 1.0, 1.4, 20.0])
 def test_the_number_in_flight_is_not_what_limits_where_nothing_queues(latency_s: float, rate: float) -> None:
@@ -226,6 +257,9 @@ def test_the_number_in_flight_is_not_what_limits_where_nothing_queues(latency_s:
 def test_a_run_that_remembers_starts_with_its_bounds_and_its_burst() -> None:
     pace = opening(ThrottlePolicy(ceiling=100.0), Learned(40.0, 20.0, in_flight=None, latency_s=1.0))
     assert in_flight_bound(pace) == FIRST_IN_FLIGHT + 20 + pace.spare
+    assert (pace.flight.latency.shortest_s, pace.flight.latency.recent_s) == (1.0, 1.0)
+    unknown = opening(ThrottlePolicy(), Learned(40.0, 20.0)).flight.latency
+    assert (unknown.shortest_s, unknown.recent_s) == (None, 0.0)
     pace = opening(ThrottlePolicy(ceiling=100.0), Learned(40.0, 0.0, in_flight=8, latency_s=1.0))
     assert in_flight_bound(pace) == 8
 
@@ -259,6 +293,7 @@ def test_a_bound_at_which_requests_queue_for_a_second_does_not_limit_a_fixed_rat
         (replace(SERVED_WITH_9, most_served=1), LEAST_BORNE, LEAST_BORNE - 1),
         (replace(SERVED_WITH_9, borne=Borne(most=12)), 9, None),
         (replace(SERVED_WITH_9, borne=Borne(most=12)), 11, 10),
+        (replace(SERVED_WITH_9, borne=Borne(most=12, before=11)), 11, 10),
     ],
     ids=[
         "more than were served",
@@ -269,11 +304,13 @@ def test_a_bound_at_which_requests_queue_for_a_second_does_not_limit_a_fixed_rat
         "just enough in flight",
         "as many were served: no bound",
         "below the bound: it has fallen",
+        "below what it was before a raise",
     ],
 )
 def test_a_refusal_is_laid_to_a_number_that_was_not_served(subject: Flight, in_flight: int, most: int | None) -> None:
     met = flight.met(subject, in_flight, is_new=True)
     is_found = most is not None and subject.borne.most is None
+    assert met.borne.before is None
     assert (met.borne.most, met.borne.is_to_blame, met.borne.is_found) == (most, False, is_found)
 
 
@@ -282,12 +319,26 @@ def test_at_a_rate_that_has_lasted_a_number_that_was_not_served_is_chance() -> N
     assert flight.met(replace(SERVED_WITH_9, borne=Borne(most=12)), 9, is_new=False).borne == Borne()
 
 
+def test_what_is_served_and_what_is_not_is_counted() -> None:
+    subject = flight.started(flight.started(Flight()))
+    subject = flight.answered(subject, 1, 0.1, 5, 100.0)
+    subject = flight.answered(subject, 0, 0.1, 3, 100.0)
+    assert (subject.served, subject.most_served, subject.latency.cohort.left) == (2, 5, 1)
+    assert flight.unanswered(subject, 1, 100.0).latency.cohort.left == 0
+
+
+def test_what_is_acquitted_is_to_blame_for_nothing() -> None:
+    accused = Flight(borne=Borne(9, 8, is_to_blame=True, is_found=True))
+    assert flight.acquitted(accused) == Flight()
+
+
 def test_a_bound_is_raised_by_one_or_an_eighth_after_a_while() -> None:
     subject = flight.resumed(Flight(borne=Borne(most=8)), 100.0)
     early = flight.pressed(subject, 40.0, 8, 100.0 + FIRST_TRIAL_AFTER_S - 0.1)
     unpressed = flight.pressed(subject, 40.0, 6, 100.0 + FIRST_TRIAL_AFTER_S)
     assert early == unpressed == subject
     raised = flight.pressed(subject, 40.0, 8, 100.0 + FIRST_TRIAL_AFTER_S)
+    assert flight.pressed(subject, 40.0, 7, 100.0 + FIRST_TRIAL_AFTER_S) == raised
     assert (raised.borne.most, raised.borne.before) == (8 + max(1, int(8 * RAISE_SHARE)), 8)
     large = replace(subject, borne=replace(subject.borne, most=80))
     assert flight.pressed(large, 40.0, 80, 200.0).borne.most == 80 + int(80 * RAISE_SHARE)
@@ -443,6 +494,7 @@ def test_a_higher_bound_is_tried_where_answers_are_slow_and_requests_are_kept_ba
     begun = trial_begun()
     assert begun.trial == Trial(20.0, 0.1, 5)
     assert begun.latency.shortest_s == pytest.approx(TRIAL_FACTOR * 0.1)
+    assert trial_begun(in_flight=flight.unqueued(0.1, 40.0) - 1) == begun
 
 
 @pytest.mark.parametrize(
@@ -481,6 +533,7 @@ def test_a_trial_that_brings_more_answers_is_kept_and_followed_by_the_next() -> 
     kept = tried(20.0 * TRIAL_SUCCESS * 1.01)
     assert kept.trial is None
     assert kept.latency.shortest_s == pytest.approx(TRIAL_FACTOR * 0.1)
+    assert (kept.tried_at > 101.0, kept.trial_after_s) == (True, 0.0)
     assert trial_begun(kept, now=kept.tried_at).latency.shortest_s == pytest.approx(TRIAL_FACTOR**2 * 0.1)
 
 
@@ -488,9 +541,18 @@ def test_a_trial_that_brings_slower_answers_only_is_taken_back_and_the_next_one_
     back = tried(20.0 * TRIAL_SUCCESS * 0.99)
     assert back.trial is None
     assert back.latency.shortest_s == pytest.approx(0.1)
-    assert back.trial_after_s == 2 * FIRST_TRIAL_AFTER_S
+    assert (back.tried_at > 101.0, back.trial_after_s) == (True, 2 * FIRST_TRIAL_AFTER_S)
     assert trial_begun(back, now=back.tried_at + back.trial_after_s - 0.1) == back
     assert trial_begun(back, now=back.tried_at + back.trial_after_s).trial is not None
+
+
+@pytest.mark.parametrize(
+    ("before_s", "after_s"),
+    [(0.0, FIRST_TRIAL_AFTER_S), (20.0, 40.0), (0.9 * LONGEST_TRIAL_AFTER_S, LONGEST_TRIAL_AFTER_S)],
+)
+def test_the_wait_for_the_next_trial_doubles_within_limits(before_s: float, after_s: float) -> None:
+    subject = replace(trial_begun(), trial=Trial(1e6, 0.1, 5 - TRIAL_COHORTS), trial_after_s=before_s)
+    assert flight.answered(subject, 0, 0.4, 5, 100.0).trial_after_s == after_s
 
 
 def test_a_trial_taken_back_keeps_a_time_that_turned_out_shorter() -> None:

@@ -29,8 +29,9 @@ from orchestrator.pacing import (
     started,
 )
 from orchestrator.pacing.capacity import Estimate, Mark, Meter, Opening
-from orchestrator.pacing.flight import Borne
+from orchestrator.pacing.flight import FIRST_IN_FLIGHT, Borne, unqueued
 from orchestrator.pacing.growth import (
+    ANSWERED_SHARE,
     BLIND,
     BOLD_SHARE,
     BURST_MARGIN,
@@ -52,14 +53,18 @@ from orchestrator.pacing.growth import (
     PROBE_LATENCIES,
     QUIET_AFTER_FALL_S,
     REFUSALS_AT_RISK,
+    SEEKING_GAIN,
     SEEKING_STEPS,
     SETTLED_SHARE,
     SHORTEST_SEEKING_S,
     SPEND_MARGIN,
     SPEND_S,
+    answered,
+    grown,
     spending,
 )
 from orchestrator.pacing.latency import Latency
+from orchestrator.pacing.state import Growth
 
 NOON = 1000.0
 """When things begin; any moment does."""
@@ -155,6 +160,10 @@ def measuring(rate: float, high: float, *, cycle_s: float = 0.0) -> Pace:
     return replace(settled(), rate=rate, stage=Stage.MEASURING, estimate=estimate)
 
 
+def quick(pace: Pace, latency_s: float = 0.05) -> Pace:
+    return replace(pace, flight=replace(pace.flight, latency=Latency(shortest_s=latency_s, recent_s=latency_s)))
+
+
 SEEKING = opening(ThrottlePolicy(start_rate=5.0, ceiling=1000.0, concurrency=1000))
 
 
@@ -180,8 +189,16 @@ def test_a_rate_that_is_used_grows(pace: Pace) -> None:
 def test_nothing_grows_while_answers_slow_down(pace: Pace) -> None:
     slow = Latency(shortest_s=0.1, recent_s=0.5, throughputs=(30.0,))
     server = Server(latency_s=(0.45, 0.55))
-    server.serve(replace(pace, flight=replace(pace.flight, latency=slow)), 20.0)
+    server.serve(replace(pace, flight=replace(pace.flight, latency=slow)), 1.5)
     assert all(after.rate <= pace.rate for after in server.paces)
+
+
+def test_answers_that_became_slower_by_themselves_do_not_stop_the_growth_for_good() -> None:
+    slow = Latency(shortest_s=0.05, recent_s=0.16, throughputs=(10.0,))
+    pace = settled(10.0)
+    server = Server(latency_s=(0.15, 0.17))
+    after = server.serve(replace(pace, flight=replace(pace.flight, latency=slow)), 60.0)
+    assert after.rate > 2 * pace.rate
 
 
 @pytest.mark.parametrize("pace", [replace(SEEKING, rate=20.0), measuring(20.0, 80.0)])
@@ -229,6 +246,46 @@ def test_where_answers_come_at_a_steady_rate_seeking_does_not_run_away() -> None
     assert slowed.stage is Stage.SETTLED
     assert slowed.rate <= FILLING_SHARE * 1.1 * 40.0
     assert at - NOON < 10.0
+
+
+def sought(answers: int, served: int = 10, in_flight: int = BLIND + 1) -> Pace:
+    """Return the pace of a search at 100 a second, 0.3 s after the last step."""
+    growth = Growth(since=NOON, started=30, served=served, answers=answers, answer_rate=7.0)
+    return grown(replace(SEEKING, rate=100.0, in_flight=in_flight, growth=growth), NOON + 0.3)
+
+
+@pytest.mark.parametrize(
+    ("pace", "is_higher"),
+    [
+        (sought(math.floor(ANSWERED_SHARE * 30) + 1), True),
+        (sought(math.floor(ANSWERED_SHARE * 30)), False),
+        (sought(30, served=1), True),
+        (sought(30, served=0), False),
+        (sought(0, served=0, in_flight=BLIND), True),
+    ],
+    ids=["answers keep up", "far fewer answers than starts", "one was in time", "none was in time", "few are out"],
+)
+def test_seeking_goes_on_while_answers_keep_up_or_few_are_out(pace: Pace, *, is_higher: bool) -> None:
+    assert (pace.rate > 100.0) is is_higher
+
+
+def test_the_answers_per_second_are_those_at_this_rate_or_the_last_whichever_are_more() -> None:
+    begun = Growth(since=NOON, answers=9, answer_rate=15.0)
+    assert answered(begun, NOON + 0.5) == replace(begun, answers=10, answer_rate=20.0)
+    assert answered(begun, NOON + 2.0) == replace(begun, answers=10)
+    assert answered(begun, NOON + 0.9 * SHORTEST_SEEKING_S) == replace(begun, answers=10)
+    assert answered(replace(begun, since=None), NOON) == replace(begun, since=None, answers=10)
+    assert sought(15).growth.answer_rate == pytest.approx(15 / 0.3)
+
+
+@pytest.mark.parametrize("answer_rate", [1.0, 400.0, 1e6])
+def test_while_the_rate_is_doubled_the_answers_per_second_bound_the_number_in_flight(answer_rate: float) -> None:
+    growth = Growth(since=NOON, answer_rate=answer_rate)
+    pace = replace(quick(SEEKING, 0.1), rate=1000.0, served=100_000, growth=growth)
+    rate = min(1000.0, SEEKING_GAIN * answer_rate)
+    assert in_flight_bound(pace) == max(FIRST_IN_FLIGHT, unqueued(0.1, rate))
+    known = replace(settled(1000.0), rate=1000.0, flight=pace.flight, served=100_000)
+    assert in_flight_bound(known) == unqueued(0.1, 1000.0)
 
 
 # -- measuring ---------------------------------------------------------------------------------------------------------
@@ -279,10 +336,6 @@ def test_a_step_between_bounds_waits_for_its_answers_and_for_part_of_a_window(
 
 
 # -- probing -----------------------------------------------------------------------------------------------------------
-
-
-def quick(pace: Pace, latency_s: float = 0.05) -> Pace:
-    return replace(pace, flight=replace(pace.flight, latency=Latency(shortest_s=latency_s, recent_s=latency_s)))
 
 
 def test_the_first_probe_is_small_and_comes_after_a_quiet_time() -> None:

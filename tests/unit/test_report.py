@@ -300,10 +300,9 @@ def test_folders_are_the_owners_alone(tmp_path: Path) -> None:
 
 def test_people_are_told_what_the_limits_were_found_to_be() -> None:
     line = summary_line(replace(SUMMARY, accounts={"default": LIMITED, "b": AccountTotals(1, 0, 5.0)}))
-    shown_lines = shown(totals(Report("f", summary=line, run_id="R1"))).splitlines()
-    assert shown_lines[-1].strip() == (
-        "limit of default: about 49.9 requests a second, 98 at once beyond that, 8 at a time"
-    )
+    text = shown(totals(Report("f", summary=line, run_id="R1")))
+    assert "limit of default: about 49.9 requests a second, 98 at once beyond that, 8 at a time" in text
+    assert "limit of b" not in text
 
 
 @pytest.mark.parametrize("limit", [None, 1, "x", {}, {"rate": "fast"}, {"rate": True}, {"rate": 1e400}, {"rate": -1}])
