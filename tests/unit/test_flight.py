@@ -58,6 +58,7 @@ from orchestrator.pacing.latency import (
     Cohort,
     Latency,
 )
+from orchestrator.pacing.law import NEW_RATE_LATENCIES, NEW_RATE_S
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -271,6 +272,7 @@ def test_a_remembered_burst_does_not_go_beyond_the_number_that_the_server_bears(
 def test_concurrency_bounds_whatever_else_does() -> None:
     assert in_flight_bound(opening(ThrottlePolicy(concurrency=3))) == 3
     assert in_flight_bound(opening(ThrottlePolicy(concurrency=3), Learned(40.0, 90.0))) == 3
+    assert in_flight_bound(opening(ThrottlePolicy(concurrency=3), Learned(40.0, 90.0, in_flight=8))) == 3
     assert in_flight_bound(opening(ThrottlePolicy(fixed_rate=5.0))) == ThrottlePolicy().concurrency
 
 
@@ -410,6 +412,26 @@ def test_a_limit_in_flight_is_found_and_kept(most: int) -> None:
     assert pace.flight.borne.most is not None
     assert most - 1 <= pace.flight.borne.most <= most + max(1, int(RAISE_SHARE * most))
     assert refused <= 0.05 * 40 * most
+
+
+@pytest.mark.parametrize(
+    ("latency_s", "since_s", "is_laid_to_it"),
+    [
+        (0.05, 0.9 * NEW_RATE_S, True),
+        (0.05, 1.1 * NEW_RATE_S, False),
+        (2.0, 0.9 * NEW_RATE_LATENCIES * 2.0, True),
+        (2.0, 1.1 * NEW_RATE_LATENCIES * 2.0, False),
+    ],
+)
+def test_a_refusal_is_laid_to_the_number_while_the_rate_is_new(
+    latency_s: float, since_s: float, *, is_laid_to_it: bool
+) -> None:
+    pace = opening(ThrottlePolicy(start_rate=20.0, ceiling=20.0))
+    pace = replace(pace, growth=replace(pace.growth, since=100.0 - since_s, rose_at=100.0 - since_s), in_flight=9)
+    pace = replace(pace, flight=replace(SERVED_WITH_9, latency=Latency(shortest_s=latency_s, recent_s=latency_s)))
+    pace, ticket = started(pace, 100.0)
+    after = next_pace(pace, Observation(ticket, THROTTLED, 100.0))
+    assert after.flight.borne.is_found is is_laid_to_it
 
 
 def refused_at_the_raise(probes: int) -> Pace:

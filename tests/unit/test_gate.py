@@ -87,6 +87,12 @@ def test_a_run_that_remembers_begins_there_and_the_ceiling_holds_for_its_burst_t
     assert 19 / (starts[-1] - starts[-20]) == pytest.approx(SETTLED_SHARE * 10.0, rel=0.03)
 
 
+def test_below_one_a_second_the_ceiling_lets_one_through_at_a_time() -> None:
+    starts = run(starts_of(gate(ThrottlePolicy(ceiling=0.5), known=Learned(10.0, 40.0)), 3))
+    assert starts[1] - starts[0] >= 2.0 - ROUNDING_S
+    assert starts[2] - starts[1] >= 2.0 - ROUNDING_S
+
+
 def test_no_more_than_concurrency_requests_are_in_flight() -> None:
     async def main() -> None:
         subject = gate(ThrottlePolicy(fixed_rate=1000.0, ceiling=1000.0, concurrency=3))

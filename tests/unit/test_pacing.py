@@ -28,7 +28,8 @@ from orchestrator.pacing import (
     started,
 )
 from orchestrator.pacing.capacity import LEAST_RATE, Estimate, Mark
-from orchestrator.pacing.growth import SETTLED_SHARE
+from orchestrator.pacing.flight import Flight
+from orchestrator.pacing.growth import FIRST_QUIET_S, QUIET_REMEMBERED_S, SETTLED_SHARE
 from orchestrator.pacing.law import (
     CATCHING_UP_SHARE,
     CYCLE_SHARE,
@@ -39,6 +40,7 @@ from orchestrator.pacing.law import (
     LONGEST_HOLD_S,
     LONGEST_JITTER_S,
     REMEMBERED_BURST_SHARE,
+    REMEMBERED_SPREAD,
 )
 from orchestrator.pacing.state import Evidence, Hold
 
@@ -131,6 +133,19 @@ def test_a_run_begins_at_the_rate_it_was_told_or_remembers(
     pace = opening(policy, known)
     assert (pace.rate, pace.cause, pace.phase) == (rate, cause, Phase.OPEN)
     assert ready(pace) <= 0.0
+
+
+def test_what_is_remembered_is_a_figure_that_is_trusted_for_longer() -> None:
+    assert WARM.estimate is not None
+    spread = REMEMBERED_SPREAD * 50.0
+    assert (WARM.estimate.low, WARM.estimate.rate, WARM.estimate.high) == (50.0 - spread, 50.0, 50.0 + spread)
+    assert (WARM.stage, WARM.growth.quiet_s) == (Stage.SETTLED, QUIET_REMEMBERED_S)
+    assert (OPEN.stage, OPEN.growth.quiet_s) == (Stage.SEEKING, FIRST_QUIET_S)
+
+
+def test_counting_begins_with_the_first_start() -> None:
+    pace, _ = several(OPEN, 1)
+    assert (pace.steps, pace.meter.canary, pace.growth.since) == (((NOON, 0),), Mark(NOON, 0), NOON)
 
 
 @pytest.mark.parametrize("burst", [0.0, 1.0, 2.0, 10.0, 20.0])
@@ -428,6 +443,23 @@ def test_a_lost_canary_lets_another_one_go() -> None:
     assert started(lost, NOON + 1.5)[1].canary
 
 
+def test_a_request_that_fails_or_is_lost_is_no_longer_waited_for() -> None:
+    pace, (ticket, _) = several(OPEN, 2)
+    for after in (released(pace, ticket, NOON + 1), heard(pace, ticket, FAILED, NOON + 1)):
+        assert (pace.flight.latency.cohort.left, after.flight.latency.cohort.left) == (2, 1)
+
+
+def test_an_answer_counts_for_the_rate_at_which_its_request_started_and_if_it_was_in_time() -> None:
+    pace, (first, second) = several(OPEN, 2)
+    pace = replace(pace, growth=replace(pace.growth, since=second.started_at), rate=20.0, ceiling=20.0)
+    usual = replace(pace.flight.latency, shortest_s=0.1)
+    pace = replace(pace, flight=replace(pace.flight, latency=usual))
+    at = second.started_at + 0.1
+    assert heard(pace, first, ACCEPTED, at).growth.served == 0
+    assert heard(pace, second, ACCEPTED, at).growth.served == 1
+    assert heard(pace, second, ACCEPTED, at + 5.0).growth.served == 0
+
+
 def test_a_request_that_is_lost_frees_its_place_and_changes_nothing_else() -> None:
     pace, tickets = several(OPEN, 2)
     lost = released(pace, tickets[0], NOON + 1)
@@ -463,6 +495,8 @@ def test_a_fixed_rate_neither_grows_nor_falls_nor_learns() -> None:
         assert (pace.rate, pace.estimate, pace.stage, learned(pace)) == (10.0, None, Stage.SEEKING, None)
         assert in_flight_bound(pace) == ThrottlePolicy().concurrency
     assert pace.evidence.refused > 10
+    busy = replace(several(FIXED, 9)[0], flight=Flight(served=50, most_served=1))
+    assert held(busy, now=NOON + 0.9).flight.borne.most is None
 
 
 @pytest.mark.parametrize("rate", [1.0, 2.5, 7.0, 40.0])
