@@ -27,7 +27,7 @@ layers: $(READY)
 	$(BIN)/lint-imports
 
 cover: $(READY)
-	$(BIN)/pytest -n auto --cov --cov-report=term-missing:skip-covered
+	$(BIN)/pytest -n auto --dist worksteal --cov --cov-report=term-missing:skip-covered
 
 fmt: $(READY)
 	$(BIN)/ruff check --fix .

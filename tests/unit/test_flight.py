@@ -46,6 +46,7 @@ from orchestrator.pacing.flight import (
     Flight,
     Trial,
 )
+from orchestrator.pacing.growth import CREDIT_PER_SERVED
 from orchestrator.pacing.latency import (
     COHORT,
     KEPT_THROUGHPUTS,
@@ -459,7 +460,9 @@ def test_a_raise_of_the_bound_is_taken_back_without_touching_the_rate() -> None:
 
 
 def test_probes_are_counted_anew_after_that_hold_too() -> None:
-    assert refused_at_the_raise(2).growth.probes == 0
+    resumed = refused_at_the_raise(2)
+    assert resumed.growth.probes == 0
+    assert resumed.growth.credit == pytest.approx(1.0 + CREDIT_PER_SERVED)
 
 
 def test_bounds_stay_in_order_where_the_number_in_flight_is_found_far_below_what_was_remembered() -> None:

@@ -291,6 +291,7 @@ def test_a_refused_canary_holds_again_and_longer_at_the_same_rate() -> None:
     again = heard(pace, canary, REFUSED, canary.started_at)
     assert (again.phase, again.rate, again.epoch) == (Phase.HELD, first.rate, 2)
     assert ready(again) - canary.started_at > ready(first) - NOON
+    assert (again.meter.refused_canaries, again.meter.refused_last_at) == (1, canary.started_at)
 
 
 def test_an_answered_canary_resumes_no_faster_and_evenly_with_no_credit() -> None:
@@ -302,6 +303,25 @@ def test_an_answered_canary_resumes_no_faster_and_evenly_with_no_credit() -> Non
     interval = 1.0 / pace.rate
     assert tickets[0].started_at == pytest.approx(answered_at + interval)
     assert gaps(tickets) == pytest.approx([interval] * 3)
+
+
+def test_after_a_hold_counting_begins_anew() -> None:
+    pace, tickets = several(OPEN, 9)
+    for ticket in tickets[:5]:
+        pace = heard(pace, ticket, ACCEPTED, NOON + 0.8)
+    held_pace = heard(pace, tickets[5], REFUSED, NOON + 0.85)
+    canary_out, canary = started(held_pace, ready(held_pace))
+    at = canary.started_at + 0.1
+    growth = heard(canary_out, canary, ACCEPTED, at).growth
+    assert (growth.since, growth.rose_at, growth.started, growth.served, growth.answers) == (at, at, 0, 0, 0)
+
+
+def test_the_quiet_time_before_a_probe_of_a_window_lasts_a_cycle() -> None:
+    window = Estimate(9.0, 9.7, 10.0, burst=0.0, windowed=True, cycle_s=3 * FIRST_QUIET_S, measured=9.7)
+    for cycle_s in (3 * FIRST_QUIET_S, 0.5):
+        pace = replace(OPEN, stage=Stage.SETTLED, estimate=replace(window, cycle_s=cycle_s))
+        pace = after_canary(held(several(pace, 9)[0], now=NOON + 0.9))
+        assert pace.growth.quiet_s == max(FIRST_QUIET_S, cycle_s)
 
 
 def test_a_hold_ends_the_burst_that_was_remembered() -> None:
@@ -358,6 +378,22 @@ def test_an_earlier_start_that_is_refused_later_corrects_the_measurement_and_not
     assert pace.meter.refused == Mark(refused.started_at, refused.ordinal)
     assert after.meter.refused == Mark(early.started_at, early.ordinal)
     assert (after.hold, after.rate, after.epoch, after.phase) == (pace.hold, pace.rate, pace.epoch, pace.phase)
+
+
+def test_a_late_answer_that_is_no_429_corrects_nothing() -> None:
+    pace, (early, refused) = several(OPEN, 2)
+    pace = heard(pace, refused, REFUSED, NOON + 0.15)
+    for word in (ACCEPTED, FAILED):
+        assert heard(pace, early, word, NOON + 0.16).meter == pace.meter
+
+
+def test_a_late_429_during_a_hold_that_comes_from_failures_is_no_meeting_with_the_limit() -> None:
+    pace, tickets = several(OPEN, FAILURES_THAT_HOLD + 1)
+    for ticket in tickets[:-1]:
+        pace = heard(pace, ticket, FAILED, NOON + 2)
+    pace = heard(pace, tickets[-1], REFUSED, NOON + 2.1)
+    assert pace.meter.refused is None
+    assert after_canary(pace, READ).estimate is None
 
 
 def test_a_late_retry_after_may_lengthen_the_hold_but_never_shorten_it() -> None:
