@@ -6,6 +6,7 @@
     ├── UsageError           2  the command line asks for something that cannot be; nothing was sent
     ├── ConfigError          2  the configuration is wrong; every problem at once; nothing was sent
     ├── WriteError           4  the report or the state could not be written
+    ├── LockedError         11  another process runs the same thing; nothing was sent
     └── StoppedError   128 + n  signal n came before anything was sent
 
 A failure of one request or one install is never an exception: it is an ``AttemptResult`` or an
@@ -37,6 +38,12 @@ class WriteError(OrchestratorError):
     """Say which file of the report or the state could not be written, and why."""
 
     exit_code = 4
+
+
+class LockedError(OrchestratorError):
+    """Say which run is going on, and the remedy."""
+
+    exit_code = 11
 
 
 class StoppedError(OrchestratorError):

@@ -5,6 +5,7 @@ Pure. Used by ``plan.py`` to render and by ``config`` to check a template before
 
 from __future__ import annotations
 
+import re
 import string
 from typing import TYPE_CHECKING
 
@@ -17,9 +18,17 @@ MAX_DESCRIPTION = 255
 """Characters of description and marker together. No limit is published; 255 is the usual width of such a column."""
 
 
+_MARKERS = re.compile(r"\[wpe-backup ([0-9A-HJKMNP-TV-Z]{26})(?:/2)?\]", re.ASCII)
+
+
 def marker(run_id: str) -> str:
     """Return the text that proves a backup to be of the run ``run_id``, wherever it stands in a description."""
     return f"[wpe-backup {run_id}]"
+
+
+def runs_marked(description: str) -> set[str]:
+    """Return the ids of the runs whose whole markers stand in ``description``."""
+    return set(_MARKERS.findall(description))
 
 
 def template_fault(template: str) -> str | None:

@@ -135,8 +135,22 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True)
+class ReconcilePolicy:
+    """What follows when a request's fate is open. ``grace_s`` is how long a backup may be missing from the listing.
+
+    Without ``looks``, nothing is looked up: the outcome is unconfirmed at once.
+    """
+
+    looks: bool = True
+    grace_s: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
-    """A configuration that has been checked: every account and install in it can be used as it stands."""
+    """A configuration that has been checked: every account and install in it can be used as it stands.
+
+    ``keep_s`` is for how many seconds a run that has ended is remembered.
+    """
 
     source: str
     accounts: dict[str, Account]
@@ -144,6 +158,8 @@ class Config:
     throttle: ThrottlePolicy = ThrottlePolicy()
     retry: RetryPolicy = RetryPolicy()
     timeouts: Timeouts = Timeouts()
+    reconcile: ReconcilePolicy = ReconcilePolicy()
+    keep_s: float = 7_776_000.0
     timezone: tzinfo = UTC
 
 
@@ -166,8 +182,9 @@ class BackupRequest:
 
 @dataclass(frozen=True, slots=True)
 class PlannedBackup:
-    """One install whose backup this run will request, and the request."""
+    """One install whose backup this run will request, and the request. ``position`` counts from 0 in the plan."""
 
+    position: int
     install: Install
     request: BackupRequest
 
@@ -220,7 +237,8 @@ class AttemptResult:
     ``status`` is ``None`` where no head of an answer arrived, and ``fault`` says what broke then. ``sent`` tells
     whether any byte of the request may have left. ``message`` is the API's own word or that of the fault.
     ``retry_after_s`` is the seconds until the moment that a ``Retry-After`` named, at least 0. ``rate_headers`` are
-    the names and values of others about rates: evidence, on which nobody acts.
+    the names and values of others about rates: evidence, on which nobody acts. ``server_at`` is the whole seconds since
+    1970 by the server's own clock, ``None`` where the answer has no ``Date``.
     """
 
     status: int | None = None
@@ -234,6 +252,7 @@ class AttemptResult:
     request_id: str | None = None
     retry_after_s: float | None = None
     rate_headers: tuple[tuple[str, str], ...] = ()
+    server_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,25 +269,56 @@ class ErrorInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Spent:
+    """What one planned backup has cost so far.
+
+    ``attempts`` counts POSTs that were sent and not throttled, ``tries`` also those that never left, ``throttled`` the
+    429s. ``started_at`` is the start of the first POST, ``None`` if there was none.
+    """
+
+    tries: int = 0
+    attempts: int = 0
+    throttled: int = 0
+    started_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How one planned backup stands before it has its outcome: what the journal remembers of it.
+
+    ``sought`` are the runs whose requests may have made it: while there are any, nothing is requested. ``sent_at`` is
+    when the first of these was sent, in seconds since 1970 by the server's clock, ``None`` where that is not known.
+    ``may_repeat`` tells whether it may be requested again once it is known not to exist. ``error`` is the answer that
+    left it open, ``None`` if there was none yet.
+    """
+
+    planned: PlannedBackup
+    spent: Spent = Spent()
+    sought: tuple[str, ...] = ()
+    sent_at: float | None = None
+    may_repeat: bool = True
+    error: ErrorInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """How one planned backup ended: exactly one exists for each when the run is over.
 
-    ``attempts`` counts POSTs that were sent and not throttled, ``tries`` also those that never left, ``throttled`` the
-    429s. ``started_at`` is the start
-    of the first POST, ``None`` if there was none; ``duration_s`` counts from there.
+    ``duration_s`` counts from the first POST. ``reconciled`` tells that the backup was found in the listing;
+    ``earlier`` are further ones that were found there. ``sought`` are the runs whose requests may have made one.
     """
 
     planned: PlannedBackup
     kind: OutcomeKind
     finished_at: datetime
-    started_at: datetime | None = None
     duration_s: float = 0.0
     backup: Backup | None = None
     error: ErrorInfo | None = None
-    attempts: int = 0
-    tries: int = 0
-    throttled: int = 0
+    spent: Spent = Spent()
     request_id: str | None = None
+    reconciled: bool = False
+    earlier: tuple[Backup, ...] = ()
+    sought: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,18 +4,18 @@
 answer         given by                                                             then
 =============  ===================================================================  ================================
 ACCEPTED       2xx with a usable body                                               done: accepted
-UNREADABLE     2xx whose body cannot be used                                        done: unconfirmed, never again
+UNREADABLE     2xx whose body cannot be used                                        look it up; never again
 THROTTLED      429                                                                  again after the budget's hold
 QUOTA          429 that says exactly ``Limit Exceeded``                             the account stops
 NOT_SENT       no byte left: DNS, refused, TLS handshake, connect timeout           again after a backoff
-AMBIGUOUS      5xx, 408, 425, a reset, a timeout, malformed HTTP, an interruption   done: unconfirmed, never again
+AMBIGUOUS      5xx, 408, 425, a reset, a timeout, malformed HTTP, an interruption   look it up; again if it is absent
 PERMANENT      any other 3xx or 4xx                                                 done: rejected
 CREDENTIALS    401                                                                  ask ``GET /user``, then decide
 MISCONFIGURED  an invalid URL, a certificate that does not verify                   the account stops
 =============  ===================================================================  ================================
 
-The POST is not idempotent and has no idempotency key: whatever may have created a backup is never sent again.
-Draws are arguments, so each row is a line in a test.
+The POST is not idempotent and has no idempotency key: whatever may have created a backup is not sent again before the
+listing has proven that it did not; see ``reconcile.py``. Draws are arguments, so each row is a line in a test.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ class Step(StrEnum):
 
     DONE = "done"
     AGAIN = "again"
+    LOOK_UP = "look_up"
     CHECK_CREDENTIALS = "check_credentials"
     STOP_ACCOUNT = "stop_account"
 
@@ -65,10 +66,10 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
-    """What was spent so far: attempts (429s are none), and seconds since the first, the account's holds left out."""
+class Expense:
+    """What was spent so far: tries (429s are none), and seconds since the first, the account's holds left out."""
 
-    attempts: int
+    tries: int
     seconds: float
 
 
@@ -96,8 +97,8 @@ def _classify_fault(result: AttemptResult) -> Answer:
 
 _SETTLED = {
     Answer.ACCEPTED: Verdict(Step.DONE, OutcomeKind.ACCEPTED),
-    Answer.UNREADABLE: Verdict(Step.DONE, OutcomeKind.UNCONFIRMED),
-    Answer.AMBIGUOUS: Verdict(Step.DONE, OutcomeKind.UNCONFIRMED),
+    Answer.UNREADABLE: Verdict(Step.LOOK_UP),
+    Answer.AMBIGUOUS: Verdict(Step.LOOK_UP),
     Answer.PERMANENT: Verdict(Step.DONE, OutcomeKind.REJECTED),
     Answer.CREDENTIALS: Verdict(Step.CHECK_CREDENTIALS),
     Answer.QUOTA: Verdict(Step.STOP_ACCOUNT),
@@ -106,7 +107,7 @@ _SETTLED = {
 """What follows whatever was spent; only ``THROTTLED`` and ``NOT_SENT`` leave something to decide."""
 
 
-def decide(answer: Answer, spent: Spent, policy: RetryPolicy, draw: float) -> Verdict:
+def decide(answer: Answer, spent: Expense, policy: RetryPolicy, draw: float) -> Verdict:
     """Return what follows from the answer to a POST.
 
     ``draw`` is uniform in [0, 1) and spreads the backoff.
@@ -115,9 +116,16 @@ def decide(answer: Answer, spent: Spent, policy: RetryPolicy, draw: float) -> Ve
         return _SETTLED[answer]
     if answer is Answer.THROTTLED:
         return _again(0.0, spent.seconds, policy)
-    if spent.attempts >= policy.max_attempts:
+    if spent.tries >= policy.max_attempts:
         return Verdict(Step.DONE, OutcomeKind.EXHAUSTED)
-    return _again(backoff(spent.attempts, draw), spent.seconds, policy)
+    return _again(backoff(spent.tries, draw), spent.seconds, policy)
+
+
+def decide_absent(spent: Expense, policy: RetryPolicy) -> Verdict:
+    """Return what follows once it is known that the backup does not exist."""
+    if spent.tries >= policy.max_attempts:
+        return Verdict(Step.DONE, OutcomeKind.EXHAUSTED)
+    return _again(0.0, spent.seconds, policy)
 
 
 def decide_check(answer: Answer, attempts: int, policy: RetryPolicy, draw: float) -> Verdict:
@@ -148,7 +156,7 @@ def backoff(attempts: int, draw: float) -> float:
     ``b/2 + b/2 · draw`` with ``b = min(30, 0.5 · 2^(attempts - 1))``: half fixed, since full jitter often draws a
     wait of nearly nothing.
     """
-    longest = min(BACKOFF_LONGEST_S, BACKOFF_FIRST_S * 2.0 ** (attempts - 1))
+    longest = min(BACKOFF_LONGEST_S, BACKOFF_FIRST_S * 2.0 ** min(attempts - 1, 20))
     return longest / 2 + longest / 2 * draw
 
 

@@ -30,7 +30,8 @@ def make_plan(config: Config, run: Run) -> Plan:
         text, cut = describe(install.description, _fields(install, run.id, local), run.id)
         if cut:
             shortened.append(install.label)
-        backups.append(PlannedBackup(install, BackupRequest(install.id, text, install.notification_emails)))
+        request = BackupRequest(install.id, text, install.notification_emails)
+        backups.append(PlannedBackup(len(backups), install, request))
     return Plan(
         run=run,
         backups=tuple(backups),
@@ -62,9 +63,8 @@ def _fields(install: Install, run_id: str, local: datetime) -> dict[str, str]:
 def _shortened_warning(labels: list[str]) -> list[str]:
     if not labels:
         return []
-    named = ", ".join(labels[:3]) + (", …" if len(labels) > 3 else "")  # noqa: PLR2004 - as many as fit a line
     what = f"the description of {len(labels)} install(s) is shortened to {MAX_DESCRIPTION} characters"
-    return [f"{what}, the run's marker included: {named}"]
+    return [f"{what}, the run's marker included: {_named(labels)}"]
 
 
 def _mail_warnings(backups: Iterable[PlannedBackup]) -> list[str]:
@@ -77,3 +77,31 @@ def _mail_warnings(backups: Iterable[PlannedBackup]) -> list[str]:
         for address, count in mails.items()
         if count > MAILS_WORTH_A_WARNING
     ]
+
+
+def differences(then: Iterable[PlannedBackup], now: Iterable[PlannedBackup]) -> list[str]:
+    """Say how the plan ``now`` differs from the plan ``then``, which is the one that counts."""
+    before, after = ({each.install.id: each for each in plan} for plan in (then, now))
+    added = [each for each in after.values() if each.install.id not in before]
+    gone = [each for each in before.values() if each.install.id not in after]
+    changed = [each for key, each in before.items() if key in after and _said(each) != _said(after[key])]
+    found = (
+        (added, "of the configuration are not in this run, and are not backed up by it"),
+        (gone, "of this run are no longer in the configuration, and are backed up all the same"),
+        (changed, "are described otherwise in the configuration by now; what this run began with counts"),
+    )
+    return [
+        f"{len(each)} install(s) {what}: {_named([one.install.label for one in each])}" for each, what in found if each
+    ]
+
+
+def _said(planned: PlannedBackup) -> tuple[object, ...]:
+    return planned.request, planned.install.account
+
+
+def _labels(backups: list[PlannedBackup]) -> str:
+    return _named([planned.install.label for planned in backups])
+
+
+def _named(labels: list[str]) -> str:
+    return ", ".join(labels[:3]) + (", …" if len(labels) > 3 else "")  # noqa: PLR2004 - as many as fit a line

@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.model import OutcomeKind
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from orchestrator.model import Learned, Outcome
+    from orchestrator.model import Learned
 
 FAILURES_KEPT = 5
 """The failures that a run shows at its end: as many as a person reads before opening the report."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """The report's line of one outcome, as journal and report keep it: ``data`` is its JSON, a line end behind it.
+
+    ``retries`` counts the POSTs after the first.
+    """
+
+    position: int
+    kind: OutcomeKind
+    retries: int
+    reconciled: bool
+    data: bytes
+
+    def fields(self) -> dict[str, Any]:
+        """Return the line as an object."""
+        fields: dict[str, Any] = json.loads(self.data)
+        return fields
 
 
 @dataclass(slots=True)
@@ -23,22 +43,24 @@ class Tally:
 
     outcomes: Counter[OutcomeKind] = field(default_factory=Counter)
     retries: int = 0
-    _tried: list[Outcome] = field(default_factory=list)
-    _cancelled: dict[tuple[str, str], Outcome] = field(default_factory=dict)
+    reconciled: int = 0
+    _tried: list[Line] = field(default_factory=list)
+    _cancelled: dict[tuple[object, object], dict[str, Any]] = field(default_factory=dict)
 
-    def add(self, outcome: Outcome) -> None:
-        """Count ``outcome``."""
-        self.outcomes[outcome.kind] += 1
-        self.retries += max(0, outcome.tries + outcome.throttled - 1)
-        if outcome.kind is OutcomeKind.CANCELLED:
-            why = outcome.error.message if outcome.error else ""
-            self._cancelled.setdefault((outcome.planned.install.account, why), outcome)
-        elif not outcome.kind.is_success and len(self._tried) < FAILURES_KEPT:
-            self._tried.append(outcome)
+    def add(self, line: Line) -> None:
+        """Count the outcome of ``line``."""
+        self.outcomes[line.kind] += 1
+        self.retries += line.retries
+        self.reconciled += line.reconciled
+        if line.kind is OutcomeKind.CANCELLED and len(self._cancelled) < FAILURES_KEPT:
+            fields = line.fields()
+            self._cancelled.setdefault((fields["account"], (fields["error"] or {}).get("message")), fields)
+        elif not line.kind.is_success and len(self._tried) < FAILURES_KEPT:
+            self._tried.append(line)
 
-    def first_failures(self) -> tuple[Outcome, ...]:
-        """Return a few failures: the first that were tried, then one for each reason why others were not."""
-        return (*self._tried, *self._cancelled.values())[:FAILURES_KEPT]
+    def first_failures(self) -> tuple[dict[str, Any], ...]:
+        """Return the lines of a few failures: the first that were tried, then one for each reason of the cancelled."""
+        return (*(line.fields() for line in self._tried), *self._cancelled.values())[:FAILURES_KEPT]
 
     @property
     def failed(self) -> int:
@@ -76,6 +98,7 @@ class Summary:
     disabled: int
     outcomes: dict[OutcomeKind, int]
     retries: int
+    reconciled: int
     accounts: dict[str, AccountTotals]
     exit_code: int
     config: str

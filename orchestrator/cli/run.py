@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import signal
 import sys
 import traceback
@@ -23,15 +24,17 @@ from orchestrator.cli.options import (
     read_config,
     state_dir_option,
 )
-from orchestrator.config.values import parse_rate, parse_rate_or_auto
+from orchestrator.config.values import parse_duration, parse_rate, parse_rate_or_auto
 from orchestrator.engine.stop import StopSwitch
 from orchestrator.errors import UsageError
 from orchestrator.logs import forgiving
+from orchestrator.model import OutcomeKind
 from orchestrator.redaction import Redactor
 from orchestrator.report.lines import backup_line, summary_line
 from orchestrator.report.read import Report
 from orchestrator.report.text import failures, totals
-from orchestrator.usecases.run import RunEnd, RunOptions, run_backups
+from orchestrator.usecases.jobs import RunOptions
+from orchestrator.usecases.run import RunEnd, run_backups
 from orchestrator.visible import visible
 
 if TYPE_CHECKING:
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 
     from orchestrator.engine.ports import Log
     from orchestrator.model import Config, ThrottlePolicy
+    from orchestrator.summary import Summary
 
 
 def _rate(value: object) -> tuple[float | None]:
@@ -55,6 +59,23 @@ def _rate(value: object) -> tuple[float | None]:
     help="Where the JSON lines go; - is standard output. Default: the run's own folder.",
 )
 @state_dir_option
+@option(
+    "--resume",
+    metavar="RUN",
+    help="Finish an interrupted run: same run id, same report, nothing requested twice. A run id, the beginning of "
+    "one, or latest.",
+)
+@option(
+    "--retry-failed",
+    metavar="RUN|FILE",
+    help="A new run of only the failed installs of an earlier one, or of a report's file.",
+)
+@option(
+    "--lock-wait",
+    metavar="DURATION",
+    callback=parsed_by(parse_duration),
+    help="Wait for another run of the same YAML, as 10m, instead of exit code 11.",
+)
 @option("--rate", metavar="auto|N", callback=parsed_by(_rate), help="Learn the rate, or keep to N requests per second.")
 @option("--max-rate", metavar="N", callback=parsed_by(parse_rate), help="Never exceed N requests per second.")
 @option("--concurrency", type=click.IntRange(1, 10_000), metavar="N", help="At most N requests in flight.")
@@ -65,24 +86,40 @@ def run(
     report: str | None,
     state_dir: Path,
     output: Output,
-    **throttle: object,
+    **settings: object,
 ) -> int:
     """Request a backup of every install in the YAML; write the report.
 
     Exit codes: 0 every install succeeded, 2 bad usage or configuration, 3 at least one install failed, 4 the report or
-    the state could not be written, 12 credentials refused, 130 and 143 stopped by a signal.
+    the state could not be written, 11 another run of the same YAML is going on, 12 credentials refused, 130 and 143
+    stopped by a signal.
     """
     _refuse_to_overwrite(config_file, report)
+    options = _options(state_dir, report, settings)
     config = read_config(config_file)
-    config = replace(config, throttle=_throttle(config.throttle, throttle))
+    config = replace(config, throttle=_throttle(config.throttle, settings))
     redactor = Redactor()
     for account in config.accounts.values():
         redactor = redactor.knowing(account.user_id, account.password)
     log = output.log(redactor)
-    options = RunOptions(state_dir, report, None if sys.__stdout__ is None else sys.__stdout__.fileno())
     end = asyncio.run(_run(config, options, log))
     say_end(end, output, log, redactor)
     return end.summary.exit_code
+
+
+def _options(state_dir: Path, report: str | None, given: dict[str, object]) -> RunOptions:
+    resume, retry_failed, wait_s = (given[name] for name in ("resume", "retry_failed", "lock_wait"))
+    if resume and retry_failed:
+        message = "--resume finishes a run, --retry-failed begins a new one: give one of them"
+        raise UsageError(message)
+    return RunOptions(
+        state_dir=state_dir,
+        report=report,
+        stdout_fd=None if sys.__stdout__ is None else sys.__stdout__.fileno(),
+        resume=resume if isinstance(resume, str) else None,
+        retry_failed=retry_failed if isinstance(retry_failed, str) else None,
+        lock_wait_s=wait_s if isinstance(wait_s, float) else 0.0,
+    )
 
 
 def _refuse_to_overwrite(config_file: str | None, report: str | None) -> None:
@@ -133,7 +170,7 @@ def stopped_by_signals() -> Iterator[StopSwitch]:
 
 def say_end(end: RunEnd, output: Output, log: Log, redactor: Redactor) -> None:
     """Say on standard error how the run ended: totals, first failures, where the report is."""
-    first = [backup_line(end.summary.run_id, outcome) for outcome in end.first_failures]
+    first = list(end.first_failures)
     is_well = end.summary.exit_code == 0
     if output.is_json:
         _log_trouble(end, log)
@@ -186,3 +223,21 @@ def _show_end(end: RunEnd, output: Output, first: list[dict[str, Any]]) -> None:
             console.print(Text(f"  … and {more} more"))
     where = "standard output" if end.summary.report == "-" else visible(end.summary.report)
     console.print(Text(f"Report: {where}"), soft_wrap=True)
+    for step in next_steps(end.summary):
+        console.print(Text(step), soft_wrap=True)
+
+
+def next_steps(summary: Summary) -> list[str]:
+    """Say what can be done about what is missing, each as one command."""
+    config = "" if summary.config.startswith("<") else f" -c {shlex.quote(visible(summary.config))}"
+    command = f"wpe-backup run{config}"
+    is_cut_short = summary.exit_code not in {0, 3, 12}
+    steps = []
+    if is_cut_short and summary.outcomes[OutcomeKind.CANCELLED]:
+        steps.append(f"Finish it:      {command} --resume {summary.run_id}")
+    if summary.outcomes[OutcomeKind.UNCONFIRMED]:
+        steps.append(f"Look up again:  {command} --resume {summary.run_id}")
+        steps.append(f"Or say so:      wpe-backup settle {summary.run_id} INSTALL --exists BACKUP_ID | --absent")
+    if not is_cut_short and any(summary.outcomes[kind] for kind in OutcomeKind if not kind.is_success):
+        steps.append(f"Retry failed:   {command} --retry-failed {summary.run_id}")
+    return steps

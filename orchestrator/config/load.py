@@ -14,7 +14,7 @@ from orchestrator.config.schema import DEFAULT_ACCOUNT, SECTIONS_THAT_MAY_BE_EMP
 from orchestrator.config.secrets import FORMS, MASK, VARIABLES, Credentials, find_credentials
 from orchestrator.config.suggest import did_you_mean
 from orchestrator.config.tree import Tree, read_tree
-from orchestrator.model import Account, Config, Install, RetryPolicy, ThrottlePolicy, Timeouts
+from orchestrator.model import Account, Config, Install, ReconcilePolicy, RetryPolicy, ThrottlePolicy, Timeouts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -214,6 +214,8 @@ def _converted(fleet: Fleet) -> Config:
         ),
         retry=RetryPolicy(sections.retry.max_attempts, sections.retry.deadline),
         timeouts=Timeouts(sections.timeouts.connect, sections.timeouts.read),
+        reconcile=ReconcilePolicy(sections.on_ambiguous == "reconcile", sections.reconcile.grace),
+        keep_s=sections.state.keep,
         timezone=sections.defaults.timezone,
     )
 

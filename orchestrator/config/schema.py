@@ -21,6 +21,7 @@ from orchestrator.config.values import (
     Email,
     Environment,
     InstallId,
+    OnAmbiguous,
     Rate,
     RateOrAuto,
     RetryAborted,
@@ -132,6 +133,20 @@ class WaitSection(Section):
     """`1`: a backup that WP Engine aborts is requested once more."""
 
 
+class ReconcileSection(Section):
+    """How a backup is looked up whose fate an answer left open."""
+
+    grace: Duration = 120.0
+    """How long a backup may be missing from the listing, and the API may work on it, before its absence counts."""
+
+
+class StateSection(Section):
+    """What is remembered of runs, in the state directory."""
+
+    keep: Duration = 7_776_000.0
+    """A run that ended longer ago than this is removed, once the next run of the same file has ended."""
+
+
 class InstallSection(Section):
     """One install. A bare id stands for a mapping of only that."""
 
@@ -170,8 +185,15 @@ class FleetFile(Section):
     """How long one install is tried."""
     timeouts: TimeoutsSection = TimeoutsSection()
     """How long a connection and an answer may take."""
+    on_ambiguous: OnAmbiguous = "reconcile"
+    """When an answer leaves open whether a backup was made (a 5xx, a timeout): `reconcile` looks it up in the listing,
+    `fail` reports `unconfirmed` at once."""
+    reconcile: ReconcileSection = ReconcileSection()
+    """How it is looked up."""
     wait: WaitSection = WaitSection()
     """How `--wait` will wait."""
+    state: StateSection = StateSection()
+    """What is remembered of runs."""
     installs: tuple[InstallSection, ...]
     """What to back up: installs, or bare ids."""
 
@@ -184,7 +206,9 @@ _WITH_DEFAULTS: tuple[type[Section], ...] = (
     ThrottleSection,
     RetrySection,
     TimeoutsSection,
+    ReconcileSection,
     WaitSection,
+    StateSection,
 )
 
 

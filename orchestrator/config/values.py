@@ -284,6 +284,9 @@ Environment = Annotated[
     _described({"enum": ["production", "staging", "development"]}),
 ]
 Scope = Annotated[Literal["account", "host"], one_of("account", "host"), _described({"enum": ["account", "host"]})]
+OnAmbiguous = Annotated[
+    Literal["reconcile", "fail"], one_of("reconcile", "fail"), _described({"enum": ["reconcile", "fail"]})
+]
 Version = Annotated[Literal[1], BeforeValidator(_version)]
 Count1000 = Annotated[
     int,

@@ -14,6 +14,10 @@ from enum import StrEnum
 from itertools import count
 from typing import TYPE_CHECKING
 
+from orchestrator.model import Spent, Standing
+from orchestrator.outcome import Expense
+from orchestrator.reconcile import Sight
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -36,11 +40,43 @@ class LaneState(StrEnum):
 
 
 @dataclass(slots=True)
+class Reading:
+    """A listing that is being read, page by page, since the monotonic instant ``began_at``."""
+
+    install_id: str
+    began_at: float
+    sight: Sight = field(default_factory=Sight)
+    offset: int = 0
+    pages: int = 0
+
+
+@dataclass(slots=True)
+class Doubt:
+    """Why nobody knows whether a backup exists, and how far the looking has come.
+
+    ``error`` is the answer that left it open. ``since`` is the monotonic instant from which on it was;
+    ``server_since`` the same in seconds since 1970 by the server's clock, where an earlier process of this run knew it.
+    ``failed`` counts the pages in a row that could not be had. ``own`` is the listing of the install, ``specimen`` that
+    of another one whose backup is known to exist.
+    """
+
+    error: ErrorInfo
+    since: float
+    may_repeat: bool = True
+    server_since: float | None = None
+    failed: int = 0
+    own: Reading | None = None
+    specimen: Reading | None = None
+
+
+@dataclass(slots=True)
 class Effort:
     """One planned backup under way: what was spent on it so far. Instants are monotonic seconds.
 
-    ``tries`` count towards ``max_attempts``; of them, ``attempts`` were sent. ``request_id`` is of the last
-    answer. ``is_settled`` tells that it has its outcome, which is its only one.
+    ``tries`` count towards ``max_attempts``; of them, ``attempts`` were sent. ``began_at`` is the first POST of this
+    process, ``started_at`` that of the run. ``request_id`` is of the last answer. ``sought`` are the runs whose
+    requests may have made it, ``sent_at`` when the first of these was sent, in seconds since 1970 by the server's
+    clock. ``is_settled`` tells that it has its outcome, which is its only one.
     """
 
     planned: PlannedBackup
@@ -48,10 +84,40 @@ class Effort:
     attempts: int = 0
     throttled: int = 0
     started_at: datetime | None = None
-    first_sent_at: float = 0.0
+    began_at: float | None = None
     held_before_s: float = 0.0
     request_id: str | None = None
+    sought: tuple[str, ...] = ()
+    sent_at: float | None = None
+    doubt: Doubt | None = None
     is_settled: bool = False
+
+    @property
+    def spent(self) -> Spent:
+        """Return what it has cost so far."""
+        return Spent(self.tries, self.attempts, self.throttled, self.started_at)
+
+    def standing(self) -> Standing:
+        """Return how it stands, for the journal."""
+        doubt = self.doubt
+        return Standing(
+            planned=self.planned,
+            spent=self.spent,
+            sought=self.sought,
+            sent_at=self.sent_at,
+            may_repeat=doubt is None or doubt.may_repeat,
+            error=doubt.error if doubt else None,
+        )
+
+    def expense(self, now: float, held_s: float) -> Expense:
+        """Return what it has cost by the instant ``now``; its budget has been held for ``held_s`` seconds so far."""
+        if self.began_at is None:
+            return Expense(self.tries, 0.0)
+        return Expense(self.tries, now - self.began_at - (held_s - self.held_before_s))
+
+    def end_doubt(self) -> None:
+        """Forget the requests whose fate was open: it is known."""
+        self.sought, self.sent_at, self.doubt = (), None, None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +136,9 @@ class Lane:
 
     ``suspects`` are the installs whose 401, kept with them, waits for the check. ``unserved_since`` is when the first
     failure after the last served POST was seen. ``stop`` says why the account stopped. ``rate_headers`` are the last
-    values of headers about rates.
+    values of headers about rates. ``server_ahead_s`` is what to add to monotonic seconds for the server's clock, at
+    least. ``specimen`` is the first install whose backup was accepted, and when; ``markers_come_back`` whether listings
+    show markers, ``None`` while that is not known.
     """
 
     name: str
@@ -87,6 +155,9 @@ class Lane:
     throttled: int = 0
     rate_headers: dict[str, str] = field(default_factory=dict)
     retry_next: bool = True
+    server_ahead_s: float | None = None
+    specimen: tuple[str, float] | None = None
+    markers_come_back: bool | None = None
     _order: count[int] = field(default_factory=count)
 
     @property
@@ -113,6 +184,10 @@ class Lane:
             if name in self.rate_headers or len(self.rate_headers) < MOST_RATE_HEADERS:
                 self.rate_headers[name] = value
         return is_first
+
+    def server_time(self, now: float) -> float | None:
+        """Return the seconds since 1970 by the server's clock, at least, ``None`` if it is not known."""
+        return None if self.server_ahead_s is None else now + self.server_ahead_s
 
     def retry(self, effort: Effort, due_at: float) -> None:
         """Queue ``effort`` to be sent again from ``due_at`` on."""

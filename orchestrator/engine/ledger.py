@@ -1,10 +1,12 @@
 """The ledger: gives each planned backup its one outcome, and hands it to the sink.
 
-Called by the dispatcher alone. A sink that fails ends the run; what it did not take is kept to be told all the same.
+Called by the core alone. A sink or a journal that fails ends the run; what was not taken is kept to be told all the
+same.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import WriteError
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
     from orchestrator.engine.lanes import Effort
     from orchestrator.engine.ports import Clock, OutcomeSink
-    from orchestrator.model import AttemptResult, ErrorInfo
+    from orchestrator.model import Backup, ErrorInfo
 
 
 class Ledger:
@@ -30,37 +32,62 @@ class Ledger:
         self.unwritten: list[Outcome] = []
 
     async def settle(
-        self, effort: Effort, kind: OutcomeKind, error: ErrorInfo | None, result: AttemptResult | None = None
+        self,
+        effort: Effort,
+        kind: OutcomeKind,
+        error: ErrorInfo | None = None,
+        *,
+        backup: Backup | None = None,
+        found: tuple[Backup, ...] = (),
     ) -> None:
-        """Record how ``effort`` ended, with the backup of ``result``; an effort that has its outcome keeps it."""
+        """Record how ``effort`` ended; an effort that has its outcome keeps it.
+
+        ``backup`` is the one that was answered, ``found`` are those that the listing shows, in its place.
+        """
         if effort.is_settled:
             return
         effort.is_settled = True
-        outcome = self._outcome(effort, kind, error, result)
+        outcome = Outcome(
+            planned=effort.planned,
+            kind=kind,
+            finished_at=self._clock.now(),
+            duration_s=self._duration_s(effort),
+            backup=found[0] if found else backup,
+            error=error,
+            spent=effort.spent,
+            request_id=effort.request_id,
+            reconciled=bool(found),
+            earlier=found[1:],
+            sought=effort.sought if kind is OutcomeKind.UNCONFIRMED else (),
+        )
         try:
             await self._sink.record(outcome)
         except WriteError as write_error:
             self.unwritten.append(outcome)
-            self.write_error = self.write_error or write_error
-            self._halted.set()
+            self.failed(write_error)
 
     async def cancel(self, effort: Effort, why: ErrorInfo) -> None:
-        """Record that nothing was made for ``effort``, and why."""
-        await self.settle(effort, OutcomeKind.CANCELLED, why)
+        """Record that nothing was made for ``effort``, and why; of one in doubt, that nobody knows."""
+        if effort.doubt:
+            await self.leave_open(effort, None)
+        else:
+            await self.settle(effort, OutcomeKind.CANCELLED, why)
 
-    def _outcome(
-        self, effort: Effort, kind: OutcomeKind, error: ErrorInfo | None, result: AttemptResult | None
-    ) -> Outcome:
-        return Outcome(
-            planned=effort.planned,
-            kind=kind,
-            finished_at=self._clock.now(),
-            started_at=effort.started_at,
-            duration_s=self._clock.monotonic() - effort.first_sent_at if effort.started_at else 0.0,
-            backup=result.backup if result else None,
-            error=error,
-            attempts=effort.attempts,
-            tries=effort.tries,
-            throttled=effort.throttled,
-            request_id=effort.request_id,
-        )
+    async def leave_open(self, effort: Effort, why: str | None) -> None:
+        """Record that nobody knows whether a backup was made for ``effort``, and why the listing could not tell."""
+        error = effort.doubt.error if effort.doubt else None
+        if error and why:
+            error = replace(error, message=f"{error.message}; {why}")
+        await self.settle(effort, OutcomeKind.UNCONFIRMED, error)
+
+    def failed(self, error: WriteError) -> None:
+        """End the run, since something could not be written."""
+        self.write_error = self.write_error or error
+        self._halted.set()
+
+    def _duration_s(self, effort: Effort) -> float:
+        if effort.began_at is not None:
+            return self._clock.monotonic() - effort.began_at
+        if effort.started_at is not None:
+            return max(0.0, (self._clock.now() - effort.started_at).total_seconds())
+        return 0.0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from orchestrator.model import AttemptResult, BackupRequest, Outcome
+    from orchestrator.model import AttemptResult, BackupRequest, Outcome, Standing
     from orchestrator.pacing import Ticket, Word
 
 
@@ -16,6 +16,9 @@ class Api(Protocol):
 
     async def create_backup(self, request: BackupRequest) -> AttemptResult:
         """Send one POST, once."""
+
+    async def list_backups(self, install_id: str, offset: int) -> AttemptResult:
+        """Send one ``GET`` of a page of an install's backups, which may be repeated freely."""
 
     async def check_credentials(self) -> AttemptResult:
         """Send one ``GET /user``, which may be repeated freely."""
@@ -35,6 +38,16 @@ class Throttle(Protocol):
 
     def held_s(self) -> float:
         """Return for how many seconds the budget has been held so far."""
+
+
+class Journal(Protocol):
+    """Where it is kept how each planned backup stands, so that a run that is killed can be resumed."""
+
+    async def note(self, standing: Standing) -> None:
+        """Return when ``standing`` is on disk. Raises ``WriteError``."""
+
+    def note_soon(self, standing: Standing) -> None:
+        """Keep ``standing``; losing it costs a look at the listing, no more."""
 
 
 class OutcomeSink(Protocol):

@@ -21,6 +21,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from orchestrator.errors import WriteError
+from orchestrator.journal.schema import MIGRATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -30,23 +31,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FILE_NAME = "state.db"
-
-MIGRATIONS = (
-    """
-    CREATE TABLE learned_rates (
-        base_url TEXT NOT NULL,
-        user_digest TEXT NOT NULL,
-        rate REAL NOT NULL,
-        burst REAL NOT NULL,
-        in_flight INTEGER,
-        latency_s REAL,
-        updated_at TEXT NOT NULL,
-        PRIMARY KEY (base_url, user_digest)
-    );
-    """,
-)
-"""SQL scripts in order; the first n of them make schema version n. A published one is never changed, and a new one
-leaves in place what an older program that is still running needs. Each statement ends at the end of a line."""
 
 PATIENCE_S = 20.0
 """How long another process may keep the file locked: far longer than it needs for a transaction, and short enough that

@@ -109,7 +109,8 @@ def unqueued(latency_s: float, rate: float) -> int:
 
 def started(flight: Flight) -> Flight:
     """Count a request that starts."""
-    return replace(flight, latency=latencies.started(flight.latency))
+    latency = latencies.started(flight.latency)
+    return flight if latency is flight.latency else replace(flight, latency=latency)
 
 
 def answered(flight: Flight, cohort: int, seconds: float, in_flight: int, now: float) -> Flight:

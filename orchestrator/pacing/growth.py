@@ -131,12 +131,21 @@ def bound(pace: Pace) -> int:
     return flights.bound(pace.flight, rate, pace.served, least=flights.FIRST_IN_FLIGHT)
 
 
-def answered(growth: Growth, now: float) -> Growth:
-    """Count an answer; the answers per second are those at this rate or the last one, whichever are more."""
+def answered(growth: Growth, now: float, *, served: int = 0, earned: float = 0.0) -> Growth:
+    """Count an answer, as ``served`` in time at this rate or not, and what credit it ``earned``.
+
+    The answers per second are those at this rate or the last one, whichever are more.
+    """
     elapsed_s = 0.0 if growth.since is None else now - growth.since
     answers = growth.answers + 1
     rate = answers / elapsed_s if elapsed_s >= SHORTEST_SEEKING_S else 0.0
-    return replace(growth, answers=answers, answer_rate=max(growth.answer_rate, rate))
+    return replace(
+        growth,
+        answer_rate=max(growth.answer_rate, rate),
+        served=growth.served + served,
+        answers=answers,
+        credit=min(CREDIT_LIMIT, growth.credit + earned),
+    )
 
 
 def settled_rate(pace: Pace) -> float:

@@ -91,25 +91,27 @@ def started(latency: Latency) -> Latency:
 
 def answered(latency: Latency, number: int, seconds: float, now: float) -> Latency:
     """Count an answer that took ``seconds``, of the cohort ``number``."""
-    since = now - seconds if latency.since is None else latency.since
-    latency = _after_late(replace(latency, answers=latency.answers + 1, since=since), seconds)
-    cohort = latency.cohort
-    if number != cohort.number:
-        return latency
-    cohort = replace(cohort, answered=cohort.answered + 1, total_s=cohort.total_s + seconds)
-    return _one_less(replace(latency, cohort=cohort), now)
-
-
-def _after_late(latency: Latency, seconds: float) -> Latency:
     shortest_s = latency.shortest_s
     is_late = shortest_s is not None and seconds > LATE_FACTOR * shortest_s + SLOW_MARGIN_S
     late = latency.late + 1 if is_late else 0
-    return replace(latency, late=late, recent_s=seconds if late >= LATE_IN_A_ROW else latency.recent_s)
+    latency = replace(
+        latency,
+        recent_s=seconds if late >= LATE_IN_A_ROW else latency.recent_s,
+        late=late,
+        answers=latency.answers + 1,
+        since=now - seconds if latency.since is None else latency.since,
+    )
+    cohort = latency.cohort
+    if number != cohort.number:
+        return latency
+    left, total_s = cohort.left - 1, cohort.total_s + seconds
+    return _counted(latency, replace(cohort, left=left, answered=cohort.answered + 1, total_s=total_s), now)
 
 
 def unanswered(latency: Latency, number: int, now: float) -> Latency:
     """Count a request of the cohort ``number`` that was refused, or failed, or was given up."""
-    return _one_less(latency, now) if number == latency.cohort.number else latency
+    cohort = latency.cohort
+    return _counted(latency, replace(cohort, left=cohort.left - 1), now) if number == cohort.number else latency
 
 
 def begun_anew(latency: Latency) -> Latency:
@@ -117,8 +119,8 @@ def begun_anew(latency: Latency) -> Latency:
     return replace(latency, cohort=Cohort(latency.cohort.number + 1), answers=0, since=None)
 
 
-def _one_less(latency: Latency, now: float) -> Latency:
-    cohort = replace(latency.cohort, left=latency.cohort.left - 1)
+def _counted(latency: Latency, cohort: Cohort, now: float) -> Latency:
+    """Put ``cohort``, of which one request is no longer under way, in the place of the present one, or close it."""
     if cohort.started < COHORT or cohort.left > 0:
         return replace(latency, cohort=cohort)
     following = Cohort(cohort.number + 1)

@@ -11,7 +11,6 @@ from orchestrator.pacing import capacity
 from orchestrator.pacing import flight as flights
 from orchestrator.pacing.capacity import Estimate, Mark
 from orchestrator.pacing.growth import (
-    CREDIT_LIMIT,
     CREDIT_PER_SERVED,
     FALLEN_SHARE,
     FIRST_QUIET_S,
@@ -141,15 +140,26 @@ def started(pace: Pace, now: float) -> tuple[Pace, Ticket]:
     if growth.since is None:
         pace = replace(pace, next_at=now, steps=((now, 0),), meter=capacity.begun(now))
         growth = replace(growth, since=now, rose_at=now)
-    growth = replace(growth, started=growth.started + 1)
-    pace = replace(pace, in_flight=in_flight, growth=growth, flight=flights.started(pace.flight))
+    is_spare = pace.spare > 0
+    begun = replace(
+        pace,
+        next_at=_next_at(pace, now),
+        spare=pace.spare - is_spare,
+        in_flight=in_flight,
+        growth=replace(growth, started=growth.started + 1),
+        flight=flights.started(pace.flight),
+    )
+    return (begun if is_spare else grown(begun, now)), ticket
+
+
+def _next_at(pace: Pace, now: float) -> float:
+    """Return when the request after the one that starts at ``now`` may start."""
     if pace.spare:
-        return replace(pace, spare=pace.spare - 1, next_at=max(pace.next_at, now)), ticket
+        return max(pace.next_at, now)
     interval = 1.0 / pace.rate
     if pace.fixed:
-        return replace(pace, next_at=max(pace.next_at, now) + interval), ticket
-    next_at = max(max(pace.next_at, now - interval) + interval, now + CATCHING_UP_SHARE * interval)
-    return grown(replace(pace, next_at=next_at), now), ticket
+        return max(pace.next_at, now) + interval
+    return max(max(pace.next_at, now - interval) + interval, now + CATCHING_UP_SHARE * interval)
 
 
 def released(pace: Pace, ticket: Ticket, now: float) -> Pace:
@@ -170,7 +180,7 @@ def held_s(pace: Pace, now: float) -> float:
 def next_pace(pace: Pace, observation: Observation) -> Pace:
     """Return the pace after ``observation``: the whole control law."""
     ticket, word = observation.ticket, observation.word
-    pace = _noted(replace(pace, in_flight=pace.in_flight - 1), observation)
+    pace = _noted(pace, observation)
     if ticket.canary:
         return _after_canary(pace, observation)
     if ticket.epoch != pace.epoch:
@@ -188,25 +198,26 @@ def next_pace(pace: Pace, observation: Observation) -> Pace:
 
 
 def _noted(pace: Pace, observation: Observation) -> Pace:
-    """Take down what counts whatever the epoch: a moment that was named, an answer, its time."""
+    """Take down what counts whatever the epoch: one in flight less, a moment that was named, an answer, its time."""
     ticket, word = observation.ticket, observation.word
     if word.effect is Effect.THROTTLED:
         return _noted_refusal(pace, observation)
     if word.effect is not Effect.SERVED:
-        return replace(pace, flight=flights.unanswered(pace.flight, ticket.cohort, observation.at))
+        flight = flights.unanswered(pace.flight, ticket.cohort, observation.at)
+        return replace(pace, in_flight=pace.in_flight - 1, flight=flight)
     seconds = observation.at - ticket.started_at
-    growth = pace.growth
+    hold, growth = pace.hold, pace.growth
     if ticket.epoch == pace.epoch:
-        row = 0 if word.accepted else pace.hold.row
-        pace = replace(pace, hold=replace(pace.hold, failures=0, row=row))
+        if hold.failures or (hold.row and word.accepted):
+            hold = replace(hold, failures=0, row=0 if word.accepted else hold.row)
         is_of_this_rate = growth.since is not None and ticket.started_at >= growth.since
         counts = is_of_this_rate and is_prompt(pace.flight.latency, seconds)
-        credit = min(CREDIT_LIMIT, growth.credit + CREDIT_PER_SERVED)
-        growth = replace(growth, served=growth.served + counts, credit=credit)
-        growth = answered(growth, observation.at)
+        growth = answered(growth, observation.at, served=counts, earned=CREDIT_PER_SERVED)
     return replace(
         pace,
+        in_flight=pace.in_flight - 1,
         served=pace.served + 1,
+        hold=hold,
         growth=growth,
         flight=flights.answered(pace.flight, ticket.cohort, seconds, ticket.in_flight, observation.at),
     )
@@ -217,7 +228,7 @@ def _noted_refusal(pace: Pace, observation: Observation) -> Pace:
     named = word.retry_after_s is not None
     evidence = replace(evidence, refused=evidence.refused + 1, named_moments=evidence.named_moments + named)
     flight = flights.unanswered(pace.flight, observation.ticket.cohort, observation.at)
-    pace = replace(pace, evidence=evidence, flight=flight)
+    pace = replace(pace, in_flight=pace.in_flight - 1, evidence=evidence, flight=flight)
     if word.retry_after_s is None:
         return pace
     named_at = observation.at + word.retry_after_s + _jitter(word.retry_after_s, observation.draw)

@@ -7,6 +7,9 @@ from dataclasses import asdict
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.marker import marker
+from orchestrator.summary import Line
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -16,9 +19,17 @@ if TYPE_CHECKING:
 SCHEMA = 1
 
 
+def line_of(run_id: str, outcome: Outcome) -> Line:
+    """Return the line of one outcome of the run ``run_id``."""
+    spent = outcome.spent
+    retries = max(0, spent.tries + spent.throttled - 1)
+    data = encode(backup_line(run_id, outcome))
+    return Line(outcome.planned.position, outcome.kind, retries, outcome.reconciled, data)
+
+
 def backup_line(run_id: str, outcome: Outcome) -> dict[str, Any]:
-    """Return the line of one outcome."""
-    install = outcome.planned.install
+    """Return the line of one outcome as an object."""
+    install, spent = outcome.planned.install, outcome.spent
     return {
         "type": "backup",
         "schema": SCHEMA,
@@ -32,11 +43,13 @@ def backup_line(run_id: str, outcome: Outcome) -> dict[str, Any]:
         "outcome": outcome.kind.value,
         "backup": asdict(outcome.backup) if outcome.backup else None,
         "error": _error(outcome.error) if outcome.error else None,
-        "earlier_backups": [],
-        "attempts": outcome.attempts,
-        "throttled": outcome.throttled,
-        "reconciled": False,
-        "started_at": iso(outcome.started_at),
+        "earlier_backups": [{"id": backup.id, "status": backup.status} for backup in outcome.earlier],
+        "attempts": spent.attempts,
+        "throttled": spent.throttled,
+        "reconciled": outcome.reconciled,
+        "settled_by": None,
+        "look_for": [marker(each) for each in outcome.sought],
+        "started_at": iso(spent.started_at),
         "finished_at": iso(outcome.finished_at),
         "duration_s": round(outcome.duration_s, 3),
         "request_id": outcome.request_id,
@@ -58,7 +71,7 @@ def summary_line(summary: Summary) -> dict[str, Any]:
         "requests": summary.requests,
         "retries": summary.retries,
         "throttled": summary.throttled,
-        "reconciled": 0,
+        "reconciled": summary.reconciled,
         "accounts": {name: _account(each) for name, each in summary.accounts.items()},
         "exit_code": summary.exit_code,
         "config": summary.config,

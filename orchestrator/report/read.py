@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import UsageError
 from orchestrator.model import OutcomeKind
+from orchestrator.run_names import LATEST, run_named
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,19 +97,20 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
+def is_path(run: str) -> bool:
+    """Tell whether ``run`` is a report's path and not the name of a run."""
+    return run != LATEST and ("/" in run or os.path.isfile(run))  # noqa: PTH113 - Path's raises where it may not look
+
+
 def find_report(state_dir: Path, run: str) -> Path:
     """Return the path of the report of ``run``: a run id, a unique prefix of one, ``latest``, or a file's path.
 
     Raises ``UsageError``, saying which runs there are.
     """
-    if run != "latest" and (os.path.isfile(run) or "/" in run):  # noqa: PTH113 - Path's raises where it may not look
+    if is_path(run):
         return Path(run)
-    folders = sorted(path.parent for name in _TRACES for path in (state_dir / "runs").glob(f"*/{name}"))
-    folders = list(dict.fromkeys(folders))
-    matches = folders[-1:] if run == "latest" else [folder for folder in folders if folder.name.startswith(run)]
-    if len(matches) != 1:
-        raise UsageError(_no_run(run, state_dir, [folder.name for folder in folders], ambiguous=len(matches) > 1))
-    return _report_of(matches[0])
+    names = {path.parent.name for name in _TRACES for path in (state_dir / "runs").glob(f"*/{name}")}
+    return _report_of(state_dir / "runs" / run_named(run, sorted(names), f"in {state_dir}"))
 
 
 def _report_of(folder: Path) -> Path:
@@ -123,12 +125,3 @@ def _report_of(folder: Path) -> Path:
         message = f"run {folder.name} wrote its report elsewhere: name the file that it went to"
         raise UsageError(message)
     return Path(written_to)
-
-
-def _no_run(run: str, state_dir: Path, known: list[str], *, ambiguous: bool) -> str:
-    if not known:
-        return f"there are no runs in {state_dir} yet; name a report's file, or the folder with --state-dir"
-    newest = ", ".join(reversed(known[-3:]))
-    if ambiguous:
-        return f"{run} is the beginning of several runs; say more of it"
-    return f"there is no run or file {run}; the newest runs are {newest}"

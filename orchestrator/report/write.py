@@ -1,7 +1,8 @@
 """Write the report as the run goes: each line whole, the moment its outcome is final.
 
-A regular file takes the place of an older one when it is opened, so two reports are never mixed; a pipe, a device or
-standard output is only written to. A thread writes, since a reader that pauses must not stop the run's clock.
+A regular file takes the place of an older one when it is opened, with the lines that a resumed run has already, so two
+reports are never mixed and none is ever cut short; a pipe, a device or standard output is only written to. A thread
+writes, since a reader that pauses must not stop the run's clock.
 """
 
 from __future__ import annotations
@@ -21,14 +22,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from orchestrator.errors import WriteError
-from orchestrator.report.lines import backup_line, encode, summary_line
+from orchestrator.report.lines import encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
-
-    from orchestrator.model import Outcome
-    from orchestrator.summary import Summary
 
 STANDARD_OUTPUT = "-"
 READER_POLL_S = 0.1
@@ -38,16 +36,16 @@ _DESCRIPTOR = re.compile(r"/dev/(stdin|stdout|stderr|fd/\d+)|/proc/[^/]+/fd/\d+"
 
 
 class ReportWriter:
-    """Keep outcomes as JSON lines; the engine's ``OutcomeSink``. Use it as an asynchronous context manager.
+    """Write lines of JSON. Use it as an asynchronous context manager.
 
     What could not be written once is not tried again: a report with a hole would look whole.
     """
 
-    def __init__(self, run_id: str, target: str, stdout_fd: int | None) -> None:
-        """Prepare to write the report of ``run_id`` to the path ``target``, ``-`` for the descriptor ``stdout_fd``."""
-        self._run_id = run_id
+    def __init__(self, target: str, stdout_fd: int | None, first: bytes = b"") -> None:
+        """Prepare to write to the path ``target``, ``-`` for the descriptor ``stdout_fd``, beginning with ``first``."""
         self._target = target
         self._stdout_fd = stdout_fd
+        self._first = first
         self._fd: int | None = None
         self._failure: WriteError | None = None
         self._thread = _WriterThread()
@@ -55,10 +53,22 @@ class ReportWriter:
     async def __aenter__(self) -> Self:
         """Open the report; of a named pipe, wait for its reader. Raises ``WriteError``."""
         try:
-            self._fd = self._standard_output() if self._target == STANDARD_OUTPUT else await _open(Path(self._target))
+            await self._open()
         except (OSError, ValueError) as error:
             raise self._failed(error) from error
         return self
+
+    async def _open(self) -> None:
+        path = Path(self._target)
+        if self._target == STANDARD_OUTPUT:
+            self._fd = self._standard_output()
+        elif _is_replaceable(path):
+            self._fd = await asyncio.to_thread(_replaced, path, self._first)
+            return
+        else:
+            self._fd = await _opened_as_it_is(str(path))
+        if self._first:
+            await self.write(self._first)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -69,22 +79,15 @@ class ReportWriter:
             with contextlib.suppress(OSError):
                 os.close(self._fd)
 
-    async def record(self, outcome: Outcome) -> None:
-        """Write one outcome's line. Raises ``WriteError``."""
-        await self._write(backup_line(self._run_id, outcome))
-
-    async def finish(self, summary: Summary) -> None:
-        """Write the summary's line, and have a regular file on disk. Raises ``WriteError``."""
-        await self._write(summary_line(summary), sync=True)
+    async def write(self, data: bytes, *, sync: bool = False) -> None:
+        """Write whole lines; with ``sync``, have a regular file on disk. Raises ``WriteError``."""
+        if self._failure:
+            raise self._failure
+        await self._thread.run(partial(self._write_now, data, sync=sync))
 
     def abandon(self) -> None:
         """Wait no longer for a reader that does not read: what is not written yet fails with ``WriteError``."""
         self._thread.abandon(self._failed(TimeoutError("its reader does not read")))
-
-    async def _write(self, line: dict[str, Any], *, sync: bool = False) -> None:
-        if self._failure:
-            raise self._failure
-        await self._thread.run(partial(self._write_now, encode(line), sync=sync))
 
     def _write_now(self, data: bytes, *, sync: bool) -> None:
         if self._failure:
@@ -157,17 +160,16 @@ def _settle(done: asyncio.Future[None], error: Exception | None) -> None:
         done.set_result(None)
 
 
-def write_summary(folder: Path, summary: Summary) -> None:
+def write_summary(folder: Path, line: dict[str, Any]) -> None:
     """Write ``summary.json`` into a run's ``folder``, whole or not at all. Raises ``WriteError``."""
-    path = folder / "summary.json"
+    write_whole(folder / "summary.json", encode(line))
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Put ``data`` in the place of the regular file ``path``, whole or not at all. Raises ``WriteError``."""
     try:
-        descriptor, name = tempfile.mkstemp(prefix=".summary.", dir=folder)
-        try:
-            _write_all(descriptor, encode(summary_line(summary)))
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        Path(name).replace(path)
+        descriptor = _replaced(path, data)
+        os.close(descriptor)
     except OSError as error:
         message = f"{path} cannot be written: {error.strerror}"
         raise WriteError(message) from error
@@ -185,36 +187,69 @@ def make_folder(path: Path) -> None:
         raise WriteError(message) from error
 
 
-def drop_folder(path: Path) -> None:
-    """Remove a folder that nothing was put into."""
+def drop_run(folder: Path) -> None:
+    """Remove what a run has left in its folder, and the folder unless there is something else in it."""
     with contextlib.suppress(OSError):
-        path.rmdir()
+        for name in ("report.jsonl", "summary.json", "lock"):
+            (folder / name).unlink(missing_ok=True)
+        folder.rmdir()
 
 
-async def _open(path: Path) -> int:
-    """Open ``path`` for writing: a new regular file in the place of an older one, anything else as it is."""
-    return _replaced(path) if _is_replaceable(path) else await _opened_as_it_is(str(path))
+def is_regular(target: str) -> bool:
+    """Tell whether a report that goes to ``target`` is a regular file, which can be written again."""
+    try:
+        return target != STANDARD_OUTPUT and _is_replaceable(Path(target))
+    except OSError:
+        return False
 
 
 def _is_replaceable(path: Path) -> bool:
+    """Tell whether ``path`` is a regular file, or nothing yet. Raises ``OSError`` if it may not be followed."""
     if _DESCRIPTOR.fullmatch(str(path.absolute())):
         return False
+    _refuse_others_links(path.absolute())
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except FileNotFoundError:
         return True
 
 
-def _replaced(path: Path) -> int:
+def _refuse_others_links(path: Path) -> None:
+    """Raise ``OSError`` if the way to ``path`` leads through a symbolic link in a folder that others may write to.
+
+    Whoever put it there would choose the file that we write to.
+    """
+    for place in (path, *path.parents):
+        if place.is_symlink() and place.parent.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise OSError(errno.ELOOP, f"{place} is a symbolic link in a folder that others may write to")
+
+
+def _replaced(path: Path, first: bytes = b"") -> int:
+    """Return a descriptor of a new file that has taken the place of ``path``, with ``first`` in it, on disk."""
     real = path.resolve()
     descriptor, name = tempfile.mkstemp(prefix=f".{real.name[:100]}.", dir=real.parent)
     try:
+        if first:
+            _write_all(descriptor, first)
+            os.fsync(descriptor)
         Path(name).replace(real)
     except OSError:
         os.close(descriptor)
         Path(name).unlink()
         raise
+    if first:
+        _sync_folder(real.parent)
     return descriptor
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names in ``folder`` on disk; a file system that cannot do that for a folder has its own ways."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 async def _opened_as_it_is(path: str) -> int:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import struct
 import uuid
+from contextlib import suppress
 from datetime import timedelta
 from email.utils import format_datetime
+from functools import cache
 from math import ceil
 from socket import SO_LINGER, SOL_SOCKET, socket
 from typing import TYPE_CHECKING, Any
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
 
 DOCUMENTATION = "https://wpengineapi.com/reference"
 ELSEWHERE = "https://elsewhere.invalid/v1"
+HUGE, BOMB = 10_000_000, 100_000_000
+"""Bytes of a body that is too large, and of one that is small until it is unpacked."""
+DRIP_S = 1.0
 
 _BLOCKED = "<html><body><h1>403 ERROR</h1><p>The request could not be satisfied. Request blocked.</p></body></html>"
 _HTML = "<html><head><title>502 Bad Gateway</title></head><body><center><h1>502 Bad Gateway</h1></center></body></html>"
@@ -110,20 +116,57 @@ def broken(kind: Kind, status: int, body: dict[str, Any]) -> web.Response:
             return web.Response(status=status, text=json.dumps(body)[:-12], content_type="application/json")
         case Kind.MISSING_ID:
             return answer(status, {key: value for key, value in body.items() if key not in {"id", "results"}})
+        case Kind.HUGE_BODY:
+            return web.Response(status=status, text=" " * HUGE + json.dumps(body), content_type="application/json")
+        case Kind.GZIP_BOMB:
+            packed = _packed_spaces() + gzip.compress(json.dumps(body).encode())
+            headers = {"Content-Encoding": "gzip"}
+            return web.Response(status=status, body=packed, content_type="application/json", headers=headers)
         case _:
             return web.json_response([body], status=status)
+
+
+@cache
+def _packed_spaces() -> bytes:
+    """Return spaces, which JSON may begin with, as a gzip member, which another may follow."""
+    return gzip.compress(b" " * BOMB)
+
+
+async def cut_head(request: web.Request) -> None:
+    """Send half of the head of a success, and end the connection with a reset."""
+    success = b"200 OK" if request.method == "GET" else b"202 Accepted"
+    if request.transport:
+        request.transport.write(b"HTTP/1.1 " + success + b"\r\nContent-Type: applica")
+        await asyncio.sleep(0.05)  # a reset at once may overtake what was sent
+        reset(request)
 
 
 async def cut_short(request: web.Request, status: int, body: dict[str, Any]) -> web.StreamResponse:
     """Send the head of an answer and half of its body, and end the connection."""
     data = json.dumps(body).encode()
+    response = await _head(request, status, data)
+    await response.write(data[: len(data) // 2])
+    if request.transport:
+        request.transport.close()
+    return response
+
+
+async def drip(request: web.Request, status: int, body: dict[str, Any]) -> web.StreamResponse:
+    """Send the head of an answer, and then its body a byte a second, until the client has gone."""
+    data = json.dumps(body).encode()
+    response = await _head(request, status, data)
+    with suppress(ConnectionError):
+        for byte in data:
+            await response.write(bytes([byte]))
+            await asyncio.sleep(DRIP_S)
+    return response
+
+
+async def _head(request: web.Request, status: int, data: bytes) -> web.StreamResponse:
     headers = {"Content-Type": "application/json", "x-amzn-RequestId": str(uuid.uuid4())}
     response = web.StreamResponse(status=status, headers=headers)
     response.content_length = len(data)
     await response.prepare(request)
-    await response.write(data[: len(data) // 2])
-    if request.transport:
-        request.transport.close()
     return response
 
 

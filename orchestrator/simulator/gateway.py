@@ -186,6 +186,10 @@ async def _left_unanswered(request: web.Request, error: UnansweredError) -> web.
             answers.reset(request)
         case Kind.HANG:
             await answers.hang(request)
+        case Kind.CUT_HEAD:
+            await answers.cut_head(request)
+        case Kind.DRIP:
+            return await answers.drip(request, error.status, error.body)
         case _:
             return await answers.cut_short(request, error.status, error.body)
     return web.Response()

@@ -114,19 +114,31 @@ class Kind(StrEnum):
     REDIRECT = "redirect"
     RESET = "reset"
     HANG = "hang"
+    CUT_HEAD = "cut_head"
     CUT_SHORT = "cut_short"
+    DRIP = "drip"
     BROKEN_JSON = "broken_json"
     MISSING_ID = "missing_id"
     WRONG_TYPE = "wrong_type"
+    HUGE_BODY = "huge_body"
+    GZIP_BOMB = "gzip_bomb"
 
 
 OF_INSTALLS = {Kind.BAD_REQUEST, Kind.FORBIDDEN, Kind.NOT_FOUND}
 """Faults that are an install's own: the same ones get the same answer each time."""
 
-MADE_ALL_THE_SAME = {Kind.CUT_SHORT, Kind.BROKEN_JSON, Kind.MISSING_ID, Kind.WRONG_TYPE}
-"""Faults of the answer to a POST that was carried out."""
+MADE_ALL_THE_SAME = {
+    Kind.CUT_SHORT,
+    Kind.DRIP,
+    Kind.BROKEN_JSON,
+    Kind.MISSING_ID,
+    Kind.WRONG_TYPE,
+    Kind.HUGE_BODY,
+    Kind.GZIP_BOMB,
+}
+"""Faults of the body that answers a request which was carried out."""
 
-OF_THE_CONNECTION = {Kind.RESET, Kind.HANG, Kind.CUT_SHORT}
+OF_THE_CONNECTION = {Kind.RESET, Kind.HANG, Kind.CUT_HEAD, Kind.CUT_SHORT, Kind.DRIP}
 """Faults that leave a request without a whole answer."""
 
 NEVER_MADE = OF_INSTALLS | {Kind.BLOCKED, Kind.QUOTA, Kind.REDIRECT}
@@ -141,8 +153,9 @@ class Fault(Part):
     kind: Kind
     """How it ends: `bad_request` (400), `forbidden` (403), `blocked` (403, HTML), `not_found` (404), `server_error`
     (500), `bad_gateway` (502, HTML), `unavailable` (503), `gateway_timeout` (504), `quota` (429 `Limit Exceeded`),
-    `redirect` (302, elsewhere), `reset`, `hang` (no answer, ever), `cut_short`, `broken_json`, `missing_id`,
-    `wrong_type`."""
+    `redirect` (302, elsewhere), `reset`, `hang` (no answer, ever), `cut_head` (a reset in the middle of the answer's
+    head), `cut_short` (the end in the middle of its body), `drip` (its body comes a byte a second), `broken_json`,
+    `missing_id`, `wrong_type`, `huge_body` (10 MB), `gzip_bomb` (100 MB of which 100 kB are sent)."""
     operation: Operation = Operation.POST
     """Which operation: `post`, `listing`, `show` (one backup), `installs`, `install`, `accounts`, `user`, `status`."""
     share: Share = 1.0
@@ -152,7 +165,8 @@ class Fault(Part):
     """Share of what: of the `requests`, or of the `installs`, which it then hits each time. 400, 403 and 404 are faults
     of installs unless this says otherwise, the others of requests; so are all of an operation without an install."""
     created: bool | None = None
-    """Of a POST: whether the backup is made all the same. Left out: only where the answer itself is what is broken."""
+    """Of a POST: whether the backup is made all the same. Left out: only where the body of the answer is what is
+    broken."""
     installs: tuple[Annotated[str, Field(pattern=UUID)], ...] = ()
     """Only these; left out: any."""
     after: Seconds = 0.0
@@ -170,7 +184,7 @@ class Fault(Part):
         if self.created and (self.kind in NEVER_MADE or self.operation is not Operation.POST):
             refuse("created: a request that ends like this makes no backup")
         if self.created is False and self.kind in MADE_ALL_THE_SAME:
-            refuse("created: what is broken here is the answer, and the backup is made")
+            refuse("created: what is broken here is the body of the answer, and the backup is made")
         if self.installs and self.operation not in OF_ONE_INSTALL:
             refuse("installs: this operation has none")
         if self.until is not None and self.until <= self.from_:

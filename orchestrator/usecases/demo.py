@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from orchestrator.config import load_config
 from orchestrator.simulator import Bucket, Fault, Kind, Scenario, Simulator
-from orchestrator.usecases.run import RunEnd, RunOptions, run_backups
+from orchestrator.usecases.jobs import RunOptions
+from orchestrator.usecases.run import RunEnd, run_backups
 
 if TYPE_CHECKING:
     from orchestrator.engine.ports import Log
@@ -31,6 +32,8 @@ SCENARIO = Scenario(
         Fault(kind=Kind.BAD_REQUEST, share=0.01),
         Fault(kind=Kind.FORBIDDEN, share=0.01),
         Fault(kind=Kind.NOT_FOUND, share=0.02),
+        Fault(kind=Kind.GATEWAY_TIMEOUT, share=0.02, created=True, after=0.5),
+        Fault(kind=Kind.RESET, share=0.01, created=False),
     ),
 )
 
@@ -80,6 +83,7 @@ accounts:
     user_id: demo-user
     password: demo-password
     base_url: {base_url}
+reconcile: {{grace: 3s}}
 defaults:
   description: "Demo backup of {{name}}, {{date}}"
   notification_emails: []

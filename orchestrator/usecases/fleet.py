@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from orchestrator.engine.lanes import Budget, Effort, Lane
+from orchestrator.engine.lanes import Budget, Lane
 from orchestrator.errors import WriteError
 from orchestrator.journal.rates import remember, remembered
 from orchestrator.pacing import learned
@@ -23,11 +24,11 @@ from orchestrator.wpengine.client import Client
 
 if TYPE_CHECKING:
     from contextlib import AsyncExitStack
-    from datetime import datetime
 
     from orchestrator.engine.ports import Log
     from orchestrator.journal.store import Store
-    from orchestrator.model import Account, Config, Learned, Plan
+    from orchestrator.model import Account, Config, Learned
+    from orchestrator.usecases.jobs import Job
 
 BudgetKey = tuple[str, str]
 
@@ -70,6 +71,10 @@ class Fleet:
         """Return the requests per second of all budgets together."""
         return sum(each.gate.pace.rate for each in self._limited.values())
 
+    def in_doubt(self) -> int:
+        """Return how many backups wait for a look at the listing."""
+        return sum(effort.doubt is not None for lane in self.lanes.values() for _, _, effort in lane.retries)
+
     def totals(self) -> dict[str, AccountTotals]:
         """Return what each account asked, and what its budget found out."""
         return {name: self._totals(name, lane) for name, lane in self.lanes.items()}
@@ -98,17 +103,18 @@ class Fleet:
                 raise result
 
 
-async def assembled(config: Config, plan: Plan, store: Store, log: Log, stack: AsyncExitStack) -> Fleet:
-    """Return the fleet of ``plan`` with all its installs queued; ``stack`` closes it."""
-    fleet, neighbours = Fleet(), Neighbours(log)
-    for planned in plan.backups:
-        name = planned.install.account
+async def assembled(config: Config, job: Job, store: Store, log: Log, stack: AsyncExitStack) -> Fleet:
+    """Return the fleet of ``job`` with all its efforts queued; ``stack`` closes it."""
+    fleet, neighbours, now = Fleet(), Neighbours(log), datetime.now(UTC)
+    began_at = asyncio.get_running_loop().time()
+    for effort in job.efforts:
+        name = effort.planned.install.account
         if name not in fleet.lanes:
             account = config.accounts[name]
             key = budget_of(account, per_host=config.throttle.per_host)
             limited = fleet.limited(key)
             if limited is None:
-                known = await _known(config, key, store, plan.run.started_at, log)
+                known = await _known(config, key, store, now, log)
                 if known:
                     log.info("throttle.remembered", budget=name, rate=round(known.rate, 2), burst=round(known.burst))
                 narrator = PaceNarrator(name, log, neighbours.of(key[0]))
@@ -116,7 +122,12 @@ async def assembled(config: Config, plan: Plan, store: Store, log: Log, stack: A
                 limited = _Limited(name, gate, Budget(gate, []))
             client = await stack.enter_async_context(Client(account, config.timeouts))
             fleet.add(account, key, limited, client)
-        fleet.lanes[name].fresh.append(Effort(planned))
+            if name in job.specimens:
+                fleet.lanes[name].specimen = (job.specimens[name], began_at)
+        if effort.doubt:
+            fleet.lanes[name].retry(effort, began_at)
+        else:
+            fleet.lanes[name].fresh.append(effort)
     return fleet
 
 

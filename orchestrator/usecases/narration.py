@@ -1,48 +1,22 @@
-"""What a run says while it goes on: each failure, each change of pace and why, a heartbeat."""
+"""What a run says while it goes on: each change of pace and why, a heartbeat."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
 
-from orchestrator.model import OutcomeKind
 from orchestrator.pacing import Effect, Phase, ready_at
-from orchestrator.summary import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from orchestrator.engine.ports import Log, OutcomeSink
-    from orchestrator.model import Outcome
+    from orchestrator.engine.ports import Log
     from orchestrator.pacing import Observation, Pace
 
 HEARTBEAT_S = 30.0
 
 COINCIDENCE_S, COINCIDENCES = 1.0, 3
 """Holds of two budgets count as simultaneous within a second; thrice is hardly chance."""
-
-
-class Recorder:
-    """Hand each outcome on to the report, then count it and say of a failure that it is one; an ``OutcomeSink``."""
-
-    def __init__(self, report: OutcomeSink, log: Log) -> None:
-        """Stand before ``report``."""
-        self._report = report
-        self._log = log
-        self.tally = Tally()
-
-    async def record(self, outcome: Outcome) -> None:
-        """Keep one outcome for good."""
-        self.tally.add(outcome)
-        await self._report.record(outcome)
-        install, error = outcome.planned.install.label, outcome.error
-        event = f"backup.{outcome.kind.value}"
-        if error is None:
-            self._log.debug(event, install=install, backup=outcome.backup.id if outcome.backup else None)
-        elif outcome.kind is OutcomeKind.CANCELLED:
-            self._log.debug(event, install=install, kind=error.kind.value, reason=error.message)
-        else:
-            self._log.warning(event, install=install, kind=error.kind.value, status=error.status, reason=error.message)
 
 
 class PaceNarrator:

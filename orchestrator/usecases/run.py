@@ -4,122 +4,129 @@ from __future__ import annotations
 
 import asyncio
 import random
-import secrets
-import time
-from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, replace
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from orchestrator import __version__
-from orchestrator.engine.dispatch import DispatchEnd, Dispatcher, Limits, Surroundings
-from orchestrator.errors import OrchestratorError, UsageError, WriteError
+from orchestrator.engine.dispatch import Dispatcher
+from orchestrator.engine.surroundings import Limits, Surroundings
+from orchestrator.errors import OrchestratorError, WriteError
+from orchestrator.journal import runs
+from orchestrator.journal.locks import locked, run_lock, scope_lock
 from orchestrator.journal.store import FILE_NAME, Store
-from orchestrator.model import ErrorKind, OutcomeKind, Run
-from orchestrator.plan import make_plan
-from orchestrator.report.write import STANDARD_OUTPUT, ReportWriter, drop_folder, make_folder, write_summary
-from orchestrator.summary import Ending, Summary, exit_code
+from orchestrator.report.write import ReportWriter, drop_run, make_folder
 from orchestrator.usecases.alongside import alongside
+from orchestrator.usecases.closing import Places, Totals, closed, removed_old_runs
 from orchestrator.usecases.fleet import assembled
-from orchestrator.usecases.narration import Recorder, heartbeat
+from orchestrator.usecases.jobs import Job, RunOptions, folder_of, new_job, scope_of
+from orchestrator.usecases.narration import heartbeat
+from orchestrator.usecases.recorder import Recorder
+from orchestrator.usecases.resume import resumed_job
+from orchestrator.usecases.retry import retried_job
 
 if TYPE_CHECKING:
     from orchestrator.engine.ports import Log
     from orchestrator.engine.stop import StopSwitch
-    from orchestrator.model import Config, Outcome, Plan
+    from orchestrator.model import Config, Outcome
+    from orchestrator.summary import Summary
     from orchestrator.usecases.fleet import Fleet
 
 ABANDON_AFTER_S = 2.0
 
-_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """Where a run keeps its state and puts its report.
-
-    ``report`` of ``None`` is a file in the run's own folder, ``-`` the descriptor ``stdout_fd``, which is ``None``
-    where standard output is closed.
-    """
-
-    state_dir: Path
-    report: str | None
-    stdout_fd: int | None
-
 
 @dataclass(frozen=True, slots=True)
 class RunEnd:
-    """What a run came to: its summary, the first failures, and what went wrong with the run itself.
+    """What a run came to: its summary, the lines of the first failures, and what went wrong with the run itself.
 
-    ``unwritten`` are outcomes that the report did not take because of ``write_error``. ``crash`` is a bug's exception.
+    ``unwritten`` are outcomes that journal or report did not take because of ``write_error``. ``crash`` is a bug's
+    exception.
     """
 
     summary: Summary
-    first_failures: tuple[Outcome, ...]
+    first_failures: tuple[dict[str, Any], ...]
     unwritten: tuple[Outcome, ...]
     write_error: WriteError | None
     crash: Exception | None
 
 
 async def run_backups(config: Config, options: RunOptions, log: Log, stop: StopSwitch) -> RunEnd:
-    """Request a backup of every enabled install of ``config``, once, and report every outcome.
+    """Request a backup of every install that the options mean, once, and report every outcome.
 
-    Raises ``UsageError`` if there is nothing to do, ``WriteError`` if the state or the report cannot be begun, and
-    ``StoppedError`` if a signal comes before it is; nothing was sent then.
+    Raises ``UsageError`` if there is nothing to do, ``WriteError`` if the state or the report cannot be begun,
+    ``LockedError`` if another process is at it, and ``StoppedError`` if a signal comes before it is begun; nothing was
+    sent then.
     """
-    clock = _SystemClock()
-    run, began = Run(new_run_id(), clock.now()), clock.monotonic()
-    log = log.bind(run_id=run.id)
-    plan = _planned(config, run, log)
-    folder = options.state_dir.absolute() / "runs" / run.id
-    make_folder(folder)
-    target = _target(options, folder)
+    state_dir = options.state_dir.absolute()
     async with AsyncExitStack() as stack:
-        report = ReportWriter(run.id, target, options.stdout_fd)
-        store = Store(options.state_dir.absolute() / FILE_NAME)
-        await _opened((store, report), folder, stop, stack)
-        await stack.enter_async_context(alongside(_abandon_on_abort(report, stop)))
-        recorder = Recorder(report, log)
-        log.info("run.started", installs=len(plan.backups), config=config.source, report=target)
-        fleet = await assembled(config, plan, store, log, stack)
-        dispatcher = Dispatcher(fleet.budgets, _limits(config), Surroundings(recorder, clock, log, stop))
-        async with alongside(heartbeat(log, lambda: _progress(fleet, recorder, plan))):
-            end = await dispatcher.run()
-        summary = Summary(
-            run_id=run.id,
-            started_at=run.started_at,
-            finished_at=clock.now(),
-            duration_s=clock.monotonic() - began,
-            planned=len(plan.backups),
-            disabled=plan.disabled,
-            outcomes={kind: recorder.tally.outcomes[kind] for kind in OutcomeKind},
-            retries=recorder.tally.retries,
-            accounts=fleet.totals(),
-            exit_code=exit_code(_ending(end, recorder, stop)),
-            config=config.source,
-            report=target,
-            version=__version__,
-        )
-        run_end = await _closed(folder, report, summary, recorder, end)
-        if not stop.aborting.is_set():
-            await fleet.remember(store, clock.now(), log)
-        return run_end
+        new = None if options.resume or options.retry_failed else new_job(config, options, datetime.now(UTC), log)
+        make_folder(state_dir)
+        scope = scope_of(config)
+        lock = locked(scope_lock(state_dir, scope), f"a run of {config.source} is going on", options.lock_wait_s)
+        await stop.unless_pressed(stack.enter_async_context(lock))
+        store = Store(state_dir / FILE_NAME)
+        await stop.unless_pressed(stack.enter_async_context(store))
+        job = await stop.unless_pressed(_continued(config, options, store, log)) if new is None else new
+        return await _carried_out(config, options, job, _World(store, log, stop, stack))
 
 
-def _target(options: RunOptions, folder: Path) -> str:
-    if options.report is None:
-        return str(folder / "report.jsonl")
-    return options.report if options.report == STANDARD_OUTPUT else str(Path(options.report).absolute())
+async def _continued(config: Config, options: RunOptions, store: Store, log: Log) -> Job:
+    continued = resumed_job if options.resume else retried_job
+    return await continued(config, options, store, log)
 
 
-async def _opened(files: tuple[Store, ReportWriter], folder: Path, stop: StopSwitch, stack: AsyncExitStack) -> None:
-    """Open state and report; a run that cannot even begin leaves no folder behind, which ``latest`` would find."""
+@dataclass(frozen=True, slots=True)
+class _World:
+    """The real things that a run works with."""
+
+    store: Store
+    log: Log
+    stop: StopSwitch
+    stack: AsyncExitStack
+
+
+async def _carried_out(config: Config, options: RunOptions, job: Job, world: _World) -> RunEnd:
+    clock, run = _SystemClock(), job.record.run
+    began, log = clock.monotonic(), world.log.bind(run_id=run.id)
+    report = ReportWriter(job.record.report, options.stdout_fd, b"".join(line.data for line in job.kept))
+    await _opened(options, job, report, world)
+    await world.stack.enter_async_context(alongside(_abandon_on_abort(report, world.stop)))
+    recorder = Recorder(run.id, world.store, report, log)
+    recorder.has(job.kept)
+    log.info("run.started", installs=len(job.efforts), config=config.source, report=job.record.report)
+    fleet = await assembled(config, job, world.store, log, world.stack)
+    around = Surroundings(run.id, recorder, recorder, clock, log, world.stop)
+    dispatcher = Dispatcher(fleet.budgets, _limits(config), around)
+    async with alongside(heartbeat(log, lambda: _progress(fleet, recorder, job))):
+        end = await dispatcher.run(job.given_up)
+        await recorder.drain()
+    duration_s = clock.monotonic() - began if job.is_new else (clock.now() - run.started_at).total_seconds()
+    totals = Totals(job, recorder.tally, fleet.totals(), clock.now(), max(0.0, duration_s))
+    places = Places(world.store, folder_of(options, run.id), report)
+    summary, write_error = await closed(places, totals, end, world.stop.signum)
+    if not world.stop.aborting.is_set():
+        await fleet.remember(world.store, clock.now(), log)
+        await removed_old_runs(options, job.record, world.store, config.keep_s, log)
+    return RunEnd(summary, recorder.tally.first_failures(), tuple(end.unwritten), write_error, end.crash)
+
+
+async def _opened(options: RunOptions, job: Job, report: ReportWriter, world: _World) -> None:
+    """Lock the run, open its report, begin its journal; one that cannot even begin leaves nothing behind."""
+    state_dir, run_id = options.state_dir.absolute(), job.record.run.id
+    folder = folder_of(options, run_id)
     try:
-        for file in files:
-            await stop.unless_pressed(stack.enter_async_context(file))
+        make_folder(folder)
+        lock = locked(run_lock(state_dir, run_id), f"run {run_id} is going on", options.lock_wait_s)
+        for opening in (lock, report):
+            await world.stop.unless_pressed(world.stack.enter_async_context(opening))
+        if job.is_new:
+            standings = [effort.standing() for effort in job.efforts if effort.sought]
+            await runs.begin(world.store, job.record, job.planned, standings)
+        else:
+            await runs.redirect(world.store, run_id, job.record.report)
     except OrchestratorError:
-        drop_folder(folder)
+        if job.is_new:
+            drop_run(folder)
         raise
 
 
@@ -130,28 +137,8 @@ async def _abandon_on_abort(report: ReportWriter, stop: StopSwitch) -> None:
     report.abandon()
 
 
-def new_run_id() -> str:
-    """Return a ULID: 48 bits of milliseconds and 80 of chance in Crockford's base 32, so that ids sort by time."""
-    number = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
-    return "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -5, -5))
-
-
-def _planned(config: Config, run: Run, log: Log) -> Plan:
-    plan = make_plan(config, run)
-    if not plan.backups:
-        message = f"nothing to do: every install in {config.source} has enabled: false"
-        raise UsageError(message)
-    for warning in plan.warnings:
-        log.warning("plan.warning", reason=warning)
-    throttle = config.throttle
-    if throttle.fixed_rate is not None and throttle.fixed_rate > throttle.ceiling:
-        reason = f"the rate {throttle.fixed_rate:g} is held to max_requests_per_second, {throttle.ceiling:g}"
-        log.warning("plan.warning", reason=reason)
-    return plan
-
-
 def _limits(config: Config) -> Limits:
-    return Limits(config.retry, config.throttle.max_pause_s, config.throttle.give_up_s)
+    return Limits(config.retry, config.reconcile, config.throttle.max_pause_s, config.throttle.give_up_s)
 
 
 class _SystemClock:
@@ -167,50 +154,17 @@ class _SystemClock:
         return random.random()  # noqa: S311 - jitter, not a secret
 
 
-def _progress(fleet: Fleet, recorder: Recorder, plan: Plan) -> dict[str, object]:
+def _progress(fleet: Fleet, recorder: Recorder, job: Job) -> dict[str, object]:
     totals = fleet.totals()
     rate = fleet.rate()
-    left = len(plan.backups) - recorder.tally.outcomes.total()
+    tally = recorder.tally
+    left = len(job.planned) - tally.outcomes.total()
     return {
-        "done": recorder.tally.outcomes.total(),
-        "planned": len(plan.backups),
-        "failed": recorder.tally.failed,
+        "done": tally.outcomes.total(),
+        "planned": len(job.planned),
+        "failed": tally.failed,
+        "in_doubt": fleet.in_doubt(),
         "throttled": sum(each.throttled for each in totals.values()),
         "rate": round(rate, 2),
-        "left_s": round(left / rate),
+        "left_s": round(left / rate) if rate else None,
     }
-
-
-def _ending(end: DispatchEnd, recorder: Recorder, stop: StopSwitch) -> Ending:
-    return Ending(
-        crashed=end.crash is not None,
-        unwritten=end.write_error is not None,
-        signum=stop.signum if end.interrupted else None,
-        credentials_refused=any(why.kind is ErrorKind.CREDENTIALS for why in end.stops.values()),
-        failed=recorder.tally.failed,
-    )
-
-
-async def _closed(folder: Path, report: ReportWriter, summary: Summary, recorder: Recorder, end: DispatchEnd) -> RunEnd:
-    """Write the summary in both places; failing at either is exit code 4, unless a bug has made it 1."""
-    write_error = end.write_error
-    unwritten_code = exit_code(Ending(crashed=end.crash is not None, unwritten=True))
-    try:
-        write_summary(folder, summary)
-    except WriteError as error:
-        write_error, summary = write_error or error, replace(summary, exit_code=unwritten_code)
-    try:
-        await report.finish(summary)
-    except WriteError as error:
-        write_error = write_error or error
-        if summary.exit_code != unwritten_code:
-            summary = replace(summary, exit_code=unwritten_code)
-            with suppress(WriteError):
-                write_summary(folder, summary)
-    return RunEnd(
-        summary=summary,
-        first_failures=recorder.tally.first_failures(),
-        unwritten=tuple(end.unwritten),
-        write_error=write_error,
-        crash=end.crash,
-    )

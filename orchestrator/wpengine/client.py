@@ -31,7 +31,7 @@ from orchestrator.wpengine.answers import (
     unpack,
 )
 from orchestrator.wpengine.pages import LARGEST_PAGE, page_reader
-from orchestrator.wpengine.retry_after import retry_after_s
+from orchestrator.wpengine.retry_after import retry_after_s, server_time_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -176,6 +176,7 @@ class Client:
             request_id=next((cut(clean(headers[name])) for name in REQUEST_ID_HEADERS if name in headers), None),
             retry_after_s=retry_after_s(headers.get("Retry-After"), headers.get("Date"), datetime.now(UTC)),
             rate_headers=rate_headers(headers, clean),
+            server_at=server_time_s(headers.get("Date")),
         )
         try:
             body = await _bounded_body(response)

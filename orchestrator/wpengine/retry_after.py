@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 
 _NUMBER = re.compile(r"\d+(\.\d+)?", re.ASCII)
 
@@ -27,6 +28,13 @@ def retry_after_s(value: str | None, date: str | None, now: datetime) -> float |
         return None
     seconds = (named - (_http_date(date or "") or now)).total_seconds()
     return min(LONGEST_S, max(0.0, seconds))
+
+
+@lru_cache(64)
+def server_time_s(date: str | None) -> float | None:
+    """Return the moment of a ``Date`` header in seconds since 1970, ``None`` if it names none."""
+    moment = _http_date(date or "")
+    return None if moment is None else moment.timestamp()
 
 
 def _http_date(text: str) -> datetime | None:

@@ -1,0 +1,427 @@
+"""Measure how many requests a second the real command makes where no limit of the server binds, beside a bare loop.
+
+    .venv/bin/python benchmarks/throughput.py [--installs N] [--concurrency N] [--rounds N] [--profile]
+
+``command`` is ``wpe-backup run`` with its journal, limiter and report. ``bare`` is the least that aiohttp allows: one
+session and as many workers as there are requests in flight, which only send the same bodies with the same credentials
+and read the JSON of the answers. Each is a process of its own, and they take turns against one server, a process too,
+that does next to nothing for a request. Both are measured by what the server saw:
+
+- ``requests/s``: the POSTs after the first one, over the time from its arrival to that of the last.
+- ``summary``: the installs over the duration that the command's summary gives, start of the run to its end.
+- ``start``: from the start of the process to its first POST. ``end``: from its last POST to the end of the process.
+
+``--profile`` runs the command once more, with its event loop under cProfile: where its main thread spends the time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import cProfile
+import json
+import os
+import platform
+import pstats
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import formatdate
+from http import HTTPStatus
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory, gettempdir
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    Function = tuple[str, int, str]
+    Timing = tuple[int, int, float, float, dict[Function, tuple[int, int, float, float]]]
+
+HERE = [sys.executable, str(Path(__file__).resolve())]
+COMMAND = [sys.executable, "-m", "orchestrator"]
+USER, PASSWORD = "a-user", "a-password"
+
+NO_LIMIT = "100000"
+"""Requests per second that neither client comes near."""
+
+DESCRIPTION = "Throughput"
+MARKED = f"{DESCRIPTION} [wpe-backup {'0' * 26}]"
+"""What the bare loop sends for a description: as long as the command's with its marker."""
+
+AIM = 0.7
+"""Of the bare loop's requests per second: what the command is to reach."""
+
+IN_MEMORY = {"tmpfs", "ramfs", "?"}
+
+# -- the server --------------------------------------------------------------------------------------------------------
+
+
+class Light(asyncio.Protocol):
+    """One connection of a server that does as little as HTTP and the API allow, one request after the other."""
+
+    def __init__(self, seen: Seen) -> None:
+        """Count in ``seen``, which all connections share."""
+        self._seen = seen
+        self._unread = b""
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        if isinstance(transport, asyncio.Transport):
+            self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Answer the request as soon as all of it is here; none is sent before the answer to the one before."""
+        data = self._unread + data
+        head, end, body = data.partition(b"\r\n\r\n")
+        if not end or len(body) < _length(head):
+            self._unread = data
+            return
+        self._unread = b""
+        if self._transport:
+            self._transport.write(self._seen.answer(head[: head.index(b"\r\n")], body))
+
+
+def _length(head: bytes) -> int:
+    _, _, rest = head.lower().partition(b"\r\ncontent-length:")
+    return int(rest.partition(b"\r\n")[0] or 0)
+
+
+class Seen:
+    """What the server saw of the POSTs: how many, their bodies' bytes, the first and the last instant (monotonic)."""
+
+    def __init__(self) -> None:
+        """Begin with nothing seen."""
+        self._forget()
+
+    def _forget(self) -> None:
+        self._posts, self._bytes = 0, 0
+        self._first_at = self._last_at = 0.0
+        self._second, self._date, self._created = 0, b"", ""
+
+    def answer(self, line: bytes, body: bytes) -> bytes:
+        """Return the answer to a request with this request line and ``body``."""
+        method, path, _ = line.split(b" ")
+        if method == b"POST" and path.endswith(b"/backups"):
+            return self._response(HTTPStatus.ACCEPTED, self._backup(body))
+        if path == b"/_stats":
+            seen = {"posts": self._posts, "bytes": self._bytes, "first_at": self._first_at, "last_at": self._last_at}
+            return self._response(HTTPStatus.OK, json.dumps(seen))
+        if path == b"/_reset":
+            self._forget()
+        return self._response(HTTPStatus.OK if path in {b"/_reset", b"/v1/user"} else HTTPStatus.NOT_FOUND, "{}")
+
+    def _backup(self, body: bytes) -> str:
+        self._last_at = time.monotonic()
+        self._first_at = self._first_at or self._last_at
+        self._posts += 1
+        self._bytes += len(body)
+        description = json.loads(body)["description"]
+        return (
+            f'{{"id":"00000000-0000-4000-8000-{self._posts:012x}","status":"requested",'
+            f'"description":{json.dumps(description)},"create_time":"{self._created}"}}'
+        )
+
+    def _response(self, status: HTTPStatus, document: str) -> bytes:
+        now = int(time.time())
+        if now != self._second:
+            self._second, self._date = now, formatdate(now, usegmt=True).encode()
+            self._created = datetime.fromtimestamp(now, UTC).isoformat().replace("+00:00", "Z")
+        return b"HTTP/1.1 %d %s\r\nDate: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (
+            status,
+            status.phrase.encode(),
+            self._date,
+            len(document),  # ASCII throughout
+            document.encode(),
+        )
+
+
+async def serve() -> None:
+    """Serve on a free port, whose base URL goes to standard output, until the process is ended."""
+    seen = Seen()
+    server = await asyncio.get_running_loop().create_server(lambda: Light(seen), "127.0.0.1", 0)
+    sys.stdout.write(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1\n")
+    sys.stdout.flush()
+    await server.serve_forever()
+
+
+# -- the bare loop -----------------------------------------------------------------------------------------------------
+
+
+async def post_all(base_url: str, installs: int, concurrency: int) -> None:
+    """Send one POST for each install, ``concurrency`` at a time, and read the answers."""
+    urls = (f"{base_url}/installs/{install_id}/backups" for install_id in install_ids(installs))
+    headers = {"Authorization": aiohttp.encode_basic_auth(USER, PASSWORD), "Accept": "application/json"}
+
+    async def work() -> None:
+        for url in urls:
+            body = json.dumps({"description": MARKED, "notification_emails": []}).encode()
+            sent = {"Content-Type": "application/json"}
+            async with session.post(url, data=body, headers=sent) as response:
+                await response.json()
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), headers=headers) as session:
+        await asyncio.gather(*(work() for _ in range(concurrency)))
+
+
+def install_ids(count: int) -> Iterator[str]:
+    """Yield ``count`` UUIDs."""
+    return (f"00000000-0000-4000-8000-{number:012d}" for number in range(count))
+
+
+# -- the processes -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How many installs, and how many requests at a time."""
+
+    installs: int
+    concurrency: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one process came to: the server's rate, and the seconds before the first POST and after the last."""
+
+    posts: int
+    body_bytes: int
+    per_s: float
+    start_s: float
+    end_s: float
+
+
+@contextmanager
+def server() -> Iterator[str]:
+    """Run the server as a process and yield its base URL."""
+    process = subprocess.Popen([*HERE, "--serve"], stdout=subprocess.PIPE, text=True)  # noqa: S603 - this file
+    try:
+        yield process.stdout.readline().strip() if process.stdout else ""
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+def ask(base_url: str, page: str) -> dict[str, Any]:
+    """Return what the server answers on ``page``."""
+    with urllib.request.urlopen(base_url.replace("v1", page), timeout=30) as reply:  # noqa: S310 - loopback
+        return json.load(reply)  # type: ignore[no-any-return]  # it is an object
+
+
+def measure(base_url: str, command: Sequence[str], folder: Path) -> Measured:
+    """Run ``command`` in ``folder`` against the server, and return what the server saw of it."""
+    ask(base_url, "_reset")
+    began = time.monotonic()
+    ended = subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, check=False)  # noqa: S603 - our own
+    ended_at = time.monotonic()
+    seen = ask(base_url, "_stats")
+    if ended.returncode != 0 or not seen["posts"]:
+        message = f"{command[1:3]} ended with {ended.returncode}: {ended.stderr}"
+        raise RuntimeError(message)
+    seconds = max(seen["last_at"] - seen["first_at"], 1e-6)
+    return Measured(
+        seen["posts"],
+        seen["bytes"],
+        (seen["posts"] - 1) / seconds,
+        seen["first_at"] - began,
+        ended_at - seen["last_at"],
+    )
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Return the environment of a command that takes no setting from outside."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("WPE_", "XDG_"))}
+    return kept | {"WPE_API_USER_ID": USER, "WPE_API_PASSWORD": PASSWORD, "HOME": str(folder)}
+
+
+def run_command(base_url: str, load: Load, folder: Path, program: Sequence[str] = COMMAND) -> tuple[Measured, float]:
+    """Run the real command in ``folder`` as ``program``; return that and the installs per second of its summary."""
+    installs = "".join(f"  - {install_id}\n" for install_id in install_ids(load.installs))
+    head = f'version: 1\naccounts: {{default: {{base_url: "{base_url}"}}}}\n'
+    defaults = f"defaults: {{notification_emails: [], description: {DESCRIPTION}}}\n"
+    (folder / "fleet.yaml").write_text(f"{head}{defaults}installs:\n{installs}", encoding="utf-8")
+    rate = ["--rate", NO_LIMIT, "--max-rate", NO_LIMIT, "--concurrency", str(load.concurrency)]
+    files = ["-c", "fleet.yaml", "-o", "report.jsonl", "--state-dir", "state"]
+    measured = measure(base_url, [*program, "run", *files, *rate], folder)
+    summary = json.loads((folder / "report.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    return measured, summary["planned"] / summary["duration_s"]
+
+
+def run_bare(base_url: str, load: Load, folder: Path) -> Measured:
+    """Run the bare loop."""
+    return measure(base_url, [*HERE, "--bare", base_url, *map(str, (load.installs, load.concurrency))], folder)
+
+
+def file_system(folder: Path) -> str:
+    """Return the type of the file system that ``folder`` is on, ``?`` where the system does not say."""
+    mounts = Path("/proc/self/mounts")
+    lines = mounts.read_text(encoding="utf-8").splitlines() if mounts.exists() else []
+    points = {Path(point): kind for _, point, kind, *_ in (line.split(" ") for line in lines)}
+    here = folder.resolve()
+    return next((points[each] for each in (here, *here.parents) if each in points), "?")
+
+
+def folder_on_disk() -> Path:
+    """Return a folder for temporary files that are kept on a disk, if there is one: the journal waits for that."""
+    folders = [Path(gettempdir()), Path("/var/tmp"), Path.cwd()]  # noqa: S108 - a folder of our own is made in it
+    return next((each for each in folders if each.is_dir() and file_system(each) not in IN_MEMORY), folders[0])
+
+
+# -- where the time goes -----------------------------------------------------------------------------------------------
+
+WAITING = "(waiting)"
+GROUPS = (
+    *(("/orchestrator/" + name, name.rstrip("/.py")) for name in ("pacing/", "throttle/", "engine/", "wpengine/")),
+    *(("/orchestrator/" + name, name.rstrip("/.py")) for name in ("journal/", "report/", "usecases/")),
+    ("/orchestrator/", "decisions, model, redaction"),
+    ("/asyncio_throttle/", "asyncio-throttle"),
+    *((f"/{name}/", "aiohttp") for name in ("aiohttp", "yarl", "multidict", "propcache", "aiosignal", "frozenlist")),
+    ("/structlog/", "structlog"),
+    ("/asyncio/", "asyncio"),
+    ("/selectors.py", "asyncio"),
+    ("/json/", "json"),
+    ("/email/", "email (HTTP-dates)"),
+    ("sqlite3", "sqlite"),
+)
+"""Parts of a file's name, and the group that its functions belong to; all others belong to whoever calls them."""
+
+
+def by_group(timings: Mapping[Function, Timing]) -> Counter[str]:
+    """Return the seconds spent in each group; built-ins, data classes and the like count where they are called."""
+    shares: dict[Function, Counter[str]] = {}
+
+    def share(function: Function) -> Counter[str]:
+        if function not in shares:
+            group = _group(function)
+            shares[function] = Counter({group or "(other)": 1.0})  # type: ignore[dict-item]  # a Counter may hold floats
+            if group is None:
+                shares[function] = _of_callers(timings, function, share) or shares[function]
+        return shares[function]
+
+    spent: Counter[str] = Counter()
+    for function, (_, _, own_s, _, _) in timings.items():
+        for group, part in share(function).items():
+            spent[group] += own_s * part  # type: ignore[assignment]  # as above
+    return spent
+
+
+def _of_callers(
+    timings: Mapping[Function, Timing], function: Function, share: Callable[[Function], Counter[str]]
+) -> Counter[str]:
+    """Return the shares of those who call ``function``, each by the time that it spent for them."""
+    callers = {caller: own_s for caller, (_, _, own_s, _) in timings[function][4].items() if caller in timings}
+    total_s = sum(callers.values())
+    found: Counter[str] = Counter()
+    for caller, own_s in callers.items():
+        for group, part in share(caller).items():
+            found[group] += part * own_s / total_s if total_s else part / len(callers)  # type: ignore[assignment]  # as above
+    return found
+
+
+def _group(function: Function) -> str | None:
+    file, _, name = function
+    if "epoll" in name or "select.select" in name:
+        return WAITING
+    return next((group for part, group in GROUPS if part in file or (part == "sqlite3" and part in name)), None)
+
+
+def profile_command(arguments: Sequence[str]) -> None:
+    """Be the command, with its event loop under cProfile, and leave the figures in the file ``profile``."""
+    profile, run = cProfile.Profile(), asyncio.run
+    asyncio.run = lambda *given, **named: profile.runcall(run, *given, **named)
+    sys.argv[1:] = arguments
+    from orchestrator.cli import main as command  # noqa: PLC0415 - the other roles of this file load none of it
+
+    try:
+        command()
+    finally:
+        profile.dump_stats("profile")
+
+
+def print_profile(path: Path, posts: int) -> None:
+    """Print the time of each group for a request."""
+    timings: Mapping[Function, Timing] = pstats.Stats(str(path)).stats  # type: ignore[attr-defined]  # undocumented
+    spent = by_group(timings)
+    total_s = sum(spent.values())
+    print("\nThe command's main thread, start of the run to its end, under cProfile, which makes calls dearer:")
+    for group, seconds in spent.most_common():
+        print(f"{group:30} {seconds / posts * 1e6:8.1f} µs a request {seconds / total_s:6.1%}")
+    print(f"{'in all':30} {total_s / posts * 1e6:8.1f} µs a request")
+
+
+# -- what is shown -----------------------------------------------------------------------------------------------------
+
+
+def compare(base_url: str, load: Load, rounds: int, root: Path) -> float:
+    """Run both in turn, print what they came to, and return the ratio of the medians."""
+    print(f"{'':8}{'requests/s':>22}{'':8}{'summary':>9}{'start':>18}{'end':>18}")
+    print(f"{'round':8}{'command':>11}{'bare':>11}{'ratio':>8}{'command':>9}" + f"{'command':>10}{'bare':>8}" * 2)
+    ratios, ours, bares = [], [], []
+    for number in range(1, rounds + 1):
+        with TemporaryDirectory(dir=root) as folder:
+            command, summary_per_s = run_command(base_url, load, Path(folder))
+            bare = run_bare(base_url, load, Path(folder))
+        ours.append(command.per_s)
+        bares.append(bare.per_s)
+        ratios.append(command.per_s / bare.per_s)
+        rates = f"{command.per_s:11.0f}{bare.per_s:11.0f}{ratios[-1]:8.2f}{summary_per_s:9.0f}"
+        print(f"{number:<8}{rates}{command.start_s:8.2f} s{bare.start_s:6.2f} s", end="")
+        print(f"{command.end_s:8.2f} s{bare.end_s:6.2f} s", flush=True)
+    ratio = median(ours) / median(bares)
+    print(f"{'median':8}{median(ours):11.0f}{median(bares):11.0f}{ratio:8.2f}")
+    return ratio
+
+
+def chosen(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--installs", type=int, default=5000, metavar="N", help="installs of a run (5000)")
+    parser.add_argument("--concurrency", type=int, default=64, metavar="N", help="requests at a time (64)")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="runs of each (3)")
+    parser.add_argument("--profile", action="store_true", help="show where the command's time goes")
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--bare", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--profiled", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Compare the two; or be one of the processes."""
+    given = chosen(argv)
+    if given.serve:
+        asyncio.run(serve())
+    elif given.bare:
+        asyncio.run(post_all(given.bare[0], int(given.bare[1]), int(given.bare[2])))
+    elif given.profiled:
+        profile_command(given.profiled)
+    else:
+        _compare(given)
+    return 0
+
+
+def _compare(given: argparse.Namespace) -> None:
+    load, root = Load(given.installs, given.concurrency), folder_on_disk()
+    machine = f"{os.cpu_count()} CPUs, load average {os.getloadavg()[0]:.1f} at the start, state on {file_system(root)}"
+    versions = f"Python {platform.python_version()}, aiohttp {version('aiohttp')}"
+    print(f"{machine}, {versions}; {load.installs} installs, {load.concurrency} at a time\n")
+    with server() as base_url:
+        ratio = compare(base_url, load, given.rounds, root)
+        print(f"\nThe command makes {ratio:.2f} of the bare loop's requests a second; the aim is {AIM:g}.")
+        if given.profile:
+            with TemporaryDirectory(dir=root) as folder:
+                measured, _ = run_command(base_url, load, Path(folder), [*HERE, "--profiled"])
+                print_profile(Path(folder) / "profile", measured.posts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""What concerns a whole account: the check of its credentials, and the end of its run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestrator.engine.lanes import LaneState
+from orchestrator.engine.wire import effect_of
+from orchestrator.model import ErrorInfo, ErrorKind, Fault, OutcomeKind
+from orchestrator.outcome import Answer, Step, Verdict, classify, decide_check, error_info, error_kind
+from orchestrator.pacing import Effect
+
+if TYPE_CHECKING:
+    from orchestrator.engine.lanes import CredentialsCheck, Effort, Lane
+    from orchestrator.engine.ledger import Ledger
+    from orchestrator.engine.surroundings import Limits, Surroundings
+    from orchestrator.engine.wire import Admitted, Wire
+    from orchestrator.model import AttemptResult
+
+
+class Accounts:
+    """Check accounts and stop them. ``stops`` says why accounts stopped."""
+
+    def __init__(self, wire: Wire, ledger: Ledger, limits: Limits, around: Surroundings) -> None:
+        """Settle what a stopped account leaves in ``ledger``."""
+        self._wire = wire
+        self._ledger = ledger
+        self._limits = limits
+        self._clock = around.clock
+        self._log = around.log
+        self.stops: dict[str, ErrorInfo] = {}
+
+    async def suspect(self, lane: Lane, effort: Effort, result: AttemptResult) -> None:
+        """Keep ``effort``, which met a 401, until a check has told whether the credentials are still good."""
+        if lane.stop:
+            await self._ledger.cancel(effort, lane.stop)
+            return
+        lane.suspects.append((effort, result))
+        if lane.state is LaneState.OPEN:
+            lane.state, lane.check_attempts, lane.check_due_at = LaneState.TO_CHECK, 0, 0.0
+            self._log.warning("account.credentials_doubted", account=lane.name)
+
+    async def check(self, admitted: Admitted, check: CredentialsCheck) -> None:
+        """Send one ``GET /user``, and do what follows."""
+        lane = admitted.lane
+        result = await self._wire.send(admitted, lane.api.check_credentials(), is_read=True)
+        answer = classify(result)
+        effect = effect_of(answer)
+        if check.canary and answer in {Answer.PERMANENT, Answer.UNREADABLE}:
+            effect = Effect.FAILED
+        self._wire.tell(admitted, effect, result)
+        if result.fault is Fault.INTERRUPTED:
+            lane.state = LaneState.TO_CHECK if not check.canary else lane.state
+            return
+        if not check.canary:
+            lane.check_attempts += answer is not Answer.THROTTLED
+            verdict = decide_check(answer, lane.check_attempts, self._limits.retry, self._clock.draw())
+            await self._follow(admitted, verdict, answer, result)
+        elif answer in {Answer.CREDENTIALS, Answer.QUOTA}:
+            await self.stop(admitted, error_kind(answer, result), result)
+        if answer is not Answer.ACCEPTED:
+            await self.stop_if_hopeless(admitted, answer, result)
+
+    async def _follow(self, admitted: Admitted, verdict: Verdict, answer: Answer, result: AttemptResult) -> None:
+        lane = admitted.lane
+        if lane.stop:
+            return
+        match verdict.step:
+            case Step.DONE:
+                lane.state = LaneState.OPEN
+                await self._settle_suspects(lane)
+            case Step.AGAIN:
+                lane.state = LaneState.TO_CHECK
+                lane.check_due_at = self._clock.monotonic() + verdict.after_s
+                self._log.debug("account.check_again", account=lane.name, answer=answer.value)
+            case _:
+                await self.stop(admitted, error_kind(answer, result), result)
+
+    async def _settle_suspects(self, lane: Lane) -> None:
+        suspects, lane.suspects = lane.suspects, []
+        for effort, result in suspects:
+            if effort.doubt:
+                await self._ledger.leave_open(effort, f"its listing is refused ({result.message})")
+            else:
+                await self._ledger.settle(effort, OutcomeKind.REJECTED, error_info(ErrorKind.REJECTED, result))
+
+    async def stop_if_hopeless(self, admitted: Admitted, answer: Answer, result: AttemptResult) -> None:
+        """Stop the account if the API asks for too long a pause, or has served no POST for too long."""
+        lane = admitted.lane
+        now = self._clock.monotonic()
+        lane.unserved_since = now if lane.unserved_since is None else lane.unserved_since
+        unserved_s = now - lane.unserved_since
+        pause_s = result.retry_after_s or 0.0
+        if answer is Answer.THROTTLED and pause_s > self._limits.max_pause_s:
+            why = f"the API asks to pause for {pause_s:.0f} s, longer than throttle.max_pause allows"
+        elif unserved_s >= self._limits.give_up_s:
+            why = f"no request was accepted for {unserved_s:.0f} s (throttle.give_up)"
+        else:
+            return
+        await self.stop(admitted, error_kind(answer, result), result, why)
+
+    async def stop(self, admitted: Admitted, kind: ErrorKind, result: AttemptResult, why: str | None = None) -> None:
+        """End the account's run: what it has not requested yet is cancelled."""
+        lane = admitted.lane
+        if lane.stop is None:
+            lane.state = LaneState.STOPPED
+            said = f": {result.message}" if why and result.message else result.message
+            lane.stop = error_info(kind, result, f"account {lane.name} stopped: {why or ''}{said}")
+            self.stops[lane.name] = lane.stop
+            self._log.error(
+                "account.stopped", account=lane.name, kind=kind.value, status=result.status, reason=lane.stop.message
+            )
+        for effort in lane.clear():
+            await self._ledger.cancel(effort, lane.stop)
+        budget = admitted.budget
+        if budget.admission and budget.ready_at() is None:
+            budget.admission.cancel()

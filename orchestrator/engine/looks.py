@@ -1,0 +1,202 @@
+"""What is open is looked up: the install's listing is read for the marker, at once and again after the grace.
+
+Each page is one request that passes the limiter. Where the listing shows nothing and that proves nothing yet, the
+listing of the first install whose backup was accepted tells whether markers come back at all. ``reconcile.py`` decides.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestrator.engine.lanes import Doubt, Reading
+from orchestrator.engine.wire import effect_of
+from orchestrator.model import Fault, OutcomeKind
+from orchestrator.outcome import Answer, Step, classify, decide_absent, error_info, error_kind
+from orchestrator.pacing import Effect
+from orchestrator.reconcile import MOST_PAGES, Fate, decide_failed_look, fate_of, seen
+
+if TYPE_CHECKING:
+    from orchestrator.engine.accounts import Accounts
+    from orchestrator.engine.lanes import Effort, Lane
+    from orchestrator.engine.ledger import Ledger
+    from orchestrator.engine.surroundings import Limits, Surroundings
+    from orchestrator.engine.wire import Admitted, Wire
+    from orchestrator.model import AttemptResult, Page
+
+
+class Looks:
+    """Settle what is open."""
+
+    def __init__(self, wire: Wire, accounts: Accounts, ledger: Ledger, limits: Limits, around: Surroundings) -> None:
+        """Read listings over ``wire``."""
+        self._wire = wire
+        self._accounts = accounts
+        self._ledger = ledger
+        self._limits = limits
+        self._around = around
+        self._grace_s = limits.reconcile.grace_s
+
+    def has_specimen(self, lane: Lane, effort: Effort) -> None:
+        """Remember the account's first accepted backup."""
+        if lane.specimen is None:
+            lane.specimen = (effort.planned.install.id, self._now())
+
+    async def doubt(self, lane: Lane, effort: Effort, result: AttemptResult) -> None:
+        """Begin to look for the backup of ``effort``, whose fate ``result`` left open."""
+        answer = classify(result)
+        error = error_info(error_kind(answer, result), result)
+        effort.doubt = Doubt(error, self._now(), may_repeat=answer is not Answer.UNREADABLE)
+        if lane.stop or not self._limits.reconcile.looks:
+            await self._ledger.leave_open(effort, None)
+            return
+        self._around.journal.note_soon(effort.standing())
+        self._log("backup.doubted", effort, status=result.status, reason=result.message)
+        lane.retry(effort, self._now())
+
+    async def again(self, lane: Lane, effort: Effort, after_s: float) -> None:
+        """Queue the POST of ``effort``, of which it is known that it made nothing."""
+        if lane.stop:
+            await self._ledger.cancel(effort, lane.stop)
+            return
+        self._around.journal.note_soon(effort.standing())
+        lane.retry(effort, self._now() + after_s)
+
+    async def look(self, admitted: Admitted, effort: Effort, doubt: Doubt) -> None:
+        """Read one page for ``effort``, and do what follows."""
+        lane, now = admitted.lane, self._now()
+        if doubt.own is None:
+            doubt.own = Reading(effort.planned.install.id, now)
+        reading = doubt.specimen or doubt.own
+        result = await self._wire.send(
+            admitted, lane.api.list_backups(reading.install_id, reading.offset), is_read=True
+        )
+        answer = classify(result)
+        self._wire.tell(admitted, effect_of(answer), result)
+        if result.fault is Fault.INTERRUPTED:
+            lane.retry(effort, now)
+        elif result.page is not None:
+            doubt.failed = 0
+            await self._page(admitted, effort, doubt, result.page)
+        elif lane.stop:
+            await self._ledger.cancel(effort, lane.stop)
+        else:
+            await self._failed(admitted, effort, doubt, result)
+        if effect_of(answer) is not Effect.SERVED:
+            await self._accounts.stop_if_hopeless(admitted, answer, result)
+
+    async def _page(self, admitted: Admitted, effort: Effort, doubt: Doubt, page: Page) -> None:
+        lane = admitted.lane
+        reading = doubt.specimen or doubt.own
+        if reading is None:
+            return
+        is_own = reading is doubt.own
+        sought = effort.sought if is_own else (self._around.run_id,)
+        reading.sight = seen(reading.sight, page.backups, sought, effort.sent_at)
+        reading.pages += 1
+        if reading.sight.has_markers:
+            lane.markers_come_back = True
+        is_enough = bool(reading.sight.found) or not (is_own or lane.markers_come_back is None)
+        if lane.stop and not (is_own and reading.sight.found):
+            await self._ledger.cancel(effort, lane.stop)
+        elif page.next_offset is None or is_enough:
+            await self._conclude(admitted, effort, doubt)
+        elif reading.pages < MOST_PAGES:
+            reading.offset = page.next_offset
+            lane.retry(effort, self._now())
+        elif is_own:
+            await self._leave_open(effort, f"its listing has no end ({MOST_PAGES} pages)")
+        else:
+            lane.markers_come_back = False
+            await self._conclude(admitted, effort, doubt)
+
+    async def _conclude(self, admitted: Admitted, effort: Effort, doubt: Doubt) -> None:
+        """Decide by the install's own listing, which was read whole, or send for the specimen's first."""
+        lane = admitted.lane
+        own, specimen = doubt.own, doubt.specimen
+        if own is None:
+            return
+        if own.sight.found:
+            await self._found(effort, own)
+            return
+        fate = fate_of(own.sight, markers_come_back=lane.markers_come_back is True)
+        is_over = self._over_at(lane, doubt) <= own.began_at
+        if fate is Fate.OPEN and not own.sight.has_markers and lane.markers_come_back is None and lane.specimen:
+            install_id, accepted_at = lane.specimen
+            if specimen is None:
+                doubt.specimen = Reading(install_id, self._now())
+                lane.retry(effort, self._now())
+                return
+            if specimen.began_at - accepted_at >= self._grace_s:
+                lane.markers_come_back = False
+            elif is_over:
+                self._look_again(lane, effort, doubt, accepted_at + self._grace_s)
+                return
+        if not is_over:
+            self._look_again(lane, effort, doubt, self._over_at(lane, doubt))
+        elif fate is Fate.ABSENT and doubt.may_repeat:
+            await self._absent(admitted, effort, doubt)
+        elif fate is Fate.ABSENT:
+            await self._leave_open(effort, "its listing does not show the backup")
+        else:
+            await self._leave_open(effort, "its listing proves nothing: it does not show our markers")
+
+    async def _found(self, effort: Effort, own: Reading) -> None:
+        found = tuple(sorted(own.sight.found, key=lambda backup: backup.status == "aborted"))
+        self._log("backup.found", effort, backup=found[0].id)
+        if len(found) > 1:
+            self._around.log.error(
+                "backup.made_twice", install=effort.planned.install.label, backups=[backup.id for backup in found]
+            )
+        await self._ledger.settle(effort, OutcomeKind.ACCEPTED, found=found)
+
+    async def _absent(self, admitted: Admitted, effort: Effort, doubt: Doubt) -> None:
+        self._log("backup.absent", effort)
+        effort.end_doubt()
+        spent = effort.expense(self._now(), admitted.budget.throttle.held_s())
+        verdict = decide_absent(spent, self._limits.retry)
+        if verdict.step is Step.AGAIN:
+            await self.again(admitted.lane, effort, verdict.after_s)
+        else:
+            await self._ledger.settle(effort, verdict.outcome, doubt.error)
+
+    async def _failed(self, admitted: Admitted, effort: Effort, doubt: Doubt, result: AttemptResult) -> None:
+        lane, answer = admitted.lane, classify(result)
+        doubt.failed += answer is not Answer.THROTTLED
+        is_over = self._over_at(lane, doubt) <= self._now()
+        verdict = decide_failed_look(
+            answer, doubt.failed, self._limits.retry, self._around.clock.draw(), is_over=is_over
+        )
+        match verdict.step:
+            case Step.AGAIN:
+                lane.retry(effort, self._now() + verdict.after_s)
+            case Step.CHECK_CREDENTIALS:
+                await self._accounts.suspect(lane, effort, result)
+            case Step.STOP_ACCOUNT:
+                lane.suspects.append((effort, result))
+                await self._accounts.stop(admitted, error_kind(answer, result), result)
+            case _ if doubt.specimen:
+                lane.markers_come_back = False
+                await self._conclude(admitted, effort, doubt)
+            case _:
+                await self._leave_open(effort, f"its listing cannot be had ({result.message})")
+
+    async def _leave_open(self, effort: Effort, why: str) -> None:
+        await self._ledger.leave_open(effort, why)
+
+    def _look_again(self, lane: Lane, effort: Effort, doubt: Doubt, at: float) -> None:
+        self._log("backup.not_listed_yet", effort, again_in_s=round(max(0.0, at - self._now()), 1))
+        doubt.own = doubt.specimen = None
+        lane.retry(effort, at)
+
+    def _over_at(self, lane: Lane, doubt: Doubt) -> float:
+        """Return the monotonic instant at which the grace is over."""
+        over_at = doubt.since + self._grace_s
+        if doubt.server_since is None or lane.server_ahead_s is None:
+            return over_at
+        return min(over_at, doubt.server_since + self._grace_s - lane.server_ahead_s)
+
+    def _now(self) -> float:
+        return self._around.clock.monotonic()
+
+    def _log(self, event: str, effort: Effort, **fields: object) -> None:
+        self._around.log.info(event, install=effort.planned.install.label, **fields)

@@ -1,0 +1,106 @@
+"""One POST: its intent on disk, the request, what follows from its answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestrator.engine.wire import effect_of
+from orchestrator.errors import WriteError
+from orchestrator.model import Fault
+from orchestrator.outcome import Answer, Step, Verdict, classify, decide, error_info, error_kind
+from orchestrator.pacing import Effect
+
+if TYPE_CHECKING:
+    from orchestrator.engine.accounts import Accounts
+    from orchestrator.engine.lanes import Effort
+    from orchestrator.engine.ledger import Ledger
+    from orchestrator.engine.looks import Looks
+    from orchestrator.engine.surroundings import Limits, Surroundings
+    from orchestrator.engine.wire import Admitted, Wire
+    from orchestrator.model import AttemptResult
+
+_THROTTLINGS = {Answer.THROTTLED, Answer.QUOTA}
+_OPEN = {Answer.AMBIGUOUS, Answer.UNREADABLE}
+
+
+class Posts:
+    """Request backups."""
+
+    def __init__(self, wire: Wire, accounts: Accounts, looks: Looks, ledger: Ledger) -> None:
+        """Leave what is open to ``looks``, and what concerns an account to ``accounts``."""
+        self._wire = wire
+        self._accounts = accounts
+        self._looks = looks
+        self._ledger = ledger
+
+    async def post(self, admitted: Admitted, effort: Effort, limits: Limits, around: Surroundings) -> None:
+        """Send the POST of ``effort`` once, and do what follows."""
+        lane, clock = admitted.lane, around.clock
+        if not await self._is_intended(admitted, effort, around):
+            admitted.release()
+            lane.retry(effort, clock.monotonic())
+            return
+        result = await self._wire.send(admitted, lane.api.create_backup(effort.planned.request), is_read=False)
+        effort.request_id = result.request_id or effort.request_id
+        answer = classify(result)
+        if answer not in _OPEN:
+            effort.end_doubt()
+        if result.fault is Fault.INTERRUPTED and not result.sent:
+            around.journal.note_soon(effort.standing())
+            admitted.release()
+            lane.retry(effort, clock.monotonic())
+            return
+        is_throttled = answer in _THROTTLINGS
+        effort.throttled += is_throttled
+        effort.tries += not is_throttled
+        effort.attempts += result.sent and not is_throttled
+        self._wire.tell(admitted, effect_of(answer), result)
+        around.log.debug(
+            "attempt.answered", install=effort.planned.install.label, answer=answer.value, status=result.status
+        )
+        spent = effort.expense(clock.monotonic(), admitted.budget.throttle.held_s())
+        verdict = decide(answer, spent, limits.retry, clock.draw())
+        await self._follow(admitted, effort, verdict, result)
+        if effect_of(answer) is Effect.SERVED:
+            lane.unserved_since = None
+        else:
+            await self._accounts.stop_if_hopeless(admitted, answer, result)
+
+    async def _is_intended(self, admitted: Admitted, effort: Effort, around: Surroundings) -> bool:
+        """Have the intent on disk; tell whether the request may be sent."""
+        now = around.clock.monotonic()
+        if effort.began_at is None:
+            effort.began_at, effort.held_before_s = now, admitted.budget.throttle.held_s()
+        started_at = effort.started_at
+        effort.started_at = started_at or around.clock.now()
+        effort.sought, effort.sent_at = (around.run_id,), admitted.lane.server_time(now)
+        try:
+            await around.journal.note(effort.standing())
+        except WriteError as error:
+            self._ledger.failed(error)
+        else:
+            if not (around.stop.draining.is_set() or self._ledger.write_error):
+                return True
+        effort.end_doubt()
+        effort.started_at = started_at
+        around.journal.note_soon(effort.standing())
+        return False
+
+    async def _follow(self, admitted: Admitted, effort: Effort, verdict: Verdict, result: AttemptResult) -> None:
+        lane = admitted.lane
+        match verdict.step:
+            case Step.DONE if verdict.outcome.is_success:
+                await self._ledger.settle(effort, verdict.outcome, backup=result.backup)
+                self._looks.has_specimen(lane, effort)
+            case Step.DONE:
+                kind = error_kind(classify(result), result)
+                await self._ledger.settle(effort, verdict.outcome, error_info(kind, result))
+            case Step.LOOK_UP:
+                await self._looks.doubt(lane, effort, result)
+            case Step.AGAIN:
+                await self._looks.again(lane, effort, verdict.after_s)
+            case Step.CHECK_CREDENTIALS:
+                await self._accounts.suspect(lane, effort, result)
+            case Step.STOP_ACCOUNT:
+                lane.suspects.append((effort, result))
+                await self._accounts.stop(admitted, error_kind(classify(result), result), result)

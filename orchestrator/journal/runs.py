@@ -1,0 +1,263 @@
+"""What a run remembers of itself: its plan, how each planned backup stands, and the line of each outcome.
+
+The intent of a POST is a standing that is on disk before the POST is sent; its outcome is on disk before its line is in
+the report. So after a kill the journal knows what may have been made and what is known, and the report can be written
+again from it. Credentials are never in here. Times are UTC, ISO 8601.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.model import (
+    BackupRequest,
+    ErrorInfo,
+    ErrorKind,
+    FieldError,
+    Install,
+    OutcomeKind,
+    PlannedBackup,
+    Run,
+    Spent,
+    Standing,
+)
+from orchestrator.run_names import run_named
+from orchestrator.summary import Line
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable, Sequence
+
+    from orchestrator.journal.store import Store
+
+_Row = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A run as the journal knows it.
+
+    ``scope`` names what only one run at a time may do: the runs of one configuration. ``accounts`` are the base URLs by
+    account. ``report`` is where its report goes. ``retried`` is the run whose failures this one retries. ``summary`` is
+    its last summary line, ``None`` if it never came to one.
+    """
+
+    run: Run
+    scope: str
+    config: str
+    report: str
+    accounts: dict[str, str]
+    disabled: int = 0
+    retried: str | None = None
+    summary: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBackup:
+    """One planned backup of a stored run: how it stands, ``None`` if nothing was tried, and the line of its outcome."""
+
+    planned: PlannedBackup
+    standing: Standing | None
+    line: Line | None
+
+
+async def begin(
+    store: Store, record: RunRecord, planned: Sequence[PlannedBackup], standings: Sequence[Standing]
+) -> None:
+    """Keep a new run with its plan, before anything is sent. Raises ``WriteError``."""
+    await store.write(partial(_begin, record=record, planned=planned, standings=standings))
+
+
+async def note(store: Store, run_id: str, standings: Sequence[Standing]) -> None:
+    """Keep how some planned backups stand, in the place of how they stood. Raises ``WriteError``."""
+    rows = [_standing_row(run_id, standing) for standing in standings]
+    await store.write(partial(_insert, table="standings", rows=rows))
+
+
+async def keep(store: Store, run_id: str, lines: Sequence[Line]) -> None:
+    """Keep the lines of some outcomes, in the place of earlier ones. Raises ``WriteError``."""
+    rows = [(run_id, each.position, each.kind.value, each.retries, each.reconciled, each.data) for each in lines]
+    await store.write(partial(_insert, table="outcomes", rows=rows))
+
+
+async def redirect(store: Store, run_id: str, report: str) -> None:
+    """Keep that the report of a run goes to another place. Raises ``WriteError``."""
+    await store.write(partial(_update, change="report = ?", values=(report, run_id)))
+
+
+async def end(store: Store, run_id: str, ended_at: datetime, summary: dict[str, Any]) -> None:
+    """Keep that a run has come to its end, with its summary line. Raises ``WriteError``."""
+    values = (_iso(ended_at), json.dumps(summary), run_id)
+    await store.write(partial(_update, change="ended_at = ?, summary = ?", values=values))
+
+
+async def find(store: Store, word: str, where: str, scope: str | None = None) -> RunRecord:
+    """Return the run that ``word`` means; of those of ``scope`` alone where that is given and ``word`` is ``latest``.
+
+    ``where`` tells people where the runs are. Raises ``UsageError`` and ``WriteError``.
+    """
+    record: RunRecord = await store.read(partial(_find, word=word, where=where, scope=scope))
+    return record
+
+
+async def load(store: Store, run_id: str) -> list[StoredBackup]:
+    """Return the plan of a run, in order, with what came of it so far. Raises ``WriteError``."""
+    return await store.read(partial(_load, run_id=run_id))
+
+
+async def ended_before(store: Store, scope: str, before: datetime) -> list[str]:
+    """Return the runs of ``scope`` that ended before some moment. Raises ``WriteError``."""
+    return await store.read(partial(_ended_before, scope=scope, before=before))
+
+
+async def forget(store: Store, run_ids: Iterable[str]) -> None:
+    """Remove runs. Raises ``WriteError``."""
+    await store.write(partial(_forget, run_ids=tuple(run_ids)))
+
+
+def _begin(
+    connection: sqlite3.Connection,
+    record: RunRecord,
+    planned: Sequence[PlannedBackup],
+    standings: Sequence[Standing],
+) -> None:
+    run = record.run
+    row = (run.id, _iso(run.started_at), record.scope, record.config, record.report, json.dumps(record.accounts))
+    _insert(connection, "runs", [(*row, record.disabled, record.retried, None, None)])
+    _insert(connection, "planned_backups", [(run.id, each.position, _plan_text(each)) for each in planned])
+    _insert(connection, "standings", [_standing_row(run.id, standing) for standing in standings])
+
+
+def _insert(connection: sqlite3.Connection, table: str, rows: Sequence[_Row]) -> None:
+    if rows:
+        marks = ", ".join("?" * len(rows[0]))
+        connection.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", rows)  # noqa: S608 - our own words
+
+
+def _update(connection: sqlite3.Connection, change: str, values: _Row) -> None:
+    connection.execute(f"UPDATE runs SET {change} WHERE id = ?", values)  # noqa: S608 - our own words
+
+
+def _find(connection: sqlite3.Connection, word: str, where: str, scope: str | None) -> RunRecord:
+    runs = connection.execute("SELECT id, scope FROM runs ORDER BY rowid").fetchall()
+    is_of_scope = scope is not None and word == "latest"
+    known = [run_id for run_id, its_scope in runs if not is_of_scope or its_scope == scope]
+    run_id = run_named(word, known, f"of this configuration {where}" if is_of_scope else where)
+    row = connection.execute(
+        "SELECT id, started_at, scope, config, report, accounts, disabled, retried, summary FROM runs WHERE id = ?",
+        (run_id,),
+    ).fetchone()
+    return RunRecord(
+        run=Run(row[0], datetime.fromisoformat(row[1])),
+        scope=row[2],
+        config=row[3],
+        report=row[4],
+        accounts=json.loads(row[5]),
+        disabled=row[6],
+        retried=row[7],
+        summary=None if row[8] is None else json.loads(row[8]),
+    )
+
+
+def _load(connection: sqlite3.Connection, run_id: str) -> list[StoredBackup]:
+    rows = connection.execute(
+        "SELECT p.position, p.plan, s.tries, s.attempts, s.throttled, s.started_at, s.sought, s.sent_at, s.may_repeat,"
+        " s.error, o.outcome, o.retries, o.reconciled, o.line FROM planned_backups p"
+        " LEFT JOIN standings s USING (run_id, position) LEFT JOIN outcomes o USING (run_id, position)"
+        " WHERE p.run_id = ? ORDER BY p.position",
+        (run_id,),
+    )
+    return [_stored(row) for row in rows]
+
+
+def _stored(row: _Row) -> StoredBackup:
+    position, plan, *standing, outcome, retries, reconciled, line = row
+    planned = _planned(position, plan)
+    return StoredBackup(
+        planned,
+        None if standing[0] is None else _standing(planned, standing),
+        None if line is None else Line(position, OutcomeKind(outcome), retries, bool(reconciled), line),
+    )
+
+
+def _ended_before(connection: sqlite3.Connection, scope: str, before: datetime) -> list[str]:
+    rows = connection.execute("SELECT id FROM runs WHERE scope = ? AND ended_at < ?", (scope, _iso(before)))
+    return [run_id for (run_id,) in rows]
+
+
+def _forget(connection: sqlite3.Connection, run_ids: Sequence[str]) -> None:
+    for run_id in run_ids:
+        for table in ("planned_backups", "standings", "outcomes"):
+            connection.execute(f"DELETE FROM {table} WHERE run_id = ?", (run_id,))  # noqa: S608 - our own words
+        connection.execute("DELETE FROM runs WHERE id = ?", (run_id,))
+
+
+def _plan_text(planned: PlannedBackup) -> str:
+    install, request = planned.install, planned.request
+    return json.dumps(
+        {
+            "install": {
+                "id": install.id,
+                "account": install.account,
+                "description": install.description,
+                "notification_emails": install.notification_emails,
+                "name": install.name,
+                "environment": install.environment,
+                "tags": install.tags,
+            },
+            "description": request.description,
+            "notification_emails": request.notification_emails,
+        },
+        separators=(",", ":"),
+    )
+
+
+def _planned(position: int, text: str) -> PlannedBackup:
+    plan = json.loads(text)
+    fields = plan["install"]
+    emails, tags = tuple(fields.pop("notification_emails")), tuple(fields.pop("tags"))
+    install = Install(**fields, notification_emails=emails, tags=tags)
+    request = BackupRequest(install.id, plan["description"], tuple(plan["notification_emails"]))
+    return PlannedBackup(position, install, request)
+
+
+def _standing_row(run_id: str, standing: Standing) -> _Row:
+    spent, error = standing.spent, standing.error
+    return (
+        run_id,
+        standing.planned.position,
+        spent.tries,
+        spent.attempts,
+        spent.throttled,
+        None if spent.started_at is None else _iso(spent.started_at),
+        " ".join(standing.sought),
+        standing.sent_at,
+        standing.may_repeat,
+        None if error is None else json.dumps(asdict(error)),
+    )
+
+
+def _standing(planned: PlannedBackup, row: Sequence[Any]) -> Standing:
+    tries, attempts, throttled, started_at, sought, sent_at, may_repeat, error = row
+    began = None if started_at is None else datetime.fromisoformat(started_at)
+    return Standing(
+        planned=planned,
+        spent=Spent(tries, attempts, throttled, began),
+        sought=tuple(sought.split()),
+        sent_at=sent_at,
+        may_repeat=bool(may_repeat),
+        error=None if error is None else _error(json.loads(error)),
+    )
+
+
+def _error(fields: dict[str, Any]) -> ErrorInfo:
+    kind, errors = ErrorKind(fields.pop("kind")), fields.pop("errors")
+    return ErrorInfo(**fields, kind=kind, errors=tuple(FieldError(**each) for each in errors))
+
+
+def _iso(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="milliseconds")

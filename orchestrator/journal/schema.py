@@ -1,0 +1,62 @@
+"""The tables of the state's file, by version."""
+
+from __future__ import annotations
+
+MIGRATIONS = (
+    """
+    CREATE TABLE learned_rates (
+        base_url TEXT NOT NULL,
+        user_digest TEXT NOT NULL,
+        rate REAL NOT NULL,
+        burst REAL NOT NULL,
+        in_flight INTEGER,
+        latency_s REAL,
+        updated_at TEXT NOT NULL,
+        PRIMARY KEY (base_url, user_digest)
+    );
+    """,
+    """
+    CREATE TABLE runs (
+        id TEXT PRIMARY KEY,
+        started_at TEXT NOT NULL,
+        scope TEXT NOT NULL,
+        config TEXT NOT NULL,
+        report TEXT NOT NULL,
+        accounts TEXT NOT NULL,
+        disabled INTEGER NOT NULL,
+        retried TEXT,
+        ended_at TEXT,
+        summary TEXT
+    );
+    CREATE TABLE planned_backups (
+        run_id TEXT NOT NULL,
+        position INTEGER NOT NULL,
+        plan TEXT NOT NULL,
+        PRIMARY KEY (run_id, position)
+    ) WITHOUT ROWID;
+    CREATE TABLE standings (
+        run_id TEXT NOT NULL,
+        position INTEGER NOT NULL,
+        tries INTEGER NOT NULL,
+        attempts INTEGER NOT NULL,
+        throttled INTEGER NOT NULL,
+        started_at TEXT,
+        sought TEXT NOT NULL,
+        sent_at REAL,
+        may_repeat INTEGER NOT NULL,
+        error TEXT,
+        PRIMARY KEY (run_id, position)
+    ) WITHOUT ROWID;
+    CREATE TABLE outcomes (
+        run_id TEXT NOT NULL,
+        position INTEGER NOT NULL,
+        outcome TEXT NOT NULL,
+        retries INTEGER NOT NULL,
+        reconciled INTEGER NOT NULL,
+        line BLOB NOT NULL,
+        PRIMARY KEY (run_id, position)
+    ) WITHOUT ROWID;
+    """,
+)
+"""SQL scripts in order; the first n of them make schema version n. A published one is never changed, and a new one
+leaves in place what an older program that is still running needs. Each statement ends at the end of a line."""

@@ -1,0 +1,122 @@
+"""Whether a backup whose fate is open exists: what its install's listing shows, and what follows from it. Pure.
+
+===========================================  ====================  =====================================
+the listing                                  within the grace      after it
+===========================================  ====================  =====================================
+shows a marker that is sought                accepted              accepted
+does not, and that is proof                  look again after it   request it again (never after a 2xx)
+does not, and that is no proof               look again after it   unconfirmed
+cannot be had for the moment                 look again            look again, then unconfirmed
+cannot be had at all                         unconfirmed           unconfirmed
+===========================================  ====================  =====================================
+
+The listing may lag behind the creation, and the gateway answers 504 while the backend works on: so absence counts only
+once the grace is over. It is proof where markers are known to come back from this account's listings, and no backup
+without a description could be the one. Else only if no listed backup without a marker could be it by its time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from orchestrator.marker import marker, runs_marked
+from orchestrator.outcome import Answer, Step, Verdict, backoff
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from orchestrator.model import Backup, RetryPolicy
+
+CLOCK_SLACK_S = 5.0
+"""Times come in whole seconds, and the servers behind one address may disagree by some."""
+
+MOST_PAGES = 100
+"""Pages of one listing: ten thousand backups. A listing that goes on has no end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What the pages of one listing that were read so far show.
+
+    ``found`` are the backups with a marker that is sought. ``has_markers`` tells that some whole marker came back, of
+    whichever run. ``has_unmarked`` tells of a backup without one that is not certainly older than the request;
+    ``has_blank`` of such a one that has no description either.
+    """
+
+    found: tuple[Backup, ...] = ()
+    has_markers: bool = False
+    has_unmarked: bool = False
+    has_blank: bool = False
+
+
+class Fate(StrEnum):
+    """What a whole listing says of a backup."""
+
+    FOUND = "found"
+    ABSENT = "absent"
+    OPEN = "open"
+
+
+def seen(sight: Sight, backups: Iterable[Backup], sought: Iterable[str], sent_at: float | None) -> Sight:
+    """Return ``sight`` with one more page of ``backups``.
+
+    ``sought`` are run ids. ``sent_at`` is when the first request of these was sent, in seconds since 1970 by the
+    server's clock.
+    """
+    markers = [marker(run_id) for run_id in sought]
+    found, has_markers, has_unmarked, has_blank = list(sight.found), sight.has_markers, False, False
+    for backup in backups:
+        description = backup.description or ""
+        if any(each in description for each in markers):
+            found.append(backup)
+            has_markers = True
+        elif runs_marked(description):
+            has_markers = True
+        elif not _is_older(backup.create_time, sent_at):
+            has_unmarked = True
+            has_blank = has_blank or not description.strip()
+    return Sight(tuple(found), has_markers, sight.has_unmarked or has_unmarked, sight.has_blank or has_blank)
+
+
+def _is_older(create_time: str | None, sent_at: float | None) -> bool:
+    """Tell whether a backup was certainly made before the request."""
+    if create_time is None or sent_at is None:
+        return False
+    try:
+        at = datetime.fromisoformat(create_time)
+    except ValueError:
+        return False
+    return at.tzinfo is not None and at.timestamp() < sent_at - CLOCK_SLACK_S
+
+
+def fate_of(sight: Sight, *, markers_come_back: bool) -> Fate:
+    """Return what a listing that was read whole, after the grace, proves.
+
+    ``markers_come_back`` tells that another listing of the account has shown a whole marker.
+    """
+    if sight.found:
+        return Fate.FOUND
+    knows_markers = sight.has_markers or markers_come_back
+    could_be_it = sight.has_blank if knows_markers else sight.has_unmarked
+    return Fate.OPEN if could_be_it else Fate.ABSENT
+
+
+def decide_failed_look(answer: Answer, failed: int, policy: RetryPolicy, draw: float, *, is_over: bool) -> Verdict:
+    """Return what follows from a page that could not be had: ``DONE`` means unconfirmed.
+
+    ``failed`` counts the failures in a row, this one included, 429s left out. ``is_over`` tells that the grace is.
+    """
+    match answer:
+        case Answer.THROTTLED:
+            return Verdict(Step.AGAIN)
+        case Answer.NOT_SENT | Answer.AMBIGUOUS | Answer.UNREADABLE if failed < policy.max_attempts or not is_over:
+            return Verdict(Step.AGAIN, after_s=backoff(failed, draw))
+        case Answer.CREDENTIALS:
+            return Verdict(Step.CHECK_CREDENTIALS)
+        case Answer.QUOTA | Answer.MISCONFIGURED:
+            return Verdict(Step.STOP_ACCOUNT)
+        case _:
+            return Verdict(Step.DONE)

@@ -1,0 +1,33 @@
+"""Which run is meant: its id, a unique prefix of one, or ``latest``. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestrator.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LATEST = "latest"
+
+
+def run_named(word: str, known: Sequence[str], where: str) -> str:
+    """Return the run of ``known`` that ``word`` means. ``known`` is in order of time, the newest last.
+
+    Raises ``UsageError``, saying which runs there are; ``where`` says where they were looked for.
+    """
+    if not known:
+        message = f"there are no runs {where} yet"
+        raise UsageError(message)
+    if word == LATEST:
+        return known[-1]
+    matches = [run_id for run_id in known if word and run_id.startswith(word.upper())]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        message = f"{word} is the beginning of several runs; say more of it"
+        raise UsageError(message)
+    newest = ", ".join(reversed(known[-3:]))
+    message = f"there is no run or file {word}; the newest runs {where} are {newest}"
+    raise UsageError(message)

@@ -1,0 +1,136 @@
+"""How a run ends: its summary in three places, its exit code, and what is removed of runs long ago."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from orchestrator import __version__
+from orchestrator.errors import LockedError, WriteError
+from orchestrator.journal import runs
+from orchestrator.journal.locks import locked, run_lock
+from orchestrator.model import ErrorKind, OutcomeKind
+from orchestrator.report.lines import encode, summary_line
+from orchestrator.report.write import drop_run, write_summary
+from orchestrator.summary import AccountTotals, Ending, Summary, exit_code
+from orchestrator.usecases.jobs import folder_of
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
+    from orchestrator.engine.dispatch import DispatchEnd
+    from orchestrator.engine.ports import Log
+    from orchestrator.journal.runs import RunRecord
+    from orchestrator.journal.store import Store
+    from orchestrator.report.write import ReportWriter
+    from orchestrator.summary import Tally
+    from orchestrator.usecases.jobs import Job, RunOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What a run has come to when nothing is under way any more."""
+
+    job: Job
+    tally: Tally
+    accounts: dict[str, AccountTotals]
+    finished_at: datetime
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where a run's summary goes: the journal, the run's folder, the end of the report."""
+
+    store: Store
+    folder: Path
+    report: ReportWriter
+
+    async def keep(self, summary: Summary) -> WriteError | None:
+        """Write ``summary`` into the journal and the folder, and return the first failure."""
+        line, failure = summary_line(summary), None
+        try:
+            write_summary(self.folder, line)
+        except WriteError as error:
+            failure = error
+        try:
+            await runs.end(self.store, summary.run_id, summary.finished_at, line)
+        except WriteError as error:
+            failure = failure or error
+        return failure
+
+
+async def closed(
+    places: Places, totals: Totals, end: DispatchEnd, signum: int | None
+) -> tuple[Summary, WriteError | None]:
+    """Write the summary wherever it goes; failing anywhere is exit code 4, unless a bug has made it 1."""
+    ending = Ending(
+        crashed=end.crash is not None,
+        unwritten=end.write_error is not None,
+        signum=signum if end.interrupted else None,
+        credentials_refused=any(why.kind is ErrorKind.CREDENTIALS for why in end.stops.values()),
+        failed=totals.tally.failed,
+    )
+    summary = _summary(totals, ending)
+    unwritten = replace(summary, exit_code=exit_code(replace(ending, unwritten=True)))
+    failure = await places.keep(summary)
+    if failure:
+        summary = unwritten
+    try:
+        await places.report.write(encode(summary_line(summary)), sync=True)
+    except WriteError as error:
+        failure = failure or error
+        if summary.exit_code != unwritten.exit_code:
+            summary = unwritten
+            await places.keep(summary)
+    return summary, end.write_error or failure
+
+
+def _summary(totals: Totals, ending: Ending) -> Summary:
+    record, tally = totals.job.record, totals.tally
+    return Summary(
+        run_id=record.run.id,
+        started_at=record.run.started_at,
+        finished_at=totals.finished_at,
+        duration_s=totals.duration_s,
+        planned=len(totals.job.planned),
+        disabled=record.disabled,
+        outcomes={kind: tally.outcomes[kind] for kind in OutcomeKind},
+        retries=tally.retries,
+        reconciled=tally.reconciled,
+        accounts=_with_earlier(totals.accounts, record),
+        exit_code=exit_code(ending),
+        config=record.config,
+        report=record.report,
+        version=__version__,
+    )
+
+
+def _with_earlier(accounts: dict[str, AccountTotals], record: RunRecord) -> dict[str, AccountTotals]:
+    """Add what an earlier part of the run asked, as far as it came to tell."""
+    earlier = (record.summary or {}).get("accounts", {})
+    added = dict(accounts)
+    for name, asked in earlier.items():
+        now = accounts.get(name) or AccountTotals(0, 0, asked["rate"])
+        added[name] = replace(
+            now, requests=now.requests + asked["requests"], throttled=now.throttled + asked["throttled"]
+        )
+    return added
+
+
+async def removed_old_runs(options: RunOptions, record: RunRecord, store: Store, keep_s: float, log: Log) -> None:
+    """Remove the runs of the same configuration that ended more than ``keep_s`` seconds before this one began."""
+    state_dir = options.state_dir.absolute()
+    try:
+        before = record.run.started_at - timedelta(seconds=keep_s)
+        for run_id in await runs.ended_before(store, record.scope, before):
+            with suppress(LockedError):
+                async with locked(run_lock(state_dir, run_id), "it is going on"):
+                    await runs.forget(store, [run_id])
+                    drop_run(folder_of(options, run_id))
+                log.debug("state.removed", removed=run_id)
+    except (WriteError, OverflowError) as error:
+        log.warning("state.not_removed", reason=str(error))
