@@ -139,3 +139,13 @@ def exit_code(ending: Ending) -> int:
         if applies:
             return code
     return 0
+
+
+def exit_code_now(before: int, outcomes: Counter[OutcomeKind]) -> int:
+    """Return the exit code of a run that ended with ``before``, now that its outcomes are ``outcomes``.
+
+    A crash stays one, and what was cut short stays so while something of it was never tried.
+    """
+    failed = sum(count for kind, count in outcomes.items() if not kind.is_success)
+    is_final = before in {0, 3} or (before != 1 and not outcomes[OutcomeKind.CANCELLED])
+    return exit_code(Ending(failed=failed)) if is_final else before

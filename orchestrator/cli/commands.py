@@ -15,6 +15,7 @@ from orchestrator.cli.config import config
 from orchestrator.cli.demo import demo
 from orchestrator.cli.report import report
 from orchestrator.cli.run import run
+from orchestrator.cli.settle import settle
 from orchestrator.cli.simulate import simulate
 from orchestrator.errors import OrchestratorError, WriteError
 from orchestrator.logs import forgiving
@@ -29,7 +30,7 @@ def cli() -> None:
     """Request backups of a whole fleet of WP Engine installs, under a rate limiter, and report every outcome."""
 
 
-for command in (run, config, report, simulate, demo):
+for command in (run, settle, config, report, simulate, demo):
     cli.add_command(command)
 
 

@@ -61,10 +61,16 @@ config_option = option(
     "$XDG_CONFIG_HOME/wpe-backup/config.yaml, then /etc/wpe-backup/config.yaml.",
 )
 
+
+def default_state_dir() -> Path:
+    """Return where the state is if nobody says otherwise."""
+    return _xdg("XDG_STATE_HOME", ".local/state") / "wpe-backup"
+
+
 state_dir_option = option(
     "--state-dir",
     type=click.Path(path_type=Path, file_okay=False),
-    default=lambda: _xdg("XDG_STATE_HOME", ".local/state") / "wpe-backup",
+    default=default_state_dir,
     show_default="$XDG_STATE_HOME/wpe-backup",
     help="Where runs keep what they need to remember.",
 )

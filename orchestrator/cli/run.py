@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 from rich.text import Text
 
+from orchestrator.cli.open_files import within_open_files
 from orchestrator.cli.options import (
     Output,
     config_option,
+    default_state_dir,
     option,
     output_options,
     parsed_by,
@@ -42,7 +44,6 @@ if TYPE_CHECKING:
 
     from orchestrator.engine.ports import Log
     from orchestrator.model import Config, ThrottlePolicy
-    from orchestrator.summary import Summary
 
 
 def _rate(value: object) -> tuple[float | None]:
@@ -102,6 +103,7 @@ def run(
     for account in config.accounts.values():
         redactor = redactor.knowing(account.user_id, account.password)
     log = output.log(redactor)
+    config = within_open_files(config, log)
     end = asyncio.run(_run(config, options, log))
     say_end(end, output, log, redactor)
     return end.summary.exit_code
@@ -223,21 +225,23 @@ def _show_end(end: RunEnd, output: Output, first: list[dict[str, Any]]) -> None:
             console.print(Text(f"  … and {more} more"))
     where = "standard output" if end.summary.report == "-" else visible(end.summary.report)
     console.print(Text(f"Report: {where}"), soft_wrap=True)
-    for step in next_steps(end.summary):
+    for step in next_steps(end):
         console.print(Text(step), soft_wrap=True)
 
 
-def next_steps(summary: Summary) -> list[str]:
+def next_steps(end: RunEnd) -> list[str]:
     """Say what can be done about what is missing, each as one command."""
-    config = "" if summary.config.startswith("<") else f" -c {shlex.quote(visible(summary.config))}"
-    command = f"wpe-backup run{config}"
-    is_cut_short = summary.exit_code not in {0, 3, 12}
+    run_id, outcomes = end.summary.run_id, end.summary.outcomes
+    source = end.summary.config
+    config = "" if source.startswith("<") else f" -c {shlex.quote(visible(source))}"
+    is_default = end.state_dir.absolute() == default_state_dir().absolute()
+    state = "" if is_default else f" --state-dir {shlex.quote(visible(str(end.state_dir)))}"
     steps = []
-    if is_cut_short and summary.outcomes[OutcomeKind.CANCELLED]:
-        steps.append(f"Finish it:      {command} --resume {summary.run_id}")
-    if summary.outcomes[OutcomeKind.UNCONFIRMED]:
-        steps.append(f"Look up again:  {command} --resume {summary.run_id}")
-        steps.append(f"Or say so:      wpe-backup settle {summary.run_id} INSTALL --exists BACKUP_ID | --absent")
-    if not is_cut_short and any(summary.outcomes[kind] for kind in OutcomeKind if not kind.is_success):
-        steps.append(f"Retry failed:   {command} --retry-failed {summary.run_id}")
+    if outcomes[OutcomeKind.CANCELLED]:
+        steps.append(f"Finish it:     wpe-backup run{config}{state} --resume {run_id}")
+    if outcomes[OutcomeKind.UNCONFIRMED]:
+        steps.append(f"Look up again: wpe-backup run{config}{state} --resume {run_id}")
+        steps.append(f"Or settle it:  wpe-backup settle{state} {run_id} INSTALL --exists BACKUP_ID (or --absent)")
+    if any(outcomes[kind] for kind in (OutcomeKind.REJECTED, OutcomeKind.EXHAUSTED, OutcomeKind.ABORTED)):
+        steps.append(f"Retry failed:  wpe-backup run{config}{state} --retry-failed {run_id}")
     return steps

@@ -76,6 +76,8 @@ class Looks:
             lane.retry(effort, now)
         elif result.page is not None:
             doubt.failed = 0
+            if not lane.fresh:
+                lane.unserved_since = None
             await self._page(admitted, effort, doubt, result.page)
         elif lane.stop:
             await self._ledger.cancel(effort, lane.stop)

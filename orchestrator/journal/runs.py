@@ -208,6 +208,7 @@ def _plan_text(planned: PlannedBackup) -> str:
                 "name": install.name,
                 "environment": install.environment,
                 "tags": install.tags,
+                "enabled": install.enabled,
             },
             "description": request.description,
             "notification_emails": request.notification_emails,

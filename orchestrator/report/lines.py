@@ -8,13 +8,14 @@ from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.marker import marker
-from orchestrator.summary import Line
+from orchestrator.model import Learned
+from orchestrator.summary import AccountTotals, Line
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from orchestrator.model import ErrorInfo, Outcome
-    from orchestrator.summary import AccountTotals, Summary
+    from orchestrator.summary import Summary
 
 SCHEMA = 1
 
@@ -93,6 +94,21 @@ def _account(totals: AccountTotals) -> dict[str, Any]:
             "headers": dict(totals.headers),
         },
     }
+
+
+def account_totals(fields: dict[str, Any]) -> AccountTotals:
+    """Return what a summary line that this program has written says of one account."""
+    limit, evidence = fields["limit"], fields["evidence"]
+    rates = evidence["refused_rates"]
+    return AccountTotals(
+        requests=fields["requests"],
+        throttled=fields["throttled"],
+        rate=fields["rate"],
+        limit=limit and Learned(limit["rate"], limit["burst"], limit["in_flight"]),
+        refused_rates=rates and (rates[0], rates[1]),
+        named_moments=evidence["retry_after"],
+        headers=tuple(evidence["headers"].items()),
+    )
 
 
 def _error(error: ErrorInfo) -> dict[str, Any]:

@@ -195,12 +195,20 @@ def drop_run(folder: Path) -> None:
         folder.rmdir()
 
 
-def is_regular(target: str) -> bool:
-    """Tell whether a report that goes to ``target`` is a regular file, which can be written again."""
+def rewrite(target: str, data: bytes) -> bool:
+    """Put ``data`` in the place of the report that went to ``target``; tell whether that is a regular file at all.
+
+    Raises ``WriteError``.
+    """
+    path = Path(target)
     try:
-        return target != STANDARD_OUTPUT and _is_replaceable(Path(target))
-    except OSError:
-        return False
+        is_file = target != STANDARD_OUTPUT and _is_replaceable(path)
+    except OSError as error:
+        message = f"the report cannot be written to {target}: {error.strerror}"
+        raise WriteError(message) from error
+    if is_file:
+        write_whole(path, data)
+    return is_file
 
 
 def _is_replaceable(path: Path) -> bool:

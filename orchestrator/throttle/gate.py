@@ -76,7 +76,7 @@ class Gate:
 
     def _become(self, pace: Pace, observation: Observation | None) -> None:
         before, self.pace = self.pace, pace
-        if _told(before) != _told(pace):
+        if _is_told(before, pace):
             self._on_change(before, pace, observation)
 
     def _wait_s(self) -> float:
@@ -86,8 +86,11 @@ class Gate:
     async def _until_ready(self) -> None:
         while (wait_s := self._wait_s()) > 0:
             self._changed.clear()
+            if math.isinf(wait_s):
+                await self._changed.wait()
+                continue
             with suppress(TimeoutError):
-                async with asyncio.timeout(None if math.isinf(wait_s) else wait_s):
+                async with asyncio.timeout(wait_s):
                     await self._changed.wait()
 
     @staticmethod
@@ -95,8 +98,13 @@ class Gate:
         return asyncio.get_running_loop().time()
 
 
-def _told(pace: Pace) -> tuple[object, ...]:
-    return pace.phase, pace.epoch, pace.rate, pace.binding
+def _is_told(before: Pace, after: Pace) -> bool:
+    return (
+        before.rate != after.rate
+        or before.phase is not after.phase
+        or before.epoch != after.epoch
+        or before.binding is not after.binding
+    )
 
 
 def _ceiling(rate: float) -> Throttler:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from orchestrator import __version__
@@ -12,13 +12,12 @@ from orchestrator.errors import LockedError, WriteError
 from orchestrator.journal import runs
 from orchestrator.journal.locks import locked, run_lock
 from orchestrator.model import ErrorKind, OutcomeKind
-from orchestrator.report.lines import encode, summary_line
+from orchestrator.report.lines import account_totals, encode, summary_line
 from orchestrator.report.write import drop_run, write_summary
-from orchestrator.summary import AccountTotals, Ending, Summary, exit_code
+from orchestrator.summary import Ending, Summary, exit_code
 from orchestrator.usecases.jobs import folder_of
 
 if TYPE_CHECKING:
-    from datetime import datetime
     from pathlib import Path
 
     from orchestrator.engine.dispatch import DispatchEnd
@@ -26,13 +25,13 @@ if TYPE_CHECKING:
     from orchestrator.journal.runs import RunRecord
     from orchestrator.journal.store import Store
     from orchestrator.report.write import ReportWriter
-    from orchestrator.summary import Tally
+    from orchestrator.summary import AccountTotals, Tally
     from orchestrator.usecases.jobs import Job, RunOptions
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What a run has come to when nothing is under way any more."""
+    """What a run has come to when nothing is under way any more. ``duration_s`` is of this process."""
 
     job: Job
     tally: Tally
@@ -91,11 +90,12 @@ async def closed(
 
 def _summary(totals: Totals, ending: Ending) -> Summary:
     record, tally = totals.job.record, totals.tally
+    finished_at, duration_s = _times(totals)
     return Summary(
         run_id=record.run.id,
         started_at=record.run.started_at,
-        finished_at=totals.finished_at,
-        duration_s=totals.duration_s,
+        finished_at=finished_at,
+        duration_s=duration_s,
         planned=len(totals.job.planned),
         disabled=record.disabled,
         outcomes={kind: tally.outcomes[kind] for kind in OutcomeKind},
@@ -114,11 +114,23 @@ def _with_earlier(accounts: dict[str, AccountTotals], record: RunRecord) -> dict
     earlier = (record.summary or {}).get("accounts", {})
     added = dict(accounts)
     for name, asked in earlier.items():
-        now = accounts.get(name) or AccountTotals(0, 0, asked["rate"])
-        added[name] = replace(
-            now, requests=now.requests + asked["requests"], throttled=now.throttled + asked["throttled"]
-        )
+        before, now = account_totals(asked), accounts.get(name)
+        if now is None:
+            added[name] = before
+        else:
+            requests, throttled = now.requests + before.requests, now.throttled + before.throttled
+            added[name] = replace(now, requests=requests, throttled=throttled)
     return added
+
+
+def _times(totals: Totals) -> tuple[datetime, float]:
+    """Return when the run ended and how long that took; of one with nothing left to do, when it did end."""
+    job, before = totals.job, totals.job.record.summary
+    if job.is_new:
+        return totals.finished_at, totals.duration_s
+    if before is not None and not job.efforts:
+        return datetime.fromisoformat(before["finished_at"]), before["duration_s"]
+    return totals.finished_at, max(0.0, (totals.finished_at - job.record.run.started_at).total_seconds())
 
 
 async def removed_old_runs(options: RunOptions, record: RunRecord, store: Store, keep_s: float, log: Log) -> None:

@@ -127,6 +127,11 @@ def say_warnings(config: Config, plan: Plan, log: Log) -> None:
         log.warning("plan.warning", reason=reason)
 
 
+def gone_since(retried: str) -> ErrorInfo:
+    """Return why an install that failed in ``retried`` is not retried."""
+    return ErrorInfo(ErrorKind.STOPPED, f"it failed in {retried}, and the configuration no longer has it enabled")
+
+
 def effort_in_doubt(standing: Standing, timeouts: Timeouts) -> Effort:
     """Return the effort that goes on from ``standing``, whose fate is open since another process.
 

@@ -11,7 +11,7 @@ from orchestrator.journal.runs import RunRecord, find, load
 from orchestrator.model import OutcomeKind, Standing
 from orchestrator.plan import differences, make_plan
 from orchestrator.run_names import LATEST
-from orchestrator.usecases.jobs import Job, RunOptions, effort_in_doubt, scope_of, target_of
+from orchestrator.usecases.jobs import Job, RunOptions, effort_in_doubt, gone_since, scope_of, target_of
 
 if TYPE_CHECKING:
     from orchestrator.engine.ports import Log
@@ -26,7 +26,9 @@ async def resumed_job(config: Config, options: RunOptions, store: Store, log: Lo
     """Return what is left of the run that the options name. Raises ``UsageError`` and ``WriteError``."""
     record = await find(store, options.resume or LATEST, f"in {options.state_dir}", scope_of(config))
     stored = await load(store, record.run.id)
-    left = [each for each in stored if each.line is None or each.line.kind in _GOES_ON]
+    open_ones = [each for each in stored if each.line is None or each.line.kind in _GOES_ON]
+    left = [each for each in open_ones if each.planned.install.enabled]
+    why = gone_since(record.retried or "")
     _check_accounts(config, record, left)
     _say_differences(config, record, stored, log)
     done = [(each.planned.install, each.line) for each in stored if each.line and each.line.kind not in _GOES_ON]
@@ -34,6 +36,7 @@ async def resumed_job(config: Config, options: RunOptions, store: Store, log: Lo
         record=replace(record, report=target_of(options, record.report)),
         planned=tuple(each.planned for each in stored),
         efforts=tuple(_effort(record.run.id, each, config.timeouts) for each in left),
+        given_up=tuple((each.planned, why) for each in open_ones if not each.planned.install.enabled),
         kept=tuple(line for _, line in done),
         specimens={
             install.account: install.id for install, line in reversed(done) if line.kind is OutcomeKind.ACCEPTED

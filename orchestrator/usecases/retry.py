@@ -20,6 +20,7 @@ from orchestrator.usecases.jobs import (
     Job,
     RunOptions,
     effort_in_doubt,
+    gone_since,
     new_run_id,
     record_of,
     say_warnings,
@@ -69,16 +70,18 @@ async def retried_job(config: Config, options: RunOptions, store: Store, log: Lo
     gone = [failure.install for failure in failures if failure.install.id not in {each.id for each in current}]
     plan = make_plan(replace(config, installs=(*current, *gone)), run)
     say_warnings(config, plan, log)
-    planned, given_up = plan.backups[: len(current)], plan.backups[len(current) :]
-    why = ErrorInfo(ErrorKind.STOPPED, f"it failed in {retried}, and is no longer enabled in {config.source}")
+    planned = plan.backups[: len(current)]
+    given_up = tuple(
+        replace(each, install=replace(each.install, enabled=False)) for each in plan.backups[len(current) :]
+    )
     standings = (_standing(Standing(each), by_id[each.install.id]) for each in planned)
     return Job(
         record=record_of(config, options, run, 0, retried),
-        planned=plan.backups,
+        planned=planned + given_up,
         efforts=tuple(
             effort_in_doubt(each, config.timeouts) if each.sought else Effort(each.planned) for each in standings
         ),
-        given_up=tuple((each, why) for each in given_up),
+        given_up=tuple((each, gone_since(retried)) for each in given_up),
     )
 
 

@@ -26,6 +26,8 @@ from orchestrator.usecases.resume import resumed_job
 from orchestrator.usecases.retry import retried_job
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from orchestrator.engine.ports import Log
     from orchestrator.engine.stop import StopSwitch
     from orchestrator.model import Config, Outcome
@@ -39,10 +41,11 @@ ABANDON_AFTER_S = 2.0
 class RunEnd:
     """What a run came to: its summary, the lines of the first failures, and what went wrong with the run itself.
 
-    ``unwritten`` are outcomes that journal or report did not take because of ``write_error``. ``crash`` is a bug's
-    exception.
+    ``state_dir`` is where it can be resumed from. ``unwritten`` are outcomes that journal or report did not take
+    because of ``write_error``. ``crash`` is a bug's exception.
     """
 
+    state_dir: Path
     summary: Summary
     first_failures: tuple[dict[str, Any], ...]
     unwritten: tuple[Outcome, ...]
@@ -100,14 +103,15 @@ async def _carried_out(config: Config, options: RunOptions, job: Job, world: _Wo
     async with alongside(heartbeat(log, lambda: _progress(fleet, recorder, job))):
         end = await dispatcher.run(job.given_up)
         await recorder.drain()
-    duration_s = clock.monotonic() - began if job.is_new else (clock.now() - run.started_at).total_seconds()
-    totals = Totals(job, recorder.tally, fleet.totals(), clock.now(), max(0.0, duration_s))
+    totals = Totals(job, recorder.tally, fleet.totals(), clock.now(), clock.monotonic() - began)
     places = Places(world.store, folder_of(options, run.id), report)
     summary, write_error = await closed(places, totals, end, world.stop.signum)
     if not world.stop.aborting.is_set():
         await fleet.remember(world.store, clock.now(), log)
         await removed_old_runs(options, job.record, world.store, config.keep_s, log)
-    return RunEnd(summary, recorder.tally.first_failures(), tuple(end.unwritten), write_error, end.crash)
+    return RunEnd(
+        options.state_dir, summary, recorder.tally.first_failures(), tuple(end.unwritten), write_error, end.crash
+    )
 
 
 async def _opened(options: RunOptions, job: Job, report: ReportWriter, world: _World) -> None:

@@ -1,0 +1,62 @@
+"""``wpe-backup settle``: the operator's word on an unconfirmed install."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import rich_click as click
+from rich.text import Text
+
+from orchestrator.cli.options import Output, option, output_options, state_dir_option
+from orchestrator.errors import UsageError
+from orchestrator.model import OutcomeKind
+from orchestrator.usecases.settle import Settled
+from orchestrator.usecases.settle import settle as settled_by
+from orchestrator.visible import visible
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LONGEST_ID = 200
+
+
+@click.command()
+@click.argument("run", metavar="RUN")
+@click.argument("install", metavar="INSTALL")
+@option("--exists", metavar="BACKUP_ID", help="The backup was made: this is its id.")
+@option("--absent", is_flag=True, help="There is no such backup.")
+@state_dir_option
+@output_options
+def settle(*, run: str, install: str, state_dir: Path, output: Output, **word: object) -> int:
+    """Say of an unconfirmed INSTALL whether its backup exists, after a look in the User Portal.
+
+    RUN is a run id, the beginning of one, or latest. The report is written again: the install is accepted, or exhausted
+    and so retried by --retry-failed. Exit code 2 if it is not unconfirmed.
+    """
+    backup_id = _backup_id(word["exists"], absent=bool(word["absent"]))
+    end = asyncio.run(settled_by(state_dir.absolute(), run, install, backup_id, datetime.now(UTC)))
+    if not output.is_quiet:
+        output.console(sys.stderr).print(Text(_said(end, backup_id)), soft_wrap=True)
+    return 0
+
+
+def _backup_id(exists: object, *, absent: bool) -> str | None:
+    if (exists is None) is not absent:
+        message = "say either --exists BACKUP_ID or --absent"
+        raise UsageError(message)
+    if exists is None:
+        return None
+    backup_id = str(exists)
+    if not backup_id.isprintable() or len(backup_id.split()) != 1 or len(backup_id) > LONGEST_ID:
+        message = f"--exists: {backup_id!r} is no backup id"
+        raise UsageError(message)
+    return backup_id
+
+
+def _said(end: Settled, backup_id: str | None) -> str:
+    backup = f", backup {visible(backup_id or '')}" if end.kind is OutcomeKind.ACCEPTED else ""
+    where = visible(end.report) if end.report else "not written again, since it is no file"
+    return f"Run {end.run_id}: {visible(end.install)} is {end.kind.value} now{backup}. Report: {where}"
