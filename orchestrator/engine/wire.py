@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.model import AttemptResult, Fault
+from orchestrator.model import Fault
 from orchestrator.outcome import Answer
 from orchestrator.pacing import Effect, Word
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from orchestrator.engine.lanes import Budget, Lane
     from orchestrator.engine.ports import Clock, Log
+    from orchestrator.model import AttemptResult
     from orchestrator.pacing import Ticket
 
 _EFFECTS = {
@@ -51,30 +52,32 @@ class Wire:
         self._clock = clock
         self._log = log
         self._max_pause_s = max_pause_s
-        self._sends: dict[asyncio.Future[AttemptResult], bool] = {}
+        self._senders: dict[asyncio.Task[object], bool] = {}
 
     @property
     def in_flight(self) -> int:
         """Return how many requests are under way."""
-        return len(self._sends)
+        return len(self._senders)
 
     async def send(
         self, admitted: Admitted, call: Coroutine[object, object, AttemptResult], *, is_read: bool
     ) -> AttemptResult:
-        """Send one request so that it can be broken off and its fate is still known."""
-        send = asyncio.ensure_future(call)
-        self._sends[send] = is_read
+        """Send one request so that it can be broken off and its fate is still known.
+
+        Within a task: breaking off cancels that, and the ``Api`` turns the cancellation into a result.
+        """
+        sender = asyncio.current_task()
+        if sender is None:
+            message = "a request is sent outside of a task"
+            raise RuntimeError(message)
+        self._senders[sender] = is_read
         try:
-            result = await send
-        except asyncio.CancelledError:
-            if not send.cancelled():
-                raise
-            return AttemptResult(fault=Fault.INTERRUPTED, sent=False, message="broken off before it was sent")
+            result = await call
         except Exception:
             admitted.release()
             raise
         finally:
-            del self._sends[send]
+            del self._senders[sender]
         lane = admitted.lane
         lane.requests += result.sent
         if result.server_at is not None:
@@ -85,9 +88,9 @@ class Wire:
 
     def break_off(self, *, reads_only: bool) -> None:
         """Break off what is under way, or of that only what may be repeated freely."""
-        for send, is_read in self._sends.items():
+        for sender, is_read in self._senders.items():
             if is_read or not reads_only:
-                send.cancel()
+                sender.cancel()
 
     def tell(self, admitted: Admitted, effect: Effect, result: AttemptResult) -> None:
         """Give the ticket back with what the answer said."""

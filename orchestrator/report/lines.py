@@ -14,7 +14,7 @@ from orchestrator.summary import AccountTotals, Line
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from orchestrator.model import ErrorInfo, Outcome
+    from orchestrator.model import Backup, ErrorInfo, Outcome
     from orchestrator.summary import Summary
 
 SCHEMA = 1
@@ -42,7 +42,7 @@ def backup_line(run_id: str, outcome: Outcome) -> dict[str, Any]:
         "tags": list(install.tags),
         "description": outcome.planned.request.description,
         "outcome": outcome.kind.value,
-        "backup": asdict(outcome.backup) if outcome.backup else None,
+        "backup": _backup(outcome.backup) if outcome.backup else None,
         "error": _error(outcome.error) if outcome.error else None,
         "earlier_backups": [{"id": backup.id, "status": backup.status} for backup in outcome.earlier],
         "attempts": spent.attempts,
@@ -54,6 +54,18 @@ def backup_line(run_id: str, outcome: Outcome) -> dict[str, Any]:
         "finished_at": iso(outcome.finished_at),
         "duration_s": round(outcome.duration_s, 3),
         "request_id": outcome.request_id,
+    }
+
+
+def _backup(backup: Backup) -> dict[str, Any]:
+    """Return ``backup`` as an object; ``asdict`` would take ten times as long."""
+    return {
+        "id": backup.id,
+        "status": backup.status,
+        "description": backup.description,
+        "create_time": backup.create_time,
+        "complete_time": backup.complete_time,
+        "wordpress_version": backup.wordpress_version,
     }
 
 
