@@ -288,14 +288,16 @@ class Standing:
 
     ``sought`` are the runs whose requests may have made it: while there are any, nothing is requested. ``sent_at`` is
     when the first of these was sent, in seconds since 1970 by the server's clock, ``None`` where that is not known.
-    ``may_repeat`` tells whether it may be requested again once it is known not to exist. ``error`` is the answer that
-    left it open, ``None`` if there was none yet.
+    ``described`` is what that one was to be called, ``None`` if as planned. ``may_repeat`` tells whether it may be
+    requested again once it is known not to exist. ``error`` is the answer that left it open, ``None`` if there was
+    none yet.
     """
 
     planned: PlannedBackup
     spent: Spent = Spent()
     sought: tuple[str, ...] = ()
     sent_at: float | None = None
+    described: str | None = None
     may_repeat: bool = True
     error: ErrorInfo | None = None
 

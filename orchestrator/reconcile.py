@@ -12,7 +12,8 @@ cannot be had at all                         unconfirmed           unconfirmed
 
 The listing may lag behind the creation, and the gateway answers 504 while the backend works on: so absence counts only
 once the grace is over. It is proof where markers are known to come back from this account's listings, and no backup
-without a description could be the one. Else only if no listed backup without a marker could be it by its time.
+without one could be it by its time and by its description: a blank one, or one that begins like ours, may have been
+filled in late or cut. Else only if no listed backup without a marker could be it by its time.
 """
 
 from __future__ import annotations
@@ -37,19 +38,38 @@ MOST_PAGES = 100
 """Pages of one listing: ten thousand backups. A listing that goes on has no end."""
 
 
+LIKENESS = 12
+"""Characters at the beginning of a description by which one that was cut, or escaped further on, is still known."""
+
+_ELLIPSES = " .…"
+
+
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """What is looked for: a marker of one of ``run_ids``.
+
+    ``sent_at`` is when the first request of these was sent, in seconds since 1970 by the server's clock.
+    ``description`` is what it was to be called, marker and all.
+    """
+
+    run_ids: tuple[str, ...]
+    sent_at: float | None
+    description: str
+
+
 @dataclass(frozen=True, slots=True)
 class Sight:
     """What the pages of one listing that were read so far show.
 
     ``found`` are the backups with a marker that is sought. ``has_markers`` tells that some whole marker came back, of
     whichever run. ``has_unmarked`` tells of a backup without one that is not certainly older than the request;
-    ``has_blank`` of such a one that has no description either.
+    ``has_likely`` of such a one whose description could be ours, cut or not filled in yet.
     """
 
     found: tuple[Backup, ...] = ()
     has_markers: bool = False
     has_unmarked: bool = False
-    has_blank: bool = False
+    has_likely: bool = False
 
 
 class Fate(StrEnum):
@@ -60,14 +80,11 @@ class Fate(StrEnum):
     OPEN = "open"
 
 
-def seen(sight: Sight, backups: Iterable[Backup], sought: Iterable[str], sent_at: float | None) -> Sight:
-    """Return ``sight`` with one more page of ``backups``.
-
-    ``sought`` are run ids. ``sent_at`` is when the first request of these was sent, in seconds since 1970 by the
-    server's clock.
-    """
-    markers = [marker(run_id) for run_id in sought]
-    found, has_markers, has_unmarked, has_blank = list(sight.found), sight.has_markers, False, False
+def seen(sight: Sight, backups: Iterable[Backup], sought: Sought) -> Sight:
+    """Return ``sight`` with one more page of ``backups``."""
+    markers = [marker(run_id) for run_id in sought.run_ids]
+    found, has_markers = list(sight.found), sight.has_markers
+    has_unmarked, has_likely = sight.has_unmarked, sight.has_likely
     for backup in backups:
         description = backup.description or ""
         if any(each in description for each in markers):
@@ -75,10 +92,15 @@ def seen(sight: Sight, backups: Iterable[Backup], sought: Iterable[str], sent_at
             has_markers = True
         elif runs_marked(description):
             has_markers = True
-        elif not _is_older(backup.create_time, sent_at):
+        elif not _is_older(backup.create_time, sought.sent_at):
             has_unmarked = True
-            has_blank = has_blank or not description.strip()
-    return Sight(tuple(found), has_markers, sight.has_unmarked or has_unmarked, sight.has_blank or has_blank)
+            has_likely = has_likely or _is_like(description, sought.description)
+    return Sight(tuple(found), has_markers, has_unmarked, has_likely)
+
+
+def _is_like(shown: str, sent: str) -> bool:
+    """Tell whether ``shown`` could be what became of the description ``sent``; a blank one could."""
+    return sent.startswith(shown.strip().rstrip(_ELLIPSES)) or shown.startswith(sent[:LIKENESS])
 
 
 def _is_older(create_time: str | None, sent_at: float | None) -> bool:
@@ -100,7 +122,7 @@ def fate_of(sight: Sight, *, markers_come_back: bool) -> Fate:
     if sight.found:
         return Fate.FOUND
     knows_markers = sight.has_markers or markers_come_back
-    could_be_it = sight.has_blank if knows_markers else sight.has_unmarked
+    could_be_it = sight.has_likely if knows_markers else sight.has_unmarked
     return Fate.OPEN if could_be_it else Fate.ABSENT
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.model import Spent, Standing
 from orchestrator.outcome import Expense
-from orchestrator.reconcile import Sight
+from orchestrator.reconcile import Sight, Sought
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -76,7 +76,8 @@ class Effort:
     ``tries`` count towards ``max_attempts``; of them, ``attempts`` were sent. ``began_at`` is the first POST of this
     process, ``started_at`` that of the run. ``request_id`` is of the last answer. ``sought`` are the runs whose
     requests may have made it, ``sent_at`` when the first of these was sent, in seconds since 1970 by the server's
-    clock. ``is_settled`` tells that it has its outcome, which is its only one.
+    clock, ``described`` what it was to be called if not as planned. ``is_settled`` tells that it has its outcome,
+    which is its only one.
     """
 
     planned: PlannedBackup
@@ -89,6 +90,7 @@ class Effort:
     request_id: str | None = None
     sought: tuple[str, ...] = ()
     sent_at: float | None = None
+    described: str | None = None
     doubt: Doubt | None = None
     is_settled: bool = False
 
@@ -105,6 +107,7 @@ class Effort:
             spent=self.spent,
             sought=self.sought,
             sent_at=self.sent_at,
+            described=self.described,
             may_repeat=doubt is None or doubt.may_repeat,
             error=doubt.error if doubt else None,
         )
@@ -117,7 +120,11 @@ class Effort:
 
     def end_doubt(self) -> None:
         """Forget the requests whose fate was open: it is known."""
-        self.sought, self.sent_at, self.doubt = (), None, None
+        self.sought, self.sent_at, self.described, self.doubt = (), None, None, None
+
+    def looked_for(self) -> Sought:
+        """Return what its listing is searched for."""
+        return Sought(self.sought, self.sent_at, self.described or self.planned.request.description)
 
 
 @dataclass(frozen=True, slots=True)

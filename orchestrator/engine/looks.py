@@ -13,7 +13,7 @@ from orchestrator.engine.wire import effect_of
 from orchestrator.model import Fault, OutcomeKind
 from orchestrator.outcome import Answer, Step, classify, decide_absent, error_info, error_kind
 from orchestrator.pacing import Effect
-from orchestrator.reconcile import MOST_PAGES, Fate, decide_failed_look, fate_of, seen
+from orchestrator.reconcile import MOST_PAGES, Fate, Sought, decide_failed_look, fate_of, seen
 
 if TYPE_CHECKING:
     from orchestrator.engine.accounts import Accounts
@@ -46,10 +46,10 @@ class Looks:
         answer = classify(result)
         error = error_info(error_kind(answer, result), result)
         effort.doubt = Doubt(error, self._now(), may_repeat=answer is not Answer.UNREADABLE)
+        self._around.journal.note_soon(effort.standing())
         if lane.stop or not self._limits.reconcile.looks:
             await self._ledger.leave_open(effort, None)
             return
-        self._around.journal.note_soon(effort.standing())
         self._log("backup.doubted", effort, status=result.status, reason=result.message)
         lane.retry(effort, self._now())
 
@@ -92,8 +92,8 @@ class Looks:
         if reading is None:
             return
         is_own = reading is doubt.own
-        sought = effort.sought if is_own else (self._around.run_id,)
-        reading.sight = seen(reading.sight, page.backups, sought, effort.sent_at)
+        sought = effort.looked_for() if is_own else Sought((self._around.run_id,), None, "")
+        reading.sight = seen(reading.sight, page.backups, sought)
         reading.pages += 1
         if reading.sight.has_markers:
             lane.markers_come_back = True

@@ -84,9 +84,12 @@ async def keep(store: Store, run_id: str, lines: Sequence[Line]) -> None:
     await store.write(partial(_insert, table="outcomes", rows=rows))
 
 
-async def redirect(store: Store, run_id: str, report: str) -> None:
-    """Keep that the report of a run goes to another place. Raises ``WriteError``."""
-    await store.write(partial(_update, change="report = ?", values=(report, run_id)))
+async def reopen(store: Store, record: RunRecord, standings: Sequence[Standing]) -> None:
+    """Keep that a run goes on: how what is left of it stands, in the place of the lines that it had, and its report.
+
+    A line that stayed would hide what is requested from here on, if this process is killed. Raises ``WriteError``.
+    """
+    await store.write(partial(_reopen, record=record, standings=standings))
 
 
 async def end(store: Store, run_id: str, ended_at: datetime, summary: dict[str, Any]) -> None:
@@ -132,6 +135,14 @@ def _begin(
     _insert(connection, "standings", [_standing_row(run.id, standing) for standing in standings])
 
 
+def _reopen(connection: sqlite3.Connection, record: RunRecord, standings: Sequence[Standing]) -> None:
+    run_id = record.run.id
+    _insert(connection, "standings", [_standing_row(run_id, standing) for standing in standings])
+    positions = [(run_id, standing.planned.position) for standing in standings]
+    connection.executemany("DELETE FROM outcomes WHERE run_id = ? AND position = ?", positions)
+    _update(connection, "report = ?, ended_at = NULL", (record.report, run_id))
+
+
 def _insert(connection: sqlite3.Connection, table: str, rows: Sequence[_Row]) -> None:
     if rows:
         marks = ", ".join("?" * len(rows[0]))
@@ -165,8 +176,8 @@ def _find(connection: sqlite3.Connection, word: str, where: str, scope: str | No
 
 def _load(connection: sqlite3.Connection, run_id: str) -> list[StoredBackup]:
     rows = connection.execute(
-        "SELECT p.position, p.plan, s.tries, s.attempts, s.throttled, s.started_at, s.sought, s.sent_at, s.may_repeat,"
-        " s.error, o.outcome, o.retries, o.reconciled, o.line FROM planned_backups p"
+        "SELECT p.position, p.plan, s.tries, s.attempts, s.throttled, s.started_at, s.sought, s.sent_at, s.described,"
+        " s.may_repeat, s.error, o.outcome, o.retries, o.reconciled, o.line FROM planned_backups p"
         " LEFT JOIN standings s USING (run_id, position) LEFT JOIN outcomes o USING (run_id, position)"
         " WHERE p.run_id = ? ORDER BY p.position",
         (run_id,),
@@ -237,19 +248,21 @@ def _standing_row(run_id: str, standing: Standing) -> _Row:
         None if spent.started_at is None else _iso(spent.started_at),
         " ".join(standing.sought),
         standing.sent_at,
+        standing.described,
         standing.may_repeat,
         None if error is None else json.dumps(asdict(error)),
     )
 
 
 def _standing(planned: PlannedBackup, row: Sequence[Any]) -> Standing:
-    tries, attempts, throttled, started_at, sought, sent_at, may_repeat, error = row
+    tries, attempts, throttled, started_at, sought, sent_at, described, may_repeat, error = row
     began = None if started_at is None else datetime.fromisoformat(started_at)
     return Standing(
         planned=planned,
         spent=Spent(tries, attempts, throttled, began),
         sought=tuple(sought.split()),
         sent_at=sent_at,
+        described=described,
         may_repeat=bool(may_repeat),
         error=None if error is None else _error(json.loads(error)),
     )

@@ -43,6 +43,7 @@ MIGRATIONS = (
         started_at TEXT,
         sought TEXT NOT NULL,
         sent_at REAL,
+        described TEXT,
         may_repeat INTEGER NOT NULL,
         error TEXT,
         PRIMARY KEY (run_id, position)

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 STANDARD_OUTPUT = "-"
+OWN_REPORT = "report.jsonl"
+"""The report's name in the folder of its run, where it goes unless somebody says otherwise."""
+
 READER_POLL_S = 0.1
 
 _DESCRIPTOR = re.compile(r"/dev/(stdin|stdout|stderr|fd/\d+)|/proc/[^/]+/fd/\d+", re.ASCII)
@@ -187,10 +190,18 @@ def make_folder(path: Path) -> None:
         raise WriteError(message) from error
 
 
+def drop_old_report(folder: Path, target: str) -> None:
+    """Remove the report in a run's ``folder`` if its report goes to another place, ``target``, now."""
+    own = folder / OWN_REPORT
+    if target != str(own):
+        with contextlib.suppress(OSError):
+            own.unlink(missing_ok=True)
+
+
 def drop_run(folder: Path) -> None:
     """Remove what a run has left in its folder, and the folder unless there is something else in it."""
     with contextlib.suppress(OSError):
-        for name in ("report.jsonl", "summary.json", "lock"):
+        for name in (OWN_REPORT, "summary.json", "lock"):
             (folder / name).unlink(missing_ok=True)
         folder.rmdir()
 

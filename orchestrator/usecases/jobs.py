@@ -15,7 +15,7 @@ from orchestrator.errors import UsageError
 from orchestrator.journal.runs import RunRecord
 from orchestrator.model import ErrorInfo, ErrorKind, Run
 from orchestrator.plan import make_plan
-from orchestrator.report.write import STANDARD_OUTPUT
+from orchestrator.report.write import OWN_REPORT, STANDARD_OUTPUT
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -81,7 +81,7 @@ def record_of(config: Config, options: RunOptions, run: Run, disabled: int, retr
         run=run,
         scope=scope_of(config),
         config=config.source,
-        report=target_of(options, folder_of(options, run.id) / "report.jsonl"),
+        report=target_of(options, folder_of(options, run.id) / OWN_REPORT),
         accounts={name: account.base_url for name, account in config.accounts.items()},
         disabled=disabled,
         retried=retried,
@@ -148,6 +148,7 @@ def effort_in_doubt(standing: Standing, timeouts: Timeouts) -> Effort:
         started_at=spent.started_at,
         sought=standing.sought,
         sent_at=sent_at,
+        described=standing.described,
         doubt=Doubt(
             error=standing.error or CUT_OFF,
             since=asyncio.get_running_loop().time(),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.engine.lanes import Effort
 from orchestrator.errors import UsageError
-from orchestrator.journal.runs import RunRecord, find, load
+from orchestrator.journal.runs import find, load
 from orchestrator.model import OutcomeKind, Standing
 from orchestrator.plan import differences, make_plan
 from orchestrator.run_names import LATEST
@@ -15,16 +15,21 @@ from orchestrator.usecases.jobs import Job, RunOptions, effort_in_doubt, gone_si
 
 if TYPE_CHECKING:
     from orchestrator.engine.ports import Log
-    from orchestrator.journal.runs import StoredBackup
+    from orchestrator.journal.runs import RunRecord, StoredBackup
     from orchestrator.journal.store import Store
     from orchestrator.model import Config, Timeouts
 
 _GOES_ON = {OutcomeKind.CANCELLED, OutcomeKind.UNCONFIRMED}
 
 
-async def resumed_job(config: Config, options: RunOptions, store: Store, log: Log) -> Job:
-    """Return what is left of the run that the options name. Raises ``UsageError`` and ``WriteError``."""
-    record = await find(store, options.resume or LATEST, f"in {options.state_dir}", scope_of(config))
+async def run_to_resume(config: Config, options: RunOptions, store: Store) -> RunRecord:
+    """Return the run that the options name. Raises ``UsageError`` and ``WriteError``."""
+    return await find(store, options.resume or LATEST, f"in {options.state_dir}", scope_of(config))
+
+
+async def resumed_job(config: Config, options: RunOptions, run_id: str, store: Store, log: Log) -> Job:
+    """Return what is left of a run that nobody else is at. Raises ``UsageError`` and ``WriteError``."""
+    record = await find(store, run_id, f"in {options.state_dir}")
     stored = await load(store, record.run.id)
     open_ones = [each for each in stored if each.line is None or each.line.kind in _GOES_ON]
     left = [each for each in open_ones if each.planned.install.enabled]
@@ -47,12 +52,8 @@ async def resumed_job(config: Config, options: RunOptions, store: Store, log: Lo
 
 def _effort(run_id: str, stored: StoredBackup, timeouts: Timeouts) -> Effort:
     standing = stored.standing or Standing(stored.planned)
-    if stored.line is None:
-        sought = standing.sought
-    elif stored.line.kind is OutcomeKind.UNCONFIRMED:
-        sought = standing.sought or (run_id,)
-    else:
-        sought = ()
+    is_unconfirmed = stored.line is not None and stored.line.kind is OutcomeKind.UNCONFIRMED
+    sought = standing.sought or ((run_id,) if is_unconfirmed else ())
     if sought:
         return effort_in_doubt(replace(standing, sought=sought), timeouts)
     spent = standing.spent

@@ -51,6 +51,7 @@ class _Failure:
     install: Install
     sought: tuple[str, ...] = ()
     sent_at: float | None = None
+    described: str | None = None
     error: ErrorInfo | None = None
 
 
@@ -65,9 +66,10 @@ async def retried_job(config: Config, options: RunOptions, store: Store, log: Lo
     else:
         retried, failures = await _of_run(config, options, word, store)
     run = Run(new_run_id(), datetime.now(UTC))
-    by_id = {failure.install.id: failure for failure in failures}
+    by_id = {failure.install.id: failure for failure in sorted(failures, key=lambda each: bool(each.sought))}
     current = [install for install in config.installs if install.enabled and install.id in by_id]
-    gone = [failure.install for failure in failures if failure.install.id not in {each.id for each in current}]
+    current_ids = {install.id for install in current}
+    gone = [failure.install for failure in by_id.values() if failure.install.id not in current_ids]
     plan = make_plan(replace(config, installs=(*current, *gone)), run)
     say_warnings(config, plan, log)
     planned = plan.backups[: len(current)]
@@ -88,7 +90,13 @@ async def retried_job(config: Config, options: RunOptions, store: Store, log: Lo
 def _standing(standing: Standing, failure: _Failure) -> Standing:
     if not failure.sought:
         return standing
-    return replace(standing, sought=failure.sought, sent_at=failure.sent_at, error=failure.error or CUT_OFF)
+    return replace(
+        standing,
+        sought=failure.sought,
+        sent_at=failure.sent_at,
+        described=failure.described,
+        error=failure.error or CUT_OFF,
+    )
 
 
 async def _of_run(config: Config, options: RunOptions, word: str, store: Store) -> tuple[str, list[_Failure]]:
@@ -102,11 +110,12 @@ async def _of_run(config: Config, options: RunOptions, word: str, store: Store) 
 
 def _failure(run_id: str, stored: StoredBackup) -> _Failure:
     install, standing = stored.planned.install, stored.standing
-    if stored.line is None or stored.line.kind is not OutcomeKind.UNCONFIRMED:
-        return _Failure(install)
-    if standing is None:
-        return _Failure(install, (run_id,))
-    return _Failure(install, standing.sought or (run_id,), standing.sent_at, standing.error)
+    kind = stored.line.kind if stored.line else None
+    if kind not in {OutcomeKind.UNCONFIRMED, OutcomeKind.CANCELLED} or standing is None:
+        return _Failure(install, (run_id,) if kind is OutcomeKind.UNCONFIRMED else ())
+    sought = standing.sought or ((run_id,) if kind is OutcomeKind.UNCONFIRMED else ())
+    described = standing.described or stored.planned.request.description
+    return _Failure(install, sought, standing.sent_at, described, standing.error)
 
 
 def _of_file(path: Path, log: Log) -> tuple[str, list[_Failure]]:
@@ -132,7 +141,9 @@ def _readable(path: Path, lines: Sequence[dict[str, Any]]) -> list[_Failure]:
             failures.append(_Failure(install))
             continue
         sought = runs_marked(" ".join(map(str, line.get("look_for") or ()))) or {run_id}
-        failures.append(_Failure(install, tuple(sorted(sought)), None, _error(line.get("error"))))
+        described = line.get("description")
+        described = described if isinstance(described, str) else None
+        failures.append(_Failure(install, tuple(sorted(sought)), None, described, _error(line.get("error"))))
     return failures
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -15,14 +15,14 @@ from orchestrator.errors import OrchestratorError, WriteError
 from orchestrator.journal import runs
 from orchestrator.journal.locks import locked, run_lock, scope_lock
 from orchestrator.journal.store import FILE_NAME, Store
-from orchestrator.report.write import ReportWriter, drop_run, make_folder
+from orchestrator.report.write import ReportWriter, drop_old_report, drop_run, make_folder
 from orchestrator.usecases.alongside import alongside
 from orchestrator.usecases.closing import Places, Totals, closed, removed_old_runs
 from orchestrator.usecases.fleet import assembled
 from orchestrator.usecases.jobs import Job, RunOptions, folder_of, new_job, scope_of
 from orchestrator.usecases.narration import heartbeat
 from orchestrator.usecases.recorder import Recorder
-from orchestrator.usecases.resume import resumed_job
+from orchestrator.usecases.resume import resumed_job, run_to_resume
 from orchestrator.usecases.retry import retried_job
 
 if TYPE_CHECKING:
@@ -69,13 +69,22 @@ async def run_backups(config: Config, options: RunOptions, log: Log, stop: StopS
         await stop.unless_pressed(stack.enter_async_context(lock))
         store = Store(state_dir / FILE_NAME)
         await stop.unless_pressed(stack.enter_async_context(store))
-        job = await stop.unless_pressed(_continued(config, options, store, log)) if new is None else new
-        return await _carried_out(config, options, job, _World(store, log, stop, stack))
+        world = _World(store, log, stop, stack)
+        job = await stop.unless_pressed(_continued(config, options, world)) if new is None else new
+        return await _carried_out(config, options, job, world)
 
 
-async def _continued(config: Config, options: RunOptions, store: Store, log: Log) -> Job:
-    continued = resumed_job if options.resume else retried_job
-    return await continued(config, options, store, log)
+async def _continued(config: Config, options: RunOptions, world: _World) -> Job:
+    """Return the job that an earlier run left; one that is resumed is locked before it is looked at."""
+    if not options.resume:
+        return await retried_job(config, options, world.store, world.log)
+    record = await run_to_resume(config, options, world.store)
+    await world.stack.enter_async_context(_lock_of(options, record.run.id))
+    return await resumed_job(config, options, record.run.id, world.store, world.log)
+
+
+def _lock_of(options: RunOptions, run_id: str) -> AbstractAsyncContextManager[None]:
+    return locked(run_lock(options.state_dir.absolute(), run_id), f"run {run_id} is going on", options.lock_wait_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,19 +124,19 @@ async def _carried_out(config: Config, options: RunOptions, job: Job, world: _Wo
 
 
 async def _opened(options: RunOptions, job: Job, report: ReportWriter, world: _World) -> None:
-    """Lock the run, open its report, begin its journal; one that cannot even begin leaves nothing behind."""
-    state_dir, run_id = options.state_dir.absolute(), job.record.run.id
-    folder = folder_of(options, run_id)
+    """Lock the run, open its report, begin or reopen its journal; one that cannot even begin leaves nothing behind."""
+    folder = folder_of(options, job.record.run.id)
+    standings = [effort.standing() for effort in job.efforts if effort.sought or not job.is_new]
     try:
         make_folder(folder)
-        lock = locked(run_lock(state_dir, run_id), f"run {run_id} is going on", options.lock_wait_s)
-        for opening in (lock, report):
-            await world.stop.unless_pressed(world.stack.enter_async_context(opening))
         if job.is_new:
-            standings = [effort.standing() for effort in job.efforts if effort.sought]
+            await world.stack.enter_async_context(_lock_of(options, job.record.run.id))
+        await world.stop.unless_pressed(world.stack.enter_async_context(report))
+        if job.is_new:
             await runs.begin(world.store, job.record, job.planned, standings)
         else:
-            await runs.redirect(world.store, run_id, job.record.report)
+            await runs.reopen(world.store, job.record, standings)
+            drop_old_report(folder, job.record.report)
     except OrchestratorError:
         if job.is_new:
             drop_run(folder)
