@@ -27,7 +27,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections import Counter
+from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -37,12 +37,12 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory, gettempdir
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import aiohttp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     Function = tuple[str, int, str]
     Timing = tuple[int, int, float, float, dict[Function, tuple[int, int, float, float]]]
@@ -59,42 +59,33 @@ MARKED = f"{DESCRIPTION} [wpe-backup {'0' * 26}]"
 """What the bare loop sends for a description: as long as the command's with its marker."""
 
 AIM = 0.7
-"""Of the bare loop's requests per second: what the command is to reach."""
-
 IN_MEMORY = {"tmpfs", "ramfs", "?"}
 
 # -- the server --------------------------------------------------------------------------------------------------------
 
 
 class Light(asyncio.Protocol):
-    """One connection of a server that does as little as HTTP and the API allow, one request after the other."""
+    """One connection of a server that does as little as HTTP allows: one request at a time, a GET is always well."""
 
     def __init__(self, seen: Seen) -> None:
         """Count in ``seen``, which all connections share."""
         self._seen = seen
         self._unread = b""
-        self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
-        if isinstance(transport, asyncio.Transport):
-            self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         """Answer the request as soon as all of it is here; none is sent before the answer to the one before."""
         data = self._unread + data
         head, end, body = data.partition(b"\r\n\r\n")
-        if not end or len(body) < _length(head):
+        length = head.lower().partition(b"\r\ncontent-length:")[2].partition(b"\r\n")[0]
+        if not end or len(body) < int(length or 0):
             self._unread = data
             return
         self._unread = b""
-        if self._transport:
-            self._transport.write(self._seen.answer(head[: head.index(b"\r\n")], body))
-
-
-def _length(head: bytes) -> int:
-    _, _, rest = head.lower().partition(b"\r\ncontent-length:")
-    return int(rest.partition(b"\r\n")[0] or 0)
+        self._transport.write(self._seen.answer(head[: head.index(b"\r\n")], body))
 
 
 class Seen:
@@ -102,24 +93,21 @@ class Seen:
 
     def __init__(self) -> None:
         """Begin with nothing seen."""
+        self._second, self._date, self._created = 0, b"", ""
         self._forget()
 
     def _forget(self) -> None:
-        self._posts, self._bytes = 0, 0
-        self._first_at = self._last_at = 0.0
-        self._second, self._date, self._created = 0, b"", ""
+        self._posts, self._bytes, self._first_at, self._last_at = 0, 0, 0.0, 0.0
 
     def answer(self, line: bytes, body: bytes) -> bytes:
         """Return the answer to a request with this request line and ``body``."""
         method, path, _ = line.split(b" ")
         if method == b"POST" and path.endswith(b"/backups"):
             return self._response(HTTPStatus.ACCEPTED, self._backup(body))
-        if path == b"/_stats":
-            seen = {"posts": self._posts, "bytes": self._bytes, "first_at": self._first_at, "last_at": self._last_at}
-            return self._response(HTTPStatus.OK, json.dumps(seen))
         if path == b"/_reset":
             self._forget()
-        return self._response(HTTPStatus.OK if path in {b"/_reset", b"/v1/user"} else HTTPStatus.NOT_FOUND, "{}")
+        seen = {"posts": self._posts, "bytes": self._bytes, "first_at": self._first_at, "last_at": self._last_at}
+        return self._response(HTTPStatus.OK, json.dumps(seen if path == b"/_stats" else {}))
 
     def _backup(self, body: bytes) -> str:
         self._last_at = time.monotonic()
@@ -184,7 +172,7 @@ def install_ids(count: int) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How many installs, and how many requests at a time."""
+    """The installs of a run, and how many requests at a time."""
 
     installs: int
     concurrency: int
@@ -194,7 +182,6 @@ class Load:
 class Measured:
     """What one process came to: the server's rate, and the seconds before the first POST and after the last."""
 
-    posts: int
     body_bytes: int
     per_s: float
     start_s: float
@@ -218,24 +205,19 @@ def ask(base_url: str, page: str) -> dict[str, Any]:
         return json.load(reply)  # type: ignore[no-any-return]  # it is an object
 
 
-def measure(base_url: str, command: Sequence[str], folder: Path) -> Measured:
-    """Run ``command`` in ``folder`` against the server, and return what the server saw of it."""
+def measure(base_url: str, command: Sequence[str], load: Load, folder: Path) -> Measured:
+    """Run ``command`` in ``folder`` against the server, and return what the server saw of it: one POST an install."""
     ask(base_url, "_reset")
     began = time.monotonic()
     ended = subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, check=False)  # noqa: S603 - our own
     ended_at = time.monotonic()
     seen = ask(base_url, "_stats")
-    if ended.returncode != 0 or not seen["posts"]:
-        message = f"{command[1:3]} ended with {ended.returncode}: {ended.stderr}"
+    posts, first_at, last_at = seen["posts"], seen["first_at"], seen["last_at"]
+    if ended.returncode != 0 or posts != load.installs:
+        message = f"{command[1:3]} ended with {ended.returncode} after {posts} POSTs: {ended.stderr}"
         raise RuntimeError(message)
-    seconds = max(seen["last_at"] - seen["first_at"], 1e-6)
-    return Measured(
-        seen["posts"],
-        seen["bytes"],
-        (seen["posts"] - 1) / seconds,
-        seen["first_at"] - began,
-        ended_at - seen["last_at"],
-    )
+    per_s = (posts - 1) / max(last_at - first_at, 1e-6)
+    return Measured(seen["bytes"], per_s, first_at - began, ended_at - last_at)
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -252,21 +234,21 @@ def run_command(base_url: str, load: Load, folder: Path, program: Sequence[str] 
     (folder / "fleet.yaml").write_text(f"{head}{defaults}installs:\n{installs}", encoding="utf-8")
     rate = ["--rate", NO_LIMIT, "--max-rate", NO_LIMIT, "--concurrency", str(load.concurrency)]
     files = ["-c", "fleet.yaml", "-o", "report.jsonl", "--state-dir", "state"]
-    measured = measure(base_url, [*program, "run", *files, *rate], folder)
+    measured = measure(base_url, [*program, "run", *files, *rate], load, folder)
     summary = json.loads((folder / "report.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     return measured, summary["planned"] / summary["duration_s"]
 
 
 def run_bare(base_url: str, load: Load, folder: Path) -> Measured:
     """Run the bare loop."""
-    return measure(base_url, [*HERE, "--bare", base_url, *map(str, (load.installs, load.concurrency))], folder)
+    return measure(base_url, [*HERE, "--bare", base_url, *map(str, (load.installs, load.concurrency))], load, folder)
 
 
 def file_system(folder: Path) -> str:
     """Return the type of the file system that ``folder`` is on, ``?`` where the system does not say."""
     mounts = Path("/proc/self/mounts")
     lines = mounts.read_text(encoding="utf-8").splitlines() if mounts.exists() else []
-    points = {Path(point): kind for _, point, kind, *_ in (line.split(" ") for line in lines)}
+    points = {Path(line.split(" ")[1]): line.split(" ")[2] for line in lines}
     here = folder.resolve()
     return next((points[each] for each in (here, *here.parents) if each in points), "?")
 
@@ -280,51 +262,46 @@ def folder_on_disk() -> Path:
 # -- where the time goes -----------------------------------------------------------------------------------------------
 
 WAITING = "(waiting)"
+OURS = ("pacing", "throttle", "engine", "wpengine", "journal", "report", "usecases")
+AIOHTTP = ("aiohttp", "yarl", "multidict", "propcache", "aiosignal", "frozenlist")
 GROUPS = (
-    *(("/orchestrator/" + name, name.rstrip("/.py")) for name in ("pacing/", "throttle/", "engine/", "wpengine/")),
-    *(("/orchestrator/" + name, name.rstrip("/.py")) for name in ("journal/", "report/", "usecases/")),
+    *((f"/orchestrator/{name}/", name) for name in OURS),
     ("/orchestrator/", "decisions, model, redaction"),
+    *((f"/{name}/", "aiohttp") for name in AIOHTTP),
     ("/asyncio_throttle/", "asyncio-throttle"),
-    *((f"/{name}/", "aiohttp") for name in ("aiohttp", "yarl", "multidict", "propcache", "aiosignal", "frozenlist")),
     ("/structlog/", "structlog"),
     ("/asyncio/", "asyncio"),
     ("/selectors.py", "asyncio"),
     ("/json/", "json"),
     ("/email/", "email (HTTP-dates)"),
-    ("sqlite3", "sqlite"),
+    ("/sqlite3/", "sqlite"),
 )
 """Parts of a file's name, and the group that its functions belong to; all others belong to whoever calls them."""
 
 
-def by_group(timings: Mapping[Function, Timing]) -> Counter[str]:
+def by_group(timings: Mapping[Function, Timing]) -> dict[str, float]:
     """Return the seconds spent in each group; built-ins, data classes and the like count where they are called."""
-    shares: dict[Function, Counter[str]] = {}
+    shares: dict[Function, dict[str, float]] = {}
 
-    def share(function: Function) -> Counter[str]:
+    def share(function: Function) -> dict[str, float]:
         if function not in shares:
             group = _group(function)
-            shares[function] = Counter({group or "(other)": 1.0})  # type: ignore[dict-item]  # a Counter may hold floats
-            if group is None:
-                shares[function] = _of_callers(timings, function, share) or shares[function]
+            shares[function] = {group or "(other)": 1.0}
+            callers = {caller: own_s for caller, (_, _, own_s, _) in timings[function][4].items() if caller in timings}
+            total_s = sum(callers.values())
+            if group is None and total_s > 0.0:
+                shares[function] = _sum((share(caller), own_s / total_s) for caller, own_s in callers.items())
         return shares[function]
 
-    spent: Counter[str] = Counter()
-    for function, (_, _, own_s, _, _) in timings.items():
-        for group, part in share(function).items():
-            spent[group] += own_s * part  # type: ignore[assignment]  # as above
-    return spent
+    return _sum((share(function), own_s) for function, (_, _, own_s, _, _) in timings.items())
 
 
-def _of_callers(
-    timings: Mapping[Function, Timing], function: Function, share: Callable[[Function], Counter[str]]
-) -> Counter[str]:
-    """Return the shares of those who call ``function``, each by the time that it spent for them."""
-    callers = {caller: own_s for caller, (_, _, own_s, _) in timings[function][4].items() if caller in timings}
-    total_s = sum(callers.values())
-    found: Counter[str] = Counter()
-    for caller, own_s in callers.items():
-        for group, part in share(caller).items():
-            found[group] += part * own_s / total_s if total_s else part / len(callers)  # type: ignore[assignment]  # as above
+def _sum(parts: Iterable[tuple[Mapping[str, float], float]]) -> dict[str, float]:
+    """Add up shares, each times its weight."""
+    found: dict[str, float] = defaultdict(float)
+    for shares, weight in parts:
+        for group, part in shares.items():
+            found[group] += part * weight
     return found
 
 
@@ -332,54 +309,50 @@ def _group(function: Function) -> str | None:
     file, _, name = function
     if "epoll" in name or "select.select" in name:
         return WAITING
-    return next((group for part, group in GROUPS if part in file or (part == "sqlite3" and part in name)), None)
+    return next((group for part, group in GROUPS if part in file), None)
 
 
 def profile_command(arguments: Sequence[str]) -> None:
     """Be the command, with its event loop under cProfile, and leave the figures in the file ``profile``."""
-    profile, run = cProfile.Profile(), asyncio.run
-    asyncio.run = lambda *given, **named: profile.runcall(run, *given, **named)
+    profiler, run = cProfile.Profile(), asyncio.run
+    asyncio.run = lambda *given, **named: profiler.runcall(run, *given, **named)
     sys.argv[1:] = arguments
     from orchestrator.cli import main as command  # noqa: PLC0415 - the other roles of this file load none of it
 
     try:
         command()
     finally:
-        profile.dump_stats("profile")
+        profiler.dump_stats("profile")
 
 
-def print_profile(path: Path, posts: int) -> None:
-    """Print the time of each group for a request."""
-    timings: Mapping[Function, Timing] = pstats.Stats(str(path)).stats  # type: ignore[attr-defined]  # undocumented
+def profile(base_url: str, load: Load, root: Path) -> None:
+    """Run the command under cProfile, and print the time of each group for a request."""
+    with TemporaryDirectory(dir=root) as folder:
+        run_command(base_url, load, Path(folder), [*HERE, "--profiled"])
+        timings: Mapping[Function, Timing] = pstats.Stats(f"{folder}/profile").stats  # type: ignore[attr-defined]  # undocumented
     spent = by_group(timings)
-    total_s = sum(spent.values())
+    spent["in all"] = total_s = sum(spent.values())
     print("\nThe command's main thread, start of the run to its end, under cProfile, which makes calls dearer:")
-    for group, seconds in spent.most_common():
-        print(f"{group:30} {seconds / posts * 1e6:8.1f} µs a request {seconds / total_s:6.1%}")
-    print(f"{'in all':30} {total_s / posts * 1e6:8.1f} µs a request")
-
-
-# -- what is shown -----------------------------------------------------------------------------------------------------
+    for group, seconds in sorted(spent.items(), key=lambda each: -each[1]):
+        print(f"{group:30} {seconds / load.installs * 1e6:8.1f} µs a request {seconds / total_s:6.1%}")
 
 
 def compare(base_url: str, load: Load, rounds: int, root: Path) -> float:
     """Run both in turn, print what they came to, and return the ratio of the medians."""
     print(f"{'':8}{'requests/s':>22}{'':8}{'summary':>9}{'start':>18}{'end':>18}")
     print(f"{'round':8}{'command':>11}{'bare':>11}{'ratio':>8}{'command':>9}" + f"{'command':>10}{'bare':>8}" * 2)
-    ratios, ours, bares = [], [], []
+    pairs = []
     for number in range(1, rounds + 1):
         with TemporaryDirectory(dir=root) as folder:
             command, summary_per_s = run_command(base_url, load, Path(folder))
             bare = run_bare(base_url, load, Path(folder))
-        ours.append(command.per_s)
-        bares.append(bare.per_s)
-        ratios.append(command.per_s / bare.per_s)
-        rates = f"{command.per_s:11.0f}{bare.per_s:11.0f}{ratios[-1]:8.2f}{summary_per_s:9.0f}"
-        print(f"{number:<8}{rates}{command.start_s:8.2f} s{bare.start_s:6.2f} s", end="")
-        print(f"{command.end_s:8.2f} s{bare.end_s:6.2f} s", flush=True)
-    ratio = median(ours) / median(bares)
-    print(f"{'median':8}{median(ours):11.0f}{median(bares):11.0f}{ratio:8.2f}")
-    return ratio
+        pairs.append((command.per_s, bare.per_s))
+        rates = f"{command.per_s:11.0f}{bare.per_s:11.0f}{command.per_s / bare.per_s:8.2f}{summary_per_s:9.0f}"
+        seconds = (command.start_s, bare.start_s, command.end_s, bare.end_s)
+        print(f"{number:<8}{rates}" + "{:8.2f} s{:6.2f} s{:8.2f} s{:6.2f} s".format(*seconds), flush=True)
+    ours, its = median(pair[0] for pair in pairs), median(pair[1] for pair in pairs)
+    print(f"{'median':8}{ours:11.0f}{its:11.0f}{ours / its:8.2f}")
+    return ours / its
 
 
 def chosen(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -411,16 +384,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _compare(given: argparse.Namespace) -> None:
     load, root = Load(given.installs, given.concurrency), folder_on_disk()
-    machine = f"{os.cpu_count()} CPUs, load average {os.getloadavg()[0]:.1f} at the start, state on {file_system(root)}"
-    versions = f"Python {platform.python_version()}, aiohttp {version('aiohttp')}"
-    print(f"{machine}, {versions}; {load.installs} installs, {load.concurrency} at a time\n")
+    print(f"{os.cpu_count()} CPUs, load average {os.getloadavg()[0]:.1f} at the start, state on {file_system(root)},")
+    print(f"Python {platform.python_version()}, aiohttp {version('aiohttp')};")
+    print(f"{load.installs} installs, {load.concurrency} at a time\n")
     with server() as base_url:
         ratio = compare(base_url, load, given.rounds, root)
         print(f"\nThe command makes {ratio:.2f} of the bare loop's requests a second; the aim is {AIM:g}.")
         if given.profile:
-            with TemporaryDirectory(dir=root) as folder:
-                measured, _ = run_command(base_url, load, Path(folder), [*HERE, "--profiled"])
-                print_profile(Path(folder) / "profile", measured.posts)
+            profile(base_url, load, root)
 
 
 if __name__ == "__main__":

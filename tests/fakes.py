@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import WriteError
-from orchestrator.model import AttemptResult, Backup, BackupRequest, Fault, Install, Outcome, OutcomeKind, PlannedBackup
+from orchestrator.marker import marker
+from orchestrator.model import (
+    AttemptResult,
+    Backup,
+    BackupRequest,
+    Fault,
+    Install,
+    Outcome,
+    OutcomeKind,
+    Page,
+    PlannedBackup,
+    Standing,
+)
 from orchestrator.pacing import Effect, Ticket, Word
 from orchestrator.summary import AccountTotals, Summary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+RUN_ID = "01JD0000000000000000000000"
+EARLIER_RUN_ID = "01JC0000000000000000000000"
 SUMMARY = Summary(
     run_id="R1",
     started_at=datetime(2026, 11, 23, 1, 0, 0, 123456, tzinfo=UTC),
@@ -24,6 +39,7 @@ SUMMARY = Summary(
     disabled=1,
     outcomes=dict.fromkeys(OutcomeKind, 0) | {OutcomeKind.ACCEPTED: 1, OutcomeKind.REJECTED: 1},
     retries=3,
+    reconciled=1,
     accounts={"default": AccountTotals(5, 2, 12.3456), "b": AccountTotals(1, 1, 5.0)},
     exit_code=3,
     config="f.yaml",
@@ -36,7 +52,10 @@ THROTTLED = AttemptResult(status=429, message="Too Many Requests")
 UNAUTHORIZED = AttemptResult(status=401, message="Bad Credentials")
 NOT_FOUND = AttemptResult(status=404, message="Not Found")
 GATEWAY_TIMEOUT = AttemptResult(status=504, message="Endpoint request timed out")
+DISCONNECTED = AttemptResult(fault=Fault.DISCONNECTED, sent=True, message="broken off")
+UNREADABLE = AttemptResult(status=202, fault=Fault.UNREADABLE, message="no JSON")
 REFUSED = AttemptResult(fault=Fault.UNREACHABLE, sent=False, message="refused")
+BROKEN_OFF = AttemptResult(fault=Fault.INTERRUPTED, sent=True, message="broken off")
 
 
 def install_id(number: int) -> str:
@@ -45,7 +64,18 @@ def install_id(number: int) -> str:
 
 def planned(number: int, account: str = "default") -> PlannedBackup:
     install = Install(install_id(number), account, "x", (), name=f"install{number}")
-    return PlannedBackup(install, BackupRequest(install.id, "x [wpe-backup R]", ()))
+    return PlannedBackup(number, install, BackupRequest(install.id, f"x {marker(RUN_ID)}", ()))
+
+
+def shown(backup_id: str, description: str | None = None, **fields: str) -> Backup:
+    """Return a backup as a listing shows it, by default with the marker of ``RUN_ID``."""
+    text = f"x {marker(RUN_ID)}" if description is None else description
+    return replace(Backup(backup_id, "completed", text), **fields)
+
+
+def listing(*backups: Backup, next_offset: int | None = None) -> AttemptResult:
+    """Return the answer that is one page of a listing."""
+    return AttemptResult(status=200, page=Page(backups, next_offset))
 
 
 class FakeClock:
@@ -98,8 +128,10 @@ class FakeThrottle:
 
 
 class FakeApi:
-    """Answer each install's POSTs, and the checks, from scripts; the last entry of a script repeats.
+    """Answer each install's POSTs, its listing, and the checks, from scripts; the last entry of a script repeats.
 
+    A POST that is answered with a backup makes one, and so does every POST of an install in ``makes``, whatever it is
+    answered. A listing without a script shows what was made ``lists_after_s`` ago, with its description, on one page.
     ``takes_s`` is how long each answer takes.
     """
 
@@ -107,36 +139,108 @@ class FakeApi:
         self._default = default
         self._takes_s = takes_s
         self.check_takes_s = takes_s
+        self.list_takes_s = takes_s
+        self.lists_after_s = 0.0
         self._scripts: dict[str, list[AttemptResult]] = {}
+        self._listings: dict[str, list[AttemptResult | None]] = {}
+        self._made: dict[str, list[tuple[float, Backup]]] = defaultdict(list)
+        self.makes: set[str] = set()
         self.checks: list[AttemptResult] = [OK]
         self.posts: Counter[str] = Counter()
         self.post_times: dict[str, list[float]] = defaultdict(list)
+        self.looks: dict[str, list[tuple[float, int]]] = defaultdict(list)
         self.checked = 0
         self.on_post: Callable[[], None] = lambda: None
+        self.on_request: Callable[[BackupRequest], None] = lambda _: None
 
     def script(self, number: int, *results: AttemptResult) -> None:
+        """Say what the POSTs of an install are answered."""
         self._scripts[install_id(number)] = list(results)
+
+    def script_listing(self, number: int, *results: AttemptResult | None) -> None:
+        """Say what the looks at an install's listing are answered; ``None`` is the truth."""
+        self._listings[install_id(number)] = list(results)
+
+    def lose(self, number: int, *results: AttemptResult) -> None:
+        """Say the same of POSTs each of which makes a backup, whatever it is answered."""
+        self.makes.add(install_id(number))
+        self.script(number, *results)
+
+    def made(self, number: int) -> list[str]:
+        """Return the ids of an install's backups."""
+        return [backup.id for _, backup in self._made[install_id(number)]]
+
+    def unmake(self, install_id: str) -> None:
+        """Forget an install's backups, which were not made after all."""
+        self._made.pop(install_id)
 
     async def create_backup(self, request: BackupRequest) -> AttemptResult:
         nth = self.posts[request.install_id]
         self.posts[request.install_id] += 1
         self.post_times[request.install_id].append(asyncio.get_running_loop().time())
         self.on_post()
-        try:
-            await asyncio.sleep(self._takes_s)
-        except asyncio.CancelledError:
-            return AttemptResult(fault=Fault.INTERRUPTED, sent=True, message="broken off")
+        self.on_request(request)
         script = self._scripts.get(request.install_id, [self._default])
-        return script[min(nth, len(script) - 1)]
+        result = script[min(nth, len(script) - 1)]
+        backup = result.backup or (Backup(f"made-{nth}", "requested") if request.install_id in self.makes else None)
+        if backup:
+            now = asyncio.get_running_loop().time()
+            self._made[request.install_id].append((now, replace(backup, description=request.description)))
+        return await _after(self._takes_s, result)
+
+    async def list_backups(self, install_id: str, offset: int) -> AttemptResult:
+        nth, now = len(self.looks[install_id]), asyncio.get_running_loop().time()
+        self.looks[install_id].append((now, offset))
+        script = self._listings.get(install_id, [None])
+        scripted = script[min(nth, len(script) - 1)]
+        listed = [backup for at, backup in self._made[install_id] if at + self.lists_after_s <= now]
+        return await _after(self.list_takes_s, scripted or listing(*listed))
 
     async def check_credentials(self) -> AttemptResult:
         nth = self.checked
         self.checked += 1
-        try:
-            await asyncio.sleep(self.check_takes_s)
-        except asyncio.CancelledError:
-            return AttemptResult(fault=Fault.INTERRUPTED, sent=True, message="broken off")
-        return self.checks[min(nth, len(self.checks) - 1)]
+        return await _after(self.check_takes_s, self.checks[min(nth, len(self.checks) - 1)])
+
+
+async def _after(takes_s: float, result: AttemptResult) -> AttemptResult:
+    try:
+        await asyncio.sleep(takes_s)
+    except asyncio.CancelledError:
+        return BROKEN_OFF
+    return result
+
+
+class FakeJournal:
+    """Keep standings in a list, each ``takes_s`` after it was given; refuse from the ``full_after``-th on.
+
+    ``noted`` are those of them that somebody waited for: the intents.
+    """
+
+    def __init__(self, full_after: int | None = None, takes_s: float = 0.0) -> None:
+        self.standings: list[Standing] = []
+        self.noted: list[Standing] = []
+        self.takes_s = takes_s
+        self._full_after = full_after
+
+    async def note(self, standing: Standing) -> None:
+        await asyncio.sleep(self.takes_s)
+        if self._is_full:
+            message = "the journal's disk is full"
+            raise WriteError(message)
+        self.standings.append(standing)
+        self.noted.append(standing)
+
+    def note_soon(self, standing: Standing) -> None:
+        if not self._is_full:
+            self.standings.append(standing)
+
+    @property
+    def _is_full(self) -> bool:
+        return self._full_after is not None and len(self.standings) >= self._full_after
+
+    def of(self, number: int) -> list[Standing]:
+        """Return how an install stood, one after the other."""
+        return [each for each in self.standings if each.planned.install.id == install_id(number)]
 
 
 class ListSink:

@@ -172,7 +172,7 @@ class Dispatcher:
         if self._end.crash:
             why = ErrorInfo(ErrorKind.STOPPED, "the run stopped on an internal error")
         elif self._ledger.write_error:
-            why = ErrorInfo(ErrorKind.STOPPED, "the run stopped: its report could not be written")
+            why = ErrorInfo(ErrorKind.STOPPED, "the run stopped: its report or its state could not be written")
         else:
             name = signal.Signals(signum).name if signum else "nobody"
             why = ErrorInfo(ErrorKind.INTERRUPTED, f"the run was stopped by {name} first")

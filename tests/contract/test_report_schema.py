@@ -25,10 +25,12 @@ from schemas import DOCS, REPORT_SCHEMA, report_line_problems
 from orchestrator import cli, errors
 from orchestrator.cli import demo
 from orchestrator.cli.run import stopped_by_signals
-from orchestrator.model import Backup, ErrorInfo, ErrorKind, FieldError, Install, Outcome, OutcomeKind
+from orchestrator.marker import marker
+from orchestrator.model import Backup, ErrorInfo, ErrorKind, FieldError, Install, Outcome, OutcomeKind, Spent
 from orchestrator.report.lines import backup_line, encode, summary_line
 from orchestrator.summary import Ending, exit_code
-from orchestrator.usecases.run import new_run_id
+from orchestrator.usecases.jobs import new_run_id
+from orchestrator.usecases.settle import OPERATOR
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +54,17 @@ EXISTS = {
 }
 WITHOUT_ERROR = {kind for kind in OutcomeKind if kind.is_success} | {OutcomeKind.ABORTED}
 OUTCOMES = [
-    Outcome(planned(1), kind, AT, AT, 0.4101, backup, error, attempts=1, tries=2, throttled=3, request_id="r-1")
+    Outcome(
+        planned(1),
+        kind,
+        AT,
+        0.4101,
+        backup,
+        error,
+        Spent(2, 1, 3, AT),
+        request_id="r-1",
+        sought=(RUN_ID, new_run_id()) if kind is OutcomeKind.UNCONFIRMED else (),
+    )
     for kind in OutcomeKind
     for backup in ((REQUESTED, BARE) if kind in EXISTS else (None,))
     for error in ([None] if kind in WITHOUT_ERROR else ERRORS)
@@ -97,6 +109,19 @@ def test_a_line_of_each_outcome_with_each_error_is_as_the_schema_says(kind: Outc
         assert report_line_problems(written(backup_line(RUN_ID, outcome)), DESCRIBED_ONLY) == []
 
 
+@pytest.mark.parametrize("kind", sorted(EXISTS - {OutcomeKind.SKIPPED}))
+def test_a_line_of_what_was_found_in_the_listing_is_as_the_schema_says(kind: OutcomeKind) -> None:
+    outcome = next(each for each in OUTCOMES if each.kind is kind)
+    found = replace(outcome, reconciled=True, earlier=(BARE, REQUESTED))
+    assert report_line_problems(written(backup_line(RUN_ID, found)), DESCRIBED_ONLY) == []
+
+
+@pytest.mark.parametrize("kind", [OutcomeKind.ACCEPTED, OutcomeKind.EXHAUSTED])
+def test_a_line_that_an_operator_settled_is_as_the_schema_says(kind: OutcomeKind) -> None:
+    line = written(GOOD[kind]) | {"settled_by": OPERATOR}
+    assert report_line_problems(line, DESCRIBED_ONLY) == []
+
+
 @pytest.mark.parametrize("install", INSTALLS, ids=["bare", "full"])
 def test_a_line_of_each_install_is_as_the_schema_says(install: Install) -> None:
     never_sent = Outcome(replace(planned(2), install=install), OutcomeKind.CANCELLED, AT, error=ERRORS[0])
@@ -121,17 +146,28 @@ def test_a_summary_of_each_exit_code_is_as_the_schema_says(ending: Ending) -> No
     assert report_line_problems(written(summary_line(summary)), DESCRIBED_ONLY) == []
 
 
-def test_a_real_run_writes_what_the_schema_says(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("more", "kinds", "statuses"),
+    [
+        ("reconcile: {grace: 1s}", {"accepted", "rejected"}, {400, 403, 404}),
+        ("on_ambiguous: fail", {"accepted", "rejected", "unconfirmed"}, {400, 403, 404, 504}),
+    ],
+    ids=["looked up", "left open"],
+)
+def test_a_real_run_writes_what_the_schema_says(more: str, kinds: set[str], statuses: set[int], tmp_path: Path) -> None:
     faults = ("--invalid", "0.1", "--forbidden", "0.1", "--not-found", "0.1", "--timed-out", "0.1")
     limit = ("--bucket-rate", "30", "--bucket-burst", "5", "--retry-after", "seconds", "--seed", "3")
     with stand_in(*faults, *limit, "--timed-out-created", "0.1", "--latency-min", "1ms", "--latency-max", "5ms") as api:
-        (tmp_path / "wpe-backup.yaml").write_text(fleet(api.base_url, 40, "throttle: {start_requests_per_second: 50}"))
+        more += "\nthrottle: {start_requests_per_second: 50}"
+        (tmp_path / "wpe-backup.yaml").write_text(fleet(api.base_url, 40, more))
         ended = run_command("run", "-o", "-", cwd=tmp_path)
     lines = ended.lines()
     assert [report_line_problems(line, DESCRIBED_ONLY) for line in lines] == [[]] * 41
     outcomes = Counter(line["outcome"] for line in lines[:-1])
-    assert set(outcomes) == {"accepted", "rejected", "unconfirmed"}
-    assert {line["error"]["status"] for line in lines[:-1] if line["error"]} == {400, 403, 404, 504}
+    assert set(outcomes) == kinds
+    assert {line["error"]["status"] for line in lines[:-1] if line["error"]} == statuses
+    assert (lines[-1]["reconciled"] > 0) is ("unconfirmed" not in kinds)
+    assert lines[-1]["reconciled"] == sum(line["reconciled"] for line in lines[:-1])
     assert lines[-1]["throttled"] > 0
     (summary,) = (tmp_path / "state" / "runs").glob("*/summary.json")
     assert json.loads(summary.read_bytes()) == lines[-1]
@@ -183,6 +219,13 @@ def _at(line: Any, way: tuple[str, ...]) -> Any:
         ("accepted", {"attempts": -1}, r"\$\.attempts: -1 is less than the minimum of 0"),
         ("accepted", {"attempts": "1"}, r"\$\.attempts: '1' is not of type 'integer'"),
         ("accepted", {"reconciled": 0}, r"\$\.reconciled: 0 is not of type 'boolean'"),
+        ("accepted", {"settled_by": "nobody"}, r"\$\.settled_by: 'nobody' is not one of"),
+        ("accepted", {"look_for": [marker(RUN_ID)]}, r"\$\.look_for: .* is too long|expected to be empty"),
+        ("rejected", {"settled_by": "operator"}, r"\$\.outcome: 'rejected' is not one of \['accepted', 'exhausted'\]"),
+        ("rejected", {"reconciled": True}, r"\$\.outcome: 'rejected' is not one of"),
+        ("unconfirmed", {"look_for": []}, r"\$\.look_for: \[\] (is too short|should be non-empty)"),
+        ("unconfirmed", {"look_for": [RUN_ID]}, r"\$\.look_for\[0\]: .* does not match"),
+        ("unconfirmed", {"look_for": None}, r"\$\.look_for: None is not of type 'array'"),
         ("accepted", {"finished_at": None}, r"\$\.finished_at: None is not of type 'string'"),
         ("accepted", {"finished_at": "2026-11-23T01:00:00Z"}, r"\$\.finished_at: .* does not match"),
         ("accepted", {"finished_at": "2026-11-23T01:00:00.123+00:00"}, r"\$\.finished_at: .* does not match"),
@@ -241,7 +284,7 @@ def test_the_exit_codes_document_names_exactly_the_codes_that_there_are() -> Non
     given, reserved = (DOCS / "exit-codes.md").read_text(encoding="utf-8").split("Reserved, given by no command yet:")
     named = [int(code) for code in TABLE_ROW.findall(given)]
     assert named == sorted(codes_of_the_code())
-    assert [int(code) for code in TABLE_ROW.findall(reserved)] == [10, 11]
+    assert [int(code) for code in TABLE_ROW.findall(reserved)] == [10]
 
 
 def test_the_exit_codes_document_has_the_order_in_which_they_apply() -> None:

@@ -19,7 +19,7 @@ from orchestrator.config import config_schema, load_config, read_checked, read_f
 from orchestrator.model import Run
 from orchestrator.plan import make_plan
 from orchestrator.simulator import Scenario
-from orchestrator.usecases.run import new_run_id
+from orchestrator.usecases.jobs import new_run_id
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {

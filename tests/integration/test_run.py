@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PACE = ("--rate", "200", "--max-rate", "200")
+GRACE = "reconcile: {grace: 500ms}"
+LEFT_OPEN = "on_ambiguous: fail"
 
 
 def run(folder: Path, base_url: str, count: int, *options: str, more: str = "", **changes: str) -> Ended:
@@ -62,6 +64,9 @@ def assert_true(ended: Ended, server: StandIn, count: int) -> None:
     assert {kind: n for kind, n in summary["outcomes"].items() if n} == dict(outcomes(ended))
     assert summary["requests"] == server.stats()["requests"]
     assert summary["throttled"] == server.stats()["throttled"]
+    assert summary["reconciled"] == sum(line["reconciled"] for line in backups)
+    known = {line["install_id"] for line in backups if line["outcome"] in {"accepted", "unconfirmed"}}
+    assert {backup["install_id"] for backup in made} <= known, "a backup was lost"
 
 
 def test_a_batch_of_120_under_a_limit_of_40_a_second(tmp_path: Path) -> None:
@@ -104,15 +109,35 @@ def test_permanent_answers_are_reported_whole_and_the_rest_goes_on(tmp_path: Pat
     assert errors[404]["request_id"]
 
 
-def test_an_ambiguous_post_is_unconfirmed_and_never_repeated(tmp_path: Path) -> None:
-    with stand_in("--timed-out", "0.2", "--timed-out-created", "0.2", "--unavailable", "0.2") as server:
-        ended = run(tmp_path, server.base_url, 60, *PACE)
+AMBIGUOUS = ("--timed-out", "0.2", "--timed-out-created", "0.2", "--unavailable", "0.2")
+
+
+def test_an_ambiguous_post_that_is_not_to_be_looked_up_is_unconfirmed_and_never_repeated(tmp_path: Path) -> None:
+    with stand_in(*AMBIGUOUS) as server:
+        ended = run(tmp_path, server.base_url, 60, *PACE, more=LEFT_OPEN)
         assert_true(ended, server, 60)
         assert server.stats()["posts"] == 60
+        assert all(request["path"] == "/v1/user" for request in server.requests() if request["method"] == "GET")
     assert ended.code == 3
     assert outcomes(ended)["unconfirmed"] > 10
-    statuses = {line["error"]["status"] for line in ended.lines()[:-1] if line["outcome"] == "unconfirmed"}
-    assert statuses == {503, 504}
+    unknown = [line for line in ended.lines()[:-1] if line["outcome"] == "unconfirmed"]
+    assert {line["error"]["status"] for line in unknown} == {503, 504}
+    assert all(line["look_for"] == [f"[wpe-backup {line['run_id']}]"] for line in unknown)
+
+
+def test_an_ambiguous_post_is_looked_up_and_its_install_is_backed_up_exactly_once(tmp_path: Path) -> None:
+    with stand_in(*AMBIGUOUS, "--seed", "2") as server:
+        ended = run(tmp_path, server.base_url, 60, *PACE, more=f"{GRACE}\nretry: {{max_attempts: 30}}")
+        assert_true(ended, server, 60)
+        made, stats = server.backups(), server.stats()
+    assert ended.code == 0
+    assert outcomes(ended) == {"accepted": 60}
+    assert len(made) == 60
+    assert stats["posts"] > 60
+    assert ended.lines()[-1]["reconciled"] > 5
+    again = [line for line in ended.lines()[:-1] if line["attempts"] > 1]
+    assert again
+    assert all(line["duration_s"] >= 0.5 for line in again)
 
 
 def test_refused_credentials_send_no_backup_and_exit_with_12(tmp_path: Path) -> None:
@@ -358,7 +383,7 @@ def test_no_secret_shows_anywhere(tmp_path: Path, more: list[str]) -> None:
         text = request.decode() + f" {USER} {PASSWORD}"
         return said("400 B" if nth % 3 == 1 else "503 S", text, f"x-amzn-RequestId: {PASSWORD}")
 
-    ended = asyncio.run(_against(script, tmp_path, 9, "", *more))
+    ended = asyncio.run(_against(script, tmp_path, 9, LEFT_OPEN, *more))
     assert outcomes(ended) == {"accepted": 3, "rejected": 3, "unconfirmed": 3}
     everything = ended.stdout + ended.stderr
     for file in (tmp_path / "state").rglob("*"):
@@ -368,15 +393,52 @@ def test_no_secret_shows_anywhere(tmp_path: Path, more: list[str]) -> None:
         assert secret not in everything
 
 
+@pytest.mark.parametrize("more", [[], ["-v", "--log-format", "json"]])
+def test_no_secret_of_a_listing_shows_anywhere(tmp_path: Path, more: list[str]) -> None:
+    asked: list[bytes] = []
+
+    def script(request: bytes, _nth: int) -> bytes:
+        asked.append(request)
+        return said("503 S", f"{USER} {PASSWORD}")
+
+    def listing(request: bytes) -> bytes:
+        install = request.split(b"/")[3].decode()
+        if install == install_ids(2)[1]:
+            return said("404 N", f"{USER} {PASSWORD}", f"x-amzn-RequestId: {PASSWORD}")
+        sent = next(each for each in asked if install.encode() in each)
+        description = json.loads(sent.partition(b"\r\n\r\n")[2])["description"]
+        shown = {"id": PASSWORD, "status": f"of {USER}", "description": f"{USER} {PASSWORD} {description}"}
+        page = {"previous": None, "next": None, "count": 1, "results": [shown]}
+        return answer("200 OK", json.dumps(page).encode(), "Connection: close", f"x-amzn-RequestId: {PASSWORD}")
+
+    ended = asyncio.run(_against(script, tmp_path, 2, GRACE, *more, listing=listing))
+    found, unknown = sorted(ended.lines()[:-1], key=lambda line: str(line["install_id"]))
+    assert (found["outcome"], found["reconciled"], unknown["outcome"]) == ("accepted", True, "unconfirmed")
+    assert "its listing cannot be had" in unknown["error"]["message"]
+    everything = ended.stdout + ended.stderr
+    for file in (tmp_path / "state").rglob("*"):
+        everything += file.read_text("latin-1") if file.is_file() else ""  # state.db is no text
+    for secret in (USER, PASSWORD):
+        assert secret not in everything
+
+
 # -- servers that no stand-in would be: scripted answers over raw sockets ----------------------------------------------
 
 GOOD_USER = answer("200 OK", b"{}", "Connection: close")
 
 
 async def _against(
-    script: Callable[[bytes, int], bytes], folder: Path, count: int, more: str = "", *options: str
+    script: Callable[[bytes, int], bytes],
+    folder: Path,
+    count: int,
+    more: str = "",
+    *options: str,
+    listing: Callable[[bytes], bytes] | None = None,
 ) -> Ended:
-    """Run the command against a server that answers each POST with ``script(request, nth)``, and ``GET /user`` well."""
+    """Run the command against a server that answers each POST with ``script(request, nth)``, and ``GET /user`` well.
+
+    A look at a listing is answered with ``listing(request)``; a server without one has no listings.
+    """
     posts = 0
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -384,6 +446,9 @@ async def _against(
         request = await read_request(reader)
         if request.startswith(b"GET /v1/user"):
             writer.write(GOOD_USER)
+            return
+        if request.startswith(b"GET"):
+            writer.write(listing(request) if listing else said("404 N", "Not Found"))
             return
         posts += 1
         writer.write(script(request, posts))
@@ -469,7 +534,10 @@ def test_an_outage_costs_tens_of_unknown_backups_not_a_fleet_of_them(tmp_path: P
     def script(_request: bytes, _nth: int) -> bytes:
         return said("503 S", "Service Unavailable")
 
-    ended = asyncio.run(_against(script, tmp_path, 500, "throttle: {give_up: 4s}", *PACE))
+    def listing(request: bytes) -> bytes:
+        return script(request, 0)
+
+    ended = asyncio.run(_against(script, tmp_path, 500, "throttle: {give_up: 4s}", *PACE, listing=listing))
     assert ended.code == 3
     assert outcomes(ended)["unconfirmed"] + outcomes(ended)["cancelled"] == 500
     assert outcomes(ended)["unconfirmed"] < 100

@@ -9,14 +9,18 @@ from dataclasses import dataclass, field, replace
 import pytest
 from fakes import (
     ACCEPTED,
+    DISCONNECTED,
     GATEWAY_TIMEOUT,
     NOT_FOUND,
     OK,
     REFUSED,
+    RUN_ID,
     THROTTLED,
     UNAUTHORIZED,
+    UNREADABLE,
     FakeApi,
     FakeClock,
+    FakeJournal,
     FakeThrottle,
     ListLog,
     ListSink,
@@ -26,28 +30,51 @@ from fakes import (
 )
 from virtual import run_virtual
 
-from orchestrator.engine.dispatch import DispatchEnd, Dispatcher, Limits, Surroundings
+from orchestrator.engine.dispatch import DispatchEnd, Dispatcher
 from orchestrator.engine.lanes import MOST_RATE_HEADERS, Budget, Effort, Lane
 from orchestrator.engine.stop import StopSwitch
-from orchestrator.model import AttemptResult, BackupRequest, ErrorKind, Fault, OutcomeKind, RetryPolicy
+from orchestrator.engine.surroundings import Limits, Surroundings
+from orchestrator.model import (
+    AttemptResult,
+    BackupRequest,
+    ErrorKind,
+    Fault,
+    OutcomeKind,
+    ReconcilePolicy,
+    RetryPolicy,
+    Spent,
+    Standing,
+)
 from orchestrator.pacing import Effect, Ticket
 
 ACCEPT, REJECT, CANCEL = OutcomeKind.ACCEPTED, OutcomeKind.REJECTED, OutcomeKind.CANCELLED
+UNKNOWN = OutcomeKind.UNCONFIRMED
+GRACE_S = 20.0
+LOOKS, FAILS = ReconcilePolicy(grace_s=GRACE_S), ReconcilePolicy(looks=False)
+
+
+def limits(retry: RetryPolicy | None = None, reconcile: ReconcilePolicy = LOOKS) -> Limits:
+    return Limits(retry or RetryPolicy(3, 100.0), reconcile, 60.0, 300.0)
 
 
 @dataclass
 class Bench:
-    """A dispatcher of one account, ``default``, and one more, ``other``, if that has installs."""
+    """A dispatcher of one account, ``default``, and one more, ``other``, if that has installs.
+
+    Whatever a test is about, no install is requested without an intent, backed up twice, lost or told of twice.
+    """
 
     installs: int = 3
     others: int = 0
-    limits: Limits = field(default_factory=lambda: Limits(RetryPolicy(3, 100.0), 60.0, 300.0))
+    limits: Limits = field(default_factory=limits)
     api: FakeApi = field(default_factory=FakeApi)
     other_api: FakeApi = field(default_factory=FakeApi)
     throttle: FakeThrottle = field(default_factory=FakeThrottle)
+    journal: FakeJournal = field(default_factory=FakeJournal)
     sink: ListSink = field(default_factory=ListSink)
     log: ListLog = field(default_factory=ListLog)
     signals: tuple[tuple[float, int], ...] = ()
+    unintended: list[BackupRequest] = field(default_factory=list)
 
     def run(self) -> DispatchEnd:
         return run_virtual(self._run())
@@ -62,13 +89,32 @@ class Bench:
             lanes.append(Lane("other", self.other_api))
             lanes[1].fresh.extend(Effort(planned(100 + number, "other")) for number in range(self.others))
         self.lanes = lanes
-        around = Surroundings(self.sink, FakeClock(), self.log, self.stop)
+        self.api.on_request = self.other_api.on_request = self._hold_against_intent
+        around = Surroundings(RUN_ID, self.journal, self.sink, FakeClock(), self.log, self.stop)
         began = asyncio.get_running_loop().time()
         end = await Dispatcher([Budget(self.throttle, lanes)], self.limits, around).run()
         self.seconds = asyncio.get_running_loop().time() - began
         assert self.throttle.out == 0, "a ticket was not given back"
         assert len(asyncio.all_tasks()) == 1, "a task was left behind"
+        assert not self.unintended, "a POST was sent without its intent on disk"
+        self._hold_against_made(end)
         return end
+
+    def _hold_against_intent(self, request: BackupRequest) -> None:
+        stood = [each for each in self.journal.standings if each.planned.install.id == request.install_id]
+        is_intent = bool(stood) and stood[-1].sought == (RUN_ID,) and stood[-1].error is None
+        if not (is_intent and stood[-1] in self.journal.noted):
+            self.unintended.append(request)
+
+    def _hold_against_made(self, end: DispatchEnd) -> None:
+        outcomes = {each.planned.position: each for each in (*self.sink.outcomes, *end.unwritten)}
+        assert len(outcomes) == len(self.sink.outcomes) + len(end.unwritten) == self.installs + self.others
+        for position, outcome in outcomes.items():
+            made = (self.api if position < 100 else self.other_api).made(position)
+            assert len(made) <= 1, "an install was backed up twice"
+            assert not made or outcome.kind in {ACCEPT, UNKNOWN}, "a backup was lost"
+            assert outcome.kind is not ACCEPT or [outcome.backup and outcome.backup.id] == made, "a backup was made up"
+            assert outcome.sought == ((RUN_ID,) if outcome.kind is UNKNOWN else ())
 
     def kinds(self) -> dict[object, int]:
         return counted(outcome.kind for outcome in self.sink.outcomes)
@@ -88,11 +134,13 @@ def test_an_outcome_tells_what_it_took() -> None:
     bench.api.script(0, THROTTLED, REFUSED, ACCEPTED)
     bench.run()
     outcome = bench.sink.of(0)
-    assert (outcome.kind, outcome.attempts, outcome.throttled) == (ACCEPT, 1, 1)
+    assert outcome.kind is ACCEPT
+    assert (outcome.spent.tries, outcome.spent.attempts, outcome.spent.throttled) == (2, 1, 1)
+    assert not outcome.reconciled
     assert (outcome.backup, outcome.request_id, outcome.error) == (ACCEPTED.backup, "r-1", None)
     assert outcome.duration_s == pytest.approx(3 * 0.1 + 0.375)
-    assert outcome.started_at is not None
-    assert (outcome.finished_at - outcome.started_at).total_seconds() == pytest.approx(outcome.duration_s)
+    assert outcome.spent.started_at is not None
+    assert (outcome.finished_at - outcome.spent.started_at).total_seconds() == pytest.approx(outcome.duration_s)
 
 
 def test_a_permanent_answer_is_one_installs_own_affair() -> None:
@@ -105,21 +153,109 @@ def test_a_permanent_answer_is_one_installs_own_affair() -> None:
     assert (error.kind, error.status) == (ErrorKind.REJECTED, 404)
 
 
-@pytest.mark.parametrize(
-    "result",
-    [
-        GATEWAY_TIMEOUT,
-        AttemptResult(status=500),
-        AttemptResult(fault=Fault.DISCONNECTED, sent=True),
-        AttemptResult(status=202, fault=Fault.UNREADABLE),
-    ],
-)
-def test_an_ambiguous_post_is_never_sent_again(result: AttemptResult) -> None:
+AMBIGUOUS = [GATEWAY_TIMEOUT, AttemptResult(status=500), DISCONNECTED]
+
+
+@pytest.mark.parametrize("is_made", [True, False])
+@pytest.mark.parametrize("result", [*AMBIGUOUS, UNREADABLE])
+def test_without_looks_an_ambiguous_post_is_unconfirmed_at_once_and_never_sent_again(
+    result: AttemptResult,
+    is_made: bool,  # noqa: FBT001 - a column of the table
+) -> None:
+    bench = Bench(limits=limits(reconcile=FAILS))
+    (bench.api.lose if is_made else bench.api.script)(1, result, ACCEPTED)
+    bench.run()
+    assert bench.kinds() == {ACCEPT: 2, UNKNOWN: 1}
+    outcome = bench.sink.of(1)
+    assert (outcome.kind, outcome.backup, outcome.reconciled) == (UNKNOWN, None, False)
+    assert outcome.error is not None
+    assert (outcome.error.status, outcome.error.message) == (result.status, result.message)
+    assert bench.api.posts[install_id(1)] == 1
+    assert not bench.api.looks
+    assert bench.seconds < 1
+
+
+@pytest.mark.parametrize("lag_s", [0.0, GRACE_S / 2])
+@pytest.mark.parametrize("result", [*AMBIGUOUS, UNREADABLE])
+def test_an_ambiguous_post_that_made_a_backup_is_accepted_by_its_listing_and_not_sent_again(
+    result: AttemptResult, lag_s: float
+) -> None:
+    bench = Bench()
+    bench.api.lose(1, result)
+    bench.api.lists_after_s = lag_s
+    bench.run()
+    outcome = bench.sink.of(1)
+    assert bench.kinds() == {ACCEPT: 3}
+    assert outcome.reconciled
+    assert outcome.backup is not None
+    assert ([outcome.backup.id], outcome.error) == (bench.api.made(1), None)
+    assert (outcome.spent.attempts, bench.api.posts[install_id(1)]) == (1, 1)
+    assert [each.reconciled for each in bench.sink.outcomes].count(True) == 1
+    assert set(bench.api.looks) == {install_id(1)}
+
+
+@pytest.mark.parametrize("result", AMBIGUOUS)
+def test_an_ambiguous_post_that_made_none_is_sent_again_once_the_grace_is_over(result: AttemptResult) -> None:
     bench = Bench()
     bench.api.script(1, result, ACCEPTED)
     bench.run()
-    assert bench.sink.of(1).kind is OutcomeKind.UNCONFIRMED
-    assert bench.api.posts[install_id(1)] == 1
+    outcome = bench.sink.of(1)
+    assert bench.kinds() == {ACCEPT: 3}
+    assert (outcome.spent.attempts, outcome.reconciled, outcome.backup) == (2, False, ACCEPTED.backup)
+    first, second = bench.api.post_times[install_id(1)]
+    assert GRACE_S <= second - first < GRACE_S + 2
+    looks = [at for at, _ in bench.api.looks[install_id(1)]]
+    assert looks[0] < first + 1
+    assert looks[-1] >= first + GRACE_S
+
+
+def test_a_2xx_that_cannot_be_read_is_never_sent_again() -> None:
+    bench = Bench()
+    bench.api.script(1, UNREADABLE, ACCEPTED)
+    bench.run()
+    outcome = bench.sink.of(1)
+    assert (outcome.kind, bench.api.posts[install_id(1)]) == (UNKNOWN, 1)
+    assert outcome.error is not None
+    assert outcome.error.message == "no JSON; its listing does not show the backup"
+    assert not bench.journal.of(1)[-1].may_repeat
+
+
+def test_what_is_absent_after_each_attempt_is_exhausted() -> None:
+    bench = Bench(installs=1)
+    bench.api.script(0, GATEWAY_TIMEOUT)
+    bench.run()
+    outcome = bench.sink.of(0)
+    assert (outcome.kind, outcome.spent.attempts, bench.api.posts[install_id(0)]) == (OutcomeKind.EXHAUSTED, 3, 3)
+    assert outcome.error is not None
+    assert (outcome.error.kind, outcome.error.status) == (ErrorKind.UNAVAILABLE, 504)
+
+
+def test_an_outage_in_the_middle_costs_no_install() -> None:
+    bench = Bench(installs=30, throttle=FakeThrottle(concurrency=3))
+    for number in range(10, 20):
+        (bench.api.lose if number % 2 else bench.api.script)(number, GATEWAY_TIMEOUT, ACCEPTED)
+    bench.run()
+    assert bench.kinds() == {ACCEPT: 30}
+    assert sum(each.reconciled for each in bench.sink.outcomes) == 5
+    assert sum(bench.api.posts.values()) == 35
+
+
+def test_each_step_of_an_install_is_in_the_journal_before_the_next_one() -> None:
+    bench = Bench(installs=1)
+    bench.api.script(0, GATEWAY_TIMEOUT, THROTTLED, ACCEPTED)
+    bench.run()
+    told = [(each.sought, each.error and each.error.status, each.spent.attempts) for each in bench.journal.of(0)]
+    intent, known = (RUN_ID,), ()
+    assert told == [
+        (intent, None, 0),
+        (intent, 504, 1),
+        (known, None, 1),
+        (intent, None, 1),
+        (known, None, 1),
+        (intent, None, 1),
+    ]
+    assert [each.sought for each in bench.journal.noted] == [intent] * 3
+    assert {each.spent.started_at for each in bench.journal.of(0)} == {bench.sink.of(0).spent.started_at}
 
 
 def test_what_was_not_sent_is_tried_again_with_backoff_and_then_exhausted() -> None:
@@ -127,7 +263,8 @@ def test_what_was_not_sent_is_tried_again_with_backoff_and_then_exhausted() -> N
     bench.api.script(0, REFUSED)
     bench.run()
     assert bench.sink.of(0).kind is OutcomeKind.EXHAUSTED
-    assert bench.sink.of(0).attempts == 0
+    assert (bench.sink.of(0).spent.tries, bench.sink.of(0).spent.attempts) == (3, 0)
+    assert not bench.api.looks
     assert bench.lanes[0].requests == 1
     first, second, third = bench.api.post_times[install_id(0)]
     assert second - first == pytest.approx(0.475)
@@ -138,7 +275,9 @@ def test_a_throttled_install_comes_back_and_no_429_counts_as_an_attempt() -> Non
     bench = Bench(installs=1)
     bench.api.script(0, *[THROTTLED] * 20, ACCEPTED)
     bench.run()
-    assert (bench.sink.of(0).kind, bench.sink.of(0).attempts, bench.sink.of(0).throttled) == (ACCEPT, 1, 20)
+    outcome = bench.sink.of(0)
+    assert (outcome.kind, outcome.spent.attempts, outcome.spent.throttled) == (ACCEPT, 1, 20)
+    assert not bench.api.looks
     assert bench.throttle.effects[Effect.THROTTLED] == 20
 
 
@@ -159,7 +298,7 @@ def test_a_quota_stops_its_account_at_once() -> None:
     end = bench.run()
     assert bench.kinds() == {ACCEPT: 3, CANCEL: 7}
     assert end.stops["default"].kind is ErrorKind.QUOTA
-    assert bench.sink.of(3).throttled == 1
+    assert bench.sink.of(3).spent.throttled == 1
     assert all(each.error and each.error.kind is ErrorKind.QUOTA for each in bench.sink.outcomes if each.error)
 
 
@@ -251,11 +390,47 @@ def test_a_longer_retry_after_than_max_pause_stops_the_account() -> None:
 
 
 def test_a_server_that_never_accepts_is_given_up() -> None:
-    bench = Bench(installs=2, api=FakeApi(THROTTLED, takes_s=10.0), limits=Limits(RetryPolicy(3, 1e9), 60.0, 300.0))
+    bench = Bench(installs=2, api=FakeApi(THROTTLED, takes_s=10.0), limits=limits(RetryPolicy(3, 1e9)))
     end = bench.run()
     assert bench.kinds() == {CANCEL: 2}
     assert end.stops["default"].kind is ErrorKind.THROTTLED
     assert "give_up" in end.stops["default"].message
+
+
+def test_listings_that_are_served_do_not_keep_a_server_that_accepts_nothing_from_being_given_up() -> None:
+    bench = Bench(installs=200, api=FakeApi(GATEWAY_TIMEOUT, takes_s=2.0), throttle=FakeThrottle(concurrency=1))
+    bench.limits = limits(RetryPolicy(1000, 1e9))
+    end = bench.run()
+    assert len(bench.api.looks) > 10
+    assert set(bench.kinds()) == {CANCEL, UNKNOWN}
+    tried = [bench.sink.of(number) for number in range(200) if bench.journal.of(number)]
+    assert len(tried) == len(bench.api.posts) < 200
+    for outcome in tried:
+        is_open = bool(bench.journal.of(outcome.planned.position)[-1].sought)
+        assert outcome.kind is (UNKNOWN if is_open else CANCEL)
+    assert end.stops["default"].kind is ErrorKind.UNAVAILABLE
+    assert "give_up" in end.stops["default"].message
+    assert 300 <= bench.seconds < 300 + 2 * GRACE_S
+
+
+def test_the_last_installs_in_doubt_are_bounded_by_their_own_limits_while_listings_are_served() -> None:
+    bench = Bench(installs=2, api=FakeApi(GATEWAY_TIMEOUT), limits=limits(RetryPolicy(50, 900.0)))
+    end = bench.run()
+    assert bench.kinds() == {OutcomeKind.EXHAUSTED: 2}
+    assert end.stops == {}
+    assert 900 <= bench.seconds < 900 + 2 * GRACE_S
+
+
+def test_what_is_in_doubt_when_its_account_stops_is_unconfirmed() -> None:
+    bench = Bench(installs=4, throttle=FakeThrottle(concurrency=1))
+    bench.api.script(1, GATEWAY_TIMEOUT)
+    bench.api.script(2, AttemptResult(status=429, message="Limit Exceeded"))
+    bench.run()
+    assert [bench.sink.of(number).kind for number in range(4)] == [ACCEPT, UNKNOWN, CANCEL, CANCEL]
+    error = bench.sink.of(1).error
+    assert error is not None
+    assert (error.kind, error.status) == (ErrorKind.UNAVAILABLE, 504)
+    assert bench.seconds < GRACE_S
 
 
 def test_a_served_post_starts_the_time_to_give_up_anew() -> None:
@@ -311,27 +486,61 @@ def test_what_waits_for_a_retry_when_a_signal_comes_is_cancelled() -> None:
     assert (bench.sink.of(0).kind, bench.api.posts[install_id(0)]) == (CANCEL, 1)
 
 
+@pytest.mark.parametrize(
+    "after_s", [0.15, 0.25, 5.0], ids=["in flight", "while its listing is read", "within the grace"]
+)
+def test_what_is_in_doubt_when_a_signal_comes_is_unconfirmed_and_not_waited_for(after_s: float) -> None:
+    bench = Bench(installs=1, signals=((after_s, signal.SIGTERM),))
+    bench.api.script(0, GATEWAY_TIMEOUT)
+    end = bench.run()
+    assert end.interrupted
+    assert (bench.sink.of(0).kind, bench.api.posts[install_id(0)]) == (UNKNOWN, 1)
+    error = bench.sink.of(0).error
+    assert error is not None
+    assert (error.kind, error.status, error.message) == (ErrorKind.UNAVAILABLE, 504, GATEWAY_TIMEOUT.message)
+    assert bench.journal.of(0)[-1].sought == (RUN_ID,)
+    assert bench.journal.of(0)[-1].error is not None
+    assert bench.seconds < after_s + 1
+
+
+def test_a_signal_while_an_intent_is_being_kept_sends_nothing() -> None:
+    bench = Bench(installs=3, journal=FakeJournal(takes_s=5.0), signals=((3.0, signal.SIGINT),))
+    end = bench.run()
+    assert end.interrupted
+    assert not bench.api.posts
+    assert bench.kinds() == {CANCEL: 3}
+    assert {each.spent for each in bench.sink.outcomes} == {Spent()}
+    assert len(bench.journal.noted) == 3
+    assert [bench.journal.of(number)[-1].sought for number in range(3)] == [()] * 3
+
+
 def test_the_second_signal_breaks_off_what_is_in_flight() -> None:
     bench = Bench(installs=10, api=FakeApi(takes_s=30.0), signals=((31.0, signal.SIGINT), (32.0, signal.SIGINT)))
     end = bench.run()
     assert end.interrupted
-    assert bench.kinds() == {OutcomeKind.UNCONFIRMED: 4, CANCEL: 6}
+    assert bench.kinds() == {UNKNOWN: 4, CANCEL: 6}
     assert bench.throttle.released == 4
+    assert bench.seconds < 33
+    errors = [each.error for each in bench.sink.outcomes if each.kind is UNKNOWN]
+    assert {error.kind for error in errors if error} == {ErrorKind.INTERRUPTED}
+    assert not bench.api.looks
 
 
 def test_what_is_broken_off_before_it_was_sent_is_cancelled_and_not_exhausted() -> None:
     class NeverSent(FakeApi):
         async def create_backup(self, request: BackupRequest) -> AttemptResult:
             result = await super().create_backup(request)
+            self.unmake(request.install_id)
             return replace(result, sent=result.fault is not Fault.INTERRUPTED)
 
     bench = Bench(api=NeverSent(takes_s=30.0), signals=((31.0, signal.SIGINT), (32.0, signal.SIGINT)))
-    bench.limits = Limits(RetryPolicy(1, 100.0), 60.0, 300.0)
+    bench.limits = limits(RetryPolicy(1, 100.0))
     bench.run()
     assert bench.kinds() == {CANCEL: 3}
-    assert {(each.attempts, each.error.kind) for each in bench.sink.outcomes if each.error} == {
+    assert {(each.spent.attempts, each.error.kind) for each in bench.sink.outcomes if each.error} == {
         (0, ErrorKind.INTERRUPTED)
     }
+    assert [bench.journal.of(number)[-1].sought for number in range(3)] == [()] * 3
 
 
 def test_a_cancelled_install_keeps_the_request_id_of_its_own_answer() -> None:
@@ -352,7 +561,7 @@ def test_a_check_in_flight_is_not_waited_for() -> None:
 def test_an_account_that_stops_while_its_budget_is_held_ends_the_run_at_once() -> None:
     class Held(FakeThrottle):
         async def admit(self) -> Ticket:
-            await asyncio.sleep(600 if Effect.THROTTLED in self.effects else 0.05)
+            await asyncio.sleep(600 if Effect.THROTTLED in self.effects else 0.04)
             return await super().admit()
 
     bench = Bench(installs=5, throttle=Held())
@@ -400,6 +609,25 @@ def test_a_sink_that_fails_lets_what_is_in_flight_end_and_loses_no_id() -> None:
     assert sum(1 for outcome in end.unwritten if outcome.kind is ACCEPT) == posted - 5
 
 
+@pytest.mark.parametrize("full_after", [0, 1, 5, 12])
+def test_a_journal_that_fails_ends_the_run_and_sends_nothing_that_it_does_not_know(full_after: int) -> None:
+    bench = Bench(installs=20, journal=FakeJournal(full_after=full_after))
+    end = bench.run()
+    assert str(end.write_error) == "the journal's disk is full"
+    assert sum(bench.api.posts.values()) == full_after
+    assert bench.kinds() == counted([ACCEPT] * full_after + [CANCEL] * (20 - full_after))
+    errors = [each.error for each in bench.sink.outcomes if each.error]
+    assert {error.kind for error in errors} == {ErrorKind.STOPPED}
+    assert (end.unwritten, end.crash, end.interrupted) == ([], None, False)
+
+
+def test_a_journal_that_fails_leaves_what_is_in_doubt_unconfirmed() -> None:
+    bench = Bench(installs=3, journal=FakeJournal(full_after=2), throttle=FakeThrottle(concurrency=1))
+    bench.api.script(0, GATEWAY_TIMEOUT)
+    bench.run()
+    assert [bench.sink.of(number).kind for number in range(3)] == [UNKNOWN, CANCEL, CANCEL]
+
+
 class _Buggy(FakeApi):
     async def create_backup(self, request: BackupRequest) -> AttemptResult:
         if request.install_id == install_id(3):
@@ -413,7 +641,22 @@ def test_a_bug_costs_no_install_its_line() -> None:
     end = bench.run()
     assert isinstance(end.crash, RuntimeError)
     assert len(bench.sink.outcomes) == 10
-    assert bench.sink.of(3).kind is OutcomeKind.UNCONFIRMED
+    assert bench.sink.of(3).kind is UNKNOWN
+
+
+def test_a_bug_while_an_intent_is_kept_costs_no_install_its_line() -> None:
+    class Broken(FakeJournal):
+        async def note(self, standing: Standing) -> None:
+            if standing.planned.position == 3:
+                raise ZeroDivisionError
+            await super().note(standing)
+
+    bench = Bench(installs=10, journal=Broken())
+    end = bench.run()
+    assert isinstance(end.crash, ZeroDivisionError)
+    assert len(bench.sink.outcomes) == 10
+    assert bench.api.posts[install_id(3)] == 0
+    assert bench.sink.of(3).kind is not ACCEPT
 
 
 def test_a_bug_in_the_limiter_costs_no_install_its_line() -> None:

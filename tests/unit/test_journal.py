@@ -16,7 +16,8 @@ from states import AT, KEY, LEARNED, by_hand, insert, keep, recall, refusal, wit
 from orchestrator.errors import WriteError
 from orchestrator.journal import store as store_module
 from orchestrator.journal.rates import remember
-from orchestrator.journal.store import FILE_NAME, MIGRATIONS, Store
+from orchestrator.journal.schema import MIGRATIONS
+from orchestrator.journal.store import FILE_NAME, Store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -117,15 +118,33 @@ def test_an_older_file_is_brought_up_to_date_and_keeps_what_it_has(path: Path) -
     assert f"schema version {len(MIGRATIONS) + 1}" in refusal(path)
 
 
+def test_a_file_of_the_first_version_keeps_its_rates_and_gets_room_for_runs(path: Path) -> None:
+    path.parent.mkdir()
+    with closing(store_module._opened(path, 1.0, MIGRATIONS[:1])) as connection:
+        assert insert(connection, 1) == 1
+        assert tables(connection) == ["learned_rates"]
+        rows = connection.execute("SELECT * FROM learned_rates").fetchall()
+    with closing(store_module._opened(path, 1.0, MIGRATIONS)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
+        assert tables(connection) == ["learned_rates", "outcomes", "planned_backups", "runs", "standings"]
+        assert connection.execute("SELECT * FROM learned_rates").fetchall() == rows
+
+
+def tables(connection: sqlite3.Connection) -> list[str]:
+    rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
+    return [name for (name,) in rows]
+
+
 def test_a_migration_that_fails_leaves_the_file_as_it_was(path: Path) -> None:
     keep(path)
+    with closing(sqlite3.connect(path)) as connection:
+        before = list(connection.iterdump())
     with pytest.raises(sqlite3.OperationalError, match="table more already exists"):
         store_module._opened(path, 1.0, (*MIGRATIONS, "CREATE TABLE more (a);\nCREATE TABLE more (a);\n"))
     assert recall(path) == LEARNED
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall() == [
-            ("learned_rates",)
-        ]
+        assert list(connection.iterdump()) == before
+        assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
 
 
 @pytest.mark.parametrize("version", [len(MIGRATIONS) + 1, 2_000_000_000, -1])

@@ -7,12 +7,13 @@ import pytest
 from orchestrator.model import AttemptResult, Backup, ErrorKind, Fault, OutcomeKind, RetryPolicy
 from orchestrator.outcome import (
     Answer,
-    Spent,
+    Expense,
     Step,
     Verdict,
     backoff,
     classify,
     decide,
+    decide_absent,
     decide_check,
     error_info,
     error_kind,
@@ -66,30 +67,49 @@ def test_each_answer_has_its_class_and_its_kind(result: AttemptResult, answer: A
 @pytest.mark.parametrize(
     ("answer", "spent", "verdict"),
     [
-        (Answer.ACCEPTED, Spent(1, 0), Verdict(Step.DONE, OutcomeKind.ACCEPTED)),
-        (Answer.UNREADABLE, Spent(1, 0), Verdict(Step.DONE, OutcomeKind.UNCONFIRMED)),
-        (Answer.AMBIGUOUS, Spent(1, 0), Verdict(Step.DONE, OutcomeKind.UNCONFIRMED)),
-        (Answer.PERMANENT, Spent(1, 0), Verdict(Step.DONE, OutcomeKind.REJECTED)),
-        (Answer.CREDENTIALS, Spent(1, 0), Verdict(Step.CHECK_CREDENTIALS)),
-        (Answer.QUOTA, Spent(0, 0), Verdict(Step.STOP_ACCOUNT)),
-        (Answer.MISCONFIGURED, Spent(1, 0), Verdict(Step.STOP_ACCOUNT)),
-        (Answer.THROTTLED, Spent(0, 0), Verdict(Step.AGAIN)),
-        (Answer.THROTTLED, Spent(99, 99), Verdict(Step.AGAIN)),
-        (Answer.THROTTLED, Spent(0, 100), Verdict(Step.DONE, OutcomeKind.EXHAUSTED)),
-        (Answer.NOT_SENT, Spent(1, 0), Verdict(Step.AGAIN, after_s=0.375)),
-        (Answer.NOT_SENT, Spent(2, 0), Verdict(Step.AGAIN, after_s=0.75)),
-        (Answer.NOT_SENT, Spent(3, 0), Verdict(Step.DONE, OutcomeKind.EXHAUSTED)),
-        (Answer.NOT_SENT, Spent(1, 99.9), Verdict(Step.DONE, OutcomeKind.EXHAUSTED)),
+        (Answer.ACCEPTED, Expense(1, 0), Verdict(Step.DONE, OutcomeKind.ACCEPTED)),
+        (Answer.UNREADABLE, Expense(1, 0), Verdict(Step.LOOK_UP)),
+        (Answer.AMBIGUOUS, Expense(1, 0), Verdict(Step.LOOK_UP)),
+        (Answer.PERMANENT, Expense(1, 0), Verdict(Step.DONE, OutcomeKind.REJECTED)),
+        (Answer.CREDENTIALS, Expense(1, 0), Verdict(Step.CHECK_CREDENTIALS)),
+        (Answer.QUOTA, Expense(0, 0), Verdict(Step.STOP_ACCOUNT)),
+        (Answer.MISCONFIGURED, Expense(1, 0), Verdict(Step.STOP_ACCOUNT)),
+        (Answer.THROTTLED, Expense(0, 0), Verdict(Step.AGAIN)),
+        (Answer.THROTTLED, Expense(99, 99), Verdict(Step.AGAIN)),
+        (Answer.THROTTLED, Expense(0, 100), Verdict(Step.DONE, OutcomeKind.EXHAUSTED)),
+        (Answer.NOT_SENT, Expense(1, 0), Verdict(Step.AGAIN, after_s=0.375)),
+        (Answer.NOT_SENT, Expense(2, 0), Verdict(Step.AGAIN, after_s=0.75)),
+        (Answer.NOT_SENT, Expense(3, 0), Verdict(Step.DONE, OutcomeKind.EXHAUSTED)),
+        (Answer.NOT_SENT, Expense(1, 99.9), Verdict(Step.DONE, OutcomeKind.EXHAUSTED)),
     ],
 )
-def test_what_follows_from_a_post(answer: Answer, spent: Spent, verdict: Verdict) -> None:
+def test_what_follows_from_a_post(answer: Answer, spent: Expense, verdict: Verdict) -> None:
     assert decide(answer, spent, POLICY, 0.5) == verdict
 
 
 @pytest.mark.parametrize("answer", [Answer.AMBIGUOUS, Answer.UNREADABLE])
-@pytest.mark.parametrize("attempts", range(1, 4))
-def test_a_post_that_may_have_created_a_backup_is_never_sent_again(answer: Answer, attempts: int) -> None:
-    assert decide(answer, Spent(attempts, 0), POLICY, 0.5).step is Step.DONE
+@pytest.mark.parametrize("seconds", [0, 99.9, 1e9])
+@pytest.mark.parametrize("tries", range(1, 5))
+def test_a_post_that_may_have_created_a_backup_is_looked_up_whatever_was_spent(
+    answer: Answer, tries: int, seconds: float
+) -> None:
+    assert decide(answer, Expense(tries, seconds), POLICY, 0.5) == Verdict(Step.LOOK_UP)
+
+
+@pytest.mark.parametrize(
+    ("spent", "verdict"),
+    [
+        (Expense(1, 0), Verdict(Step.AGAIN)),
+        (Expense(2, 99.9), Verdict(Step.AGAIN)),
+        (Expense(3, 0), Verdict(Step.DONE, OutcomeKind.EXHAUSTED)),
+        (Expense(4, 0), Verdict(Step.DONE, OutcomeKind.EXHAUSTED)),
+        (Expense(1, 100), Verdict(Step.DONE, OutcomeKind.EXHAUSTED)),
+    ],
+)
+def test_what_is_known_not_to_exist_is_requested_again_at_once_within_the_limits(
+    spent: Expense, verdict: Verdict
+) -> None:
+    assert decide_absent(spent, POLICY) == verdict
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 from fakes import install_id
 
 from orchestrator.marker import MAX_DESCRIPTION, describe, marker, template_fault
-from orchestrator.model import Account, Config, Install, Run
-from orchestrator.plan import budget_of, make_plan
+from orchestrator.model import Account, Config, Install, PlannedBackup, Run
+from orchestrator.plan import budget_of, differences, make_plan
 
 RUN = Run("01JD0000000000000000000000", datetime(2026, 11, 24, 23, 30, tzinfo=UTC))
 
@@ -48,6 +48,7 @@ def test_disabled_installs_are_counted_and_not_planned() -> None:
     plan = make_plan(config(install(1), install(2, enabled=False), install(3)), RUN)
     assert [planned.install.id for planned in plan.backups] == [install_id(1), install_id(3)]
     assert plan.disabled == 1
+    assert [planned.position for planned in plan.backups] == [0, 1]
 
 
 def test_a_long_description_is_shortened_and_the_marker_never() -> None:
@@ -69,6 +70,22 @@ def test_more_than_a_hundred_mails_to_one_address_are_worth_a_warning() -> None:
     assert make_plan(config(*map(install, range(100))), RUN).warnings == ()
     (warning,) = make_plan(config(*map(install, range(101))), RUN).warnings
     assert warning.startswith("a@b will get 101 mails")
+
+
+def test_it_is_said_how_a_configuration_differs_from_the_plan_that_counts() -> None:
+    def planned(*installs: Install) -> tuple[PlannedBackup, ...]:
+        return make_plan(config(*installs), RUN).backups
+
+    then = planned(*map(install, range(5)))
+    assert differences(then, planned(*map(install, reversed(range(5))))) == []
+    now = planned(
+        install(1), install(2, description="new"), install(3, account="b"), install(4, tags=("x",)), install(9)
+    )
+    added, gone, changed = differences(then, now)
+    assert added.startswith("1 install(s) of the configuration are not in this run")
+    assert gone.startswith("1 install(s) of this run are no longer in the configuration")
+    assert changed.startswith("2 install(s) are described otherwise in the configuration by now")
+    assert [each.rpartition(": ")[2] for each in (added, gone, changed)] == ["shop9", "shop0", "shop2, shop3"]
 
 
 @pytest.mark.parametrize("template", ["", " ", "{", "}", "{nope}", "{}", "{0}", "{date!r}", "{date:>9}", "{date.year}"])

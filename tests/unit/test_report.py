@@ -15,35 +15,45 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import SUMMARY, install_id, planned
+from fakes import EARLIER_RUN_ID, RUN_ID, SUMMARY, install_id, planned
 from rich.console import Console
 
 from orchestrator.errors import UsageError, WriteError
-from orchestrator.model import Backup, ErrorInfo, ErrorKind, FieldError, Learned, Outcome, OutcomeKind
-from orchestrator.report.lines import backup_line, encode, iso, summary_line
+from orchestrator.marker import marker
+from orchestrator.model import Backup, ErrorInfo, ErrorKind, FieldError, Learned, Outcome, OutcomeKind, Spent
+from orchestrator.report.lines import backup_line, encode, iso, line_of, summary_line
 from orchestrator.report.read import Report, find_report, read_report
 from orchestrator.report.text import failures, totals
-from orchestrator.report.write import ReportWriter, make_folder, write_summary
+from orchestrator.report.write import ReportWriter, drop_run, make_folder, rewrite, write_summary
 from orchestrator.summary import AccountTotals, Ending, Tally, exit_code
 
 AT = datetime(2026, 11, 23, 1, 0, 0, 123456, tzinfo=UTC)
 ACCEPTED = Outcome(
-    planned(1), OutcomeKind.ACCEPTED, AT, AT, 0.4101, Backup("b", "requested"), attempts=1, request_id="r"
+    planned(1), OutcomeKind.ACCEPTED, AT, 0.4101, Backup("b", "requested"), spent=Spent(1, 1, 0, AT), request_id="r"
 )
 ERROR = ErrorInfo(
     ErrorKind.REJECTED, "n\x1b[31mo", 400, "u", (FieldError("Backup", "emails", "t", "c", "are bad"),), "q"
 )
-REJECTED = Outcome(planned(2), OutcomeKind.REJECTED, AT, AT, error=ERROR, attempts=1)
+REJECTED = Outcome(planned(2), OutcomeKind.REJECTED, AT, error=ERROR, spent=Spent(1, 1, 0, AT))
+UNKNOWN = replace(REJECTED, kind=OutcomeKind.UNCONFIRMED, sought=(RUN_ID, EARLIER_RUN_ID))
 
 
 def write(target: Path | str, stdout_fd: int | None = None, *extra: Outcome) -> None:
     async def main() -> None:
-        async with ReportWriter("R1", str(target), stdout_fd) as report:
+        async with ReportWriter(str(target), stdout_fd) as report:
             for outcome in (ACCEPTED, REJECTED, *extra):
-                await report.record(outcome)
-            await report.finish(SUMMARY)
+                await report.write(data_of(outcome))
+            await finish(report)
 
     asyncio.run(main())
+
+
+def data_of(outcome: Outcome) -> bytes:
+    return line_of("R1", outcome).data
+
+
+async def finish(report: ReportWriter) -> None:
+    await report.write(encode(summary_line(SUMMARY)), sync=True)
 
 
 def shown(thing: object) -> str:
@@ -77,6 +87,8 @@ def test_a_line_says_everything_the_contract_lists() -> None:
         "attempts": 1,
         "throttled": 0,
         "reconciled": False,
+        "settled_by": None,
+        "look_for": [],
         "started_at": "2026-11-23T01:00:00.123Z",
         "finished_at": "2026-11-23T01:00:00.123Z",
         "duration_s": 0.41,
@@ -93,9 +105,37 @@ def test_a_line_says_everything_the_contract_lists() -> None:
     }
 
 
+def test_what_a_look_at_the_listing_showed_is_said() -> None:
+    found = replace(ACCEPTED, reconciled=True, earlier=(Backup("c", "aborted", "x", "t"), Backup("d")))
+    line = backup_line("R1", found)
+    assert (line["reconciled"], line["look_for"]) == (True, [])
+    assert line["earlier_backups"] == [{"id": "c", "status": "aborted"}, {"id": "d", "status": None}]
+    assert backup_line("R1", UNKNOWN)["look_for"] == [marker(RUN_ID), marker(EARLIER_RUN_ID)]
+
+
+@pytest.mark.parametrize(
+    ("spent", "retries"),
+    [
+        (Spent(), 0),
+        (Spent(1, 1, 0), 0),
+        (Spent(0, 0, 1), 0),
+        (Spent(1, 1, 2), 2),
+        (Spent(2, 0, 0), 1),
+        (Spent(2, 1, 3), 4),
+    ],
+)
+def test_a_kept_line_knows_what_is_counted_and_whether_it_was_a_retry(spent: Spent, retries: int) -> None:
+    line = line_of("R1", replace(ACCEPTED, spent=spent, reconciled=True))
+    assert (line.position, line.kind, line.retries, line.reconciled) == (1, OutcomeKind.ACCEPTED, retries, True)
+    assert (
+        line.data == encode(line.fields()) == encode(backup_line("R1", replace(ACCEPTED, spent=spent, reconciled=True)))
+    )
+
+
 def test_the_summary_adds_up_the_accounts() -> None:
     line = summary_line(SUMMARY)
     assert (line["requests"], line["throttled"], line["retries"], line["exit_code"]) == (6, 3, 3, 3)
+    assert line["reconciled"] == 1
     assert line["outcomes"]["accepted"] == 1
     assert set(line["outcomes"]) == {kind.value for kind in OutcomeKind}
     nothing_seen: dict[str, object] = {"refused_rates": None, "retry_after": 0, "headers": {}}
@@ -132,14 +172,14 @@ def test_instants_are_utc_with_milliseconds() -> None:
     assert iso(None) is None
 
 
-def test_each_line_is_in_the_file_the_moment_it_is_recorded(tmp_path: Path) -> None:
+def test_each_line_is_in_the_file_the_moment_it_is_written(tmp_path: Path) -> None:
     path = tmp_path / "report.jsonl"
 
     async def main() -> None:
-        async with ReportWriter("R1", str(path), None) as report:
-            await report.record(ACCEPTED)
+        async with ReportWriter(str(path), None) as report:
+            await report.write(data_of(ACCEPTED))
             assert json.loads(path.read_bytes())["outcome"] == "accepted"
-            await report.finish(SUMMARY)
+            await finish(report)
 
     asyncio.run(main())
     assert [json.loads(line)["type"] for line in path.read_bytes().splitlines()] == ["backup", "summary"]
@@ -163,6 +203,52 @@ def test_a_regular_file_in_memory_is_replaced_like_any_other() -> None:
         for _ in range(2):
             write(path)
         assert len(path.read_bytes().splitlines()) == 3
+
+
+def test_a_report_begins_with_the_lines_that_a_resumed_run_has_already(tmp_path: Path) -> None:
+    path = tmp_path / "report.jsonl"
+    path.write_text("old\n")
+
+    async def main(target: str, stdout_fd: int | None = None) -> None:
+        first = data_of(ACCEPTED) + data_of(REJECTED)
+        async with ReportWriter(target, stdout_fd, first) as report:
+            if target == str(path):
+                assert path.read_bytes() == first
+            await report.write(data_of(UNKNOWN))
+
+    asyncio.run(main(str(path)))
+    whole = data_of(ACCEPTED) + data_of(REJECTED) + data_of(UNKNOWN)
+    assert path.read_bytes() == whole
+    assert list(tmp_path.iterdir()) == [path]
+    readable, writable = os.pipe()
+    asyncio.run(main("-", writable))
+    assert os.read(readable, 100_000) == whole
+    os.close(readable)
+    os.close(writable)
+
+
+def test_a_report_is_written_again_only_where_it_is_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "report.jsonl"
+    write(path)
+    assert rewrite(str(path), data_of(ACCEPTED))
+    assert path.read_bytes() == data_of(ACCEPTED)
+    assert list(tmp_path.iterdir()) == [path]
+    os.mkfifo(tmp_path / "fifo")
+    assert not any(rewrite(target, b"x\n") for target in ("-", "/dev/null", "/dev/fd/1", str(tmp_path / "fifo")))
+    with pytest.raises(WriteError, match="cannot be written"):
+        rewrite(str(tmp_path / "missing" / "r.jsonl"), b"x\n")
+
+
+def test_a_run_is_dropped_with_what_it_wrote_and_nothing_else(tmp_path: Path) -> None:
+    folder = tmp_path / "01A"
+    for more in ([], ["notes.txt"]):
+        folder.mkdir()
+        for name in ("report.jsonl", "summary.json", "lock", *more):
+            (folder / name).touch()
+        drop_run(folder)
+        assert [path.name for path in folder.glob("*")] == more
+        assert folder.exists() is bool(more)
+    drop_run(tmp_path / "missing")
 
 
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
@@ -251,11 +337,12 @@ def test_a_closed_standard_output_says_so() -> None:
 
 def test_what_could_not_be_written_once_is_not_tried_again() -> None:
     async def main() -> None:
-        async with ReportWriter("R1", "/dev/full", None) as report:
-            failures = await asyncio.gather(*(report.record(ACCEPTED) for _ in range(3)), return_exceptions=True)
+        async with ReportWriter("/dev/full", None) as report:
+            writes = (report.write(data_of(ACCEPTED)) for _ in range(3))
+            failures = await asyncio.gather(*writes, return_exceptions=True)
             assert len(set(failures)) == 1
             with pytest.raises(WriteError):
-                await report.finish(SUMMARY)
+                await finish(report)
 
     asyncio.run(main())
 
@@ -265,14 +352,14 @@ def test_a_reader_that_does_not_read_can_be_abandoned() -> None:
     long = replace(REJECTED, error=replace(ERROR, message="x" * 1_000_000))
 
     async def main() -> None:
-        async with ReportWriter("R1", "-", writable) as report:
-            records = [asyncio.create_task(report.record(long)) for _ in range(3)]
+        async with ReportWriter("-", writable) as report:
+            writes = [asyncio.create_task(report.write(data_of(long))) for _ in range(3)]
             await asyncio.sleep(0.1)
             report.abandon()
-            failures = await asyncio.gather(*records, return_exceptions=True)
+            failures = await asyncio.gather(*writes, return_exceptions=True)
             assert all(isinstance(failure, WriteError) for failure in failures)
             with pytest.raises(WriteError, match="its reader does not read"):
-                await report.finish(SUMMARY)
+                await finish(report)
 
     asyncio.run(main())
     os.close(readable)
@@ -280,14 +367,14 @@ def test_a_reader_that_does_not_read_can_be_abandoned() -> None:
 
 def test_a_report_must_be_open() -> None:
     with pytest.raises(RuntimeError, match="before it is opened"):
-        asyncio.run(ReportWriter("R1", "x", None).record(ACCEPTED))
+        asyncio.run(ReportWriter("x", None).write(data_of(ACCEPTED)))
 
 
 def test_the_summary_is_a_file_of_its_own(tmp_path: Path) -> None:
-    write_summary(tmp_path, SUMMARY)
+    write_summary(tmp_path, summary_line(SUMMARY))
     assert json.loads((tmp_path / "summary.json").read_bytes()) == summary_line(SUMMARY)
     with pytest.raises(WriteError, match=r"summary\.json cannot be written"):
-        write_summary(tmp_path / "missing", SUMMARY)
+        write_summary(tmp_path / "missing", summary_line(SUMMARY))
 
 
 def test_folders_are_the_owners_alone(tmp_path: Path) -> None:
@@ -391,9 +478,10 @@ def test_runs_are_found_by_id_prefix_latest_and_path(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     assert find_report(tmp_path, "latest") == runs / "01B" / "report.jsonl"
     assert find_report(tmp_path, "01AAB") == find_report(tmp_path, str(runs / "01AAB" / "report.jsonl"))
+    assert find_report(tmp_path, "01aab") == runs / "01AAB" / "report.jsonl"
     with pytest.raises(UsageError, match="beginning of several runs"):
         find_report(tmp_path, "01A")
-    with pytest.raises(UsageError, match="there is no run or file x; the newest runs are 01B, 01AAB, 01AAA"):
+    with pytest.raises(UsageError, match="there is no run or file x; the newest runs in .* are 01B, 01AAB, 01AAA"):
         find_report(tmp_path, "x")
     with pytest.raises(UsageError, match="there are no runs"):
         find_report(tmp_path / "elsewhere", "latest")
@@ -405,19 +493,20 @@ def test_runs_are_found_by_id_prefix_latest_and_path(tmp_path: Path) -> None:
 def test_a_report_that_was_written_elsewhere_is_found_through_the_summary(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "01C"
     folder.mkdir(parents=True)
-    write_summary(folder, replace(SUMMARY, report=str(tmp_path / "x.jsonl")))
+    write_summary(folder, summary_line(replace(SUMMARY, report=str(tmp_path / "x.jsonl"))))
     assert find_report(tmp_path, "latest") == tmp_path / "x.jsonl"
-    write_summary(folder, replace(SUMMARY, report="-"))
+    write_summary(folder, summary_line(replace(SUMMARY, report="-")))
     with pytest.raises(UsageError, match="wrote its report elsewhere"):
         find_report(tmp_path, "latest")
 
 
 def test_a_tally_counts_and_keeps_the_first_failures() -> None:
     tally = Tally()
-    for outcome in [ACCEPTED, replace(ACCEPTED, tries=2, throttled=3), *[REJECTED] * 7]:
-        tally.add(outcome)
-    assert (tally.outcomes[OutcomeKind.ACCEPTED], tally.failed, tally.retries) == (2, 7, 4)
-    assert len(tally.first_failures()) == 5
+    found = replace(ACCEPTED, spent=Spent(2, 2, 3, AT), reconciled=True)
+    for outcome in [ACCEPTED, found, *[REJECTED] * 7]:
+        tally.add(line_of("R1", outcome))
+    assert (tally.outcomes[OutcomeKind.ACCEPTED], tally.failed, tally.retries, tally.reconciled) == (2, 7, 4, 1)
+    assert tally.first_failures() == (backup_line("R1", REJECTED),) * 5
 
 
 def test_failures_that_were_tried_are_shown_first_then_one_for_each_reason_of_a_cancellation() -> None:
@@ -425,8 +514,8 @@ def test_failures_that_were_tried_are_shown_first_then_one_for_each_reason_of_a_
     cancelled = replace(REJECTED, kind=OutcomeKind.CANCELLED)
     other = replace(cancelled, error=replace(ERROR, message="another reason"))
     for outcome in [cancelled, cancelled, other, REJECTED]:
-        tally.add(outcome)
-    assert tally.first_failures() == (REJECTED, cancelled, other)
+        tally.add(line_of("R1", outcome))
+    assert tally.first_failures() == tuple(backup_line("R1", each) for each in (REJECTED, cancelled, other))
 
 
 @pytest.mark.parametrize(
