@@ -101,6 +101,9 @@ class FakeThrottle:
         self.out = 0
         self.read_only_once = False
 
+    def admit_at_once(self) -> Ticket | None:
+        return None
+
     async def admit(self) -> Ticket:
         await self._slots.acquire()
         self.out += 1

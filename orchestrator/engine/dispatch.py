@@ -109,6 +109,9 @@ class Dispatcher:
 
     async def _next_ticket(self, budget: Budget) -> Ticket | None:
         """Wait for a ticket; ``None`` if an account stopped and nothing is left to send one for."""
+        ticket = budget.throttle.admit_at_once()
+        if ticket is not None:
+            return ticket
         budget.admission = asyncio.create_task(budget.throttle.admit())
         try:
             return await budget.admission

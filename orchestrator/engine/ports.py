@@ -27,6 +27,9 @@ class Api(Protocol):
 class Throttle(Protocol):
     """The gate of one budget that every request passes, reads included. It has one waiter: the dispatcher."""
 
+    def admit_at_once(self) -> Ticket | None:
+        """Start one more request if it need not wait, else return ``None``."""
+
     async def admit(self) -> Ticket:
         """Wait until one more request may start, and start it. Cancelled, it has admitted nothing."""
 

@@ -128,8 +128,8 @@ def broken(kind: Kind, status: int, body: dict[str, Any]) -> web.Response:
 
 @cache
 def _packed_spaces() -> bytes:
-    """Return spaces, which JSON may begin with, as a gzip member, which another may follow."""
-    return gzip.compress(b" " * BOMB)
+    """Return spaces, which JSON may begin with, as gzip members, which another may follow; ten take a tenth as long."""
+    return gzip.compress(b" " * (BOMB // 10)) * 10
 
 
 async def cut_head(request: web.Request) -> None:

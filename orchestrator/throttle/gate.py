@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import math
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from asyncio_throttle.throttler import Throttler
 
 from orchestrator.pacing import Observation, Pace, Ticket, Word, held_s, next_pace, opening, ready_at, released, started
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable, Coroutine
 
     from orchestrator.model import Learned, ThrottlePolicy
 
@@ -46,7 +46,19 @@ class Gate:
         self._draw = draw
         self._on_change = on_change
         self._changed = asyncio.Event()
-        self._pass_ceiling: Callable[[], Awaitable[None]] = _ceiling(policy.ceiling).acquire
+        self._pass_ceiling: Callable[[], Coroutine[Any, Any, None]] = _ceiling(policy.ceiling).acquire
+
+    def admit_at_once(self) -> Ticket | None:
+        """Start one more request if it need not wait, else return ``None``: a wait costs a task."""
+        if self._wait_s() > 0:
+            return None
+        passing = self._pass_ceiling()
+        try:
+            passing.send(None)
+        except StopIteration:
+            return self._started()
+        passing.close()
+        return None
 
     async def admit(self) -> Ticket:
         """Wait until one more request may start, and start it. Cancelled, it has admitted nothing."""
@@ -55,6 +67,9 @@ class Gate:
             await self._pass_ceiling()
             if self._wait_s() <= 0:
                 break
+        return self._started()
+
+    def _started(self) -> Ticket:
         pace, ticket = started(self.pace, self._now())
         self._become(pace, None)
         return ticket

@@ -20,7 +20,9 @@ def retry_after_s(value: str | None, date: str | None, now: datetime) -> float |
     so that the server's clock alone counts; ``now`` stands in where there is none. Both are in whole seconds and
     ``date`` is rounded down, so the wait never ends before the named moment. Anything else is ignored.
     """
-    text = (value or "").strip()
+    if value is None:
+        return None
+    text = value.strip()
     if _NUMBER.fullmatch(text):
         return min(LONGEST_S, float(text))
     named = _http_date(text)

@@ -44,9 +44,10 @@ def test_the_second_run_begins_with_what_the_first_one_learned(tmp_path: Path) -
 
 def test_a_fixed_rate_neither_uses_nor_changes_what_is_remembered(tmp_path: Path) -> None:
     with stand_in(*LIMITED) as api:
-        (tmp_path / "wpe-backup.yaml").write_text(fleet(api.base_url, 60))
+        (tmp_path / "wpe-backup.yaml").write_text(fleet(api.base_url, 40))
         run_command("run", cwd=tmp_path)
         before = _rows(tmp_path)
+        assert before
         fixed = run_command("run", "--rate", "20", "--log-format", "json", cwd=tmp_path)
         assert fixed.code == 0
         assert "throttle.remembered" not in fixed.stderr

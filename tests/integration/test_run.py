@@ -407,7 +407,7 @@ def test_no_secret_of_a_listing_shows_anywhere(tmp_path: Path, more: list[str]) 
             return said("404 N", f"{USER} {PASSWORD}", f"x-amzn-RequestId: {PASSWORD}")
         sent = next(each for each in asked if install.encode() in each)
         description = json.loads(sent.partition(b"\r\n\r\n")[2])["description"]
-        shown = {"id": PASSWORD, "status": f"of {USER}", "description": f"{USER} {PASSWORD} {description}"}
+        shown = {"id": "b-1", "status": f"of {USER}", "description": f"{USER} {PASSWORD} {description}"}
         page = {"previous": None, "next": None, "count": 1, "results": [shown]}
         return answer("200 OK", json.dumps(page).encode(), "Connection: close", f"x-amzn-RequestId: {PASSWORD}")
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import throughput
 from limiter import FIRST, SECOND, Job, Limited, Measured, broken_bands, markdown, markdown_head, measure, plain
 from pydantic import ValidationError
 from rivals import fixed_rate, known_rate, throttle_alone
@@ -16,8 +20,6 @@ from orchestrator.simulator.limits import Limits
 from orchestrator.simulator.scenario import Scenario
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from rivals import Rival
     from simulation import Seen
 
@@ -256,3 +258,58 @@ def test_the_tables_have_a_row_for_each_client_with_the_mean_and_the_worst() -> 
     assert markdown(server(), measured).startswith(f"| `made-up` | {FIRST} | 85.0% (80.0%) | 1.50% (2.00%) |")
     assert markdown_head().count("|") == 2 * markdown(server(), measured).count("|")
     assert "85.0% (80.0%)" in plain(server(bucket(1, 1)), measured)
+
+
+def test_the_command_and_the_bare_loop_send_the_same_bodies_to_the_light_server(tmp_path: Path) -> None:
+    load = throughput.Load(installs=20, concurrency=4)
+    with throughput.server() as base_url:
+        command, summary_per_s = throughput.run_command(base_url, load, tmp_path)
+        bare = throughput.run_bare(base_url, load, tmp_path)
+        with pytest.raises(RuntimeError, match="after 0 POSTs"):
+            throughput.measure(base_url, [sys.executable, "-c", "pass"], load, tmp_path)
+    assert command.body_bytes == bare.body_bytes == 20 * len(_body(throughput.MARKED))
+    assert min(command.per_s, bare.per_s, summary_per_s, command.start_s, bare.start_s, command.end_s, bare.end_s) > 0.0
+
+
+def _body(description: str) -> bytes:
+    return json.dumps({"description": description, "notification_emails": []}).encode()
+
+
+def test_the_light_server_tells_what_it_saw_and_forgets_it() -> None:
+    seen = throughput.Seen()
+    answer = seen.answer(b"POST /v1/installs/1/backups HTTP/1.1", _body("x")).decode()
+    head, _, body = answer.partition("\r\n\r\n")
+    assert head.startswith("HTTP/1.1 202 Accepted\r\nDate: ")
+    assert f"Content-Length: {len(body)}" in head
+    backup = json.loads(body)
+    assert (backup["status"], backup["description"]) == ("requested", "x")
+
+    def stats() -> Any:
+        return json.loads(seen.answer(b"GET /_stats HTTP/1.1", b"").partition(b"\r\n\r\n")[2])
+
+    assert (stats()["posts"], stats()["bytes"]) == (1, len(_body("x")))
+    assert stats()["first_at"] == stats()["last_at"] > 0.0
+    seen.answer(b"POST /_reset HTTP/1.1", b"")
+    assert stats() == {"posts": 0, "bytes": 0, "first_at": 0.0, "last_at": 0.0}
+
+
+def test_the_time_of_what_many_use_counts_where_it_is_called() -> None:
+    law, worker, shared, builtin = (
+        ("/x/orchestrator/pacing/law.py", 1, "started"),
+        ("/x/orchestrator/engine/posts.py", 1, "post"),
+        ("/lib/dataclasses.py", 1, "replace"),
+        ("~", 0, "<built-in method builtins.getattr>"),
+    )
+    timings: dict[throughput.Function, throughput.Timing] = {
+        law: (1, 1, 1.0, 9.0, {}),
+        worker: (1, 1, 2.0, 9.0, {}),
+        shared: (4, 4, 4.0, 6.0, {law: (3, 3, 3.0, 4.5), worker: (1, 1, 1.0, 1.5)}),
+        builtin: (8, 8, 2.0, 2.0, {shared: (8, 8, 2.0, 2.0)}),
+        ("~", 0, "<method 'poll' of 'select.epoll' objects>"): (1, 1, 5.0, 5.0, {}),
+    }
+    assert throughput.by_group(timings) == {"pacing": 5.5, "engine": 3.5, throughput.WAITING: 5.0}
+
+
+def test_the_benchmark_knows_what_file_system_it_writes_to() -> None:
+    assert throughput.file_system(Path("/proc/self")) == "proc"
+    assert throughput.folder_on_disk().is_dir()

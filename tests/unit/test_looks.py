@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+from collections import defaultdict
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 
+import pytest
 from fakes import (
+    ACCEPTED,
+    BROKEN_OFF,
+    DISCONNECTED,
+    EARLIER_RUN_ID,
     GATEWAY_TIMEOUT,
+    NOT_FOUND,
+    OK,
+    REFUSED,
     RUN_ID,
+    THROTTLED,
+    UNAUTHORIZED,
+    UNREADABLE,
     FakeApi,
     FakeClock,
     FakeJournal,
@@ -23,13 +37,34 @@ from fakes import (
 from virtual import run_virtual
 
 from orchestrator.engine.dispatch import DispatchEnd, Dispatcher
-from orchestrator.engine.lanes import Budget, Effort, Lane
+from orchestrator.engine.lanes import Budget, Doubt, Effort, Lane
 from orchestrator.engine.stop import StopSwitch
 from orchestrator.engine.surroundings import Limits, Surroundings
 from orchestrator.marker import marker
-from orchestrator.model import OutcomeKind, ReconcilePolicy, RetryPolicy
+from orchestrator.model import (
+    AttemptResult,
+    Backup,
+    BackupRequest,
+    ErrorInfo,
+    ErrorKind,
+    Fault,
+    Outcome,
+    OutcomeKind,
+    ReconcilePolicy,
+    RetryPolicy,
+)
+from orchestrator.reconcile import MOST_PAGES
 
+ACCEPT, CANCEL, UNKNOWN = OutcomeKind.ACCEPTED, OutcomeKind.CANCELLED, OutcomeKind.UNCONFIRMED
 GRACE_S = 120.0
+BEGAN_S = 1000.0
+"""When virtual time begins."""
+SERVER_AHEAD_S = 1_767_225_600.0
+"""What the server's clock shows more than virtual time does, so that it is the same as the fakes' wall clock."""
+QUOTA = AttemptResult(status=429, message="Limit Exceeded")
+CERTIFICATE = AttemptResult(fault=Fault.CERTIFICATE, sent=False, message="expired")
+NO_PAGE = replace(UNREADABLE, status=200)
+NIGHTLY = shown("n-1", "Nightly")
 
 
 @dataclass
@@ -45,6 +80,7 @@ class Bench:
     journal: FakeJournal = field(default_factory=FakeJournal)
     sink: ListSink = field(default_factory=ListSink)
     log: ListLog = field(default_factory=ListLog)
+    clock: FakeClock = field(default_factory=FakeClock)
     signals: tuple[tuple[float, int], ...] = ()
 
     def run(self) -> DispatchEnd:
@@ -55,8 +91,12 @@ class Bench:
         for after_s, signum in self.signals:
             asyncio.get_running_loop().call_later(after_s, stop.press, signum)
         self.lane = Lane("default", self.api)
-        self.lane.fresh.extend(self.efforts or [Effort(planned(number)) for number in range(self.installs)])
-        around = Surroundings(RUN_ID, self.journal, self.sink, FakeClock(), self.log, stop)
+        for effort in self.efforts or [Effort(planned(number)) for number in range(self.installs)]:
+            if effort.doubt:
+                self.lane.retry(effort, BEGAN_S)
+            else:
+                self.lane.fresh.append(effort)
+        around = Surroundings(RUN_ID, self.journal, self.sink, self.clock, self.log, stop)
         limits = Limits(self.retry, self.reconcile, 60.0, 1800.0)
         began = asyncio.get_running_loop().time()
         end = await Dispatcher([Budget(self.throttle, [self.lane])], limits, around).run()
@@ -67,6 +107,321 @@ class Bench:
 
     def kinds(self) -> dict[object, int]:
         return counted(outcome.kind for outcome in self.sink.outcomes)
+
+    @property
+    def only(self) -> Outcome:
+        (outcome,) = self.sink.outcomes
+        return outcome
+
+    def looked(self, number: int = 0) -> list[int]:
+        """Return after how many seconds an install's listing was looked at."""
+        return [round(at - BEGAN_S) for at, _ in self.api.looks[install_id(number)]]
+
+    def posted(self, number: int = 0) -> list[int]:
+        return [round(at - BEGAN_S) for at in self.api.post_times[install_id(number)]]
+
+
+def lost(*results: AttemptResult, **fields: object) -> Bench:
+    """Return a bench of one install whose POST makes a backup and is answered 504, and whose looks are scripted."""
+    bench = Bench(**fields)  # type: ignore[arg-type]  # each is a field of the bench
+    bench.api.lose(0, GATEWAY_TIMEOUT)
+    if results:
+        bench.api.script_listing(0, *results)
+    return bench
+
+
+def not_made(*results: AttemptResult, **fields: object) -> Bench:
+    """Return a bench of one install whose first POST makes nothing, is answered 504, and whose looks are scripted."""
+    bench = Bench(**fields)  # type: ignore[arg-type]  # each is a field of the bench
+    bench.api.script(0, GATEWAY_TIMEOUT, ACCEPTED)
+    if results:
+        bench.api.script_listing(0, *results)
+    return bench
+
+
+def message_of(outcome: Outcome) -> str:
+    assert outcome.error
+    return outcome.error.message
+
+
+# -- found, or absent --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("result", [GATEWAY_TIMEOUT, DISCONNECTED, UNREADABLE], ids=["504", "reset", "202"])
+def test_what_is_listed_is_accepted_at_once_with_the_id_that_the_listing_shows(result: AttemptResult) -> None:
+    bench = Bench()
+    bench.api.lose(0, result)
+    bench.run()
+    assert (bench.posted(), bench.looked()) == ([0], [0])
+    assert (bench.only.kind, bench.only.reconciled, bench.only.error) == (ACCEPT, True, None)
+    assert bench.only.backup
+    assert [bench.only.backup.id] == bench.api.made(0)
+
+
+def test_what_is_absent_is_looked_at_again_after_the_grace_and_requested_again_exactly_once() -> None:
+    bench = not_made()
+    bench.run()
+    assert (bench.looked(), bench.posted()) == ([0, 120], [0, 120])
+    assert bench.api.post_times[install_id(0)][1] - bench.api.post_times[install_id(0)][0] > GRACE_S
+    assert (bench.only.kind, bench.only.reconciled, bench.only.spent.attempts) == (ACCEPT, False, 2)
+
+
+@pytest.mark.parametrize(("lag_s", "looks"), [(0.05, 1), (1.0, 2), (60.0, 2), (119.0, 2)])
+def test_a_listing_that_lags_within_the_grace_costs_a_look_and_no_second_backup(lag_s: float, looks: int) -> None:
+    bench = lost()
+    bench.api.lists_after_s = lag_s
+    bench.run()
+    assert (len(bench.looked()), bench.posted()) == (looks, [0])
+    assert (bench.only.kind, bench.only.reconciled) == (ACCEPT, True)
+
+
+def test_a_202_that_cannot_be_read_and_is_never_listed_is_unconfirmed_and_not_repeated() -> None:
+    bench = Bench()
+    bench.api.script(0, UNREADABLE)
+    bench.run()
+    assert (bench.looked(), bench.posted()) == ([0, 120], [0])
+    assert bench.only.kind is UNKNOWN
+    assert message_of(bench.only) == "no JSON; its listing does not show the backup"
+
+
+@pytest.mark.parametrize(
+    ("statuses", "first"),
+    [
+        (("completed", "requested"), 0),
+        (("requested", "completed"), 0),
+        (("aborted", "requested"), 1),
+        (("aborted", "aborted", "in_progress"), 2),
+        (("aborted", "aborted"), 0),
+    ],
+)
+def test_of_several_that_are_found_one_that_is_not_aborted_counts_and_the_others_are_told(
+    statuses: tuple[str, ...], first: int
+) -> None:
+    found = [shown(f"b-{number}", status=status) for number, status in enumerate(statuses)]
+    bench = lost(listing(*found))
+    bench.run()
+    assert bench.only.kind is ACCEPT
+    assert bench.only.backup == found[first]
+    assert set(bench.only.earlier) == {*found} - {found[first]}
+    assert ("backup.made_twice" in bench.log.names, bench.posted()) == (True, [0])
+
+
+# -- pages -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", [0, 1, 2])
+def test_pages_are_read_until_the_backup_is_found(page: int) -> None:
+    pages = [listing(shown("b") if page == number else NIGHTLY, next_offset=number + 1) for number in range(3)]
+    bench = lost(*pages, replace(pages[2], page=None, status=500))
+    bench.run()
+    assert [offset for _, offset in bench.api.looks[install_id(0)]] == list(range(page + 1))
+    assert (bench.only.kind, bench.posted()) == (ACCEPT, [0])
+
+
+def test_absence_is_that_of_every_page_and_each_look_begins_at_the_first() -> None:
+    pages = [listing(shown(str(n), marker(EARLIER_RUN_ID)), next_offset=(100, 200, None)[n]) for n in range(3)]
+    bench = not_made(*pages * 2)
+    bench.run()
+    assert [offset for _, offset in bench.api.looks[install_id(0)]] == [0, 100, 200] * 2
+    assert (bench.only.kind, bench.posted()) == (ACCEPT, [0, 120])
+
+
+def test_a_page_that_fails_is_asked_for_again_and_the_pages_before_it_are_not() -> None:
+    bench = lost(listing(NIGHTLY, next_offset=100), DISCONNECTED, THROTTLED, listing(shown("b")))
+    bench.run()
+    assert [offset for _, offset in bench.api.looks[install_id(0)]] == [0, 100, 100, 100]
+    assert bench.only.kind is ACCEPT
+
+
+def test_a_listing_without_end_is_given_up() -> None:
+    bench = lost(listing(NIGHTLY, next_offset=100))
+    bench.run()
+    assert (len(bench.looked()), bench.posted()) == (MOST_PAGES, [0])
+    assert bench.only.kind is UNKNOWN
+    assert "its listing has no end" in message_of(bench.only)
+
+
+# -- a listing that cannot be had --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [302, 400, 403, 404, 405])
+def test_where_there_is_no_listing_it_is_unconfirmed_at_once(status: int) -> None:
+    bench = lost(replace(NOT_FOUND, status=status, message="no such thing"))
+    bench.run()
+    assert (bench.looked(), bench.posted(), bench.only.kind) == ([0], [0], UNKNOWN)
+    assert bench.only.sought == (RUN_ID,)
+    assert bench.only.error
+    assert (bench.only.error.status, bench.only.error.kind) == (504, ErrorKind.UNAVAILABLE)
+    assert message_of(bench.only) == "Endpoint request timed out; its listing cannot be had (no such thing)"
+
+
+@pytest.mark.parametrize("failures", [[GATEWAY_TIMEOUT], [DISCONNECTED, REFUSED, NO_PAGE, GATEWAY_TIMEOUT] * 2])
+def test_a_listing_that_fails_for_a_while_is_waited_for(failures: list[AttemptResult]) -> None:
+    bench = lost(*failures, listing(shown("b")))
+    bench.run()
+    assert (len(bench.looked()), bench.posted()) == (len(failures) + 1, [0])
+    assert (bench.only.kind, bench.only.reconciled) == (ACCEPT, True)
+
+
+@pytest.mark.parametrize("failure", [GATEWAY_TIMEOUT, DISCONNECTED, REFUSED, NO_PAGE])
+def test_a_listing_that_always_fails_is_given_up_once_the_grace_is_over(failure: AttemptResult) -> None:
+    bench = lost(failure)
+    bench.run()
+    assert (bench.only.kind, bench.posted()) == (UNKNOWN, [0])
+    assert GRACE_S < bench.seconds < GRACE_S + 60
+    assert len(bench.looked()) < 20
+    assert "its listing cannot be had" in message_of(bench.only)
+
+
+def test_the_look_after_the_grace_has_all_its_attempts() -> None:
+    bench = not_made(listing(), DISCONNECTED, DISCONNECTED, listing())
+    bench.run()
+    assert (len(bench.looked()), len(bench.posted()), bench.only.kind) == (4, 2, ACCEPT)
+
+
+def test_a_listing_that_is_throttled_is_asked_again_and_that_is_no_failure() -> None:
+    bench = lost(*[THROTTLED] * 50, listing(shown("b")))
+    bench.run()
+    assert (bench.only.kind, bench.only.spent.throttled, bench.lane.throttled) == (ACCEPT, 0, 50)
+
+
+def test_with_good_credentials_a_refused_listing_leaves_it_unconfirmed_and_the_account_goes_on() -> None:
+    bench = lost(UNAUTHORIZED, installs=6)
+    bench.run()
+    assert bench.kinds() == {ACCEPT: 5, UNKNOWN: 1}
+    assert bench.api.checked == 2
+    assert "its listing is refused (Bad Credentials)" in message_of(bench.sink.of(0))
+
+
+@pytest.mark.parametrize(
+    ("look", "check", "kind"),
+    [
+        (UNAUTHORIZED, UNAUTHORIZED, ErrorKind.CREDENTIALS),
+        (QUOTA, OK, ErrorKind.QUOTA),
+        (CERTIFICATE, OK, ErrorKind.NETWORK),
+        (replace(THROTTLED, retry_after_s=3600.0), OK, ErrorKind.THROTTLED),
+    ],
+)
+def test_a_look_that_stops_the_account_leaves_it_unconfirmed_and_cancels_the_others(
+    look: AttemptResult, check: AttemptResult, kind: ErrorKind
+) -> None:
+    bench = lost(look, installs=20, throttle=FakeThrottle(1))
+    bench.api.checks = [OK, check]
+    end = bench.run()
+    assert bench.sink.of(0).kind is UNKNOWN
+    assert bench.sink.of(0).error == ErrorInfo(ErrorKind.UNAVAILABLE, GATEWAY_TIMEOUT.message, 504)
+    assert end.stops["default"].kind is kind
+    assert bench.kinds()[CANCEL] > 15
+    assert bench.api.posts[install_id(0)] == 1
+
+
+# -- markers that come back, or not ------------------------------------------------------------------------------------
+
+
+def beside(specimen: list[AttemptResult | None], *own: Backup, sent: bool = False) -> Bench:
+    """Return a bench of a healthy install, whose listing is scripted, and of one that is in doubt and lists ``own``.
+
+    The first POST of the latter makes nothing; unless it was ``sent`` by this process, its grace is half over.
+    """
+    doubted = Effort(planned(1)) if sent else in_doubt(1, since=BEGAN_S - GRACE_S / 2)
+    bench = Bench(efforts=[Effort(planned(0)), doubted])
+    bench.api.script(1, *([GATEWAY_TIMEOUT] if sent else []), ACCEPTED)
+    bench.api.script_listing(0, *specimen)
+    bench.api.script_listing(1, listing(*own))
+    return bench
+
+
+def in_doubt(number: int, since: float = BEGAN_S, ago_s: float | None = None) -> Effort:
+    """Return an effort that is resumed, whose request was given up ``ago_s`` ago by the server's clock."""
+    server_since = None if ago_s is None else BEGAN_S + SERVER_AHEAD_S - ago_s
+    doubt = Doubt(ErrorInfo(ErrorKind.INTERRUPTED, "cut off"), since, server_since=server_since)
+    return Effort(planned(number), tries=1, attempts=1, sought=(RUN_ID,), doubt=doubt)
+
+
+SPOILED = listing(shown("b-1", "x"))
+
+
+def test_where_a_specimen_shows_its_marker_absence_is_proof() -> None:
+    bench = beside([None], NIGHTLY, sent=True)
+    bench.run()
+    assert bench.kinds() == {ACCEPT: 2}
+    assert (bench.looked(0), bench.looked(1), bench.posted(1)) == ([0], [0, 120], [0, 120])
+
+
+@pytest.mark.parametrize("description", ["", " ", "x", "x [wpe-back…"])
+def test_where_markers_come_back_a_backup_that_could_be_ours_all_the_same_leaves_it_open(description: str) -> None:
+    bench = beside([None], shown("b", description), sent=True)
+    bench.run()
+    assert (bench.sink.of(1).kind, bench.posted(1)) == (UNKNOWN, [0])
+
+
+def test_where_a_specimen_does_not_show_its_marker_after_the_grace_nothing_is_proof() -> None:
+    bench = beside([SPOILED], NIGHTLY, sent=True)
+    bench.run()
+    assert (bench.sink.of(1).kind, bench.posted(1)) == (UNKNOWN, [0])
+    assert (bench.looked(0), bench.looked(1)) == ([0, 120], [0, 120])
+    assert "it does not show our markers" in message_of(bench.sink.of(1))
+
+
+@pytest.mark.parametrize(("later", "kind", "posts"), [(SPOILED, UNKNOWN, []), (None, ACCEPT, [120])])
+def test_a_specimen_is_given_the_grace_too_before_it_proves_anything(
+    later: AttemptResult | None, kind: OutcomeKind, posts: list[int]
+) -> None:
+    bench = beside([SPOILED, later], NIGHTLY)
+    bench.run()
+    assert (bench.looked(0), bench.looked(1)) == ([60, 120], [0, 60, 120])
+    assert (bench.sink.of(1).kind, bench.posted(1)) == (kind, posts)
+
+
+@pytest.mark.parametrize("failure", [NOT_FOUND, UNAUTHORIZED, listing(NIGHTLY, next_offset=100)], ids=str)
+def test_a_specimen_whose_listing_cannot_be_read_proves_nothing(failure: AttemptResult) -> None:
+    bench = beside([failure], NIGHTLY)
+    bench.run()
+    assert (bench.sink.of(0).kind, bench.sink.of(1).kind, bench.posted(1)) == (ACCEPT, UNKNOWN, [])
+
+
+def test_a_specimen_whose_listing_fails_for_a_while_is_asked_again() -> None:
+    bench = beside([DISCONNECTED, THROTTLED, None], NIGHTLY)
+    bench.run()
+    assert bench.kinds() == {ACCEPT: 2}
+    assert len(bench.looked(0)) == 3
+
+
+def test_a_specimen_is_not_asked_where_the_installs_own_listing_shows_markers() -> None:
+    bench = beside([SPOILED], NIGHTLY, shown("e", marker(EARLIER_RUN_ID)))
+    bench.run()
+    assert bench.kinds() == {ACCEPT: 2}
+    assert (bench.looked(0), bench.posted(1)) == ([], [60])
+
+
+def test_what_one_listing_shows_of_markers_counts_for_the_account() -> None:
+    bench = Bench(installs=2)
+    bench.api.script(0, GATEWAY_TIMEOUT, ACCEPTED)
+    bench.api.script(1, GATEWAY_TIMEOUT, ACCEPTED)
+    bench.api.script_listing(0, listing(shown("e", marker(EARLIER_RUN_ID))))
+    bench.api.script_listing(1, listing(NIGHTLY))
+    bench.run()
+    assert bench.kinds() == {ACCEPT: 2}
+    assert (bench.posted(0), bench.posted(1)) == ([0, 120], [0, 120])
+
+
+@pytest.mark.parametrize(
+    ("create_time", "server_at", "kind"),
+    [
+        ("2026-01-01T00:16:30Z", BEGAN_S + SERVER_AHEAD_S, ACCEPT),
+        ("2026-01-01T00:16:37Z", BEGAN_S + SERVER_AHEAD_S, UNKNOWN),
+        ("2026-01-01T00:16:30Z", None, UNKNOWN),
+        ("2026-01-01T00:16:30Z", BEGAN_S + SERVER_AHEAD_S - 3600, UNKNOWN),
+        ("2025-12-31T23:16:30Z", BEGAN_S + SERVER_AHEAD_S - 3600, ACCEPT),
+    ],
+)
+def test_without_markers_only_backups_that_are_older_by_the_servers_clock_prove_absence(
+    create_time: str, server_at: float | None, kind: OutcomeKind
+) -> None:
+    bench = not_made(listing(shown("n", "Nightly", create_time=create_time)))
+    bench.api.checks = [replace(OK, server_at=server_at)]
+    bench.run()
+    assert (bench.only.kind, len(bench.posted())) == (kind, 2 if kind is ACCEPT else 1)
 
 
 def test_an_api_that_cuts_long_descriptions_is_not_asked_again_for_the_backup_whose_marker_it_cut() -> None:
@@ -79,3 +434,167 @@ def test_an_api_that_cuts_long_descriptions_is_not_asked_again_for_the_backup_wh
     bench.run()
     assert bench.api.posts == {install_id(0): 1, install_id(1): 1}
     assert bench.sink.of(1).kind is OutcomeKind.UNCONFIRMED
+
+
+# -- how long ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("retry", "posts"),
+    [
+        (RetryPolicy(3, 3600.0), 3),
+        (RetryPolicy(1, 3600.0), 1),
+        (RetryPolicy(10, 200.0), 2),
+        (RetryPolicy(10, 100.0), 1),
+    ],
+)
+def test_what_stays_absent_is_exhausted_by_its_attempts_or_its_deadline(retry: RetryPolicy, posts: int) -> None:
+    bench = Bench(retry=retry)
+    bench.api.script(0, GATEWAY_TIMEOUT)
+    bench.run()
+    assert (bench.only.kind, len(bench.posted())) == (OutcomeKind.EXHAUSTED, posts)
+    assert (bench.only.spent.attempts, bench.only.sought) == (posts, ())
+    assert bench.only.error == ErrorInfo(ErrorKind.UNAVAILABLE, GATEWAY_TIMEOUT.message, 504)
+    assert posts * GRACE_S < bench.seconds < posts * GRACE_S + 10
+
+
+def test_a_thousand_doubts_wait_for_one_grace_together() -> None:
+    bench = Bench(installs=1000, api=FakeApi(takes_s=0.01), throttle=FakeThrottle(64))
+    for number in range(1000):
+        bench.api.script(number, GATEWAY_TIMEOUT, ACCEPTED)
+    bench.run()
+    assert bench.kinds() == {ACCEPT: 1000}
+    assert set(bench.api.posts.values()) == {2}
+    assert GRACE_S < bench.seconds < 1.1 * GRACE_S
+
+
+class SteppedClock(FakeClock):
+    """A wall clock that is set forward and back by days with each look at it."""
+
+    def __init__(self) -> None:
+        self._read = 0
+
+    def now(self) -> datetime:
+        self._read += 1
+        return super().now() + timedelta(days=(-1) ** self._read * self._read)
+
+
+def test_a_wall_clock_that_is_stepped_back_and_forth_changes_nothing_that_is_sent() -> None:
+    requests = []
+    for clock in (FakeClock(), SteppedClock()):
+        bench = Bench(installs=3, clock=clock)
+        bench.api.checks = [replace(OK, server_at=BEGAN_S + SERVER_AHEAD_S)]
+        bench.api.script(0, GATEWAY_TIMEOUT, ACCEPTED)
+        bench.api.lose(1, DISCONNECTED)
+        bench.run()
+        assert bench.kinds() == {ACCEPT: 3}
+        requests.append((bench.api.post_times, bench.api.looks))
+    assert requests[0] == requests[1]
+
+
+@pytest.mark.parametrize(
+    ("ago_s", "knows_clock", "looked", "posted"),
+    [
+        (1000.0, True, [0], 0),
+        (60.0, True, [0, 60], 60),
+        (0.0, True, [0, 120], 120),
+        (-500.0, True, [0, 120], 120),
+        (None, True, [0, 120], 120),
+        (1000.0, False, [0, 120], 120),
+    ],
+)
+def test_the_grace_of_a_resumed_doubt_begins_anew_unless_the_servers_clock_shows_more(
+    ago_s: float | None,
+    knows_clock: bool,  # noqa: FBT001 - a column of the table
+    looked: list[int],
+    posted: int,
+) -> None:
+    bench = Bench(efforts=[in_doubt(0, ago_s=ago_s)], clock=SteppedClock())
+    bench.api.checks = [replace(OK, server_at=BEGAN_S + SERVER_AHEAD_S if knows_clock else None)]
+    bench.run()
+    assert (bench.looked(), bench.posted()) == (looked, [posted])
+    assert (bench.only.kind, bench.only.spent.attempts) == (ACCEPT, 2)
+
+
+def test_a_resumed_doubt_is_found_by_any_of_the_runs_that_may_have_made_it() -> None:
+    effort = in_doubt(0)
+    effort.sought = (EARLIER_RUN_ID, RUN_ID)
+    bench = Bench(efforts=[effort])
+    bench.api.script_listing(0, listing(shown("b", marker(EARLIER_RUN_ID))))
+    bench.run()
+    assert (bench.only.kind, bench.only.reconciled, bench.posted()) == (ACCEPT, True, [])
+
+
+# -- what ends it early ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("list_takes_s", "after_s"), [(30.0, 5.0), (0.1, 60.0), (0.1, 0.15)], ids=["looking", "waiting", "posting"]
+)
+def test_a_signal_leaves_what_is_in_doubt_unconfirmed_and_waits_for_no_look(
+    list_takes_s: float, after_s: float
+) -> None:
+    bench = lost(listing(), signals=((after_s, signal.SIGTERM),))
+    bench.api.list_takes_s = list_takes_s
+    end = bench.run()
+    assert (bench.only.kind, bench.posted()) == (UNKNOWN, [0])
+    assert bench.only.error == ErrorInfo(ErrorKind.UNAVAILABLE, GATEWAY_TIMEOUT.message, 504)
+    assert (end.interrupted, bench.seconds <= after_s + 0.1) == (True, True)
+
+
+def test_the_second_signal_leaves_a_request_in_flight_unconfirmed_at_once() -> None:
+    bench = Bench(api=FakeApi(takes_s=30.0), signals=((40.0, signal.SIGINT), (41.0, signal.SIGTERM)))
+    bench.run()
+    assert (bench.only.kind, bench.posted(), bench.looked()) == (UNKNOWN, [30], [])
+    assert bench.only.error == ErrorInfo(ErrorKind.INTERRUPTED, BROKEN_OFF.message)
+    assert bench.seconds == pytest.approx(41.0)
+
+
+def test_an_account_that_stops_leaves_unconfirmed_what_waits_for_its_last_look() -> None:
+    bench = not_made(installs=3)
+    bench.api.script(1, REFUSED, REFUSED, QUOTA)
+    bench.run()
+    kinds = [bench.sink.of(number).kind for number in range(3)]
+    assert kinds == [UNKNOWN, CANCEL, ACCEPT]
+    assert bench.seconds < GRACE_S
+
+
+@pytest.mark.parametrize("result", [GATEWAY_TIMEOUT, DISCONNECTED, UNREADABLE], ids=["504", "reset", "202"])
+def test_without_looks_it_is_unconfirmed_at_once(result: AttemptResult) -> None:
+    bench = Bench(reconcile=ReconcilePolicy(looks=False))
+    bench.api.lose(0, result)
+    bench.run()
+    assert (bench.only.kind, bench.posted(), bench.looked()) == (UNKNOWN, [0], [])
+    assert bench.seconds < 1
+
+
+# -- intents -----------------------------------------------------------------------------------------------------------
+
+
+def test_each_post_has_its_own_intent_on_disk_before_it_is_sent() -> None:
+    bench = Bench(installs=4, journal=FakeJournal(takes_s=0.5))
+    bench.api.script(0, GATEWAY_TIMEOUT, ACCEPTED)
+    bench.api.script(1, THROTTLED, REFUSED, ACCEPTED)
+    bench.api.lose(2, UNREADABLE)
+    sent: dict[str, int] = defaultdict(int)
+
+    def hold(request: BackupRequest) -> None:
+        sent[request.install_id] += 1
+        intents = [each for each in bench.journal.noted if each.planned.request == request]
+        assert len(intents) == sent[request.install_id]
+        assert (intents[-1].sought, intents[-1].error) == ((RUN_ID,), None)
+
+    bench.api.on_request = hold
+    bench.run()
+    assert bench.kinds() == {ACCEPT: 4}
+    assert (sum(sent.values()), len(bench.journal.noted)) == (7, 7)
+
+
+@pytest.mark.parametrize("full_after", [0, 1, 7])
+def test_without_its_intent_nothing_is_sent_and_the_run_ends(full_after: int) -> None:
+    bench = Bench(installs=40, journal=FakeJournal(full_after=full_after))
+    end = bench.run()
+    assert str(end.write_error) == "the journal's disk is full"
+    assert bench.api.posts.total() == len(bench.journal.noted) <= full_after
+    assert bench.kinds() == {CANCEL: 40 - full_after} | ({ACCEPT: full_after} if full_after else {})
+    assert (bench.api.looks, end.unwritten) == ({}, [])

@@ -1,0 +1,542 @@
+"""Kill the command at random moments while the stand-in misbehaves, resume it, and judge by what the stand-in made.
+
+    .venv/bin/python tests/kills.py [--kills N] [--seed N] [--trial N]... [--jobs N]
+
+A trial is one run over a fleet: begun, killed (or told to stop, or both) once or several times, resumed to its end, and
+resumed once more for nothing. Its scenario, YAML and blows follow from seed and number, so it can be played again; what
+a blow hits depends on the machine's timing. Trials go on until so many processes were killed. Exit code 1 if anything
+that ``docs/reliability.md`` promises was broken; the evidence stays in the folder that is printed then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+sys.path.insert(0, str(Path(__file__).parent / "integration"))
+
+from command import COMMAND, StandIn, environment, fleet, install_ids, stand_in  # noqa: E402 - found by the line above
+from schemas import report_line_problems  # noqa: E402 - so is this one's order
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+Line = dict[str, Any]
+
+PATIENCE_S = 120.0
+"""How long a command may take to its end: several graces and holds, on a machine that has other work."""
+SLACK_S = 1.2
+"""How much longer the grace is than the stand-in's own delays: what a busy machine adds to them."""
+MOST_RESUMES = 4
+"""Resumptions until nothing is cancelled any more: a sick API may stop an account."""
+
+POST_FAULTS: tuple[Line, ...] = (
+    *({"kind": "gateway_timeout", "created": created} for created in (True, False)),
+    *({"kind": "reset", "created": created} for created in (True, False)),
+    *({"kind": "hang", "created": created} for created in (True, False)),
+    *({"kind": "unavailable", "created": created, "after": "150ms"} for created in (True, False)),
+    {"kind": "cut_head", "created": True},
+    *({"kind": kind} for kind in ("bad_gateway", "cut_short", "broken_json", "missing_id", "wrong_type")),
+)
+LISTING_FAULTS: tuple[Line, ...] = tuple(
+    {"kind": kind, "operation": "listing"} for kind in ("unavailable", "reset", "hang", "broken_json", "cut_short")
+)
+BACKENDS = (("0ms", 50, 29_000), ("10ms", 700, 500), ("10ms", 1250, 29_000))
+"""The backend's quickest and slowest (ms), and its gateway's patience (ms): well; 504 before the backup is made; made
+after the client, who waits 1 s, has gone."""
+
+
+class Moment(StrEnum):
+    """What a blow waits for."""
+
+    START = "start"
+    STATE = "state"
+    FOLDER = "folder"
+    POST = "post"
+    REQUEST = "request"
+    LINE = "line"
+    END = "end"
+
+
+@dataclass(frozen=True, slots=True)
+class Blow:
+    """When and how a process is hit: ``after_s`` beyond the moment, with SIGTERM ``warned_s`` before the ``last`` signal.
+
+    ``share`` says how many POSTs, requests or lines it is let have: of those that are still to come.
+    """
+
+    moment: Moment
+    share: float
+    after_s: float
+    warned_s: float | None
+    last: signal.Signals | None
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One trial, drawn from seed and number."""
+
+    installs: int
+    scenario: Line
+    sections: str
+    grace_s: float
+    report: str | None
+    blows: tuple[Blow, ...]
+
+
+def drawn(seed: int, number: int, installs: tuple[int, int] = (30, 60)) -> Trial:
+    """Return trial ``number`` of ``seed``, over a fleet of so many installs."""
+    rng = random.Random(f"{seed} {number}")
+    (quickest, slowest, patience), *_ = rng.choices(BACKENDS, (3, 4, 2))
+    lag = rng.choice((0, 200, 500))
+    grace_s = (100 + slowest + lag) / 1000 + SLACK_S
+    rejected = {"kind": rng.choice(("bad_request", "forbidden", "not_found")), "share": rng.uniform(0, 0.1)}
+    scenario = {
+        "seed": rng.randrange(10**6),
+        "latency": ["2ms", "40ms"],
+        "limits": [{"kind": "bucket", "rate": rng.choice((20, 40, 80)), "burst": rng.choice((3, 10, 30))}],
+        "retry_after": rng.choice(("none", "none", "seconds")),
+        "clock_skew": rng.choice((0, 0, "90s", "-1h")),
+        "backend": {"slots": 500, "takes": [quickest, f"{slowest}ms"]},
+        "gateway_timeout": f"{patience}ms",
+        "pages": {"size": rng.choice((1, 2, 100))},
+        "listing": {"lag": f"{lag}ms", "order": rng.choice(("random", "newest")), "nightly": rng.choice((0, 2))},
+        "faults": [*_shared(rng, POST_FAULTS, 0.6), *_shared(rng, LISTING_FAULTS, 0.2), rejected],
+    }
+    sections = (
+        f"timeouts: {{connect: 1s, read: 1s}}\nreconcile: {{grace: {grace_s:.2f}s}}\n"
+        f"retry: {{max_attempts: {rng.randint(3, 6)}}}\n"
+        "throttle: {start_requests_per_second: 20, max_requests_per_second: 50}\n"
+    )
+    blows = tuple(_blow(rng, is_first=n == 0) for n in range(rng.choice((1, 2, 2, 3, 3, 4))))
+    return Trial(rng.randint(*installs), scenario, sections, grace_s, rng.choice((None, "whole.jsonl")), blows)
+
+
+def _shared(rng: random.Random, faults: Sequence[Line], most: float) -> list[Line]:
+    """Return ``faults``, each with its share of at most ``most`` together."""
+    weights = [rng.random() for _ in faults]
+    total = rng.uniform(0.2, 1.0) * most / sum(weights)
+    return [fault | {"share": weight * total} for fault, weight in zip(faults, weights, strict=True)]
+
+
+def _blow(rng: random.Random, *, is_first: bool) -> Blow:
+    weights = (1, 1, 2, 3, 2, 3, 2) if is_first else (2, 0, 1, 2, 4, 2, 2)
+    (moment,) = rng.choices(list(Moment), weights)
+    longest_s = {Moment.START: 1.5, Moment.POST: 0.3, Moment.REQUEST: 0.3}.get(moment, 0.04)
+    warned_s = rng.uniform(0, 0.8) if rng.random() < 0.2 else None
+    last = rng.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, None)) if warned_s else signal.SIGKILL
+    return Blow(moment, rng.random() ** 2, rng.uniform(0, longest_s), warned_s, last)
+
+
+@dataclass(slots=True)
+class Figures:
+    """What trials came to. ``twice`` are installs with two backups of the run, ``late`` those of them where the first
+    came after the grace; ``lost`` are backups that no line tells of. ``stops`` are SIGTERMs. ``anew`` counts the runs that
+    were killed before the journal knew of them, and begun again."""
+
+    kills: int = 0
+    stops: int = 0
+    anew: int = 0
+    installs: int = 0
+    made: int = 0
+    twice: int = 0
+    lost: int = 0
+    late: int = 0
+    unconfirmed: int = 0
+
+    def add(self, other: Figures) -> None:
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
+
+    def __str__(self) -> str:
+        return ", ".join(f"{each.name} {getattr(self, each.name)}" for each in fields(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A report as a command left it, how that ended, and what the stand-in had made and counted then."""
+
+    trial: Trial
+    data: bytes
+    code: int
+    made: list[Line]
+    requests: list[Line]
+
+    @property
+    def lines(self) -> list[Line]:
+        return [json.loads(line) for line in self.data.splitlines()]
+
+    @property
+    def backup_lines(self) -> list[Line]:
+        return [line for line in self.lines if line["type"] == "backup"]
+
+    def posts(self) -> dict[str, list[Line]]:
+        """Return the POSTs by install, in order."""
+        posts: dict[str, list[Line]] = {}
+        for each in self.requests:
+            if each["method"] == "POST":
+                posts.setdefault(each["path"].split("/")[3], []).append(each)
+        return posts
+
+    def statuses(self, install_id: str) -> list[int | None]:
+        return [post["status"] for post in self.posts().get(install_id, [])]
+
+    def outcomes(self) -> dict[str, str]:
+        return {line["install_id"]: line["outcome"] for line in self.backup_lines}
+
+    def twice(self) -> dict[str, list[Line]]:
+        """Return the backups of the installs that have several."""
+        made: dict[str, list[Line]] = {}
+        for backup in self.made:
+            made.setdefault(backup["install_id"], []).append(backup)
+        return {install_id: backups for install_id, backups in made.items() if len(backups) > 1}
+
+    def is_late(self, install_id: str, backups: list[Line]) -> bool:
+        """Tell whether the second request came after the grace, and before the first one's backup was listed."""
+        began = min(each["at"] for each in self.requests)
+        first, second = sorted(backup["made_at"] for backup in backups)[:2]
+        posts = [post["at"] - began for post in self.posts()[install_id] if post["status"] != 429]
+        before = [at for at in posts if at <= second][-2:]
+        shown_at = first + float(self.trial.scenario["listing"]["lag"].removesuffix("ms")) / 1000
+        return len(before) == 2 and shown_at > before[1] and before[1] - before[0] >= self.trial.grace_s
+
+    def lost(self) -> list[Line]:
+        """Return the backups of which the report does not tell, though it does not call them unknown either."""
+        told = {line["backup"]["id"] for line in self.backup_lines if line["backup"]}
+        told |= {earlier["id"] for line in self.backup_lines for earlier in line["earlier_backups"]}
+        outcomes = self.outcomes()
+        return [
+            each for each in self.made if each["id"] not in told and outcomes.get(each["install_id"]) != "unconfirmed"
+        ]
+
+
+def problems_of(seen: Seen, run_id: str | None, report: Path, kills: int) -> list[str]:
+    """Say what is wrong with a report, and with what the stand-in made."""
+    lines = seen.lines
+    found = [f"line {n}: {problem}" for n, line in enumerate(lines, 1) for problem in report_line_problems(line)]
+    if [line["type"] for line in lines] != ["backup"] * seen.trial.installs + ["summary"]:
+        return [*found, f"the report's lines are {Counter(line['type'] for line in lines)}, or not in order"]
+    if sorted(line["install_id"] for line in lines[:-1]) != install_ids(seen.trial.installs):
+        found.append("not every planned install has exactly one line")
+    summary = lines[-1]
+    if {line["run_id"] for line in lines} != {run_id}:
+        found.append(f"run ids are {sorted({line['run_id'] for line in lines})}, not {run_id}")
+    if Path(summary["report"]) != report:
+        found.append(f"the report is said to be {summary['report']}, not {report}")
+    counted = Counter(seen.outcomes().values())
+    if {kind: count for kind, count in summary["outcomes"].items() if count} != counted:
+        found.append(f"the summary counts {summary['outcomes']}, the lines are {counted}")
+    expected = 0 if set(counted) == {"accepted"} else 3
+    if not (seen.code == summary["exit_code"] and seen.code in {expected, 128 + signal.SIGTERM}):
+        found.append(f"exit code {seen.code}, in the summary {summary['exit_code']}, by the outcomes {expected}")
+    return [*found, *_problems_of_backups(seen, run_id), *_problems_of_lines(seen, kills)]
+
+
+def _problems_of_backups(seen: Seen, run_id: str | None) -> list[str]:
+    found = [
+        f"{install_id} was backed up {len(backups)} times: {backups}; POSTs: {seen.posts()[install_id]}"
+        for install_id, backups in seen.twice().items()
+        if not seen.is_late(install_id, backups)
+    ]
+    found += [f"no line tells of {backup}" for backup in seen.lost()]
+    found += [f"not of this run: {each}" for each in seen.made if f"[wpe-backup {run_id}]" not in each["description"]]
+    made = {backup["id"]: backup["install_id"] for backup in seen.made}
+    for line in seen.backup_lines:
+        told = [each["id"] for each in (line["backup"], *line["earlier_backups"]) if each]
+        found += [f"nobody made {each} for {line}" for each in told if made.get(each) != line["install_id"]]
+    return found
+
+
+def _problems_of_lines(seen: Seen, kills: int) -> list[str]:
+    """Hold each line against the answers that the stand-in gave; a kill may have counted one POST too many."""
+    found = []
+    for line in seen.backup_lines:
+        statuses = seen.statuses(line["install_id"])
+        carried_out = sum(status != 429 for status in statuses)
+        if not carried_out <= line["attempts"] <= len(statuses) + kills:
+            found.append(f"{line['attempts']} attempts, but POSTs answered {statuses} and {kills} kills: {line}")
+        if line["outcome"] == "rejected" and not {400, 403, 404} & set(statuses):
+            found.append(f"rejected, but answered {statuses}: {line}")
+        if seen.code in {0, 3} and line["outcome"] == "cancelled" and line["error"]["kind"] == "interrupted":
+            found.append(f"cancelled, though nobody stopped the run: {line}")
+    return found
+
+
+@dataclass
+class Play:
+    """A trial as it is played in ``folder`` against ``server``."""
+
+    trial: Trial
+    folder: Path
+    server: StandIn
+    figures: Figures = field(default_factory=Figures)
+    problems: list[str] = field(default_factory=list)
+    run_id: str | None = None
+    stood: set[bytes] = field(default_factory=set)
+    commands: int = 0
+    is_begun: bool = False
+    last: Seen | None = None
+
+    def play(self) -> None:
+        """Begin, strike, resume to the end and once more."""
+        (self.folder / "wpe-backup.yaml").write_text(
+            fleet(self.server.base_url, self.trial.installs, self.trial.sections)
+        )
+        for blow in self.trial.blows:
+            if self._has_ended():
+                break
+            self._command(blow)
+        for _ in range(MOST_RESUMES):
+            if not self._has_ended() and not self.problems:
+                self._command()
+        if self.last and not self.problems:
+            self._resume_for_nothing(self.last)
+        if self.last:
+            self.figures.installs, self.figures.made = self.trial.installs, len(self.last.made)
+            twice = self.last.twice()
+            self.figures.twice, self.figures.lost = len(twice), len(self.last.lost())
+            self.figures.late = sum(self.last.is_late(*each) for each in twice.items())
+            self.figures.unconfirmed = Counter(self.last.outcomes().values())["unconfirmed"]
+        elif not self.problems:
+            self.problems.append("the run never came to its end")
+
+    def _has_ended(self) -> bool:
+        return self.last is not None and self.last.code in {0, 3} and "cancelled" not in self.last.outcomes().values()
+
+    def _resume_for_nothing(self, before: Seen) -> None:
+        """Resume a run that has ended: only what is unconfirmed may be asked about."""
+        self._command()
+        if self.last is None or self.last is before:
+            return
+        is_open = {each for each, outcome in before.outcomes().items() if outcome in {"unconfirmed", "cancelled"}}
+        sent = {each: len(posts) for each, posts in self.last.posts().items()}
+        asked = {each: len(posts) for each, posts in before.posts().items()}
+        more = {each: count - asked.get(each, 0) for each, count in sent.items() if each not in is_open}
+        if any(more.values()) or (not is_open and len(self.last.requests) != len(before.requests)):
+            self.problems.append(f"a run that had ended sent more: {len(before.requests)} requests before, POSTs {more}")
+        kept = [line for line in before.data.splitlines()[:-1] if json.loads(line)["install_id"] not in is_open]
+        if not set(kept) <= set(self.last.data.splitlines()) or (not is_open and self.last.code != before.code):
+            self.problems.append("a run that had ended has other outcomes when it is resumed")
+
+    # -- one command --------------------------------------------------------------------------------------------------
+
+    def _command(self, blow: Blow | None = None) -> None:
+        """Run the command once, and hit it with ``blow``."""
+        self.commands += 1
+        options = ["--resume", "latest"] if self.is_begun else ["-o", self.trial.report] if self.trial.report else []
+        with (self.folder / f"{self.commands}.log").open("wb") as log:
+            process = subprocess.Popen(
+                [*COMMAND, "run", "-v", "--log-format", "json", *options],
+                cwd=self.folder,
+                env=environment(WPE_BACKUP_STATE_DIR=str(self.folder / "state"), HOME=str(self.folder)),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        self.is_begun = True
+        try:
+            if blow:
+                self._strike(process, blow)
+            process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self.problems.append(f"command {self.commands} did not come to its end")
+        finally:
+            process.kill()
+            code = process.wait()
+        self._judge(code, was_told=blow is not None and blow.warned_s is not None)
+
+    def _strike(self, process: subprocess.Popen[bytes], blow: Blow) -> None:
+        has_come = self._condition(blow)
+        until = time.monotonic() + PATIENCE_S
+        while not has_come():
+            if process.poll() is not None or time.monotonic() > until:
+                return
+            time.sleep(0.02 if blow.moment in {Moment.POST, Moment.REQUEST} else 0.002)
+        time.sleep(blow.after_s)
+        if blow.warned_s is not None and process.poll() is None:
+            self.figures.stops += 1
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(blow.warned_s)
+        if blow.last:
+            process.send_signal(blow.last)
+
+    def _condition(self, blow: Blow) -> Callable[[], bool]:
+        """Return whether the moment of ``blow`` has come, counted from now on."""
+        kept, before = len(self.stood), self._report_number()
+        left = 1 + int(blow.share * (self.trial.installs - kept))
+        runs, asked = self._runs(), self.server.stats()
+        lines = kept + left if blow.moment is Moment.LINE else self.trial.installs
+        match blow.moment:
+            case Moment.START:
+                return lambda: True
+            case Moment.STATE:
+                return lambda: (self.folder / "state" / "state.db").exists()
+            case Moment.FOLDER if not self.run_id:
+                return lambda: self._runs() > runs
+            case Moment.POST:
+                return lambda: self.server.stats()["posts"] >= asked["posts"] + left
+            case Moment.REQUEST:
+                return lambda: self.server.stats()["requests"] >= asked["requests"] + left
+            case Moment.FOLDER:
+                return lambda: self._report_number() != before
+            case _:  # the report of a resumed run takes the place of the one before
+                return lambda: self._report_number() != before and self._report_data().count(b"\n") >= lines
+
+    # -- what it left -------------------------------------------------------------------------------------------------
+
+    def _judge(self, code: int, *, was_told: bool) -> None:
+        text = (self.folder / f"{self.commands}.log").read_text()
+        events = {event["event"]: event for event in map(json.loads, _objects(text.splitlines()))}
+        run_id = events.get("run.started", {}).get("run_id")
+        if run_id and self.run_id not in {None, run_id}:
+            self.problems.append(f"run {self.run_id} was resumed as {run_id}")
+        self.run_id = self.run_id or run_id
+        data = self._report_data()
+        (self.folder / f"{self.commands}.jsonl").write_bytes(data)
+        if code in {-signal.SIGKILL, -signal.SIGTERM}:
+            self.figures.kills += code == -signal.SIGKILL
+            self.stood |= {line for line in data.splitlines(keepends=True) if _stands(line)}
+        elif code == 2 and "there are no runs" in text and not self.run_id:
+            self.is_begun = False
+            self.figures.anew += 1
+            if self.server.requests():
+                self.problems.append("something was sent before the journal knew the run")
+        elif "Traceback" in text or code not in {0, 3, *({128 + signal.SIGTERM} if was_told else ())}:
+            self.problems.append(f"command {self.commands} ended with exit code {code}: {text[-2000:]}")
+        elif "run.finished" in events:
+            self._judge_report(data, code)
+
+    def _judge_report(self, data: bytes, code: int) -> None:
+        until = time.monotonic() + PATIENCE_S
+        while self.server.stats()["working"] and time.monotonic() < until:  # what it works on may still be made
+            time.sleep(0.02)
+        self.last = seen = Seen(self.trial, data, code, self.server.backups(), self.server.requests())
+        self.problems += problems_of(seen, self.run_id, self._report(), self.commands - 1)
+        if self.stood - set(data.splitlines(keepends=True)):
+            self.problems.append("lines that stood when the run was killed are gone or changed")
+        summary = self.folder / "state" / "runs" / f"{self.run_id}" / "summary.json"
+        if summary.read_bytes() != data.splitlines(keepends=True)[-1]:
+            self.problems.append("summary.json is not the report's last line")
+        self.stood |= {line for line in data.splitlines(keepends=True) if _stands(line)}
+
+    def _runs(self) -> set[str]:
+        with suppress(FileNotFoundError):
+            return {each.name for each in (self.folder / "state" / "runs").iterdir()}
+        return set()
+
+    def _report(self) -> Path:
+        if self.trial.report:
+            return self.folder / self.trial.report
+        return self.folder / "state" / "runs" / max(self._runs(), default="none") / "report.jsonl"
+
+    def _report_data(self) -> bytes:
+        with suppress(FileNotFoundError):
+            return self._report().read_bytes()
+        return b""
+
+    def _report_number(self) -> int:
+        with suppress(FileNotFoundError):
+            return self._report().stat().st_ino
+        return 0
+
+
+def _objects(lines: Iterable[str]) -> Iterable[str]:
+    return (line for line in lines if line.startswith("{") and line.endswith("}"))
+
+
+def _stands(line: bytes) -> bool:
+    """Tell whether a line is whole and of an outcome that a resumption must keep."""
+    if not line.endswith(b"\n"):
+        return False
+    fields = json.loads(line)
+    return fields["type"] == "backup" and fields["outcome"] not in {"unconfirmed", "cancelled"}
+
+
+def played(trial: Trial, folder: Path) -> Play:
+    """Play ``trial`` in ``folder``; if anything is wrong, leave the evidence there."""
+    scenario = folder / "scenario.yaml"
+    scenario.write_text(json.dumps(trial.scenario, indent=1))
+    with stand_in("--scenario", str(scenario)) as server:
+        play = Play(trial, folder, server)
+        play.play()
+        if play.problems:
+            for name in ("backups", "requests"):
+                (folder / f"{name}.json").write_text(json.dumps(getattr(server, name)(), indent=1))
+            (folder / "problems.txt").write_text("\n".join([repr(trial), *play.problems, ""]))
+    return play
+
+
+class Soak:
+    """Trials of one seed, several at a time, until enough processes were killed."""
+
+    def __init__(self, seed: int, kills: int) -> None:
+        self._seed, self._kills = seed, kills
+        self._lock = threading.Lock()
+        self._next = 0
+        self.figures, self.broken = Figures(), 0
+
+    def work(self) -> None:
+        """Play one trial after the other, beside other workers."""
+        while self.figures.kills < self._kills:
+            with self._lock:
+                number, self._next = self._next, self._next + 1
+            self.play(number)
+
+    def play(self, number: int) -> None:
+        """Play one trial, and say how it ended."""
+        began = time.monotonic()
+        folder = Path(tempfile.mkdtemp(prefix=f"wpe-kills-{self._seed}-{number}-"))
+        play = played(drawn(self._seed, number), folder)
+        text = f"trial {number}: {play.figures}, {time.monotonic() - began:.1f} s\n"
+        if play.problems:
+            text += "".join(f"  {problem[:600]}\n" for problem in play.problems)
+            text += f"  evidence: {folder}\n  again: tests/kills.py --seed {self._seed} --trial {number}\n"
+        else:
+            shutil.rmtree(folder)
+        with self._lock:
+            self.figures.add(play.figures)
+            self.broken += bool(play.problems)
+            _say(text)
+
+
+def main() -> int:
+    """Play the trials that the arguments ask for; return the exit code."""
+    parser = argparse.ArgumentParser(description="Kill the command at random moments under faults, and resume it.")
+    parser.add_argument("--kills", type=int, default=200, help="go on until so many processes were killed")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
+    parser.add_argument("--trial", type=int, action="append", help="only this trial of the seed; repeatable")
+    parser.add_argument("--jobs", type=int, default=2, help="trials at a time")
+    given = parser.parse_args()
+    _say(f"seed {given.seed}\n")
+    began, soak = time.monotonic(), Soak(given.seed, given.kills)
+    with ThreadPoolExecutor(given.jobs) as pool:
+        asked = [pool.submit(soak.play, number) for number in given.trial or ()]
+        for each in asked or [pool.submit(soak.work) for _ in range(given.jobs)]:
+            each.result()
+    _say(f"in all: {soak.figures}; {soak.broken} trials broken; {time.monotonic() - began:.0f} s\n")
+    return 1 if soak.broken else 0
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
