@@ -100,7 +100,8 @@ def seen(sight: Sight, backups: Iterable[Backup], sought: Sought) -> Sight:
 
 def _is_like(shown: str, sent: str) -> bool:
     """Tell whether ``shown`` could be what became of the description ``sent``; a blank one could."""
-    return sent.startswith(shown.strip().rstrip(_ELLIPSES)) or shown.startswith(sent[:LIKENESS])
+    sent, shown = sent.strip(), shown.strip().rstrip(_ELLIPSES)
+    return sent.startswith(shown) or shown.startswith(sent[:LIKENESS])
 
 
 def _is_older(create_time: str | None, sent_at: float | None) -> bool:

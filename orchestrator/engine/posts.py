@@ -36,7 +36,12 @@ class Posts:
     async def post(self, admitted: Admitted, effort: Effort, limits: Limits, around: Surroundings) -> None:
         """Send the POST of ``effort`` once, and do what follows."""
         lane, clock = admitted.lane, around.clock
-        if not await self._is_intended(admitted, effort, around):
+        try:
+            is_intended = await self._is_intended(admitted, effort, around)
+        except Exception:
+            admitted.release()
+            raise
+        if not is_intended:
             admitted.release()
             lane.retry(effort, clock.monotonic())
             return
