@@ -1,7 +1,9 @@
 # make demo   runs the whole thing against a local stand-in for the API: no credentials needed
 # make test   lint, types, import layers, tests, coverage
+# make soak   kill the command 200 times under faults and resume it, judged by what the stand-in made (20 minutes);
+#             KILLS=60 for fewer, SEED=4711 to play the same trials again
 #
-# Both create .venv from the hash-locked requirements by themselves. Python >= 3.11 is all they need. The lock is
+# All create .venv from the hash-locked requirements by themselves. Python >= 3.11 is all they need. The lock is
 # complete, so pip resolves nothing (--no-deps): no newer release can turn a working lock into a failing one.
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
@@ -9,12 +11,15 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint types layers cover fmt docs lock clean
+.PHONY: demo test soak lint types layers cover fmt docs lock clean
 
 demo: $(READY)
 	$(BIN)/wpe-backup demo
 
 test: lint types layers cover
+
+soak: $(READY)
+	$(BIN)/python tests/kills.py --kills $(or $(KILLS),200) $(if $(SEED),--seed $(SEED))
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -20,18 +20,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-sys.path.insert(0, str(Path(__file__).parent / "integration"))
+sys.path.insert(0, str(Path(__file__).parent / "integration"))  # where pytest finds it by its own settings
 
-from command import COMMAND, StandIn, environment, fleet, install_ids, stand_in  # noqa: E402 - found by the line above
-from schemas import report_line_problems  # noqa: E402 - so is this one's order
+from command import COMMAND, StandIn, environment, fleet, stand_in
+from kill_verdict import TOLD_TO_STOP, Figures, Seen, Terms, problems_of, problems_of_rest, stands
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -75,7 +74,7 @@ class Moment(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Blow:
-    """When and how a process is hit: ``after_s`` beyond the moment, with SIGTERM ``warned_s`` before the ``last`` signal.
+    """When and how a process is hit: ``after_s`` beyond the moment, if warned, with SIGTERM ``warned_s`` before.
 
     ``share`` says how many POSTs, requests or lines it is let have: of those that are still to come.
     """
@@ -91,10 +90,9 @@ class Blow:
 class Trial:
     """One trial, drawn from seed and number."""
 
-    installs: int
+    terms: Terms
     scenario: Line
     sections: str
-    grace_s: float
     report: str | None
     blows: tuple[Blow, ...]
 
@@ -124,7 +122,8 @@ def drawn(seed: int, number: int, installs: tuple[int, int] = (30, 60)) -> Trial
         "throttle: {start_requests_per_second: 20, max_requests_per_second: 50}\n"
     )
     blows = tuple(_blow(rng, is_first=n == 0) for n in range(rng.choice((1, 2, 2, 3, 3, 4))))
-    return Trial(rng.randint(*installs), scenario, sections, grace_s, rng.choice((None, "whole.jsonl")), blows)
+    terms = Terms(rng.randint(*installs), grace_s, lag / 1000)
+    return Trial(terms, scenario, sections, rng.choice((None, "whole.jsonl")), blows)
 
 
 def _shared(rng: random.Random, faults: Sequence[Line], most: float) -> list[Line]:
@@ -141,140 +140,6 @@ def _blow(rng: random.Random, *, is_first: bool) -> Blow:
     warned_s = rng.uniform(0, 0.8) if rng.random() < 0.2 else None
     last = rng.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, None)) if warned_s else signal.SIGKILL
     return Blow(moment, rng.random() ** 2, rng.uniform(0, longest_s), warned_s, last)
-
-
-@dataclass(slots=True)
-class Figures:
-    """What trials came to. ``twice`` are installs with two backups of the run, ``late`` those of them where the first
-    came after the grace; ``lost`` are backups that no line tells of. ``stops`` are SIGTERMs. ``anew`` counts the runs that
-    were killed before the journal knew of them, and begun again."""
-
-    kills: int = 0
-    stops: int = 0
-    anew: int = 0
-    installs: int = 0
-    made: int = 0
-    twice: int = 0
-    lost: int = 0
-    late: int = 0
-    unconfirmed: int = 0
-
-    def add(self, other: Figures) -> None:
-        for each in fields(self):
-            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
-
-    def __str__(self) -> str:
-        return ", ".join(f"{each.name} {getattr(self, each.name)}" for each in fields(self))
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A report as a command left it, how that ended, and what the stand-in had made and counted then."""
-
-    trial: Trial
-    data: bytes
-    code: int
-    made: list[Line]
-    requests: list[Line]
-
-    @property
-    def lines(self) -> list[Line]:
-        return [json.loads(line) for line in self.data.splitlines()]
-
-    @property
-    def backup_lines(self) -> list[Line]:
-        return [line for line in self.lines if line["type"] == "backup"]
-
-    def posts(self) -> dict[str, list[Line]]:
-        """Return the POSTs by install, in order."""
-        posts: dict[str, list[Line]] = {}
-        for each in self.requests:
-            if each["method"] == "POST":
-                posts.setdefault(each["path"].split("/")[3], []).append(each)
-        return posts
-
-    def statuses(self, install_id: str) -> list[int | None]:
-        return [post["status"] for post in self.posts().get(install_id, [])]
-
-    def outcomes(self) -> dict[str, str]:
-        return {line["install_id"]: line["outcome"] for line in self.backup_lines}
-
-    def twice(self) -> dict[str, list[Line]]:
-        """Return the backups of the installs that have several."""
-        made: dict[str, list[Line]] = {}
-        for backup in self.made:
-            made.setdefault(backup["install_id"], []).append(backup)
-        return {install_id: backups for install_id, backups in made.items() if len(backups) > 1}
-
-    def is_late(self, install_id: str, backups: list[Line]) -> bool:
-        """Tell whether the second request came after the grace, and before the first one's backup was listed."""
-        began = min(each["at"] for each in self.requests)
-        first, second = sorted(backup["made_at"] for backup in backups)[:2]
-        posts = [post["at"] - began for post in self.posts()[install_id] if post["status"] != 429]
-        before = [at for at in posts if at <= second][-2:]
-        shown_at = first + float(self.trial.scenario["listing"]["lag"].removesuffix("ms")) / 1000
-        return len(before) == 2 and shown_at > before[1] and before[1] - before[0] >= self.trial.grace_s
-
-    def lost(self) -> list[Line]:
-        """Return the backups of which the report does not tell, though it does not call them unknown either."""
-        told = {line["backup"]["id"] for line in self.backup_lines if line["backup"]}
-        told |= {earlier["id"] for line in self.backup_lines for earlier in line["earlier_backups"]}
-        outcomes = self.outcomes()
-        return [
-            each for each in self.made if each["id"] not in told and outcomes.get(each["install_id"]) != "unconfirmed"
-        ]
-
-
-def problems_of(seen: Seen, run_id: str | None, report: Path, kills: int) -> list[str]:
-    """Say what is wrong with a report, and with what the stand-in made."""
-    lines = seen.lines
-    found = [f"line {n}: {problem}" for n, line in enumerate(lines, 1) for problem in report_line_problems(line)]
-    if [line["type"] for line in lines] != ["backup"] * seen.trial.installs + ["summary"]:
-        return [*found, f"the report's lines are {Counter(line['type'] for line in lines)}, or not in order"]
-    if sorted(line["install_id"] for line in lines[:-1]) != install_ids(seen.trial.installs):
-        found.append("not every planned install has exactly one line")
-    summary = lines[-1]
-    if {line["run_id"] for line in lines} != {run_id}:
-        found.append(f"run ids are {sorted({line['run_id'] for line in lines})}, not {run_id}")
-    if Path(summary["report"]) != report:
-        found.append(f"the report is said to be {summary['report']}, not {report}")
-    counted = Counter(seen.outcomes().values())
-    if {kind: count for kind, count in summary["outcomes"].items() if count} != counted:
-        found.append(f"the summary counts {summary['outcomes']}, the lines are {counted}")
-    expected = 0 if set(counted) == {"accepted"} else 3
-    if not (seen.code == summary["exit_code"] and seen.code in {expected, 128 + signal.SIGTERM}):
-        found.append(f"exit code {seen.code}, in the summary {summary['exit_code']}, by the outcomes {expected}")
-    return [*found, *_problems_of_backups(seen, run_id), *_problems_of_lines(seen, kills)]
-
-
-def _problems_of_backups(seen: Seen, run_id: str | None) -> list[str]:
-    found = [
-        f"{install_id} was backed up {len(backups)} times: {backups}; POSTs: {seen.posts()[install_id]}"
-        for install_id, backups in seen.twice().items()
-        if not seen.is_late(install_id, backups)
-    ]
-    found += [f"no line tells of {backup}" for backup in seen.lost()]
-    found += [f"not of this run: {each}" for each in seen.made if f"[wpe-backup {run_id}]" not in each["description"]]
-    made = {backup["id"]: backup["install_id"] for backup in seen.made}
-    for line in seen.backup_lines:
-        told = [each["id"] for each in (line["backup"], *line["earlier_backups"]) if each]
-        found += [f"nobody made {each} for {line}" for each in told if made.get(each) != line["install_id"]]
-    return found
-
-
-def _problems_of_lines(seen: Seen, kills: int) -> list[str]:
-    """Hold each line against the answers that the stand-in gave; a kill may have counted one POST too many."""
-    found = []
-    for line in seen.backup_lines:
-        statuses = seen.statuses(line["install_id"])
-        carried_out = sum(status != 429 for status in statuses)
-        if not carried_out <= line["attempts"] <= len(statuses) + kills:
-            found.append(f"{line['attempts']} attempts, but POSTs answered {statuses} and {kills} kills: {line}")
-        if line["outcome"] == "rejected" and not {400, 403, 404} & set(statuses):
-            found.append(f"rejected, but answered {statuses}: {line}")
-        if seen.code in {0, 3} and line["outcome"] == "cancelled" and line["error"]["kind"] == "interrupted":
-            found.append(f"cancelled, though nobody stopped the run: {line}")
-    return found
 
 
 @dataclass
@@ -295,43 +160,25 @@ class Play:
     def play(self) -> None:
         """Begin, strike, resume to the end and once more."""
         (self.folder / "wpe-backup.yaml").write_text(
-            fleet(self.server.base_url, self.trial.installs, self.trial.sections)
+            fleet(self.server.base_url, self.trial.terms.installs, self.trial.sections)
         )
         for blow in self.trial.blows:
-            if self._has_ended():
-                break
-            self._command(blow)
+            if not self._has_ended():
+                self._command(blow)
         for _ in range(MOST_RESUMES):
-            if not self._has_ended() and not self.problems:
+            if not self._has_ended():
                 self._command()
-        if self.last and not self.problems:
-            self._resume_for_nothing(self.last)
-        if self.last:
-            self.figures.installs, self.figures.made = self.trial.installs, len(self.last.made)
-            twice = self.last.twice()
-            self.figures.twice, self.figures.lost = len(twice), len(self.last.lost())
-            self.figures.late = sum(self.last.is_late(*each) for each in twice.items())
-            self.figures.unconfirmed = Counter(self.last.outcomes().values())["unconfirmed"]
-        elif not self.problems:
+        if self.last is None:
             self.problems.append("the run never came to its end")
+            return
+        if not self.problems:
+            before = self.last
+            self._command()
+            self.problems += problems_of_rest(before, self.last)
+        self.figures.add(self.last.figures())
 
     def _has_ended(self) -> bool:
-        return self.last is not None and self.last.code in {0, 3} and "cancelled" not in self.last.outcomes().values()
-
-    def _resume_for_nothing(self, before: Seen) -> None:
-        """Resume a run that has ended: only what is unconfirmed may be asked about."""
-        self._command()
-        if self.last is None or self.last is before:
-            return
-        is_open = {each for each, outcome in before.outcomes().items() if outcome in {"unconfirmed", "cancelled"}}
-        sent = {each: len(posts) for each, posts in self.last.posts().items()}
-        asked = {each: len(posts) for each, posts in before.posts().items()}
-        more = {each: count - asked.get(each, 0) for each, count in sent.items() if each not in is_open}
-        if any(more.values()) or (not is_open and len(self.last.requests) != len(before.requests)):
-            self.problems.append(f"a run that had ended sent more: {len(before.requests)} requests before, POSTs {more}")
-        kept = [line for line in before.data.splitlines()[:-1] if json.loads(line)["install_id"] not in is_open]
-        if not set(kept) <= set(self.last.data.splitlines()) or (not is_open and self.last.code != before.code):
-            self.problems.append("a run that had ended has other outcomes when it is resumed")
+        return bool(self.problems) or (self.last is not None and self.last.is_final())
 
     # -- one command --------------------------------------------------------------------------------------------------
 
@@ -352,13 +199,12 @@ class Play:
         try:
             if blow:
                 self._strike(process, blow)
-            process.wait(PATIENCE_S)
+            self._judge(process.wait(PATIENCE_S), was_told=blow is not None and blow.warned_s is not None)
         except subprocess.TimeoutExpired:
             self.problems.append(f"command {self.commands} did not come to its end")
         finally:
             process.kill()
-            code = process.wait()
-        self._judge(code, was_told=blow is not None and blow.warned_s is not None)
+            process.wait()
 
     def _strike(self, process: subprocess.Popen[bytes], blow: Blow) -> None:
         has_come = self._condition(blow)
@@ -377,26 +223,23 @@ class Play:
             process.send_signal(blow.last)
 
     def _condition(self, blow: Blow) -> Callable[[], bool]:
-        """Return whether the moment of ``blow`` has come, counted from now on."""
-        kept, before = len(self.stood), self._report_number()
-        left = 1 + int(blow.share * (self.trial.installs - kept))
-        runs, asked = self._runs(), self.server.stats()
-        lines = kept + left if blow.moment is Moment.LINE else self.trial.installs
+        """Return what tells whether the moment of ``blow`` has come, counted from now on."""
+        kept, runs, before = len(self.stood), self._runs(), self._report_number()
+        left = 1 + int(blow.share * (self.trial.terms.installs - kept))
         match blow.moment:
-            case Moment.START:
-                return lambda: True
             case Moment.STATE:
-                return lambda: (self.folder / "state" / "state.db").exists()
-            case Moment.FOLDER if not self.run_id:
-                return lambda: self._runs() > runs
-            case Moment.POST:
-                return lambda: self.server.stats()["posts"] >= asked["posts"] + left
-            case Moment.REQUEST:
-                return lambda: self.server.stats()["requests"] >= asked["requests"] + left
+                return (self.folder / "state" / "state.db").exists
             case Moment.FOLDER:
-                return lambda: self._report_number() != before
-            case _:  # the report of a resumed run takes the place of the one before
+                return lambda: self._runs() > runs or self._report_number() != before
+            case Moment.POST | Moment.REQUEST:
+                counted = f"{blow.moment}s"
+                wanted = self.server.stats()[counted] + left
+                return lambda: self.server.stats()[counted] >= wanted
+            case Moment.LINE | Moment.END:
+                lines = kept + left if blow.moment is Moment.LINE else self.trial.terms.installs
                 return lambda: self._report_number() != before and self._report_data().count(b"\n") >= lines
+            case _:
+                return lambda: True
 
     # -- what it left -------------------------------------------------------------------------------------------------
 
@@ -411,29 +254,31 @@ class Play:
         (self.folder / f"{self.commands}.jsonl").write_bytes(data)
         if code in {-signal.SIGKILL, -signal.SIGTERM}:
             self.figures.kills += code == -signal.SIGKILL
-            self.stood |= {line for line in data.splitlines(keepends=True) if _stands(line)}
+            self.stood |= {line for line in data.splitlines(keepends=True) if stands(line)}
         elif code == 2 and "there are no runs" in text and not self.run_id:
             self.is_begun = False
             self.figures.anew += 1
             if self.server.requests():
                 self.problems.append("something was sent before the journal knew the run")
-        elif "Traceback" in text or code not in {0, 3, *({128 + signal.SIGTERM} if was_told else ())}:
+        elif "Traceback" in text or code not in {0, 3, *((TOLD_TO_STOP,) if was_told else ())}:
             self.problems.append(f"command {self.commands} ended with exit code {code}: {text[-2000:]}")
         elif "run.finished" in events:
             self._judge_report(data, code)
+        elif code != TOLD_TO_STOP:
+            self.problems.append(f"command {self.commands} ended with exit code {code} and does not say how")
 
     def _judge_report(self, data: bytes, code: int) -> None:
         until = time.monotonic() + PATIENCE_S
         while self.server.stats()["working"] and time.monotonic() < until:  # what it works on may still be made
             time.sleep(0.02)
-        self.last = seen = Seen(self.trial, data, code, self.server.backups(), self.server.requests())
-        self.problems += problems_of(seen, self.run_id, self._report(), self.commands - 1)
+        self.last = Seen(self.trial.terms, data, code, self.server.backups(), self.server.requests())
+        self.problems += problems_of(self.last, self.run_id, self._report(), self.commands - 1)
         if self.stood - set(data.splitlines(keepends=True)):
             self.problems.append("lines that stood when the run was killed are gone or changed")
         summary = self.folder / "state" / "runs" / f"{self.run_id}" / "summary.json"
         if summary.read_bytes() != data.splitlines(keepends=True)[-1]:
             self.problems.append("summary.json is not the report's last line")
-        self.stood |= {line for line in data.splitlines(keepends=True) if _stands(line)}
+        self.stood |= {line for line in data.splitlines(keepends=True) if stands(line)}
 
     def _runs(self) -> set[str]:
         with suppress(FileNotFoundError):
@@ -458,14 +303,6 @@ class Play:
 
 def _objects(lines: Iterable[str]) -> Iterable[str]:
     return (line for line in lines if line.startswith("{") and line.endswith("}"))
-
-
-def _stands(line: bytes) -> bool:
-    """Tell whether a line is whole and of an outcome that a resumption must keep."""
-    if not line.endswith(b"\n"):
-        return False
-    fields = json.loads(line)
-    return fields["type"] == "backup" and fields["outcome"] not in {"unconfirmed", "cancelled"}
 
 
 def played(trial: Trial, folder: Path) -> Play:

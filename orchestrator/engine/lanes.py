@@ -144,8 +144,8 @@ class Lane:
     ``suspects`` are the installs whose 401, kept with them, waits for the check. ``unserved_since`` is when the first
     failure after the last served POST was seen. ``stop`` says why the account stopped. ``rate_headers`` are the last
     values of headers about rates. ``server_ahead_s`` is what to add to monotonic seconds for the server's clock, at
-    least. ``specimen`` is the first install whose backup was accepted, and when; ``markers_come_back`` whether listings
-    show markers, ``None`` while that is not known.
+    least. ``specimen`` is the first install whose backup was accepted, and when, ``specimen_looked_at`` when its
+    listing was last read; ``markers_come_back`` tells whether listings show markers, ``None`` while that is not known.
     """
 
     name: str
@@ -164,6 +164,7 @@ class Lane:
     retry_next: bool = True
     server_ahead_s: float | None = None
     specimen: tuple[str, float] | None = None
+    specimen_looked_at: float | None = None
     markers_come_back: bool | None = None
     _order: count[int] = field(default_factory=count)
 

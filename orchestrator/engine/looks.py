@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from orchestrator.engine.wire import Admitted, Wire
     from orchestrator.model import AttemptResult, Page
 
+SPECIMEN_WAIT_S = 5.0
+"""How long the others wait for the one that reads the specimen's listing, before they look again."""
+
 
 class Looks:
     """Settle what is open."""
@@ -114,25 +117,16 @@ class Looks:
     async def _conclude(self, admitted: Admitted, effort: Effort, doubt: Doubt) -> None:
         """Decide by the install's own listing, which was read whole, or send for the specimen's first."""
         lane = admitted.lane
-        own, specimen = doubt.own, doubt.specimen
+        own = doubt.own
         if own is None:
             return
         if own.sight.found:
             await self._found(effort, own)
             return
-        fate = fate_of(own.sight, markers_come_back=lane.markers_come_back is True)
         is_over = self._over_at(lane, doubt) <= own.began_at
-        if fate is Fate.OPEN and not own.sight.has_markers and lane.markers_come_back is None and lane.specimen:
-            install_id, accepted_at = lane.specimen
-            if specimen is None:
-                doubt.specimen = Reading(install_id, self._now())
-                lane.retry(effort, self._now())
-                return
-            if specimen.began_at - accepted_at >= self._grace_s:
-                lane.markers_come_back = False
-            elif is_over:
-                self._look_again(lane, effort, doubt, accepted_at + self._grace_s)
-                return
+        fate = fate_of(own.sight, markers_come_back=lane.markers_come_back is True)
+        if fate is Fate.OPEN and not own.sight.has_markers and self._waits_for_specimen(lane, effort, doubt, is_over):
+            return
         if not is_over:
             self._look_again(lane, effort, doubt, self._over_at(lane, doubt))
         elif fate is Fate.ABSENT and doubt.may_repeat:
@@ -141,6 +135,26 @@ class Looks:
             await self._leave_open(effort, "its listing does not show the backup")
         else:
             await self._leave_open(effort, "its listing proves nothing: it does not show our markers")
+
+    def _waits_for_specimen(self, lane: Lane, effort: Effort, doubt: Doubt, is_over: bool) -> bool:  # noqa: FBT001 - a fact
+        """Queue ``effort`` if the specimen's listing could still tell whether markers come back; tell whether it was.
+
+        One effort reads it for all, at once and again when the specimen's own grace is over.
+        """
+        if lane.specimen is None or lane.markers_come_back is not None:
+            return False
+        (install_id, accepted_at), now = lane.specimen, self._now()
+        ripe_at, looked_at = accepted_at + self._grace_s, lane.specimen_looked_at
+        if doubt.specimen is not None and doubt.specimen.began_at >= ripe_at:
+            lane.markers_come_back = False
+            return False
+        if doubt.specimen is None and (looked_at is None or (is_over and looked_at < ripe_at <= now)):
+            doubt.specimen, lane.specimen_looked_at = Reading(install_id, now), now
+            lane.retry(effort, now)
+            return True
+        if is_over:
+            self._look_again(lane, effort, doubt, max(ripe_at, now + SPECIMEN_WAIT_S))
+        return is_over
 
     async def _found(self, effort: Effort, own: Reading) -> None:
         found = tuple(sorted(own.sight.found, key=lambda backup: backup.status == "aborted"))

@@ -2,7 +2,8 @@
 
 The intent of a POST is a standing that is on disk before the POST is sent; its outcome is on disk before its line is in
 the report. So after a kill the journal knows what may have been made and what is known, and the report can be written
-again from it. Credentials are never in here. Times are UTC, ISO 8601.
+again from it. Credentials are never in here. Times are UTC, ISO 8601. Texts of people are kept as JSON: paths, for one,
+may hold what is no UTF-8, which SQLite does not take.
 """
 
 from __future__ import annotations
@@ -129,8 +130,9 @@ def _begin(
     standings: Sequence[Standing],
 ) -> None:
     run = record.run
-    row = (run.id, _iso(run.started_at), record.scope, record.config, record.report, json.dumps(record.accounts))
-    _insert(connection, "runs", [(*row, record.disabled, record.retried, None, None)])
+    texts = map(json.dumps, (record.scope, record.config, record.report, record.accounts))
+    row = (run.id, _iso(run.started_at), *texts, record.disabled, json.dumps(record.retried), None, None)
+    _insert(connection, "runs", [row])
     _insert(connection, "planned_backups", [(run.id, each.position, _plan_text(each)) for each in planned])
     _insert(connection, "standings", [_standing_row(run.id, standing) for standing in standings])
 
@@ -140,7 +142,7 @@ def _reopen(connection: sqlite3.Connection, record: RunRecord, standings: Sequen
     _insert(connection, "standings", [_standing_row(run_id, standing) for standing in standings])
     positions = [(run_id, standing.planned.position) for standing in standings]
     connection.executemany("DELETE FROM outcomes WHERE run_id = ? AND position = ?", positions)
-    _update(connection, "report = ?, ended_at = NULL", (record.report, run_id))
+    _update(connection, "report = ?, ended_at = NULL", (json.dumps(record.report), run_id))
 
 
 def _insert(connection: sqlite3.Connection, table: str, rows: Sequence[_Row]) -> None:
@@ -156,7 +158,7 @@ def _update(connection: sqlite3.Connection, change: str, values: _Row) -> None:
 def _find(connection: sqlite3.Connection, word: str, where: str, scope: str | None) -> RunRecord:
     runs = connection.execute("SELECT id, scope FROM runs ORDER BY rowid").fetchall()
     is_of_scope = scope is not None and word == "latest"
-    known = [run_id for run_id, its_scope in runs if not is_of_scope or its_scope == scope]
+    known = [run_id for run_id, its_scope in runs if not is_of_scope or its_scope == json.dumps(scope)]
     run_id = run_named(word, known, f"of this configuration {where}" if is_of_scope else where)
     row = connection.execute(
         "SELECT id, started_at, scope, config, report, accounts, disabled, retried, summary FROM runs WHERE id = ?",
@@ -164,12 +166,12 @@ def _find(connection: sqlite3.Connection, word: str, where: str, scope: str | No
     ).fetchone()
     return RunRecord(
         run=Run(row[0], datetime.fromisoformat(row[1])),
-        scope=row[2],
-        config=row[3],
-        report=row[4],
+        scope=json.loads(row[2]),
+        config=json.loads(row[3]),
+        report=json.loads(row[4]),
         accounts=json.loads(row[5]),
         disabled=row[6],
-        retried=row[7],
+        retried=json.loads(row[7]),
         summary=None if row[8] is None else json.loads(row[8]),
     )
 
@@ -196,7 +198,7 @@ def _stored(row: _Row) -> StoredBackup:
 
 
 def _ended_before(connection: sqlite3.Connection, scope: str, before: datetime) -> list[str]:
-    rows = connection.execute("SELECT id FROM runs WHERE scope = ? AND ended_at < ?", (scope, _iso(before)))
+    rows = connection.execute("SELECT id FROM runs WHERE scope = ? AND ended_at < ?", (json.dumps(scope), _iso(before)))
     return [run_id for (run_id,) in rows]
 
 
@@ -248,7 +250,7 @@ def _standing_row(run_id: str, standing: Standing) -> _Row:
         None if spent.started_at is None else _iso(spent.started_at),
         " ".join(standing.sought),
         standing.sent_at,
-        standing.described,
+        json.dumps(standing.described),
         standing.may_repeat,
         None if error is None else json.dumps(asdict(error)),
     )
@@ -262,7 +264,7 @@ def _standing(planned: PlannedBackup, row: Sequence[Any]) -> Standing:
         spent=Spent(tries, attempts, throttled, began),
         sought=tuple(sought.split()),
         sent_at=sent_at,
-        described=described,
+        described=json.loads(described),
         may_repeat=bool(may_repeat),
         error=None if error is None else _error(json.loads(error)),
     )

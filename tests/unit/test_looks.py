@@ -273,10 +273,18 @@ def test_a_listing_that_always_fails_is_given_up_once_the_grace_is_over(failure:
     assert "its listing cannot be had" in message_of(bench.only)
 
 
-def test_the_look_after_the_grace_has_all_its_attempts() -> None:
-    bench = not_made(listing(), DISCONNECTED, DISCONNECTED, listing())
+def test_the_look_after_the_grace_has_all_its_attempts_for_each_page() -> None:
+    page = listing(next_offset=100)
+    bench = not_made(listing(), DISCONNECTED, DISCONNECTED, page, DISCONNECTED, DISCONNECTED, listing())
     bench.run()
-    assert (len(bench.looked()), len(bench.posted()), bench.only.kind) == (4, 2, ACCEPT)
+    assert (len(bench.looked()), len(bench.posted()), bench.only.kind) == (7, 2, ACCEPT)
+
+
+def test_a_look_that_began_within_the_grace_is_no_proof_though_its_answer_came_after_it() -> None:
+    bench = not_made()
+    bench.api.list_takes_s = 130.0
+    bench.run()
+    assert (bench.looked(), bench.posted()) == ([0, 130], [0, 260])
 
 
 def test_a_listing_that_is_throttled_is_asked_again_and_that_is_no_failure() -> None:
@@ -378,6 +386,13 @@ def test_a_specimen_whose_listing_cannot_be_read_proves_nothing(failure: Attempt
     bench = beside([failure], NIGHTLY)
     bench.run()
     assert (bench.sink.of(0).kind, bench.sink.of(1).kind, bench.posted(1)) == (ACCEPT, UNKNOWN, [])
+
+
+def test_a_specimen_whose_listing_cannot_be_read_does_not_end_the_doubt_before_its_grace() -> None:
+    bench = beside([NOT_FOUND], NIGHTLY, sent=True)
+    bench.api.script_listing(1, listing(NIGHTLY), listing(NIGHTLY, shown("b")))
+    bench.run()
+    assert (bench.sink.of(1).kind, bench.sink.of(1).reconciled, bench.looked(1)) == (ACCEPT, True, [0, 120])
 
 
 def test_a_specimen_whose_listing_fails_for_a_while_is_asked_again() -> None:

@@ -1,0 +1,170 @@
+"""Locks between real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+import subprocess
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from orchestrator.errors import LockedError, WriteError
+from orchestrator.journal.locks import locked, run_lock, scope_lock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+HOLDER = """
+import asyncio, sys
+from pathlib import Path
+from orchestrator.journal.locks import locked
+
+async def main():
+    async with locked(Path(sys.argv[1]), "a run is going on"):
+        print("held", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "locks" / "a.lock"
+
+
+@contextmanager
+def holder(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Yield a process that holds the lock until a line is written to it."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def take(path: Path, wait_s: float = 0.0) -> None:
+    async def main() -> None:
+        async with locked(path, "a run is going on", wait_s):
+            pass
+
+    asyncio.run(main())
+
+
+def test_a_lock_that_another_process_holds_is_refused_and_the_process_is_named(path: Path) -> None:
+    with holder(path) as process:
+        with pytest.raises(LockedError) as caught:
+            take(path)
+        expected = f"a run is going on, in process {process.pid}; wait for its end, or let --lock-wait do it"
+        assert (str(caught.value), caught.value.exit_code) == (expected, 11)
+
+
+def test_a_killed_holder_frees_it(path: Path) -> None:
+    with holder(path) as process:
+        process.kill()
+        process.wait()
+        take(path)
+
+
+def test_a_lock_is_waited_for_until_its_holder_ends(path: Path) -> None:
+    async def main(process: subprocess.Popen[str]) -> None:
+        waiting = asyncio.create_task(asyncio.to_thread(take, path, 30.0))
+        await asyncio.sleep(0.3)
+        assert not waiting.done()
+        process.kill()
+        await waiting
+
+    with holder(path) as process:
+        asyncio.run(main(process))
+
+
+def test_a_wait_has_an_end(path: Path) -> None:
+    with holder(path), pytest.raises(LockedError):
+        take(path, 0.3)
+
+
+def test_a_wait_that_is_cancelled_leaves_nothing_locked(path: Path) -> None:
+    async def main() -> None:
+        async def wait() -> None:
+            async with locked(path, "a run is going on", 30.0):
+                pass
+
+        waiting = asyncio.create_task(wait())
+        await asyncio.sleep(0.05)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    with holder(path) as process:
+        asyncio.run(main())
+        process.kill()
+        process.wait()
+        take(path)
+
+
+def test_it_is_free_again_after_an_exception_and_may_be_taken_time_and_again(path: Path) -> None:
+    async def main() -> None:
+        async with locked(path, "a run is going on"):
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        asyncio.run(main())
+    take(path)
+    take(path)
+
+
+def test_two_of_one_process_exclude_each_other_too(path: Path) -> None:
+    async def main() -> None:
+        async with locked(path, "a run is going on"):
+            async with locked(path.with_name("other.lock"), "another"):
+                pass
+            with pytest.raises(LockedError):
+                async with locked(path, "a run is going on"):
+                    pass
+
+    asyncio.run(main())
+
+
+def test_its_file_is_its_owners_alone_and_names_the_holder(path: Path) -> None:
+    with holder(path) as process:
+        assert path.read_text() == f"{process.pid}\n"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("content", ["", "no number", "\xff" * 100])
+def test_a_file_that_names_no_process_is_refused_all_the_same(path: Path, content: str) -> None:
+    with holder(path):
+        path.write_text(content, encoding="latin-1")
+        with pytest.raises(LockedError, match=r"^a run is going on; wait"):
+            take(path)
+
+
+def test_a_shorter_process_id_leaves_nothing_of_a_longer_one(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_text("999999999999\n")
+    with holder(path) as process:
+        assert path.read_text() == f"{process.pid}\n"
+
+
+def test_a_place_where_there_can_be_no_file_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    for path in (tmp_path / "file" / "a.lock", tmp_path / "link"):
+        with pytest.raises(WriteError, match="--state-dir") as caught:
+            take(path)
+        assert str(path) in str(caught.value)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_scopes_and_runs_have_locks_of_their_own(tmp_path: Path) -> None:
+    scopes = ["/a/fleet.yaml", "/a/fleet.yam", "/A/fleet.yaml", "<standard input> 0", "/a/\udcff.yaml", "x" * 5000]
+    paths = {*(scope_lock(tmp_path, scope) for scope in scopes), run_lock(tmp_path, "R1"), run_lock(tmp_path, "R2")}
+    assert len(paths) == len(scopes) + 2
+    assert scope_lock(tmp_path, scopes[0]) == scope_lock(tmp_path, scopes[0])
+    for path in paths:
+        take(path)

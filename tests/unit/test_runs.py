@@ -1,0 +1,365 @@
+"""What the journal remembers of runs, over a real file."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fakes import EARLIER_RUN_ID, RUN_ID, install_id, planned
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from states import AT, with_store
+
+from orchestrator.errors import UsageError
+from orchestrator.journal.runs import (
+    RunRecord,
+    StoredBackup,
+    begin,
+    end,
+    ended_before,
+    find,
+    forget,
+    keep,
+    load,
+    note,
+    reopen,
+)
+from orchestrator.journal.store import FILE_NAME, Store
+from orchestrator.model import (
+    BackupRequest,
+    ErrorInfo,
+    ErrorKind,
+    FieldError,
+    Install,
+    OutcomeKind,
+    PlannedBackup,
+    Run,
+    Spent,
+    Standing,
+)
+from orchestrator.summary import Line
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+SCOPE, OTHER_SCOPE = "/etc/fleet.yaml", "/etc/other.yaml"
+IDS = [f"01JD{number}00000000000000000000{number}" for number in range(5)]
+PLAN = [planned(number) for number in range(3)]
+ERROR = ErrorInfo(
+    kind=ErrorKind.UNAVAILABLE,
+    message="Endpoint request timed out",
+    status=504,
+    documentation_url="https://developers.example/backups",
+    errors=(FieldError("Backup", "description", "invalid", "422", "is too long"), FieldError()),
+    request_id="r-1",
+    retry_after_s=1.5,
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / FILE_NAME
+
+
+def record(run_id: str = RUN_ID, scope: str = SCOPE, **fields: Any) -> RunRecord:
+    accounts = {"default": "https://api.wpengineapi.com/v1", "b": "http://127.0.0.1:8080/v1"}
+    return replace(RunRecord(Run(run_id, AT), scope, "fleet.yaml", "/r/report.jsonl", accounts), **fields)
+
+
+def line(position: int, kind: OutcomeKind = OutcomeKind.ACCEPTED, data: bytes = b"{}\n", **fields: Any) -> Line:
+    return replace(Line(position, kind, 0, reconciled=False, data=data), **fields)
+
+
+def standing(position: int, **fields: Any) -> Standing:
+    return replace(Standing(PLAN[position], sought=(RUN_ID,)), **fields)
+
+
+def with_run(path: Path, use: Callable[[Store], Awaitable[Any]], *begun: Standing) -> list[StoredBackup]:
+    """Begin a run of three installs, do something, and return what another process finds."""
+
+    async def main(store: Store) -> None:
+        await begin(store, record(), PLAN, begun)
+        await use(store)
+
+    with_store(path, main)
+    return with_store(path, lambda store: load(store, RUN_ID))
+
+
+async def begin_all(store: Store) -> None:
+    """Begin five runs, in order, every other one of another scope."""
+    for number, run_id in enumerate(IDS):
+        await begin(store, record(run_id, (SCOPE, OTHER_SCOPE)[number % 2]), PLAN, [])
+
+
+def found(path: Path, word: str, scope: str | None = None) -> str:
+    return with_store(path, lambda store: find(store, word, "in /state", scope)).run.id
+
+
+# -- round trips -------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_has_just_begun_has_its_plan_in_order_and_nothing_else(path: Path) -> None:
+    async def nothing(_: Store) -> None:
+        pass
+
+    assert with_run(path, nothing) == [StoredBackup(each, None, None) for each in PLAN]
+
+
+def test_a_record_comes_back_whole(path: Path) -> None:
+    whole = record(disabled=7, retried=EARLIER_RUN_ID, report="-")
+    with_store(path, lambda store: begin(store, whole, [], []))
+    assert with_store(path, lambda store: find(store, RUN_ID, "in /state")) == whole
+
+
+def test_a_start_in_another_zone_is_the_same_instant(path: Path) -> None:
+    at = datetime(2026, 11, 23, 6, 30, tzinfo=timezone(timedelta(hours=5, minutes=30)))
+    with_store(path, lambda store: begin(store, record(run=Run(RUN_ID, at)), [], []))
+    started_at = with_store(path, lambda store: find(store, RUN_ID, "in /state")).run.started_at
+    assert (started_at, started_at.utcoffset()) == (at, timedelta(0))
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        Standing(PLAN[1]),
+        Standing(PLAN[1], Spent(3, 2, 40, AT), (RUN_ID, EARLIER_RUN_ID), 1_763_859_600.5, "as once", False, ERROR),  # noqa: FBT003 - may_repeat
+        Standing(PLAN[1], error=ErrorInfo(ErrorKind.NETWORK, "")),
+        Standing(PLAN[1], sought=(RUN_ID,), sent_at=0.0, described=""),
+    ],
+)
+def test_a_standing_comes_back_whole_whether_the_run_began_with_it_or_came_to_it(path: Path, kept: Standing) -> None:
+    stored = with_run(path, lambda store: note(store, RUN_ID, [kept]))
+    assert [each.standing for each in stored] == [None, kept, None]
+    again = with_run(path.with_name("again.db"), lambda store: note(store, RUN_ID, []), kept)
+    assert [each.standing for each in again] == [None, kept, None]
+
+
+@pytest.mark.parametrize("kind", OutcomeKind)
+def test_a_line_comes_back_byte_for_byte(path: Path, kind: OutcomeKind) -> None:
+    kept = line(2, kind, '{"name":"ß\\u0000…"}\n'.encode() + bytes(range(256)), retries=3, reconciled=True)
+    stored = with_run(path, lambda store: keep(store, RUN_ID, [kept]))
+    assert [each.line for each in stored] == [None, None, kept]
+
+
+TEXTS = st.text(max_size=20)
+INSTALLS = st.builds(
+    Install,
+    id=st.uuids().map(str),
+    account=TEXTS,
+    description=TEXTS,
+    notification_emails=st.lists(TEXTS, max_size=2).map(tuple),
+    name=st.none() | TEXTS,
+    environment=st.none() | TEXTS,
+    tags=st.lists(TEXTS, max_size=2).map(tuple),
+    enabled=st.booleans(),
+)
+ERRORS = st.builds(
+    ErrorInfo,
+    kind=st.sampled_from(ErrorKind),
+    message=TEXTS,
+    status=st.none() | st.integers(100, 599),
+    documentation_url=st.none() | TEXTS,
+    errors=st.lists(st.builds(FieldError, *[st.none() | TEXTS] * 5), max_size=2).map(tuple),
+    request_id=st.none() | TEXTS,
+    retry_after_s=st.none() | st.floats(0, 1e9),
+)
+
+
+@given(INSTALLS, TEXTS, st.none() | TEXTS, st.none() | ERRORS, st.binary(max_size=40))
+@settings(deadline=None, max_examples=30)
+def test_whatever_the_texts_are_they_come_back(
+    install: Install, description: str, described: str | None, error: ErrorInfo | None, data: bytes
+) -> None:
+    backup = PlannedBackup(0, install, BackupRequest(install.id, description, install.notification_emails))
+    stands = Standing(backup, described=described, error=error)
+    of_texts = record(scope=description, report=description, config=description, accounts={description: description})
+
+    async def main(store: Store) -> tuple[RunRecord, list[StoredBackup]]:
+        await begin(store, of_texts, [backup], [stands])
+        await keep(store, RUN_ID, [line(0, data=data)])
+        return await find(store, "latest", "", description), await load(store, RUN_ID)
+
+    with tempfile.TemporaryDirectory() as folder:
+        assert with_store(Path(folder) / FILE_NAME, main) == (
+            of_texts,
+            [StoredBackup(backup, stands, line(0, data=data))],
+        )
+
+
+@pytest.mark.parametrize("where", ["scope", "config", "report", "retried"])
+def test_a_path_that_is_no_utf_8_comes_back(path: Path, where: str) -> None:
+    odd = record(**{where: "/home/caf\udce9/fleet"})
+    with_store(path, lambda store: begin(store, odd, [], []))
+    assert with_store(path, lambda store: find(store, RUN_ID, "in /state")) == odd
+
+
+def test_a_description_of_a_report_that_holds_half_a_character_comes_back(path: Path) -> None:
+    half = standing(1, described="x \ud83d")
+    stored = with_run(path, lambda store: note(store, RUN_ID, [half]))
+    assert stored[1].standing == half
+
+
+# -- the last word counts ----------------------------------------------------------------------------------------------
+
+
+def test_a_later_standing_takes_the_place_of_an_earlier_one_and_leaves_the_others(path: Path) -> None:
+    async def main(store: Store) -> None:
+        await note(store, RUN_ID, [standing(0), standing(1)])
+        await note(store, RUN_ID, [standing(0, spent=Spent(tries=1)), standing(0, sought=(), spent=Spent(tries=2))])
+
+    stored = with_run(path, main)
+    assert [each.standing for each in stored] == [standing(0, sought=(), spent=Spent(tries=2)), standing(1), None]
+
+
+def test_a_later_line_takes_the_place_of_an_earlier_one(path: Path) -> None:
+    async def main(store: Store) -> None:
+        await keep(store, RUN_ID, [line(0, OutcomeKind.CANCELLED), line(1)])
+        await keep(store, RUN_ID, [line(0, data=b'{"later":1}\n')])
+
+    assert [each.line for each in with_run(path, main)] == [line(0, data=b'{"later":1}\n'), line(1), None]
+
+
+def test_reopening_takes_away_the_lines_of_what_goes_on_and_no_others(path: Path) -> None:
+    async def main(store: Store) -> None:
+        await keep(store, RUN_ID, [line(0), line(1, OutcomeKind.CANCELLED), line(2, OutcomeKind.UNCONFIRMED)])
+        await end(store, RUN_ID, AT, {"exit_code": 130})
+        assert await ended_before(store, SCOPE, AT + timedelta(days=1)) == [RUN_ID]
+        await reopen(store, record(report="/new/report.jsonl"), [standing(1, sought=()), standing(2, error=ERROR)])
+
+    stored = with_run(path, main)
+    assert [each.line for each in stored] == [line(0), None, None]
+    assert [each.standing for each in stored] == [None, standing(1, sought=()), standing(2, error=ERROR)]
+    reopened = with_store(path, lambda store: find(store, RUN_ID, ""))
+    assert reopened == record(report="/new/report.jsonl", summary={"exit_code": 130})
+    assert with_store(path, lambda store: ended_before(store, SCOPE, AT + timedelta(days=1))) == []
+
+
+def test_the_last_summary_counts(path: Path) -> None:
+    async def main(store: Store) -> None:
+        await end(store, RUN_ID, AT, {"exit_code": 130})
+        await end(store, RUN_ID, AT + timedelta(hours=1), {"exit_code": 0, "text": "ß"})
+
+    with_run(path, main)
+    assert with_store(path, lambda store: find(store, RUN_ID, "")).summary == {"exit_code": 0, "text": "ß"}
+    assert with_store(path, lambda store: ended_before(store, SCOPE, AT + timedelta(minutes=30))) == []
+
+
+def test_runs_do_not_touch_each_other(path: Path) -> None:
+    async def main(store: Store) -> tuple[list[StoredBackup], list[StoredBackup]]:
+        await begin_all(store)
+        await note(store, IDS[1], [standing(0)])
+        await keep(store, IDS[1], [line(0)])
+        await reopen(store, record(IDS[2]), [standing(0)])
+        return await load(store, IDS[0]), await load(store, IDS[1])
+
+    first, second = with_store(path, main)
+    assert first == [StoredBackup(each, None, None) for each in PLAN]
+    assert second[0] == StoredBackup(PLAN[0], standing(0), line(0))
+
+
+# -- which run is meant ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("word", "scope", "run"),
+    [
+        ("latest", None, 4),
+        ("latest", SCOPE, 4),
+        ("latest", OTHER_SCOPE, 3),
+        (IDS[1], None, 1),
+        (IDS[1], SCOPE, 1),
+        (IDS[1].lower(), None, 1),
+        ("01JD2", None, 2),
+        ("01jd3", SCOPE, 3),
+    ],
+)
+def test_a_run_is_found_by_its_id_its_beginning_or_as_the_latest_of_its_scope(
+    path: Path, word: str, scope: str | None, run: int
+) -> None:
+    with_store(path, begin_all)
+    assert found(path, word, scope) == IDS[run]
+
+
+def test_the_latest_is_the_one_that_began_last_though_a_clock_was_set_back(path: Path) -> None:
+    with_store(path, begin_all)
+    with_store(path, lambda store: begin(store, record("01AA0000000000000000000000"), PLAN, []))
+    assert found(path, "latest") == "01AA0000000000000000000000"
+
+
+@pytest.mark.parametrize(
+    ("word", "scope", "message"),
+    [
+        ("01JD", None, "01JD is the beginning of several runs; say more of it"),
+        ("01ZZ", None, f"there is no run or file 01ZZ; the newest runs in /state are {IDS[4]}, {IDS[3]}, {IDS[2]}"),
+        (IDS[0] + "0", None, "there is no run or file"),
+        ("", None, "there is no run or file"),
+        ("%", None, "there is no run or file %"),
+        ("latest", "/elsewhere.yaml", "there are no runs of this configuration in /state yet"),
+    ],
+)
+def test_a_word_that_means_no_run_or_several_is_said(path: Path, word: str, scope: str | None, message: str) -> None:
+    with_store(path, begin_all)
+    with pytest.raises(UsageError) as caught:
+        found(path, word, scope)
+    assert str(caught.value).startswith(message)
+
+
+def test_where_there_are_no_runs_that_is_said(path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^there are no runs in /state yet$"):
+        found(path, "latest")
+
+
+# -- runs that are removed ---------------------------------------------------------------------------------------------
+
+
+def test_only_runs_of_the_scope_that_ended_before_are_old(path: Path) -> None:
+    async def main(store: Store) -> list[list[str]]:
+        await begin_all(store)
+        for hours, run_id in enumerate(IDS[:4]):
+            await end(store, run_id, AT + timedelta(hours=hours), {})
+        moments: Sequence[timedelta] = [timedelta(0), timedelta(milliseconds=1), timedelta(hours=1), timedelta(days=9)]
+        return [await ended_before(store, SCOPE, AT + moment) for moment in moments]
+
+    assert with_store(path, main) == [[], [IDS[0]], [IDS[0]], [IDS[0], IDS[2]]]
+
+
+def test_a_moment_in_another_zone_is_compared_as_an_instant(path: Path) -> None:
+    async def main(store: Store) -> list[str]:
+        await begin_all(store)
+        await end(store, IDS[0], AT.astimezone(timezone(timedelta(hours=-8))), {})
+        return await ended_before(store, SCOPE, (AT + timedelta(seconds=1)).astimezone(UTC))
+
+    assert with_store(path, main) == [IDS[0]]
+
+
+def test_what_is_forgotten_leaves_nothing_behind_and_takes_nothing_else_with_it(path: Path) -> None:
+    async def main(store: Store) -> tuple[list[int], list[StoredBackup]]:
+        await begin_all(store)
+        for run_id in IDS:
+            await note(store, run_id, [standing(0)])
+            await keep(store, run_id, [line(0)])
+        await forget(store, IDS[:4])
+        tables = ("runs", "planned_backups", "standings", "outcomes")
+        counts = [await store.read(partial(rows, table=table)) for table in tables]
+        return counts, await load(store, IDS[4])
+
+    counts, left = with_store(path, main)
+    assert counts == [1, 3, 1, 1]
+    assert left[0] == StoredBackup(PLAN[0], standing(0), line(0))
+    assert found(path, "latest") == IDS[4]
+    assert [each.planned.install.id for each in left] == [install_id(number) for number in range(3)]
+
+
+def rows(connection: Any, table: str) -> int:
+    return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # noqa: S608 - our own words
+
+
+def test_forgetting_what_is_not_there_changes_nothing(path: Path) -> None:
+    with_store(path, begin_all)
+    with_store(path, lambda store: forget(store, [RUN_ID]))
+    assert found(path, "latest") == IDS[4]
