@@ -213,10 +213,15 @@ class Backup:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of a listing. ``next_offset`` is where the next one begins, ``None`` if this was the last."""
+    """One page of a listing.
+
+    ``next_offset`` is where the next one begins, ``None`` if this was the last. ``total`` is how many entries the
+    listing has in all, where it says so.
+    """
 
     backups: tuple[Backup, ...]
     next_offset: int | None = None
+    total: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,9 +293,10 @@ class Standing:
 
     ``sought`` are the runs whose requests may have made it: while there are any, nothing is requested. ``sent_at`` is
     when the first of these was sent, in seconds since 1970 by the server's clock, ``None`` where that is not known.
-    ``described`` is what that one was to be called, ``None`` if as planned. ``may_repeat`` tells whether it may be
-    requested again once it is known not to exist. ``error`` is the answer that left it open, ``None`` if there was
-    none yet.
+    ``described`` is what that one was to be called, ``None`` if as planned. ``open_since`` is when its fate became
+    unknown, by that clock, ``None`` if there was no answer or the clock is not known. ``may_repeat`` tells whether it
+    may be requested again once it is known not to exist. ``error`` is the answer that left it open, ``None`` if there
+    was none yet.
     """
 
     planned: PlannedBackup
@@ -298,6 +304,7 @@ class Standing:
     sought: tuple[str, ...] = ()
     sent_at: float | None = None
     described: str | None = None
+    open_since: float | None = None
     may_repeat: bool = True
     error: ErrorInfo | None = None
 

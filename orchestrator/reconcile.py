@@ -106,13 +106,17 @@ def _is_like(shown: str, sent: str) -> bool:
 
 def _is_older(create_time: str | None, sent_at: float | None) -> bool:
     """Tell whether a backup was certainly made before the request."""
-    if create_time is None or sent_at is None:
-        return False
+    at = seconds_of(create_time)
+    return at is not None and sent_at is not None and at < sent_at - CLOCK_SLACK_S
+
+
+def seconds_of(time: str | None) -> float | None:
+    """Return the seconds since 1970 of an ISO 8601 ``time`` with a zone, ``None`` if it is none."""
     try:
-        at = datetime.fromisoformat(create_time)
+        at = datetime.fromisoformat(time or "")
     except ValueError:
-        return False
-    return at.tzinfo is not None and at.timestamp() < sent_at - CLOCK_SLACK_S
+        return None
+    return at.timestamp() if at.tzinfo else None
 
 
 def fate_of(sight: Sight, *, markers_come_back: bool) -> Fate:

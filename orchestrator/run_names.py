@@ -12,13 +12,14 @@ if TYPE_CHECKING:
 LATEST = "latest"
 
 
-def run_named(word: str, known: Sequence[str], where: str) -> str:
+def run_named(word: str, known: Sequence[str], where: str, what: str = "run") -> str:
     """Return the run of ``known`` that ``word`` means. ``known`` is in order of time, the newest last.
 
-    Raises ``UsageError``, saying which runs there are; ``where`` says where they were looked for.
+    ``where`` says where they were looked for, ``what`` what ``word`` may be. Raises ``UsageError``, saying which runs
+    there are.
     """
     if not known:
-        message = f"there are no runs {where} yet"
+        message = f"there are no runs {where}; name the folder with --state-dir"
         raise UsageError(message)
     if word == LATEST:
         return known[-1]
@@ -29,5 +30,5 @@ def run_named(word: str, known: Sequence[str], where: str) -> str:
         message = f"{word} is the beginning of several runs; say more of it"
         raise UsageError(message)
     newest = ", ".join(reversed(known[-3:]))
-    message = f"there is no run or file {word}; the newest runs {where} are {newest}"
+    message = f"there is no {what} {word}; the newest runs {where} are {newest}"
     raise UsageError(message)

@@ -92,13 +92,13 @@ def run(
 ) -> int:
     """Request a backup of every install in the YAML; write the report.
 
-    Exit codes: 0 every install succeeded, 2 bad usage or configuration, 3 at least one install failed, 4 the report or
-    the state could not be written, 11 another run of the same YAML is going on, 12 credentials refused, 130 and 143
-    stopped by a signal.
+    Exit codes: 0 every install succeeded, 1 a bug, 2 bad usage or configuration, 3 at least one install failed, 4 the
+    report or the state could not be written, 11 another run of the same YAML is going on, 12 credentials refused, 129,
+    130 and 143 stopped by a signal.
     """
-    _refuse_to_overwrite(config_file, report)
     options = _options(state_dir, report, settings)
     config = read_config(config_file)
+    _refuse_to_overwrite(config.source, report)
     config = replace(config, throttle=_throttle(config.throttle, settings))
     redactor = Redactor()
     for account in config.accounts.values():
@@ -120,7 +120,7 @@ def _collect_garbage_seldom() -> None:
 
 def _options(state_dir: Path, report: str | None, given: dict[str, object]) -> RunOptions:
     resume, retry_failed, wait_s = (given[name] for name in ("resume", "retry_failed", "lock_wait"))
-    if resume and retry_failed:
+    if resume is not None and retry_failed is not None:
         message = "--resume finishes a run, --retry-failed begins a new one: give one of them"
         raise UsageError(message)
     return RunOptions(
@@ -133,9 +133,9 @@ def _options(state_dir: Path, report: str | None, given: dict[str, object]) -> R
     )
 
 
-def _refuse_to_overwrite(config_file: str | None, report: str | None) -> None:
-    with suppress(OSError):
-        if config_file and report and Path(config_file).samefile(report):
+def _refuse_to_overwrite(config_file: str, report: str | None) -> None:
+    with suppress(OSError, ValueError):
+        if report and Path(config_file).samefile(report):
             message = f"the report would take the place of the configuration {config_file}: name another file with -o"
             raise UsageError(message)
 
@@ -234,22 +234,20 @@ def _show_end(end: RunEnd, output: Output, first: list[dict[str, Any]]) -> None:
             console.print(Text(f"  … and {more} more"))
     where = "standard output" if end.summary.report == "-" else visible(end.summary.report)
     console.print(Text(f"Report: {where}"), soft_wrap=True)
-    for step in next_steps(end):
+    for step in _next_steps(end):
         console.print(Text(step), soft_wrap=True)
 
 
-def next_steps(end: RunEnd) -> list[str]:
+def _next_steps(end: RunEnd) -> list[str]:
     """Say what can be done about what is missing, each as one command."""
     run_id, outcomes = end.summary.run_id, end.summary.outcomes
-    source = end.summary.config
-    config = "" if source.startswith("<") else f" -c {shlex.quote(visible(source))}"
+    config = "" if end.config.startswith("<") else f" -c {shlex.quote(visible(end.config))}"
     is_default = end.state_dir.absolute() == default_state_dir().absolute()
     state = "" if is_default else f" --state-dir {shlex.quote(visible(str(end.state_dir)))}"
     steps = []
-    if outcomes[OutcomeKind.CANCELLED]:
+    if end.unfinished > 0 or end.write_error:
         steps.append(f"Finish it:     wpe-backup run{config}{state} --resume {run_id}")
     if outcomes[OutcomeKind.UNCONFIRMED]:
-        steps.append(f"Look up again: wpe-backup run{config}{state} --resume {run_id}")
         steps.append(f"Or settle it:  wpe-backup settle{state} {run_id} INSTALL --exists BACKUP_ID (or --absent)")
     if any(outcomes[kind] for kind in (OutcomeKind.REJECTED, OutcomeKind.EXHAUSTED, OutcomeKind.ABORTED)):
         steps.append(f"Retry failed:  wpe-backup run{config}{state} --retry-failed {run_id}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from rich.text import Text
 from orchestrator.cli.options import Output, option, output_options, state_dir_option
 from orchestrator.errors import UsageError
 from orchestrator.model import OutcomeKind
+from orchestrator.redaction import Redactor
 from orchestrator.usecases.settle import Settled
 from orchestrator.usecases.settle import settle as settled_by
 from orchestrator.visible import visible
@@ -38,7 +40,9 @@ def settle(*, run: str, install: str, state_dir: Path, output: Output, **word: o
     """
     backup_id = _backup_id(word["exists"], absent=bool(word["absent"]))
     end = asyncio.run(settled_by(state_dir.absolute(), run, install, backup_id, datetime.now(UTC)))
-    if not output.is_quiet:
+    if output.is_json:
+        output.log(Redactor()).info("install.settled", **asdict(end), backup=backup_id)
+    elif not output.is_quiet:
         output.console(sys.stderr).print(Text(_said(end, backup_id)), soft_wrap=True)
     return 0
 

@@ -110,8 +110,7 @@ class Accounts:
             self._log.error(
                 "account.stopped", account=lane.name, kind=kind.value, status=result.status, reason=lane.stop.message
             )
-        for effort in lane.clear():
-            await self._ledger.cancel(effort, lane.stop)
+        await self._ledger.cancel_all(lane.clear(), lane.stop)
         budget = admitted.budget
         if budget.admission and budget.ready_at() is None:
             budget.admission.cancel()

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from orchestrator.engine.lanes import Work
     from orchestrator.engine.surroundings import Limits, Surroundings
     from orchestrator.errors import WriteError
-    from orchestrator.model import PlannedBackup
     from orchestrator.pacing import Ticket
 
 
@@ -62,10 +61,12 @@ class Dispatcher:
         self._posts = Posts(self._wire, self._accounts, self._looks, self._ledger)
         self._workers: set[asyncio.Task[None]] = set()
 
-    async def run(self, given_up: Iterable[tuple[PlannedBackup, ErrorInfo]] = ()) -> DispatchEnd:
-        """Return when every planned backup has its outcome; ``given_up`` are cancelled first."""
-        for planned, why in given_up:
-            await self._ledger.cancel(Effort(planned), why)
+    async def give_up(self, efforts: Iterable[Effort], why: ErrorInfo) -> None:
+        """Cancel what will not be requested at all."""
+        await self._ledger.cancel_all(efforts, why)
+
+    async def run(self) -> DispatchEnd:
+        """Return when every planned backup has its outcome."""
         loops = [asyncio.create_task(self._admit(budget)) for budget in self.budgets]
         watches = [asyncio.create_task(watch) for watch in (self._drain_when_told(loops), self._abort_when_told())]
         results = await asyncio.gather(*loops, return_exceptions=True)
@@ -181,8 +182,7 @@ class Dispatcher:
             why = ErrorInfo(ErrorKind.INTERRUPTED, f"the run was stopped by {name} first")
         for budget in self.budgets:
             for lane in budget.lanes:
-                for effort in lane.clear():
-                    await self._ledger.cancel(effort, lane.stop or why)
+                await self._ledger.cancel_all(lane.clear(), lane.stop or why)
 
     def _crashed(self, error: Exception) -> None:
         self._end.crash = self._end.crash or error

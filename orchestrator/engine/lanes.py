@@ -41,29 +41,39 @@ class LaneState(StrEnum):
 
 @dataclass(slots=True)
 class Reading:
-    """A listing that is being read, page by page, since the monotonic instant ``began_at``."""
+    """A listing that is being read, page by page, since the monotonic instant ``began_at``.
+
+    ``last`` are the ids of the last page, ``total`` the entries that there are in all, as that page said.
+    """
 
     install_id: str
     began_at: float
     sight: Sight = field(default_factory=Sight)
     offset: int = 0
     pages: int = 0
+    last: tuple[str, ...] = ()
+    total: int | None = None
+
+    def begin_anew(self) -> None:
+        """Read from the first page again, since the listing has changed under way."""
+        self.sight, self.offset, self.last, self.total = Sight(), 0, (), None
 
 
 @dataclass(slots=True)
 class Doubt:
     """Why nobody knows whether a backup exists, and how far the looking has come.
 
-    ``error`` is the answer that left it open. ``since`` is the monotonic instant from which on it was;
-    ``server_since`` the same in seconds since 1970 by the server's clock, where an earlier process of this run knew it.
-    ``failed`` counts the pages in a row that could not be had. ``own`` is the listing of the install, ``specimen`` that
-    of another one whose backup is known to exist.
+    ``error`` is the answer that left it open. ``since`` is the monotonic instant from which on this process knows it
+    was, ``server_since`` when it became so in seconds since 1970 by the server's clock; ``is_inherited`` tells that
+    this was in another process. ``failed`` counts the pages in a row that could not be had. ``own`` is the listing of
+    the install, ``specimen`` that of another one whose backup is known to exist.
     """
 
     error: ErrorInfo
     since: float
     may_repeat: bool = True
     server_since: float | None = None
+    is_inherited: bool = False
     failed: int = 0
     own: Reading | None = None
     specimen: Reading | None = None
@@ -76,7 +86,8 @@ class Effort:
     ``tries`` count towards ``max_attempts``; of them, ``attempts`` were sent. ``began_at`` is the first POST of this
     process, ``started_at`` that of the run. ``request_id`` is of the last answer. ``sought`` are the runs whose
     requests may have made it, ``sent_at`` when the first of these was sent, in seconds since 1970 by the server's
-    clock, ``described`` what it was to be called if not as planned. ``is_settled`` tells that it has its outcome,
+    clock, ``described`` what it was to be called if not as planned. ``is_resumed`` tells that another process began
+    it. ``is_settled`` tells that it has its outcome,
     which is its only one.
     """
 
@@ -92,6 +103,7 @@ class Effort:
     sent_at: float | None = None
     described: str | None = None
     doubt: Doubt | None = None
+    is_resumed: bool = False
     is_settled: bool = False
 
     @property
@@ -108,6 +120,7 @@ class Effort:
             sought=self.sought,
             sent_at=self.sent_at,
             described=self.described,
+            open_since=doubt.server_since if doubt else None,
             may_repeat=doubt is None or doubt.may_repeat,
             error=doubt.error if doubt else None,
         )
@@ -122,9 +135,10 @@ class Effort:
         """Forget the requests whose fate was open: it is known."""
         self.sought, self.sent_at, self.described, self.doubt = (), None, None, None
 
-    def looked_for(self) -> Sought:
-        """Return what its listing is searched for."""
-        return Sought(self.sought, self.sent_at, self.described or self.planned.request.description)
+    def looked_for(self, backend_behind_s: float) -> Sought:
+        """Return what its listing is searched for, where times are ``backend_behind_s`` seconds behind the server's."""
+        sent_at = None if self.sent_at is None else self.sent_at - backend_behind_s
+        return Sought(self.sought, sent_at, self.described or self.planned.request.description)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +158,9 @@ class Lane:
     ``suspects`` are the installs whose 401, kept with them, waits for the check. ``unserved_since`` is when the first
     failure after the last served POST was seen. ``stop`` says why the account stopped. ``rate_headers`` are the last
     values of headers about rates. ``server_ahead_s`` is what to add to monotonic seconds for the server's clock, at
-    least. ``specimen`` is the first install whose backup was accepted, and when, ``specimen_looked_at`` when its
-    listing was last read; ``markers_come_back`` tells whether listings show markers, ``None`` while that is not known.
+    least; ``backend_behind_s`` is how far the clock behind ``create_time`` was seen behind that one. ``specimen`` is
+    the first install whose backup was accepted, and when, ``specimen_looked_at`` when its listing was last read;
+    ``markers_come_back`` tells whether listings show markers, ``None`` while that is not known.
     """
 
     name: str
@@ -163,6 +178,7 @@ class Lane:
     rate_headers: dict[str, str] = field(default_factory=dict)
     retry_next: bool = True
     server_ahead_s: float | None = None
+    backend_behind_s: float = 0.0
     specimen: tuple[str, float] | None = None
     specimen_looked_at: float | None = None
     markers_come_back: bool | None = None

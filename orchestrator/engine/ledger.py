@@ -6,6 +6,7 @@ same.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,11 +14,13 @@ from orchestrator.errors import WriteError
 from orchestrator.model import Outcome, OutcomeKind
 
 if TYPE_CHECKING:
-    import asyncio
+    from collections.abc import Iterable
 
     from orchestrator.engine.lanes import Effort
     from orchestrator.engine.ports import Clock, OutcomeSink
     from orchestrator.model import Backup, ErrorInfo
+
+CANCELLED_TOGETHER = 1000
 
 
 class Ledger:
@@ -69,15 +72,22 @@ class Ledger:
     async def cancel(self, effort: Effort, why: ErrorInfo) -> None:
         """Record that nothing was made for ``effort``, and why; of one in doubt, that nobody knows."""
         if effort.doubt:
-            await self.leave_open(effort, None)
+            await self.leave_open(effort, f"not looked up to the end: {why.message}")
         else:
             await self.settle(effort, OutcomeKind.CANCELLED, why)
 
-    async def leave_open(self, effort: Effort, why: str | None) -> None:
+    async def cancel_all(self, efforts: Iterable[Effort], why: ErrorInfo) -> None:
+        """Cancel many, so that one commit serves them."""
+        remaining = list(efforts)
+        while remaining:
+            together, remaining = remaining[:CANCELLED_TOGETHER], remaining[CANCELLED_TOGETHER:]
+            await asyncio.gather(*(self.cancel(effort, why) for effort in together))
+
+    async def leave_open(self, effort: Effort, why: str) -> None:
         """Record that nobody knows whether a backup was made for ``effort``, and why the listing could not tell."""
         error = effort.doubt.error if effort.doubt else None
-        if error and why:
-            error = replace(error, message=f"{error.message}; {why}")
+        if error:
+            error = replace(error, message=f"{error.message}; {why}" if error.message else why)
         await self.settle(effort, OutcomeKind.UNCONFIRMED, error)
 
     def failed(self, error: WriteError) -> None:
@@ -86,7 +96,7 @@ class Ledger:
         self._halted.set()
 
     def _duration_s(self, effort: Effort) -> float:
-        if effort.began_at is not None:
+        if effort.began_at is not None and not effort.is_resumed:
             return self._clock.monotonic() - effort.began_at
         if effort.started_at is not None:
             return max(0.0, (self._clock.now() - effort.started_at).total_seconds())

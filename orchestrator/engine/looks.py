@@ -13,7 +13,7 @@ from orchestrator.engine.wire import effect_of
 from orchestrator.model import Fault, OutcomeKind
 from orchestrator.outcome import Answer, Step, classify, decide_absent, error_info, error_kind
 from orchestrator.pacing import Effect
-from orchestrator.reconcile import MOST_PAGES, Fate, Sought, decide_failed_look, fate_of, seen
+from orchestrator.reconcile import MOST_PAGES, Fate, Sought, decide_failed_look, fate_of, seconds_of, seen
 
 if TYPE_CHECKING:
     from orchestrator.engine.accounts import Accounts
@@ -39,19 +39,26 @@ class Looks:
         self._around = around
         self._grace_s = limits.reconcile.grace_s
 
-    def has_specimen(self, lane: Lane, effort: Effort) -> None:
-        """Remember the account's first accepted backup."""
+    def has_specimen(self, lane: Lane, effort: Effort, result: AttemptResult) -> None:
+        """Remember the account's first accepted backup, and how far ``create_time`` is behind the answers' clock."""
         if lane.specimen is None:
             lane.specimen = (effort.planned.install.id, self._now())
+        created_at = seconds_of(result.backup.create_time) if result.backup else None
+        if created_at is not None and result.server_at is not None:
+            lane.backend_behind_s = max(lane.backend_behind_s, result.server_at - created_at)
 
     async def doubt(self, lane: Lane, effort: Effort, result: AttemptResult) -> None:
         """Begin to look for the backup of ``effort``, whose fate ``result`` left open."""
         answer = classify(result)
         error = error_info(error_kind(answer, result), result)
-        effort.doubt = Doubt(error, self._now(), may_repeat=answer is not Answer.UNREADABLE)
+        now = self._now()
+        effort.doubt = Doubt(error, now, answer is not Answer.UNREADABLE, lane.server_time(now))
         self._around.journal.note_soon(effort.standing())
-        if lane.stop or not self._limits.reconcile.looks:
-            await self._ledger.leave_open(effort, None)
+        if lane.stop:
+            await self._ledger.cancel(effort, lane.stop)
+            return
+        if not self._limits.reconcile.looks:
+            await self._ledger.leave_open(effort, "not looked up (on_ambiguous: fail)")
             return
         self._log("backup.doubted", effort, status=result.status, reason=result.message)
         lane.retry(effort, self._now())
@@ -61,7 +68,6 @@ class Looks:
         if lane.stop:
             await self._ledger.cancel(effort, lane.stop)
             return
-        self._around.journal.note_soon(effort.standing())
         lane.retry(effort, self._now() + after_s)
 
     async def look(self, admitted: Admitted, effort: Effort, doubt: Doubt) -> None:
@@ -95,15 +101,19 @@ class Looks:
         if reading is None:
             return
         is_own = reading is doubt.own
-        sought = effort.looked_for() if is_own else Sought((self._around.run_id,), None, "")
+        if self._has_shifted(reading, page):
+            lane.retry(effort, self._now())
+            return
+        sought = effort.looked_for(lane.backend_behind_s) if is_own else Sought((self._around.run_id,), None, "")
         reading.sight = seen(reading.sight, page.backups, sought)
-        reading.pages += 1
+        ids = tuple(backup.id for backup in page.backups)
+        is_repeated, reading.last, reading.total = bool(ids) and ids == reading.last, ids, page.total
         if reading.sight.has_markers:
             lane.markers_come_back = True
         is_enough = bool(reading.sight.found) or not (is_own or lane.markers_come_back is None)
         if lane.stop and not (is_own and reading.sight.found):
             await self._ledger.cancel(effort, lane.stop)
-        elif page.next_offset is None or is_enough:
+        elif page.next_offset is None or is_enough or is_repeated:
             await self._conclude(admitted, effort, doubt)
         elif reading.pages < MOST_PAGES:
             reading.offset = page.next_offset
@@ -113,6 +123,14 @@ class Looks:
         else:
             lane.markers_come_back = False
             await self._conclude(admitted, effort, doubt)
+
+    def _has_shifted(self, reading: Reading, page: Page) -> bool:
+        """Tell whether entries came or went since the last page, so that one may have been missed, and begin anew."""
+        reading.pages += 1
+        if page.total is None or reading.total is None or page.total == reading.total or reading.pages >= MOST_PAGES:
+            return False
+        reading.begin_anew()
+        return True
 
     async def _conclude(self, admitted: Admitted, effort: Effort, doubt: Doubt) -> None:
         """Decide by the install's own listing, which was read whole, or send for the specimen's first."""
@@ -168,6 +186,7 @@ class Looks:
     async def _absent(self, admitted: Admitted, effort: Effort, doubt: Doubt) -> None:
         self._log("backup.absent", effort)
         effort.end_doubt()
+        self._around.journal.note_soon(effort.standing())
         spent = effort.expense(self._now(), admitted.budget.throttle.held_s())
         verdict = decide_absent(spent, self._limits.retry)
         if verdict.step is Step.AGAIN:
@@ -207,7 +226,7 @@ class Looks:
     def _over_at(self, lane: Lane, doubt: Doubt) -> float:
         """Return the monotonic instant at which the grace is over."""
         over_at = doubt.since + self._grace_s
-        if doubt.server_since is None or lane.server_ahead_s is None:
+        if not doubt.is_inherited or doubt.server_since is None or lane.server_ahead_s is None:
             return over_at
         return min(over_at, doubt.server_since + self._grace_s - lane.server_ahead_s)
 

@@ -12,7 +12,7 @@ from orchestrator.pacing import Effect
 
 if TYPE_CHECKING:
     from orchestrator.engine.accounts import Accounts
-    from orchestrator.engine.lanes import Effort
+    from orchestrator.engine.lanes import Effort, Lane
     from orchestrator.engine.ledger import Ledger
     from orchestrator.engine.looks import Looks
     from orchestrator.engine.surroundings import Limits, Surroundings
@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 
 _THROTTLINGS = {Answer.THROTTLED, Answer.QUOTA}
 _OPEN = {Answer.AMBIGUOUS, Answer.UNREADABLE}
+_MADE_NOTHING = {
+    Answer.THROTTLED,
+    Answer.QUOTA,
+    Answer.NOT_SENT,
+    Answer.CREDENTIALS,
+    Answer.MISCONFIGURED,
+}
+"""Answers after which the intent is cleared on disk, since the outcome may follow much later."""
 
 
 class Posts:
@@ -43,7 +51,7 @@ class Posts:
             raise
         if not is_intended:
             admitted.release()
-            lane.retry(effort, clock.monotonic())
+            await self._queue_again(lane, effort, clock.monotonic())
             return
         result = await self._wire.send(admitted, lane.api.create_backup(effort.planned.request), is_read=False)
         effort.request_id = result.request_id or effort.request_id
@@ -53,13 +61,15 @@ class Posts:
         if result.fault is Fault.INTERRUPTED and not result.sent:
             around.journal.note_soon(effort.standing())
             admitted.release()
-            lane.retry(effort, clock.monotonic())
+            await self._queue_again(lane, effort, clock.monotonic())
             return
         is_throttled = answer in _THROTTLINGS
         effort.throttled += is_throttled
         effort.tries += not is_throttled
         effort.attempts += result.sent and not is_throttled
         self._wire.tell(admitted, effect_of(answer), result)
+        if answer in _MADE_NOTHING:
+            around.journal.note_soon(effort.standing())
         around.log.debug(
             "attempt.answered", install=effort.planned.install.label, answer=answer.value, status=result.status
         )
@@ -70,6 +80,12 @@ class Posts:
             lane.unserved_since = None
         else:
             await self._accounts.stop_if_hopeless(admitted, answer, result)
+
+    async def _queue_again(self, lane: Lane, effort: Effort, now: float) -> None:
+        if lane.stop:
+            await self._ledger.cancel(effort, lane.stop)
+        else:
+            lane.retry(effort, now)
 
     async def _is_intended(self, admitted: Admitted, effort: Effort, around: Surroundings) -> bool:
         """Have the intent on disk; tell whether the request may be sent."""
@@ -84,7 +100,7 @@ class Posts:
         except WriteError as error:
             self._ledger.failed(error)
         else:
-            if not (around.stop.draining.is_set() or self._ledger.write_error):
+            if not (around.stop.draining.is_set() or self._ledger.write_error or admitted.lane.stop):
                 return True
         effort.end_doubt()
         effort.started_at = started_at
@@ -96,7 +112,7 @@ class Posts:
         match verdict.step:
             case Step.DONE if verdict.outcome.is_success:
                 await self._ledger.settle(effort, verdict.outcome, backup=result.backup)
-                self._looks.has_specimen(lane, effort)
+                self._looks.has_specimen(lane, effort, result)
             case Step.DONE:
                 kind = error_kind(classify(result), result)
                 await self._ledger.settle(effort, verdict.outcome, error_info(kind, result))

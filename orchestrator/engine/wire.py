@@ -101,4 +101,5 @@ class Wire:
         retry_after_s = result.retry_after_s
         if retry_after_s is not None and retry_after_s > self._max_pause_s:
             retry_after_s = None
-        admitted.budget.throttle.observe(admitted.ticket, Word(effect, result.backup is not None, retry_after_s))
+        word = Word(effect, result.backup is not None, retry_after_s, result.sent)
+        admitted.budget.throttle.observe(admitted.ticket, word)

@@ -7,12 +7,13 @@ import contextlib
 import fcntl
 import hashlib
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import LockedError, WriteError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
 POLL_S = 0.2
@@ -28,9 +29,21 @@ def run_lock(state_dir: Path, run_id: str) -> Path:
     return state_dir / "runs" / run_id / "lock"
 
 
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long another process is waited for, in seconds, and what is said: the remedy, and that one waits."""
+
+    wait_s: float = 0.0
+    remedy: str = "wait for its end"
+    say: Callable[[str], None] | None = None
+
+
+IMPATIENCE = Patience()
+
+
 @contextlib.asynccontextmanager
-async def locked(path: Path, what: str, wait_s: float = 0.0) -> AsyncIterator[None]:
-    """Hold the lock ``path``, for which another process is waited ``wait_s`` seconds at most.
+async def locked(path: Path, what: str, patience: Patience = IMPATIENCE) -> AsyncIterator[None]:
+    """Hold the lock ``path``, for which another process is waited for with ``patience``.
 
     ``what`` says what is going on while somebody holds it. Raises ``LockedError``, and ``WriteError`` if there can be
     no such file.
@@ -42,7 +55,7 @@ async def locked(path: Path, what: str, wait_s: float = 0.0) -> AsyncIterator[No
         message = f"the lock {path} cannot be made: {error.strerror}; name another folder with --state-dir"
         raise WriteError(message) from error
     try:
-        await _acquire(descriptor, path, what, wait_s)
+        await _acquire(descriptor, path, what, patience)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
@@ -50,15 +63,22 @@ async def locked(path: Path, what: str, wait_s: float = 0.0) -> AsyncIterator[No
         os.close(descriptor)
 
 
-async def _acquire(descriptor: int, path: Path, what: str, wait_s: float) -> None:
-    until = asyncio.get_running_loop().time() + wait_s
+async def _acquire(descriptor: int, path: Path, what: str, patience: Patience) -> None:
+    until = asyncio.get_running_loop().time() + patience.wait_s
+    has_said = False
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             left_s = until - asyncio.get_running_loop().time()
+            busy = _busy(what, path)
             if left_s <= 0:
-                raise LockedError(_busy(what, path)) from None
+                remedy = f"it did not end within {patience.wait_s:g} s" if patience.wait_s else patience.remedy
+                message = f"{busy}; {remedy}"
+                raise LockedError(message) from None
+            if patience.say and not has_said:
+                patience.say(busy)
+            has_said = True
             await asyncio.sleep(min(POLL_S, left_s))
         except OSError as error:
             message = f"{path} cannot be locked: {error.strerror}; name another folder with --state-dir"
@@ -71,4 +91,4 @@ def _busy(what: str, path: Path) -> str:
     holder = ""
     with contextlib.suppress(OSError, ValueError):
         holder = f", in process {int(path.read_bytes()[:20])}"
-    return f"{what}{holder}; wait for its end, or let --lock-wait do it"
+    return f"{what}{holder}"

@@ -44,7 +44,7 @@ class RunRecord:
 
     ``scope`` names what only one run at a time may do: the runs of one configuration. ``accounts`` are the base URLs by
     account. ``report`` is where its report goes. ``retried`` is the run whose failures this one retries. ``summary`` is
-    its last summary line, ``None`` if it never came to one.
+    its last summary line, ``None`` if it never came to one; ``has_ended`` tells that nothing was begun since.
     """
 
     run: Run
@@ -55,6 +55,7 @@ class RunRecord:
     disabled: int = 0
     retried: str | None = None
     summary: dict[str, Any] | None = None
+    has_ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +162,8 @@ def _find(connection: sqlite3.Connection, word: str, where: str, scope: str | No
     known = [run_id for run_id, its_scope in runs if not is_of_scope or its_scope == json.dumps(scope)]
     run_id = run_named(word, known, f"of this configuration {where}" if is_of_scope else where)
     row = connection.execute(
-        "SELECT id, started_at, scope, config, report, accounts, disabled, retried, summary FROM runs WHERE id = ?",
+        "SELECT id, started_at, scope, config, report, accounts, disabled, retried, summary, ended_at FROM runs"
+        " WHERE id = ?",
         (run_id,),
     ).fetchone()
     return RunRecord(
@@ -173,13 +175,14 @@ def _find(connection: sqlite3.Connection, word: str, where: str, scope: str | No
         disabled=row[6],
         retried=json.loads(row[7]),
         summary=None if row[8] is None else json.loads(row[8]),
+        has_ended=row[9] is not None,
     )
 
 
 def _load(connection: sqlite3.Connection, run_id: str) -> list[StoredBackup]:
     rows = connection.execute(
         "SELECT p.position, p.plan, s.tries, s.attempts, s.throttled, s.started_at, s.sought, s.sent_at, s.described,"
-        " s.may_repeat, s.error, o.outcome, o.retries, o.reconciled, o.line FROM planned_backups p"
+        " s.open_since, s.may_repeat, s.error, o.outcome, o.retries, o.reconciled, o.line FROM planned_backups p"
         " LEFT JOIN standings s USING (run_id, position) LEFT JOIN outcomes o USING (run_id, position)"
         " WHERE p.run_id = ? ORDER BY p.position",
         (run_id,),
@@ -251,13 +254,14 @@ def _standing_row(run_id: str, standing: Standing) -> _Row:
         " ".join(standing.sought),
         standing.sent_at,
         json.dumps(standing.described),
+        standing.open_since,
         standing.may_repeat,
         None if error is None else json.dumps(asdict(error)),
     )
 
 
 def _standing(planned: PlannedBackup, row: Sequence[Any]) -> Standing:
-    tries, attempts, throttled, started_at, sought, sent_at, described, may_repeat, error = row
+    tries, attempts, throttled, started_at, sought, sent_at, described, open_since, may_repeat, error = row
     began = None if started_at is None else datetime.fromisoformat(started_at)
     return Standing(
         planned=planned,
@@ -265,6 +269,7 @@ def _standing(planned: PlannedBackup, row: Sequence[Any]) -> Standing:
         sought=tuple(sought.split()),
         sent_at=sent_at,
         described=json.loads(described),
+        open_since=open_since,
         may_repeat=bool(may_repeat),
         error=None if error is None else _error(json.loads(error)),
     )

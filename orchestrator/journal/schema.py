@@ -44,6 +44,7 @@ MIGRATIONS = (
         sought TEXT NOT NULL,
         sent_at REAL,
         described TEXT,
+        open_since REAL,
         may_repeat INTEGER NOT NULL,
         error TEXT,
         PRIMARY KEY (run_id, position)

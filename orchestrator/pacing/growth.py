@@ -230,7 +230,7 @@ def _risen(pace: Pace, now: float, rate: float, cause: Cause) -> Pace:
     rate = min(pace.ceiling, rate)
     steps = pace.steps
     if rate != pace.rate:
-        steps = (*steps, (now, pace.served + pace.in_flight))[-KEPT_STEPS:]
+        steps = (*steps, (now, pace.passed + pace.in_flight))[-KEPT_STEPS:]
     next_at = min(pace.next_at, now + 1.0 / rate)
     risen = _restarted(pace, now)
     growth = risen.growth if rate == pace.rate else replace(risen.growth, rose_at=now)
@@ -288,7 +288,7 @@ def _probed(pace: Pace, now: float, factor: float) -> Pace:
     if estimate is None or (growth.probes == 0 and growth.credit < 1.0):
         return _restarted(pace, now)
     burst, rate = estimate.burst or 0.0, pace.rate * factor
-    sent_beyond = excess(pace.steps, Mark(now, pace.served + pace.in_flight), estimate.rate)
+    sent_beyond = excess(pace.steps, Mark(now, pace.passed + pace.in_flight), estimate.rate)
     is_bold = growth.probes > 0 and sent_beyond > BURST_MARGIN * burst + SPEND_MARGIN
     probes = growth.probes + 1
     if growth.probes > 0 and not is_bold:

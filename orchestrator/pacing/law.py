@@ -131,7 +131,7 @@ def started(pace: Pace, now: float) -> tuple[Pace, Ticket]:
         read_only=is_canary and pace.hold.read_only,
         rate=pace.rate,
         in_flight=in_flight,
-        ordinal=pace.served + pace.in_flight,
+        ordinal=pace.passed + pace.in_flight,
         cohort=0 if is_canary else pace.flight.latency.next_cohort,
     )
     if is_canary:
@@ -204,7 +204,7 @@ def _noted(pace: Pace, observation: Observation) -> Pace:
         return _noted_refusal(pace, observation)
     if word.effect is not Effect.SERVED:
         flight = flights.unanswered(pace.flight, ticket.cohort, observation.at)
-        return replace(pace, in_flight=pace.in_flight - 1, flight=flight)
+        return replace(pace, in_flight=pace.in_flight - 1, passed=pace.passed + word.sent, flight=flight)
     seconds = observation.at - ticket.started_at
     hold, growth = pace.hold, pace.growth
     if ticket.epoch == pace.epoch:
@@ -217,6 +217,7 @@ def _noted(pace: Pace, observation: Observation) -> Pace:
         pace,
         in_flight=pace.in_flight - 1,
         served=pace.served + 1,
+        passed=pace.passed + 1,
         hold=hold,
         growth=growth,
         flight=flights.answered(pace.flight, ticket.cohort, seconds, ticket.in_flight, observation.at),
@@ -316,7 +317,7 @@ def _resumed(pace: Pace, observation: Observation) -> Pace:
         hold=hold,
         growth=replace(pace.growth, since=now, rose_at=now, started=0, served=0, answers=0),
         flight=flights.resumed(pace.flight, now),
-        steps=((now, pace.served + pace.in_flight),),
+        steps=((now, pace.passed + pace.in_flight),),
     )
     return replace(pace, next_at=max(hold.not_before, now + 1.0 / pace.rate))
 

@@ -82,11 +82,15 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """What an answer tells the limiter: its effect, whether it accepted a POST, the ``Retry-After`` to obey."""
+    """What an answer tells the limiter: its effect, whether it accepted a POST, the ``Retry-After`` to obey.
+
+    ``sent`` tells whether the request may have reached the server, which counts it then, whatever it answered.
+    """
 
     effect: Effect
     accepted: bool = False
     retry_after_s: float | None = None
+    sent: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +163,9 @@ class Pace:
     """The state of one budget's limiter.
 
     ``concurrency`` bounds the requests in flight whatever else does. ``next_at`` is when the next may start; ``spare``
-    of them may start at once. ``served`` counts answers. ``estimate`` is ``None`` before a limit was met.
-    ``steps`` is the course of admissions since the last hold.
+    of them may start at once. ``served`` counts answers, ``passed`` also the requests that failed and may have counted
+    at the server. ``estimate`` is ``None`` before a limit was met. ``steps`` is the course of admissions since the last
+    hold.
     """
 
     rate: float
@@ -175,6 +180,7 @@ class Pace:
     spare: int = 0
     in_flight: int = 0
     served: int = 0
+    passed: int = 0
     stage: Stage = Stage.SEEKING
     estimate: Estimate | None = None
     hold: Hold = Hold()

@@ -16,6 +16,8 @@ from orchestrator.run_names import LATEST, run_named
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+LONGEST_LINE = 4 * 1024 * 1024
+
 _TRACES = ("report.jsonl", "summary.json")
 """What a run leaves in its folder: at least one of these."""
 
@@ -97,6 +99,18 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
+def run_of(path: Path) -> str | None:
+    """Return the run whose report the regular file ``path`` is, ``None`` if it is none."""
+    try:
+        if not path.is_file():
+            return None
+        with path.open("rb") as file:
+            fields = json.loads(file.readline(LONGEST_LINE))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return _text(fields.get("run_id")) if isinstance(fields, dict) else None
+
+
 def is_path(run: str) -> bool:
     """Tell whether ``run`` is a report's path and not the name of a run."""
     return run != LATEST and ("/" in run or os.path.isfile(run))  # noqa: PTH113 - Path's raises where it may not look
@@ -110,7 +124,7 @@ def find_report(state_dir: Path, run: str) -> Path:
     if is_path(run):
         return Path(run)
     names = {path.parent.name for name in _TRACES for path in (state_dir / "runs").glob(f"*/{name}")}
-    return _report_of(state_dir / "runs" / run_named(run, sorted(names), f"in {state_dir}"))
+    return _report_of(state_dir / "runs" / run_named(run, sorted(names), f"in {state_dir}", "run or file"))
 
 
 def _report_of(folder: Path) -> Path:
@@ -122,6 +136,9 @@ def _report_of(folder: Path) -> Path:
     except (OSError, ValueError, AttributeError):
         written_to = ""
     if written_to in {"", "-"}:
-        message = f"run {folder.name} wrote its report elsewhere: name the file that it went to"
+        message = (
+            f"run {folder.name} wrote its report elsewhere: name the file that it went to, or have it written again"
+            f" with run --resume {folder.name} -o FILE"
+        )
         raise UsageError(message)
     return Path(written_to)

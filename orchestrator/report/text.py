@@ -78,7 +78,11 @@ def doubts(report: Report) -> list[str]:
     """Say what makes a report less than the whole truth."""
     found = []
     if report.summary is None:
-        found.append("There is no summary line: the run did not come to its end.")
+        known = f" --resume {visible(report.run_id)}" if report.run_id else " --resume latest"
+        found.append(
+            "There is no summary line: the run has not come to its end, and these are only the installs so far."
+            f" Unless it is going on, finish it with wpe-backup run{known}"
+        )
     if report.damaged:
         numbers = ", ".join(map(str, report.damaged[:5]))
         found.append(f"{len(report.damaged)} damaged lines were passed over: {numbers}")
@@ -104,7 +108,7 @@ def _cells(line: dict[str, Any]) -> tuple[str, ...]:
         line.get("outcome"),
         why,
         error.get("request_id") or line.get("request_id"),
-        _message(error),
+        _message(error, line.get("look_for")),
     )
     return tuple("-" if cell in {None, ""} else visible(str(cell)) for cell in map(_plain, cells))
 
@@ -122,14 +126,16 @@ def _whole(value: object) -> str:
     return str(value) if isinstance(value, int) and abs(value) < _LONGEST_DURATION_S else "?"
 
 
-def _message(error: dict[str, Any]) -> str:
-    """Return an error's message, and behind it what is wrong with which field of the request."""
+def _message(error: dict[str, Any], look_for: object) -> str:
+    """Return an error's message, what is wrong with which field of the request, and what to look for in the portal."""
     parts = [str(error.get("message") or "")]
     entries = error.get("errors")
     parts += [
         " ".join(str(entry[key]) for key in ("field", "message") if entry.get(key))
         for entry in map(_mapping, entries if isinstance(entries, list) else [])
     ]
+    if isinstance(look_for, list) and look_for:
+        parts.append(f"look for {' or '.join(map(str, look_for))}")
     return "; ".join(part for part in parts if part)
 
 

@@ -17,6 +17,7 @@ import select
 import stat
 import tempfile
 import threading
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -88,6 +89,10 @@ class ReportWriter:
             raise self._failure
         await self._thread.run(partial(self._write_now, data, sync=sync))
 
+    def stuck_s(self) -> float:
+        """Return for how many seconds the write that is under way has been, 0 if none is."""
+        return self._thread.busy_s()
+
     def abandon(self) -> None:
         """Wait no longer for a reader that does not read: what is not written yet fails with ``WriteError``."""
         self._thread.abandon(self._failed(TimeoutError("its reader does not read")))
@@ -123,6 +128,7 @@ class _WriterThread:
     def __init__(self) -> None:
         self._calls: queue.SimpleQueue[tuple[Callable[[], None], asyncio.Future[None]] | None] = queue.SimpleQueue()
         self._waiting: set[asyncio.Future[None]] = set()
+        self._busy_since: float | None = None
         threading.Thread(target=self._work, name="report", daemon=True).start()
 
     async def run(self, call: Callable[[], None]) -> None:
@@ -132,6 +138,11 @@ class _WriterThread:
         done.add_done_callback(self._waiting.discard)
         self._calls.put((call, done))
         await done
+
+    def busy_s(self) -> float:
+        """Return for how many seconds the call that is under way has been, 0 if none is."""
+        since = self._busy_since
+        return 0.0 if since is None else time.monotonic() - since
 
     def abandon(self, error: Exception) -> None:
         """Fail every call that has not returned."""
@@ -146,10 +157,12 @@ class _WriterThread:
         while (entry := self._calls.get()) is not None:
             call, done = entry
             error: Exception | None = None
+            self._busy_since = time.monotonic()
             try:
                 call()
             except Exception as raised:  # noqa: BLE001 - it is raised again where it is waited for
                 error = raised
+            self._busy_since = None
             with contextlib.suppress(RuntimeError):  # the loop may have been closed meanwhile
                 done.get_loop().call_soon_threadsafe(_settle, done, error)
 
@@ -193,8 +206,9 @@ def make_folder(path: Path) -> None:
 def drop_old_report(folder: Path, target: str) -> None:
     """Remove the report in a run's ``folder`` if its report goes to another place, ``target``, now."""
     own = folder / OWN_REPORT
-    if target != str(own):
-        with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):
+        is_there = target != STANDARD_OUTPUT and Path(target).samefile(own)
+        if not is_there:
             own.unlink(missing_ok=True)
 
 

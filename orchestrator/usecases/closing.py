@@ -128,7 +128,7 @@ def _times(totals: Totals) -> tuple[datetime, float]:
     job, before = totals.job, totals.job.record.summary
     if job.is_new:
         return totals.finished_at, totals.duration_s
-    if before is not None and not job.efforts:
+    if before is not None and job.record.has_ended and not job.efforts:
         return datetime.fromisoformat(before["finished_at"]), before["duration_s"]
     return totals.finished_at, max(0.0, (totals.finished_at - job.record.run.started_at).total_seconds())
 

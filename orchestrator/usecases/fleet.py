@@ -75,6 +75,11 @@ class Fleet:
         """Return how many backups wait for a look at the listing."""
         return sum(effort.doubt is not None for lane in self.lanes.values() for _, _, effort in lane.retries)
 
+    def next_look_s(self) -> float:
+        """Return the seconds until the last of the looks that are planned so far."""
+        due = [at for lane in self.lanes.values() for at, _, effort in lane.retries if effort.doubt]
+        return max(0.0, max(due, default=0.0) - asyncio.get_running_loop().time())
+
     def totals(self) -> dict[str, AccountTotals]:
         """Return what each account asked, and what its budget found out."""
         return {name: self._totals(name, lane) for name, lane in self.lanes.items()}

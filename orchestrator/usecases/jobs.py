@@ -15,17 +15,19 @@ from orchestrator.errors import UsageError
 from orchestrator.journal.runs import RunRecord
 from orchestrator.model import ErrorInfo, ErrorKind, Run
 from orchestrator.plan import make_plan
+from orchestrator.report.read import run_of
 from orchestrator.report.write import OWN_REPORT, STANDARD_OUTPUT
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from orchestrator.engine.ports import Log
-    from orchestrator.model import Config, Plan, PlannedBackup, Standing, Timeouts
+    from orchestrator.model import Config, Plan, PlannedBackup, Standing
     from orchestrator.summary import Line
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
+NEVER = ErrorInfo(ErrorKind.STOPPED, "nothing was given up")
 CUT_OFF = ErrorInfo(ErrorKind.INTERRUPTED, "the run was cut off before it knew the answer")
 
 
@@ -50,7 +52,7 @@ class Job:
     """A run, what is left of it, and what it has already.
 
     ``planned`` is the whole plan; ``efforts`` are those of it that are still to be requested or looked up. ``kept`` are
-    the lines that stand. ``given_up`` are cancelled before anything is sent, with the reason. ``specimens`` are
+    the lines that stand. ``given_up`` are cancelled before anything is sent, for the reason ``why``. ``specimens`` are
     installs by account whose backups are known to exist. ``is_new`` tells that the journal does not know the run yet.
     """
 
@@ -58,7 +60,8 @@ class Job:
     planned: tuple[PlannedBackup, ...]
     efforts: tuple[Effort, ...]
     kept: tuple[Line, ...] = ()
-    given_up: tuple[tuple[PlannedBackup, ErrorInfo], ...] = ()
+    given_up: tuple[Effort, ...] = ()
+    why: ErrorInfo = NEVER
     specimens: dict[str, str] = field(default_factory=dict)
     is_new: bool = True
 
@@ -129,17 +132,29 @@ def say_warnings(config: Config, plan: Plan, log: Log) -> None:
 
 def gone_since(retried: str) -> ErrorInfo:
     """Return why an install that failed in ``retried`` is not retried."""
-    return ErrorInfo(ErrorKind.STOPPED, f"it failed in {retried}, and the configuration no longer has it enabled")
+    reason = "had it no longer enabled when this run began; --retry-failed asks again"
+    return ErrorInfo(ErrorKind.STOPPED, f"it failed in {retried}, and the configuration {reason}")
 
 
-def effort_in_doubt(standing: Standing, timeouts: Timeouts) -> Effort:
+def report_of(record: RunRecord, state_dir: Path) -> str:
+    """Return where the report of a run goes: if that is its own folder, where that is now.
+
+    If another run has put its report there meanwhile, it is the run's own folder, too.
+    """
+    own = state_dir.absolute() / "runs" / record.run.id / OWN_REPORT
+    is_own = Path(record.report).parts[-2:] == own.parts[-2:]
+    is_taken = record.report != STANDARD_OUTPUT and run_of(Path(record.report)) not in {None, record.run.id}
+    return str(own) if is_own or is_taken else record.report
+
+
+def effort_in_doubt(standing: Standing) -> Effort:
     """Return the effort that goes on from ``standing``, whose fate is open since another process.
 
-    The grace begins now, unless the server's clock shows that the request was answered, or given up, before.
+    The grace begins now, unless the server's clock shows that its answer came longer ago. Of one without an answer
+    nobody knows when it left: its intent may have waited for the disk, or the machine been suspended.
     """
     is_unanswered = standing.error is None
-    spent, sent_at = standing.spent, standing.sent_at
-    patience_s = timeouts.connect_s + timeouts.read_s
+    spent = standing.spent
     return Effort(
         planned=standing.planned,
         tries=spent.tries + is_unanswered,
@@ -147,12 +162,14 @@ def effort_in_doubt(standing: Standing, timeouts: Timeouts) -> Effort:
         throttled=spent.throttled,
         started_at=spent.started_at,
         sought=standing.sought,
-        sent_at=sent_at,
+        sent_at=standing.sent_at,
         described=standing.described,
         doubt=Doubt(
             error=standing.error or CUT_OFF,
             since=asyncio.get_running_loop().time(),
             may_repeat=standing.may_repeat,
-            server_since=None if sent_at is None else sent_at + patience_s,
+            server_since=standing.open_since,
+            is_inherited=True,
         ),
+        is_resumed=True,
     )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.errors import WriteError
 from orchestrator.journal import runs
+from orchestrator.marker import marker
 from orchestrator.model import OutcomeKind
 from orchestrator.report.lines import line_of
 from orchestrator.summary import Tally
@@ -81,4 +82,7 @@ class Recorder:
         elif outcome.kind is OutcomeKind.CANCELLED:
             self._log.debug(event, install=install, kind=error.kind.value, reason=error.message)
         else:
-            self._log.warning(event, install=install, kind=error.kind.value, status=error.status, reason=error.message)
+            sought = {"look_for": [marker(each) for each in outcome.sought]} if outcome.sought else {}
+            self._log.warning(
+                event, install=install, kind=error.kind.value, status=error.status, reason=error.message, **sought
+            )

@@ -14,7 +14,6 @@ from orchestrator.marker import runs_marked
 from orchestrator.model import ErrorInfo, ErrorKind, Install, OutcomeKind, Run, Standing
 from orchestrator.plan import make_plan
 from orchestrator.report.read import is_path, read_report
-from orchestrator.run_names import LATEST
 from orchestrator.usecases.jobs import (
     CUT_OFF,
     Job,
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from orchestrator.engine.ports import Log
     from orchestrator.journal.runs import StoredBackup
     from orchestrator.journal.store import Store
-    from orchestrator.model import Config
+    from orchestrator.model import Config, PlannedBackup
 
 _RETRIED = {
     OutcomeKind.REJECTED,
@@ -52,6 +51,7 @@ class _Failure:
     sought: tuple[str, ...] = ()
     sent_at: float | None = None
     described: str | None = None
+    open_since: float | None = None
     error: ErrorInfo | None = None
 
 
@@ -60,7 +60,7 @@ async def retried_job(config: Config, options: RunOptions, store: Store, log: Lo
 
     What is no longer in ``config`` is given up. Raises ``UsageError`` and ``WriteError``.
     """
-    word = options.retry_failed or LATEST
+    word = options.retry_failed or ""
     if is_path(word):
         retried, failures = _of_file(Path(word), log)
     else:
@@ -69,21 +69,24 @@ async def retried_job(config: Config, options: RunOptions, store: Store, log: Lo
     by_id = {failure.install.id: failure for failure in sorted(failures, key=lambda each: bool(each.sought))}
     current = [install for install in config.installs if install.enabled and install.id in by_id]
     current_ids = {install.id for install in current}
-    gone = [failure.install for failure in by_id.values() if failure.install.id not in current_ids]
+    gone = [replace(each.install, enabled=True) for key, each in by_id.items() if key not in current_ids]
     plan = make_plan(replace(config, installs=(*current, *gone)), run)
-    say_warnings(config, plan, log)
+    say_warnings(config, plan, log.bind(run_id=run.id))
     planned = plan.backups[: len(current)]
     given_up = tuple(
         replace(each, install=replace(each.install, enabled=False)) for each in plan.backups[len(current) :]
     )
-    standings = (_standing(Standing(each), by_id[each.install.id]) for each in planned)
+
+    def effort(each: PlannedBackup) -> Effort:
+        standing = _standing(Standing(each), by_id[each.install.id])
+        return effort_in_doubt(standing) if standing.sought else Effort(each)
+
     return Job(
         record=record_of(config, options, run, 0, retried),
         planned=planned + given_up,
-        efforts=tuple(
-            effort_in_doubt(each, config.timeouts) if each.sought else Effort(each.planned) for each in standings
-        ),
-        given_up=tuple((each, gone_since(retried)) for each in given_up),
+        efforts=tuple(map(effort, planned)),
+        given_up=tuple(map(effort, given_up)),
+        why=gone_since(retried),
     )
 
 
@@ -95,6 +98,7 @@ def _standing(standing: Standing, failure: _Failure) -> Standing:
         sought=failure.sought,
         sent_at=failure.sent_at,
         described=failure.described,
+        open_since=failure.open_since,
         error=failure.error or CUT_OFF,
     )
 
@@ -115,7 +119,7 @@ def _failure(run_id: str, stored: StoredBackup) -> _Failure:
         return _Failure(install, (run_id,) if kind is OutcomeKind.UNCONFIRMED else ())
     sought = standing.sought or ((run_id,) if kind is OutcomeKind.UNCONFIRMED else ())
     described = standing.described or stored.planned.request.description
-    return _Failure(install, sought, standing.sent_at, described, standing.error)
+    return _Failure(install, sought, standing.sent_at, described, standing.open_since, standing.error)
 
 
 def _of_file(path: Path, log: Log) -> tuple[str, list[_Failure]]:
@@ -143,7 +147,7 @@ def _readable(path: Path, lines: Sequence[dict[str, Any]]) -> list[_Failure]:
         sought = runs_marked(" ".join(map(str, line.get("look_for") or ()))) or {run_id}
         described = line.get("description")
         described = described if isinstance(described, str) else None
-        failures.append(_Failure(install, tuple(sorted(sought)), None, described, _error(line.get("error"))))
+        failures.append(_Failure(install, tuple(sorted(sought)), None, described, None, _error(line.get("error"))))
     return failures
 
 

@@ -13,8 +13,9 @@ from orchestrator.engine.dispatch import Dispatcher
 from orchestrator.engine.surroundings import Limits, Surroundings
 from orchestrator.errors import OrchestratorError, WriteError
 from orchestrator.journal import runs
-from orchestrator.journal.locks import locked, run_lock, scope_lock
+from orchestrator.journal.locks import Patience, locked, run_lock, scope_lock
 from orchestrator.journal.store import FILE_NAME, Store
+from orchestrator.model import OutcomeKind
 from orchestrator.report.write import ReportWriter, drop_old_report, drop_run, make_folder
 from orchestrator.usecases.alongside import alongside
 from orchestrator.usecases.closing import Places, Totals, closed, removed_old_runs
@@ -34,18 +35,21 @@ if TYPE_CHECKING:
     from orchestrator.summary import Summary
     from orchestrator.usecases.fleet import Fleet
 
-ABANDON_AFTER_S = 2.0
+ABANDON_AFTER_S, ABANDON_POLL_S = 2.0, 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class RunEnd:
     """What a run came to: its summary, the lines of the first failures, and what went wrong with the run itself.
 
-    ``state_dir`` is where it can be resumed from. ``unwritten`` are outcomes that journal or report did not take
-    because of ``write_error``. ``crash`` is a bug's exception.
+    ``state_dir`` and ``config`` are what it was given, to be resumed with; ``unfinished`` counts what that would go on
+    with. ``unwritten`` are outcomes that journal or report did not take because of ``write_error``. ``crash`` is a
+    bug's exception.
     """
 
     state_dir: Path
+    config: str
+    unfinished: int
     summary: Summary
     first_failures: tuple[dict[str, Any], ...]
     unwritten: tuple[Outcome, ...]
@@ -61,11 +65,12 @@ async def run_backups(config: Config, options: RunOptions, log: Log, stop: StopS
     sent then.
     """
     state_dir = options.state_dir.absolute()
+    is_new = options.resume is None and options.retry_failed is None
     async with AsyncExitStack() as stack:
-        new = None if options.resume or options.retry_failed else new_job(config, options, datetime.now(UTC), log)
+        new = new_job(config, options, datetime.now(UTC), log) if is_new else None
         make_folder(state_dir)
         scope = scope_of(config)
-        lock = locked(scope_lock(state_dir, scope), f"a run of {config.source} is going on", options.lock_wait_s)
+        lock = locked(scope_lock(state_dir, scope), f"a run of {config.source} is going on", _patience(options, log))
         await stop.unless_pressed(stack.enter_async_context(lock))
         store = Store(state_dir / FILE_NAME)
         await stop.unless_pressed(stack.enter_async_context(store))
@@ -76,15 +81,23 @@ async def run_backups(config: Config, options: RunOptions, log: Log, stop: StopS
 
 async def _continued(config: Config, options: RunOptions, world: _World) -> Job:
     """Return the job that an earlier run left; one that is resumed is locked before it is looked at."""
-    if not options.resume:
+    if options.resume is None:
         return await retried_job(config, options, world.store, world.log)
     record = await run_to_resume(config, options, world.store)
-    await world.stack.enter_async_context(_lock_of(options, record.run.id))
+    await world.stack.enter_async_context(_lock_of(options, record.run.id, world.log))
     return await resumed_job(config, options, record.run.id, world.store, world.log)
 
 
-def _lock_of(options: RunOptions, run_id: str) -> AbstractAsyncContextManager[None]:
-    return locked(run_lock(options.state_dir.absolute(), run_id), f"run {run_id} is going on", options.lock_wait_s)
+def _lock_of(options: RunOptions, run_id: str, log: Log) -> AbstractAsyncContextManager[None]:
+    path = run_lock(options.state_dir.absolute(), run_id)
+    return locked(path, f"run {run_id} is going on", _patience(options, log))
+
+
+def _patience(options: RunOptions, log: Log) -> Patience:
+    def say(busy: str) -> None:
+        log.info("lock.waiting", reason=busy, at_most_s=options.lock_wait_s)
+
+    return Patience(options.lock_wait_s, "wait for its end, or let --lock-wait do it", say)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +118,13 @@ async def _carried_out(config: Config, options: RunOptions, job: Job, world: _Wo
     await world.stack.enter_async_context(alongside(_abandon_on_abort(report, world.stop)))
     recorder = Recorder(run.id, world.store, report, log)
     recorder.has(job.kept)
-    log.info("run.started", installs=len(job.efforts), config=config.source, report=job.record.report)
+    log.info("run.started", installs=len(job.efforts), **_known_of(job), config=config.source, report=job.record.report)
     fleet = await assembled(config, job, world.store, log, world.stack)
     around = Surroundings(run.id, recorder, recorder, clock, log, world.stop)
     dispatcher = Dispatcher(fleet.budgets, _limits(config), around)
     async with alongside(heartbeat(log, lambda: _progress(fleet, recorder, job))):
-        end = await dispatcher.run(job.given_up)
+        await dispatcher.give_up(job.given_up, job.why)
+        end = await dispatcher.run()
         await recorder.drain()
     totals = Totals(job, recorder.tally, fleet.totals(), clock.now(), clock.monotonic() - began)
     places = Places(world.store, folder_of(options, run.id), report)
@@ -118,19 +132,35 @@ async def _carried_out(config: Config, options: RunOptions, job: Job, world: _Wo
     if not world.stop.aborting.is_set():
         await fleet.remember(world.store, clock.now(), log)
         await removed_old_runs(options, job.record, world.store, config.keep_s, log)
+    kinds = recorder.tally.outcomes
+    unfinished = kinds[OutcomeKind.CANCELLED] + kinds[OutcomeKind.UNCONFIRMED] - len(job.given_up)
     return RunEnd(
-        options.state_dir, summary, recorder.tally.first_failures(), tuple(end.unwritten), write_error, end.crash
+        state_dir=options.state_dir,
+        config=config.source,
+        unfinished=unfinished,
+        summary=summary,
+        first_failures=recorder.tally.first_failures(),
+        unwritten=tuple(end.unwritten),
+        write_error=write_error,
+        crash=end.crash,
     )
+
+
+def _known_of(job: Job) -> dict[str, object]:
+    """Return what makes a run other than a new one of its own."""
+    known: dict[str, object] = {} if job.is_new else {"resumed": True, "kept": len(job.kept)}
+    return known | ({} if job.record.retried is None else {"retries": job.record.retried})
 
 
 async def _opened(options: RunOptions, job: Job, report: ReportWriter, world: _World) -> None:
     """Lock the run, open its report, begin or reopen its journal; one that cannot even begin leaves nothing behind."""
     folder = folder_of(options, job.record.run.id)
-    standings = [effort.standing() for effort in job.efforts if effort.sought or not job.is_new]
+    left = (*job.efforts, *job.given_up)
+    standings = [effort.standing() for effort in left if effort.sought or not job.is_new]
     try:
         make_folder(folder)
         if job.is_new:
-            await world.stack.enter_async_context(_lock_of(options, job.record.run.id))
+            await world.stack.enter_async_context(_lock_of(options, job.record.run.id, world.log))
         await world.stop.unless_pressed(world.stack.enter_async_context(report))
         if job.is_new:
             await runs.begin(world.store, job.record, job.planned, standings)
@@ -146,7 +176,8 @@ async def _opened(options: RunOptions, job: Job, report: ReportWriter, world: _W
 async def _abandon_on_abort(report: ReportWriter, stop: StopSwitch) -> None:
     """Let a report whose reader does not read hold up the second signal for no longer than ``ABANDON_AFTER_S``."""
     await stop.aborting.wait()
-    await asyncio.sleep(ABANDON_AFTER_S)
+    while report.stuck_s() < ABANDON_AFTER_S:  # noqa: ASYNC110 - what is waited for happens in a thread that is stuck
+        await asyncio.sleep(ABANDON_POLL_S)
     report.abandon()
 
 
@@ -171,13 +202,13 @@ def _progress(fleet: Fleet, recorder: Recorder, job: Job) -> dict[str, object]:
     totals = fleet.totals()
     rate = fleet.rate()
     tally = recorder.tally
-    left = len(job.planned) - tally.outcomes.total()
+    left, in_doubt = len(job.planned) - tally.outcomes.total(), fleet.in_doubt()
     return {
         "done": tally.outcomes.total(),
         "planned": len(job.planned),
         "failed": tally.failed,
-        "in_doubt": fleet.in_doubt(),
+        "in_doubt": in_doubt,
         "throttled": sum(each.throttled for each in totals.values()),
         "rate": round(rate, 2),
-        "left_s": round(left / rate) if rate else None,
+        "left_s": round(max(left / rate, fleet.next_look_s())) if rate else None,
     }

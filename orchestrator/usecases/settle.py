@@ -15,6 +15,7 @@ from orchestrator.model import Backup, OutcomeKind
 from orchestrator.report.lines import encode
 from orchestrator.report.write import rewrite, write_summary
 from orchestrator.summary import exit_code_now
+from orchestrator.usecases.jobs import report_of
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -52,13 +53,14 @@ async def settle(state_dir: Path, run: str, install: str, backup_id: str | None,
         line = _settled(meant, backup_id)
         await runs.keep(store, record.run.id, [line])
         lines = [line if each is meant.line else each for each in (one.line for one in stored) if each is not None]
-        summary = _summary(record, lines)
+        report = report_of(record, state_dir)
+        summary = _summary(record, lines, report) if record.has_ended and len(lines) == len(stored) else None
         if summary is not None:
             await runs.end(store, record.run.id, now, summary)
             write_summary(state_dir / "runs" / record.run.id, summary)
         data = b"".join(each.data for each in lines) + (b"" if summary is None else encode(summary))
-        report = record.report if rewrite(record.report, data) else None
-        return Settled(record.run.id, meant.planned.install.label, line.kind, report)
+        is_file = rewrite(report, data)
+        return Settled(record.run.id, meant.planned.install.label, line.kind, report if is_file else None)
 
 
 def _state_file(state_dir: Path) -> Path:
@@ -75,7 +77,9 @@ def _unconfirmed(stored: list[StoredBackup], install: str, run_id: str) -> Store
     by_id = [each for each in stored if each.planned.install.id == install.lower()]
     matches = by_id or [each for each in stored if each.planned.install.name == install]
     if len(matches) != 1:
-        found = f"{len(matches)} installs are named {install}; give an id" if matches else f"there is no {install}"
+        found = (
+            f"{len(matches)} installs are named {install}; give an id" if matches else f"there is no install {install}"
+        )
         message = f"run {run_id}: {found}"
         raise UsageError(message)
     (meant,) = matches
@@ -100,10 +104,11 @@ def _settled(meant: StoredBackup, backup_id: str | None) -> Line:
     return replace(meant.line, kind=kind, data=encode(fields))
 
 
-def _summary(record: RunRecord, lines: list[Line]) -> dict[str, Any] | None:
+def _summary(record: RunRecord, lines: list[Line], report: str) -> dict[str, Any] | None:
     """Return the run's summary line with its outcomes counted anew; ``None`` if it never came to one."""
     if record.summary is None:
         return None
     counts = Counter(line.kind for line in lines)
     outcomes = {kind.value: counts[kind] for kind in OutcomeKind}
-    return record.summary | {"outcomes": outcomes, "exit_code": exit_code_now(record.summary["exit_code"], counts)}
+    code = exit_code_now(record.summary["exit_code"], counts)
+    return record.summary | {"outcomes": outcomes, "exit_code": code, "report": report}

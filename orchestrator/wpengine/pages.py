@@ -44,24 +44,30 @@ def _read(base_url: str, offset: int, received: Received) -> AttemptResult:
     following = document.get("next")
     if isinstance(following, str) and _origin_of(following, base_url) != _origin_of(base_url, base_url):
         return _unusable(received, f"names a next page on another host: {cut(received.clean(following))}")
-    has_more = bool(results) and _has_more(document, offset + len(results), is_full=len(results) >= LARGEST_PAGE)
-    return replace(received.base, page=Page(readable, offset + len(results) if has_more else None))
+    seen = offset + len(results)
+    total = _total(document, seen)
+    has_more = bool(results) and _has_more(document, seen, total)
+    return replace(received.base, page=Page(readable, seen if has_more else None, total))
 
 
 def _backup(received: Received, entry: object) -> Backup | None:
     return backup_of(received.without_secrets(entry), strict=False) if isinstance(entry, dict) else None
 
 
-def _has_more(document: Mapping[str, Any], seen: int, *, is_full: bool) -> bool:
+def _total(document: Mapping[str, Any], seen: int) -> int | None:
+    """Return the ``count``; one below what was ``seen`` is wrong, and says nothing."""
+    count = document.get("count")
+    return count if isinstance(count, int) and not isinstance(count, bool) and count >= seen else None
+
+
+def _has_more(document: Mapping[str, Any], seen: int, total: int | None) -> bool:
     """Tell whether there is a next page: no field that says so is required, so believe whichever says yes.
 
-    A ``count`` below what was ``seen`` is wrong, and says nothing.
+    Where none says anything, only an empty page is the end: nobody knows how long pages are.
     """
-    count = document.get("count")
-    total = count if isinstance(count, int) and not isinstance(count, bool) and count >= seen else None
     if document.get("next") or (total is not None and total > seen):
         return True
-    return is_full and "next" not in document and total is None
+    return "next" not in document and total is None
 
 
 def _origin_of(link: str, base_url: str) -> tuple[str, str, int | None] | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from orchestrator.errors import LockedError, WriteError
-from orchestrator.journal.locks import locked, run_lock, scope_lock
+from orchestrator.journal.locks import Patience, locked, run_lock, scope_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 HOLDER = """
 import asyncio, sys
 from pathlib import Path
-from orchestrator.journal.locks import locked
+from orchestrator.journal.locks import Patience, locked
 
 async def main():
     async with locked(Path(sys.argv[1]), "a run is going on"):
@@ -48,19 +48,23 @@ def holder(path: Path) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-def take(path: Path, wait_s: float = 0.0) -> None:
+def take(path: Path, wait_s: float = 0.0) -> list[str]:
+    """Take the lock and give it back; return what was said while waiting for it."""
+    said: list[str] = []
+
     async def main() -> None:
-        async with locked(path, "a run is going on", wait_s):
+        async with locked(path, "a run is going on", Patience(wait_s, say=said.append)):
             pass
 
     asyncio.run(main())
+    return said
 
 
 def test_a_lock_that_another_process_holds_is_refused_and_the_process_is_named(path: Path) -> None:
     with holder(path) as process:
         with pytest.raises(LockedError) as caught:
             take(path)
-        expected = f"a run is going on, in process {process.pid}; wait for its end, or let --lock-wait do it"
+        expected = f"a run is going on, in process {process.pid}; wait for its end"
         assert (str(caught.value), caught.value.exit_code) == (expected, 11)
 
 
@@ -84,14 +88,26 @@ def test_a_lock_is_waited_for_until_its_holder_ends(path: Path) -> None:
 
 
 def test_a_wait_has_an_end(path: Path) -> None:
-    with holder(path), pytest.raises(LockedError):
+    with holder(path), pytest.raises(LockedError, match=r"in process \d+; it did not end within 0.3 s"):
         take(path, 0.3)
+
+
+def test_who_waits_says_so_once(path: Path) -> None:
+    async def main(process: subprocess.Popen[str]) -> list[str]:
+        waiting = asyncio.create_task(asyncio.to_thread(take, path, 30.0))
+        await asyncio.sleep(0.6)
+        process.kill()
+        return await waiting
+
+    with holder(path) as process:
+        assert asyncio.run(main(process)) == [f"a run is going on, in process {process.pid}"]
+    assert take(path) == []
 
 
 def test_a_wait_that_is_cancelled_leaves_nothing_locked(path: Path) -> None:
     async def main() -> None:
         async def wait() -> None:
-            async with locked(path, "a run is going on", 30.0):
+            async with locked(path, "a run is going on", Patience(30.0)):
                 pass
 
         waiting = asyncio.create_task(wait())

@@ -557,3 +557,28 @@ def test_a_ceiling_below_the_least_rate_is_kept_after_a_429() -> None:
 def test_a_remembered_rate_above_the_ceiling_is_not_forgotten_at_an_early_429() -> None:
     pace = after_canary(held(opening(ThrottlePolicy(ceiling=50.0), Learned(60.0, 0.0))))
     assert pace.rate > 10.0
+
+
+def test_requests_that_failed_between_two_429s_took_their_share_of_the_limit() -> None:
+    """A gateway counts what its backend fails on: a rate from the answers alone would come to nothing."""
+    pace, tickets = several(OPEN, 12)
+    for ticket in tickets[:4]:
+        pace = heard(pace, ticket, ACCEPTED, ticket.started_at + 0.02)
+    pace = heard(pace, tickets[11], REFUSED, tickets[11].started_at + 0.02)
+    for ticket in tickets[4:11]:
+        pace = heard(pace, ticket, FAILED, tickets[11].started_at + 0.03)
+    pace, tickets = several(after_canary(pace), 5)
+    pace = heard(pace, tickets[4], REFUSED, tickets[4].started_at + 0.02)
+    for ticket in tickets[:4]:
+        pace = heard(pace, ticket, FAILED, tickets[4].started_at + 0.03)
+    resumed = after_canary(pace)
+    assert resumed.rate > tickets[4].rate / 4
+    assert tickets[4].ordinal == 11 + 1 + 4
+
+
+def test_a_request_that_never_left_took_no_share_of_the_limit() -> None:
+    pace, tickets = several(OPEN, 3)
+    for ticket in tickets[:2]:
+        pace = heard(pace, ticket, Word(Effect.FAILED, sent=False), NOON + 1)
+    _, ticket = started(pace, ready(pace))
+    assert ticket.ordinal == 1

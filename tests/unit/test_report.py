@@ -416,7 +416,8 @@ def test_an_unfinished_and_damaged_report_still_tells_what_it_can(tmp_path: Path
     report = read_report(path)
     assert (report.outcomes.total(), report.summary, report.damaged) == (2, None, [3, 4, 6])
     text = shown(totals(report))
-    assert "did not come to its end" in text
+    assert "the run has not come to its end" in text
+    assert "finish it with wpe-backup run --resume R1" in text
     assert "3 damaged lines were passed over: 3, 4, 6" in text
 
 

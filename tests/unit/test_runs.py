@@ -127,7 +127,9 @@ def test_a_start_in_another_zone_is_the_same_instant(path: Path) -> None:
     "kept",
     [
         Standing(PLAN[1]),
-        Standing(PLAN[1], Spent(3, 2, 40, AT), (RUN_ID, EARLIER_RUN_ID), 1_763_859_600.5, "as once", False, ERROR),  # noqa: FBT003 - may_repeat
+        Standing(
+            PLAN[1], Spent(3, 2, 40, AT), (RUN_ID, EARLIER_RUN_ID), 1.5, "as once", 2.5, may_repeat=False, error=ERROR
+        ),
         Standing(PLAN[1], error=ErrorInfo(ErrorKind.NETWORK, "")),
         Standing(PLAN[1], sought=(RUN_ID,), sent_at=0.0, described=""),
     ],
@@ -295,11 +297,15 @@ def test_the_latest_is_the_one_that_began_last_though_a_clock_was_set_back(path:
     ("word", "scope", "message"),
     [
         ("01JD", None, "01JD is the beginning of several runs; say more of it"),
-        ("01ZZ", None, f"there is no run or file 01ZZ; the newest runs in /state are {IDS[4]}, {IDS[3]}, {IDS[2]}"),
-        (IDS[0] + "0", None, "there is no run or file"),
-        ("", None, "there is no run or file"),
-        ("%", None, "there is no run or file %"),
-        ("latest", "/elsewhere.yaml", "there are no runs of this configuration in /state yet"),
+        ("01ZZ", None, f"there is no run 01ZZ; the newest runs in /state are {IDS[4]}, {IDS[3]}, {IDS[2]}"),
+        (IDS[0] + "0", None, "there is no run"),
+        ("", None, "there is no run"),
+        ("%", None, "there is no run %"),
+        (
+            "latest",
+            "/elsewhere.yaml",
+            "there are no runs of this configuration in /state; name the folder with --state-dir",
+        ),
     ],
 )
 def test_a_word_that_means_no_run_or_several_is_said(path: Path, word: str, scope: str | None, message: str) -> None:
@@ -310,7 +316,7 @@ def test_a_word_that_means_no_run_or_several_is_said(path: Path, word: str, scop
 
 
 def test_where_there_are_no_runs_that_is_said(path: Path) -> None:
-    with pytest.raises(UsageError, match=r"^there are no runs in /state yet$"):
+    with pytest.raises(UsageError, match=r"^there are no runs in /state; name the folder with --state-dir$"):
         found(path, "latest")
 
 
