@@ -311,7 +311,7 @@ BACKUPS = [{"id": f"b{number}", "status": "completed"} for number in range(100)]
     ("document", "following"),
     [
         ({"results": []}, None),
-        ({"results": BACKUPS[:3]}, None),
+        ({"results": BACKUPS[:3]}, 53),
         ({"results": BACKUPS[:3], "count": 3, "next": None}, None),
         ({"results": BACKUPS[:3], "count": 53}, None),
         ({"results": BACKUPS[:3], "count": 54}, 53),
@@ -341,7 +341,7 @@ def test_a_page_reads_what_the_api_may_leave_out() -> None:
             ]
         }
     )
-    assert result.page == Page((Backup("a"), Backup("b", "odd"), Backup("c", "completed")))
+    assert result.page == Page((Backup("a"), Backup("b", "odd"), Backup("c", "completed")), next_offset=3)
 
 
 @pytest.mark.parametrize(

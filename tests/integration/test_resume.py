@@ -204,7 +204,7 @@ def test_a_run_is_resumed_by_the_beginning_of_its_id_and_latest_is_the_newest_of
         assert run_command("run", "-c", "other.yaml", *PACE, cwd=tmp_path).code == 0
         requests = sent(server)
         unknown = run_command("run", "--resume", "01ZZ", cwd=tmp_path)
-        refused(unknown, 2, "there is no run or file 01ZZ; the newest runs in", run_id)
+        refused(unknown, 2, "there is no run 01ZZ; the newest runs in", run_id)
         assert sent(server) == requests
         stopped = start_command("run", "--resume", "latest", *SLOWLY, cwd=tmp_path)
         until(lambda: len(server.backups()) > 2)
@@ -322,7 +322,12 @@ def test_while_a_run_is_alive_neither_its_yaml_nor_itself_is_run_again(tmp_path:
         waiting = start_command("run", "--lock-wait", "60s", cwd=tmp_path)
         until(lambda: "/locks/" in opened(waiting.pid))
         waiting.send_signal(signal.SIGINT)
-        refused(ended(waiting), 130, "stopped before anything was sent")
+        stopped = ended(waiting)
+        assert stopped.code == 130
+        said, last = stopped.stderr.splitlines()
+        assert "lock.waiting" in said
+        assert str(live.pid) in said
+        assert last == "wpe-backup: stopped before anything was sent"
         assert live.poll() is None
         live.send_signal(signal.SIGINT)
         assert ended(live).code == 130
@@ -529,5 +534,5 @@ def test_runs_older_than_keep_are_removed_those_of_another_yaml_and_reports_else
         assert run_command("run", *PACE, cwd=tmp_path).code == 0
         left = {each.name for each in runs.iterdir()}
         assert (old in left, other in left, len(left)) == (False, True, 2)
-        refused(run_command("run", "--resume", old, cwd=tmp_path), 2, f"there is no run or file {old}")
+        refused(run_command("run", "--resume", old, cwd=tmp_path), 2, f"there is no run {old}")
     assert len((tmp_path / "elsewhere.jsonl").read_bytes().splitlines()) == 2
