@@ -32,7 +32,7 @@ layers: $(READY)
 	$(BIN)/lint-imports
 
 cover: $(READY)
-	$(BIN)/pytest -n auto --dist worksteal --cov --cov-report=term-missing:skip-covered
+	$(BIN)/pytest -n 4 --dist worksteal --cov --cov-report=term-missing:skip-covered
 
 fmt: $(READY)
 	$(BIN)/ruff check --fix .

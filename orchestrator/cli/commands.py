@@ -6,32 +6,47 @@ import os
 import sys
 import traceback
 from contextlib import suppress
+from importlib import import_module
 
 import rich_click as click
 
 from orchestrator import __version__
 from orchestrator.cli import INTERRUPTED
-from orchestrator.cli.config import config
-from orchestrator.cli.demo import demo
-from orchestrator.cli.report import report
-from orchestrator.cli.run import run
-from orchestrator.cli.settle import settle
-from orchestrator.cli.simulate import simulate
 from orchestrator.errors import OrchestratorError, WriteError
 from orchestrator.logs import forgiving
 from orchestrator.visible import visible
 
 PROGRAM = "wpe-backup"
 
+COMMANDS = ("run", "settle", "config", "report", "simulate", "demo")
+"""Each is the module of ``cli`` of that name, and in it the command of that name."""
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+
+class CommandsOnDemand(click.RichGroup):
+    """Import a command when it is used: ``run`` needs no web server, ``report`` no client."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Return the names of the commands, in the order of the help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+        """Return the command of that name, ``None`` if there is none."""
+        if cmd_name not in COMMANDS:
+            self.load_all()  # click looks among them for what was meant
+        elif cmd_name not in self.commands:
+            self.add_command(getattr(import_module(f"orchestrator.cli.{cmd_name}"), cmd_name))
+        return self.commands.get(cmd_name)
+
+    def load_all(self) -> None:
+        """Import every command."""
+        for name in COMMANDS:
+            self.get_command(click.Context(self), name)
+
+
+@click.group(cls=CommandsOnDemand, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s")
 def cli() -> None:
     """Request backups of a whole fleet of WP Engine installs, under a rate limiter, and report every outcome."""
-
-
-for command in (run, settle, config, report, simulate, demo):
-    cli.add_command(command)
 
 
 def run_command_line() -> int:

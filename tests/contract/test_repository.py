@@ -29,6 +29,9 @@ EXAMPLES = sorted([*ROOT.glob("configs/*.yaml"), *ROOT.glob("examples/*.yaml")])
 SCENARIOS = sorted(ROOT.glob("examples/scenarios/*.yaml"))
 
 
+cli.load_all()
+
+
 def commands(group: click.Command = cli, path: str = "wpe-backup") -> dict[str, click.Command]:
     if not isinstance(group, click.Group):
         return {path: group}

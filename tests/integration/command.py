@@ -89,10 +89,15 @@ class StandIn:
 
 @contextmanager
 def stand_in(*options: str, **changes: str) -> Iterator[StandIn]:
-    """Serve the stand-in with ``options`` on a free port."""
+    """Serve the stand-in with ``options`` on a free port.
+
+    Its coverage is not measured: its own tests run it within their process, and here it is only to be fast.
+    """
+    env = environment(**changes)
+    env.pop("COVERAGE_PROCESS_CONFIG", None)
     process = subprocess.Popen(
         [*COMMAND, "simulate", "--port", "0", *options],
-        env=environment(**changes),
+        env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
