@@ -1,6 +1,6 @@
 # make demo   runs the whole thing against a local stand-in for the API: no credentials needed
 # make test   lint, types, import layers, tests, coverage
-# make soak   kill the command 200 times under faults and resume it, judged by what the stand-in made (20 minutes);
+# make soak   kill the command 200 times under faults and resume it, judged by what the stand-in made (15 minutes);
 #             KILLS=60 for fewer, SEED=4711 to play the same trials again
 #
 # All create .venv from the hash-locked requirements by themselves. Python >= 3.11 is all they need. The lock is

@@ -8,10 +8,11 @@ edited, and a nonsensical rate would stall a run or flood a server.
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
+from orchestrator.journal.schema import iso
 from orchestrator.model import Learned
 
 if TYPE_CHECKING:
@@ -46,9 +47,9 @@ async def remember(store: Store, budget_key: tuple[str, str], learned: Learned, 
     """
     if not _is_sane(learned):
         return
-    values = (learned.rate, learned.burst, learned.in_flight, learned.latency_s, _iso(at))
+    values = (learned.rate, learned.burst, learned.in_flight, learned.latency_s, iso(at))
     row = (*_stored_key(budget_key), *values)
-    await store.write(partial(_keep, row=row, forgotten_before=_iso(at - FORGOTTEN_AFTER)))
+    await store.write(partial(_keep, row=row, forgotten_before=iso(at - FORGOTTEN_AFTER)))
 
 
 def _row(connection: sqlite3.Connection, key: tuple[str, str]) -> tuple[object, ...] | None:
@@ -113,7 +114,3 @@ def _instant(text: object) -> datetime | None:
     except ValueError:
         return None
     return at if at.tzinfo else None
-
-
-def _iso(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat(timespec="milliseconds")

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.journal.schema import iso
 from orchestrator.model import (
     BackupRequest,
     ErrorInfo,
@@ -96,7 +97,7 @@ async def reopen(store: Store, record: RunRecord, standings: Sequence[Standing])
 
 async def end(store: Store, run_id: str, ended_at: datetime, summary: dict[str, Any]) -> None:
     """Keep that a run has come to its end, with its summary line. Raises ``WriteError``."""
-    values = (_iso(ended_at), json.dumps(summary), run_id)
+    values = (iso(ended_at), json.dumps(summary), run_id)
     await store.write(partial(_update, change="ended_at = ?, summary = ?", values=values))
 
 
@@ -132,7 +133,7 @@ def _begin(
 ) -> None:
     run = record.run
     texts = map(json.dumps, (record.scope, record.config, record.report, record.accounts))
-    row = (run.id, _iso(run.started_at), *texts, record.disabled, json.dumps(record.retried), None, None)
+    row = (run.id, iso(run.started_at), *texts, record.disabled, json.dumps(record.retried), None, None)
     _insert(connection, "runs", [row])
     _insert(connection, "planned_backups", [(run.id, each.position, _plan_text(each)) for each in planned])
     _insert(connection, "standings", [_standing_row(run.id, standing) for standing in standings])
@@ -201,7 +202,7 @@ def _stored(row: _Row) -> StoredBackup:
 
 
 def _ended_before(connection: sqlite3.Connection, scope: str, before: datetime) -> list[str]:
-    rows = connection.execute("SELECT id FROM runs WHERE scope = ? AND ended_at < ?", (json.dumps(scope), _iso(before)))
+    rows = connection.execute("SELECT id FROM runs WHERE scope = ? AND ended_at < ?", (json.dumps(scope), iso(before)))
     return [run_id for (run_id,) in rows]
 
 
@@ -250,7 +251,7 @@ def _standing_row(run_id: str, standing: Standing) -> _Row:
         spent.tries,
         spent.attempts,
         spent.throttled,
-        None if spent.started_at is None else _iso(spent.started_at),
+        None if spent.started_at is None else iso(spent.started_at),
         " ".join(standing.sought),
         standing.sent_at,
         json.dumps(standing.described),
@@ -278,7 +279,3 @@ def _standing(planned: PlannedBackup, row: Sequence[Any]) -> Standing:
 def _error(fields: dict[str, Any]) -> ErrorInfo:
     kind, errors = ErrorKind(fields.pop("kind")), fields.pop("errors")
     return ErrorInfo(**fields, kind=kind, errors=tuple(FieldError(**each) for each in errors))
-
-
-def _iso(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat(timespec="milliseconds")

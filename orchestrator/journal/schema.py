@@ -1,6 +1,12 @@
-"""The tables of the state's file, by version."""
+"""The tables of the state's file, by version, and how instants stand in them."""
 
 from __future__ import annotations
+
+from datetime import UTC
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 MIGRATIONS = (
     """
@@ -62,3 +68,8 @@ MIGRATIONS = (
 )
 """SQL scripts in order; the first n of them make schema version n. A published one is never changed, and a new one
 leaves in place what an older program that is still running needs. Each statement ends at the end of a line."""
+
+
+def iso(at: datetime) -> str:
+    """Return the text of an instant: UTC, milliseconds, so that texts sort as instants do."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds")
