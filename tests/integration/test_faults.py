@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from rawserver import Handler
 
+pytestmark = pytest.mark.usefixtures("without_coverage")
+
 CERTS = Path(__file__).parents[1] / "certs"
 PACE = ("--rate", "40", "--max-rate", "40")
 QUICK = "timeouts: {connect: 1s, read: 2s}\nreconcile: {grace: 1s}\nretry: {max_attempts: 3}\n"

@@ -10,6 +10,8 @@ from kills import drawn, played
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.usefixtures("without_coverage")
+
 SEED = 1
 INSTALLS = (8, 12)
 

@@ -12,6 +12,8 @@ from command import PASSWORD, USER, fleet, run_command, stand_in
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.usefixtures("without_coverage")
+
 LIMITED = ("--bucket-rate", "30", "--bucket-burst", "10")
 
 

@@ -14,6 +14,8 @@ from orchestrator.config import read_checked
 from orchestrator.simulator import Scenario
 from orchestrator.simulator.scenario import Operation
 
+pytestmark = pytest.mark.usefixtures("without_coverage")
+
 SCENARIOS = sorted((Path(__file__).parents[2] / "examples/scenarios").glob("*.yaml"))
 PATIENCE = "timeouts: {connect: 1s, read: 2500ms}\nthrottle: {give_up: 4s}"
 COUNT = 40

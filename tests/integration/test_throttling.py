@@ -14,6 +14,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from command import PASSWORD, USER, Ended, StandIn, fleet, run_command, stand_in, start_command
 
 from orchestrator.simulator import Scenario, Simulator
@@ -21,6 +22,8 @@ from orchestrator.simulator import Scenario, Simulator
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+pytestmark = pytest.mark.usefixtures("without_coverage")
 
 Request = dict[str, Any]
 
