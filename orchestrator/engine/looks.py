@@ -64,7 +64,7 @@ class Looks:
         lane.retry(effort, self._now())
 
     async def again(self, lane: Lane, effort: Effort, after_s: float) -> None:
-        """Queue the POST of ``effort``, of which it is known that it made nothing."""
+        """Queue ``effort`` from ``after_s`` seconds on, unless its account has stopped meanwhile."""
         if lane.stop:
             await self._ledger.cancel(effort, lane.stop)
             return
@@ -102,7 +102,7 @@ class Looks:
             return
         is_own = reading is doubt.own
         if self._has_shifted(reading, page):
-            lane.retry(effort, self._now())
+            await self.again(lane, effort, 0.0)
             return
         sought = effort.looked_for(lane.backend_behind_s) if is_own else Sought((self._around.run_id,), None, "")
         reading.sight = seen(reading.sight, page.backups, sought)
@@ -119,7 +119,7 @@ class Looks:
             reading.offset = page.next_offset
             lane.retry(effort, self._now())
         elif is_own:
-            await self._leave_open(effort, f"its listing has no end ({MOST_PAGES} pages)")
+            await self._ledger.leave_open(effort, f"its listing has no end ({MOST_PAGES} pages)")
         else:
             lane.markers_come_back = False
             await self._conclude(admitted, effort, doubt)
@@ -150,9 +150,9 @@ class Looks:
         elif fate is Fate.ABSENT and doubt.may_repeat:
             await self._absent(admitted, effort, doubt)
         elif fate is Fate.ABSENT:
-            await self._leave_open(effort, "its listing does not show the backup")
+            await self._ledger.leave_open(effort, "its listing does not show the backup")
         else:
-            await self._leave_open(effort, "its listing proves nothing: it does not show our markers")
+            await self._ledger.leave_open(effort, "its listing proves nothing: it does not show our markers")
 
     def _waits_for_specimen(self, lane: Lane, effort: Effort, doubt: Doubt, is_over: bool) -> bool:  # noqa: FBT001 - a fact
         """Queue ``effort`` if the specimen's listing could still tell whether markers come back; tell whether it was.
@@ -213,10 +213,7 @@ class Looks:
                 lane.markers_come_back = False
                 await self._conclude(admitted, effort, doubt)
             case _:
-                await self._leave_open(effort, f"its listing cannot be had ({result.message})")
-
-    async def _leave_open(self, effort: Effort, why: str) -> None:
-        await self._ledger.leave_open(effort, why)
+                await self._ledger.leave_open(effort, f"its listing cannot be had ({result.message})")
 
     def _look_again(self, lane: Lane, effort: Effort, doubt: Doubt, at: float) -> None:
         self._log("backup.not_listed_yet", effort, again_in_s=round(max(0.0, at - self._now()), 1))

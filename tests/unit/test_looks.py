@@ -257,10 +257,21 @@ def test_a_listing_that_gives_the_same_page_whatever_is_asked_is_at_its_end() ->
     assert (bench.only.kind, bench.posted()) == (ACCEPT, [0, 120])
 
 
-def test_a_listing_that_changes_between_two_pages_is_read_again_from_the_first() -> None:
-    def page(*backups: Backup, total: int, next_offset: int | None) -> AttemptResult:
-        return replace(OK, page=Page(backups, next_offset, total))
+def page(*backups: Backup, total: int, next_offset: int | None) -> AttemptResult:
+    return replace(OK, page=Page(backups, next_offset, total))
 
+
+def test_a_listing_that_changes_while_its_account_stops_is_left_open_and_holds_up_nothing() -> None:
+    bench = Bench(installs=2)
+    first = page(NIGHTLY, total=3, next_offset=1)
+    for number, second in enumerate((QUOTA, page(replace(NIGHTLY, id="n2"), total=2, next_offset=None))):
+        bench.api.lose(number, GATEWAY_TIMEOUT)
+        bench.api.script_listing(number, first, second)
+    bench.run()
+    assert bench.kinds() == {UNKNOWN: 2}
+
+
+def test_a_listing_that_changes_between_two_pages_is_read_again_from_the_first() -> None:
     first, moved = page(NIGHTLY, total=3, next_offset=1), page(replace(NIGHTLY, id="n2"), total=2, next_offset=None)
     bench = lost(first, moved, page(NIGHTLY, shown("b"), total=2, next_offset=None))
     bench.run()
