@@ -1,6 +1,6 @@
 """The words of the domain, as frozen dataclasses and enumerations; see ``docs/glossary.md``.
 
-Pure data: no clock, no randomness, no I/O. Everything above imports it; it imports only the standard library.
+Pure data: no clock, no randomness, no I/O. Everything above imports it; it imports ``inventory.py``.
 """
 
 from __future__ import annotations
@@ -8,6 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from orchestrator.inventory import Discovery, ListedAccount, ListedInstall
+
+Entry = TypeVar("Entry")
 
 
 class OutcomeKind(StrEnum):
@@ -80,10 +86,12 @@ class Account:
 class Install:
     """One WordPress environment at WP Engine, with what the configuration says of it.
 
-    ``id`` is a UUID in lower case. ``description`` is a template of the fields that ``marker.py`` lists.
+    ``id`` is a UUID in lower case, ``None`` where only the name is given, which the account's listing has to hold.
+    ``description`` is a template of the fields that ``marker.py`` lists. ``max_age_s`` is how old the newest backup may
+    be. ``place`` is where the configuration names it, as ``file:line``.
     """
 
-    id: str
+    id: str | None
     account: str
     description: str
     notification_emails: tuple[str, ...]
@@ -91,11 +99,13 @@ class Install:
     environment: str | None = None
     tags: tuple[str, ...] = ()
     enabled: bool = True
+    max_age_s: float = 93_600.0
+    place: str = ""
 
     @property
     def label(self) -> str:
         """Return what people call this install: its name, else its id."""
-        return self.name or self.id
+        return self.name or self.id or "?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +156,24 @@ class ReconcilePolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class WaitPolicy:
+    """How accepted backups are waited for: until ``timeout_s`` after each acceptance, ``poll_interval_s`` between polls.
+
+    With ``retry_aborted`` a backup that WP Engine aborts is requested once more.
+    """
+
+    timeout_s: float = 7200.0
+    poll_interval_s: float = 15.0
+    retry_aborted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """A configuration that has been checked: every account and install in it can be used as it stands.
 
-    ``keep_s`` is for how many seconds a run that has ended is remembered.
+    ``discovered`` is what every install has that is found by one of ``discoveries``: its account, name, environment and
+    id are the found one's. ``keep_s`` is for how many seconds a run that has ended is remembered. ``warnings`` are what
+    the reading of it had to say.
     """
 
     source: str
@@ -159,8 +183,12 @@ class Config:
     retry: RetryPolicy = RetryPolicy()
     timeouts: Timeouts = Timeouts()
     reconcile: ReconcilePolicy = ReconcilePolicy()
+    wait: WaitPolicy = WaitPolicy()
+    discoveries: tuple[Discovery, ...] = ()
+    discovered: Install = Install(None, "default", "Backup {date} {time}", ())
     keep_s: float = 7_776_000.0
     timezone: tzinfo = UTC
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +201,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class BackupRequest:
-    """What one POST asks for."""
+    """What one POST asks for. ``install_id`` is empty where the API does not know the install, and nothing is sent."""
 
     install_id: str
     description: str
@@ -212,14 +240,14 @@ class Backup:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class Page(Generic[Entry]):
     """One page of a listing.
 
     ``next_offset`` is where the next one begins, ``None`` if this was the last. ``total`` is how many entries the
     listing has in all, where it says so.
     """
 
-    backups: tuple[Backup, ...]
+    entries: tuple[Entry, ...]
     next_offset: int | None = None
     total: int | None = None
 
@@ -250,7 +278,9 @@ class AttemptResult:
     fault: Fault | None = None
     sent: bool = True
     backup: Backup | None = None
-    page: Page | None = None
+    page: Page[Backup] | None = None
+    installs: Page[ListedInstall] | None = None
+    accounts: Page[ListedAccount] | None = None
     message: str = ""
     documentation_url: str | None = None
     errors: tuple[FieldError, ...] = ()

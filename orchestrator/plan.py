@@ -30,7 +30,7 @@ def make_plan(config: Config, run: Run) -> Plan:
         text, cut = describe(install.description, _fields(install, run.id, local), run.id)
         if cut:
             shortened.append(install.label)
-        request = BackupRequest(install.id, text, install.notification_emails)
+        request = BackupRequest(install.id or "", text, install.notification_emails)
         backups.append(PlannedBackup(len(backups), install, request))
     return Plan(
         run=run,
@@ -55,7 +55,7 @@ def _fields(install: Install, run_id: str, local: datetime) -> dict[str, str]:
         "time": f"{local:%H:%M}",
         "run_id": run_id,
         "name": install.label,
-        "id": install.id,
+        "id": install.id or "",
         "environment": install.environment or "",
     }
 

@@ -64,7 +64,7 @@ def install_id(number: int) -> str:
 
 def planned(number: int, account: str = "default") -> PlannedBackup:
     install = Install(install_id(number), account, "x", (), name=f"install{number}")
-    return PlannedBackup(number, install, BackupRequest(install.id, f"x {marker(RUN_ID)}", ()))
+    return PlannedBackup(number, install, BackupRequest(install_id(number), f"x {marker(RUN_ID)}", ()))
 
 
 def shown(backup_id: str, description: str | None = None, **fields: str) -> Backup:

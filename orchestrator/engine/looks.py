@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from orchestrator.engine.ledger import Ledger
     from orchestrator.engine.surroundings import Limits, Surroundings
     from orchestrator.engine.wire import Admitted, Wire
-    from orchestrator.model import AttemptResult, Page
+    from orchestrator.model import AttemptResult, Backup, Page
 
 SPECIMEN_WAIT_S = 5.0
 """How long the others wait for the one that reads the specimen's listing, before they look again."""
@@ -42,7 +42,7 @@ class Looks:
     def has_specimen(self, lane: Lane, effort: Effort, result: AttemptResult) -> None:
         """Remember the account's first accepted backup, and how far ``create_time`` is behind the answers' clock."""
         if lane.specimen is None:
-            lane.specimen = (effort.planned.install.id, self._now())
+            lane.specimen = (effort.planned.request.install_id, self._now())
         created_at = seconds_of(result.backup.create_time) if result.backup else None
         if created_at is not None and result.server_at is not None:
             lane.backend_behind_s = max(lane.backend_behind_s, result.server_at - created_at)
@@ -74,7 +74,7 @@ class Looks:
         """Read one page for ``effort``, and do what follows."""
         lane, now = admitted.lane, self._now()
         if doubt.own is None:
-            doubt.own = Reading(effort.planned.install.id, now)
+            doubt.own = Reading(effort.planned.request.install_id, now)
         reading = doubt.specimen or doubt.own
         result = await self._wire.send(
             admitted, lane.api.list_backups(reading.install_id, reading.offset), is_read=True
@@ -95,7 +95,7 @@ class Looks:
         if effect_of(answer) is not Effect.SERVED:
             await self._accounts.stop_if_hopeless(admitted, answer, result)
 
-    async def _page(self, admitted: Admitted, effort: Effort, doubt: Doubt, page: Page) -> None:
+    async def _page(self, admitted: Admitted, effort: Effort, doubt: Doubt, page: Page[Backup]) -> None:
         lane = admitted.lane
         reading = doubt.specimen or doubt.own
         if reading is None:
@@ -105,8 +105,8 @@ class Looks:
             await self.again(lane, effort, 0.0)
             return
         sought = effort.looked_for(lane.backend_behind_s) if is_own else Sought((self._around.run_id,), None, "")
-        reading.sight = seen(reading.sight, page.backups, sought)
-        ids = tuple(backup.id for backup in page.backups)
+        reading.sight = seen(reading.sight, page.entries, sought)
+        ids = tuple(backup.id for backup in page.entries)
         is_repeated, reading.last, reading.total = bool(ids) and ids == reading.last, ids, page.total
         if reading.sight.has_markers:
             lane.markers_come_back = True
@@ -124,7 +124,7 @@ class Looks:
             lane.markers_come_back = False
             await self._conclude(admitted, effort, doubt)
 
-    def _has_shifted(self, reading: Reading, page: Page) -> bool:
+    def _has_shifted(self, reading: Reading, page: Page[Backup]) -> bool:
         """Tell whether entries came or went since the last page, so that one may have been missed, and begin anew."""
         reading.pages += 1
         if page.total is None or reading.total is None or page.total == reading.total or reading.pages >= MOST_PAGES:

@@ -239,7 +239,7 @@ def _planned(position: int, text: str) -> PlannedBackup:
     fields = plan["install"]
     emails, tags = tuple(fields.pop("notification_emails")), tuple(fields.pop("tags"))
     install = Install(**fields, notification_emails=emails, tags=tags)
-    request = BackupRequest(install.id, plan["description"], tuple(plan["notification_emails"]))
+    request = BackupRequest(install.id or "", plan["description"], tuple(plan["notification_emails"]))
     return PlannedBackup(position, install, request)
 
 

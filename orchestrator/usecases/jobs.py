@@ -110,7 +110,7 @@ def scope_of(config: Config) -> str:
     """
     if Path(config.source).is_file():
         return str(Path(config.source).resolve())
-    ids = " ".join(sorted(install.id for install in config.installs))
+    ids = " ".join(sorted(install.id or install.label for install in config.installs))
     return f"{config.source} {hashlib.sha256(ids.encode()).hexdigest()[:16]}"
 
 

@@ -35,7 +35,7 @@ async def resumed_job(config: Config, options: RunOptions, run_id: str, store: S
     left = [each for each in open_ones if each.planned.install.enabled]
     _check_accounts(config, record, left)
     _say_differences(config, record, stored, log)
-    done = [(each.planned.install, each.line) for each in stored if each.line and each.line.kind not in _GOES_ON]
+    done = [(each.planned, each.line) for each in stored if each.line and each.line.kind not in _GOES_ON]
     return Job(
         record=replace(record, report=target_of(options, report_of(record, options.state_dir))),
         planned=tuple(each.planned for each in stored),
@@ -44,7 +44,9 @@ async def resumed_job(config: Config, options: RunOptions, run_id: str, store: S
         why=gone_since(record.retried or ""),
         kept=tuple(line for _, line in done),
         specimens={
-            install.account: install.id for install, line in reversed(done) if line.kind is OutcomeKind.ACCEPTED
+            each.install.account: each.request.install_id
+            for each, line in reversed(done)
+            if line.kind is OutcomeKind.ACCEPTED
         },
         is_new=False,
     )

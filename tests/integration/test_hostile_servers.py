@@ -327,7 +327,7 @@ BACKUPS = [{"id": f"b{number}", "status": "completed"} for number in range(100)]
 def test_a_page_says_where_the_next_one_begins(document: dict[str, Any], following: int | None) -> None:
     result = page(document, offset=50)
     assert result.page is not None
-    assert (len(result.page.backups), result.page.next_offset) == (len(document["results"]), following)
+    assert (len(result.page.entries), result.page.next_offset) == (len(document["results"]), following)
     assert classify(result) is Answer.ACCEPTED
 
 
@@ -409,4 +409,4 @@ def test_a_page_of_a_hundred_long_descriptions_is_read() -> None:
     long = [each | {"description": "x" * 4096} for each in BACKUPS]
     result = page({"results": long})
     assert result.page is not None
-    assert all(backup.description == "x" * 4096 for backup in result.page.backups)
+    assert all(backup.description == "x" * 4096 for backup in result.page.entries)

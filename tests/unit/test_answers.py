@@ -185,7 +185,7 @@ def listed(document: object, base_url: str = "https://api.example/v1", offset: i
 def test_a_page_keeps_ids_as_they_are_and_no_other_secret() -> None:
     page = listed({"results": [{"id": "a-s3cret-b", "status": "x", "description": "s3cret"}]}).page
     assert page is not None
-    assert page.backups == (Backup("a-s3cret-b", "x", "[redacted]"),)
+    assert page.entries == (Backup("a-s3cret-b", "x", "[redacted]"),)
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,7 @@ ERRORS = st.builds(
 def test_whatever_the_texts_are_they_come_back(
     install: Install, description: str, described: str | None, error: ErrorInfo | None, data: bytes
 ) -> None:
-    backup = PlannedBackup(0, install, BackupRequest(install.id, description, install.notification_emails))
+    backup = PlannedBackup(0, install, BackupRequest(install.id or "", description, install.notification_emails))
     stands = Standing(backup, described=described, error=error)
     of_texts = record(scope=description, report=description, config=description, accounts={description: description})
 

@@ -1,0 +1,49 @@
+"""Where installs come from besides the list of the YAML: what is asked of WP Engine's own listing, and what it shows.
+
+Pure data, below the model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """Installs to be found in the listing of ``account`` when the plan is made.
+
+    ``wpengine_accounts`` are WP Engine's own accounts, by name or id; empty for all that the credentials can see.
+    ``environments`` are the ones that are wanted; empty for any. ``exclude`` are globs of names or ids that are left
+    out. ``place`` is where the configuration says so, as ``file:line``.
+    """
+
+    account: str
+    wpengine_accounts: tuple[str, ...] = ()
+    environments: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    place: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ListedInstall:
+    """One install as WP Engine's listing shows it. ``id`` is a UUID in lower case.
+
+    ``account_id`` is of WP Engine's account that it belongs to, which the listing need not say. ``status`` is
+    ``active`` or ``pending``, or a word that this program does not know.
+    """
+
+    id: str
+    name: str
+    environment: str | None = None
+    status: str | None = None
+    account_id: str | None = None
+    primary_domain: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ListedAccount:
+    """One of WP Engine's accounts as their listing shows it."""
+
+    id: str
+    name: str
+    nickname: str | None = None
