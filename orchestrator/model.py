@@ -157,7 +157,7 @@ class ReconcilePolicy:
 
 @dataclass(frozen=True, slots=True)
 class WaitPolicy:
-    """How accepted backups are waited for: until ``timeout_s`` after each acceptance, ``poll_interval_s`` between polls.
+    """How accepted backups are waited for: ``timeout_s`` from each acceptance, ``poll_interval_s`` between two polls.
 
     With ``retry_aborted`` a backup that WP Engine aborts is requested once more.
     """
