@@ -32,7 +32,12 @@ ones. Every key may be left out; the command's options come on top.
 A duration is a number and `ms`, `s`, `m`, `h` or `d`; a range is one, or a list of the least and the most. A share goes
 from 0 to 1. Moments count from the first request."""
 
-TITLES = {"AccountSection": "accounts.<name>", "InstallSection": "installs[]"}
+TITLES = {
+    "AccountSection": "accounts.<name>",
+    "InventorySection": "inventory[]",
+    "DiscoverSection": "inventory[].discover",
+    "InstallSection": "installs[]",
+}
 
 
 def pages() -> dict[str, str]:

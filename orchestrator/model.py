@@ -318,6 +318,21 @@ class Spent:
 
 
 @dataclass(frozen=True, slots=True)
+class Made:
+    """What is known to exist of one planned backup before it has its outcome.
+
+    ``backup`` was accepted and is waited for; ``is_reconciled`` tells that it was found in the listing. ``earlier`` are
+    others that were made for it and do not count. ``is_second`` tells that the request in hand follows one whose backup
+    WP Engine aborted.
+    """
+
+    backup: Backup | None = None
+    is_reconciled: bool = False
+    earlier: tuple[Backup, ...] = ()
+    is_second: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """How one planned backup stands before it has its outcome: what the journal remembers of it.
 
@@ -337,6 +352,7 @@ class Standing:
     open_since: float | None = None
     may_repeat: bool = True
     error: ErrorInfo | None = None
+    made: Made = Made()
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,7 +360,8 @@ class Outcome:
     """How one planned backup ended: exactly one exists for each when the run is over.
 
     ``duration_s`` counts from the first POST. ``reconciled`` tells that the backup was found in the listing;
-    ``earlier`` are further ones that were found there. ``sought`` are the runs whose requests may have made one.
+    ``earlier`` are others that were made and do not count. ``sought`` are the runs whose requests may have made one.
+    ``reason`` says why nothing was requested, where that was not needed.
     """
 
     planned: PlannedBackup
@@ -358,6 +375,7 @@ class Outcome:
     reconciled: bool = False
     earlier: tuple[Backup, ...] = ()
     sought: tuple[str, ...] = ()
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

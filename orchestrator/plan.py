@@ -5,6 +5,7 @@ Pure: the run's id and start are arguments.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from orchestrator.marker import MAX_DESCRIPTION, describe
@@ -67,23 +68,29 @@ def _shortened_warning(labels: list[str]) -> list[str]:
     return [f"{what}, the run's marker included: {_named(labels)}"]
 
 
+def mails_of(backups: Iterable[PlannedBackup]) -> Counter[str]:
+    """Count the mails that WP Engine will send to each address: one per backup; none where nothing is requested."""
+    return Counter(
+        address
+        for planned in backups
+        if planned.request.install_id
+        for address in dict.fromkeys(planned.request.notification_emails)
+    )
+
+
 def _mail_warnings(backups: Iterable[PlannedBackup]) -> list[str]:
-    mails: dict[str, int] = {}
-    for planned in backups:
-        for address in planned.request.notification_emails:
-            mails[address] = mails.get(address, 0) + 1
     return [
         f"{address} will get {count} mails: WP Engine sends one per backup and address"
-        for address, count in mails.items()
+        for address, count in mails_of(backups).items()
         if count > MAILS_WORTH_A_WARNING
     ]
 
 
 def differences(then: Iterable[PlannedBackup], now: Iterable[PlannedBackup]) -> list[str]:
     """Say how the plan ``now`` differs from the plan ``then``, which is the one that counts."""
-    before, after = ({each.install.id: each for each in plan} for plan in (then, now))
-    added = [each for each in after.values() if each.install.id not in before]
-    gone = [each for each in before.values() if each.install.id not in after]
+    before, after = ({each.install.id or each.install.label: each for each in plan} for plan in (then, now))
+    added = [each for each in after.values() if (each.install.id or each.install.label) not in before]
+    gone = [each for each in before.values() if (each.install.id or each.install.label) not in after]
     changed = [each for key, each in before.items() if key in after and _said(each) != _said(after[key])]
     found = (
         (added, "of the configuration are not in this run, and are not backed up by it"),

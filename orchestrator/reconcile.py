@@ -19,12 +19,12 @@ filled in late or cut. Else only if no listed backup without a marker could be i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from orchestrator.marker import marker, runs_marked
 from orchestrator.outcome import Answer, Step, Verdict, backoff
+from orchestrator.units import seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -110,15 +110,6 @@ def _is_older(create_time: str | None, sent_at: float | None) -> bool:
     return at is not None and sent_at is not None and at < sent_at - CLOCK_SLACK_S
 
 
-def seconds_of(time: str | None) -> float | None:
-    """Return the seconds since 1970 of an ISO 8601 ``time`` with a zone, ``None`` if it is none."""
-    try:
-        at = datetime.fromisoformat(time or "")
-    except ValueError:
-        return None
-    return at.timestamp() if at.tzinfo else None
-
-
 def fate_of(sight: Sight, *, markers_come_back: bool) -> Fate:
     """Return what a listing that was read whole, after the grace, proves.
 
@@ -131,10 +122,13 @@ def fate_of(sight: Sight, *, markers_come_back: bool) -> Fate:
     return Fate.OPEN if could_be_it else Fate.ABSENT
 
 
-def decide_failed_look(answer: Answer, failed: int, policy: RetryPolicy, draw: float, *, is_over: bool) -> Verdict:
-    """Return what follows from a page that could not be had: ``DONE`` means unconfirmed.
+def decide_failed_read(
+    answer: Answer, failed: int, policy: RetryPolicy, draw: float, *, is_over: bool = True
+) -> Verdict:
+    """Return what follows from a read that could not be had: ``DONE`` means that it never will be.
 
-    ``failed`` counts the failures in a row, this one included, 429s left out. ``is_over`` tells that the grace is.
+    ``failed`` counts the failures in a row, this one included, 429s left out. ``is_over`` tells that the time is over
+    during which it is repeated in any case, as that is of a look within the grace.
     """
     match answer:
         case Answer.THROTTLED:

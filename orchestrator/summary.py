@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.model import OutcomeKind
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from orchestrator.model import Learned
@@ -18,11 +19,36 @@ FAILURES_KEPT = 5
 """The failures that a run shows at its end: as many as a person reads before opening the report."""
 
 
+LEAST_FOR_A_SHARE = 20
+"""Outcomes from which on a share of failures says something."""
+
+
+@dataclass(frozen=True, slots=True)
+class Brake:
+    """How many failures are too many to go on: ``failures`` of them, or ``percent`` of all outcomes so far."""
+
+    failures: int | None = None
+    percent: float | None = None
+
+    def holds(self, failed: int, settled: int) -> bool:
+        """Tell whether ``failed`` of ``settled`` outcomes are too many."""
+        if self.failures is not None:
+            return failed >= self.failures
+        if self.percent is None or settled < LEAST_FOR_A_SHARE:
+            return False
+        return failed * 100 >= self.percent * settled
+
+    def __str__(self) -> str:
+        """Write the rule as on the command line."""
+        limit = self.failures if self.percent is None else f"{self.percent:g}%"
+        return f"--max-failures {limit}"
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """The report's line of one outcome, as journal and report keep it: ``data`` is its JSON, a line end behind it.
 
-    ``retries`` counts the POSTs after the first.
+    ``retries`` counts the POSTs after the first. ``account`` is whose credentials it was made with.
     """
 
     position: int
@@ -30,6 +56,7 @@ class Line:
     retries: int
     reconciled: bool
     data: bytes
+    account: str = ""
 
     def fields(self) -> dict[str, Any]:
         """Return the line as an object."""
@@ -42,6 +69,7 @@ class Tally:
     """Count outcomes as they come, and keep the failures that are worth showing first."""
 
     outcomes: Counter[OutcomeKind] = field(default_factory=Counter)
+    by_account: defaultdict[str, Counter[OutcomeKind]] = field(default_factory=lambda: defaultdict(Counter))
     retries: int = 0
     reconciled: int = 0
     _tried: list[Line] = field(default_factory=list)
@@ -50,6 +78,7 @@ class Tally:
     def add(self, line: Line) -> None:
         """Count the outcome of ``line``."""
         self.outcomes[line.kind] += 1
+        self.by_account[line.account][line.kind] += 1
         self.retries += line.retries
         self.reconciled += line.reconciled
         if line.kind is OutcomeKind.CANCELLED and len(self._cancelled) < FAILURES_KEPT:
@@ -72,9 +101,9 @@ class Tally:
 class AccountTotals:
     """What one account asked of the API, and what its budget found out about the limits. Rates are per second.
 
-    ``rate`` is the last one. ``limit`` is what the server is believed to bear, ``None`` where no limit was met.
-    ``refused_rates`` are the lowest and the highest rate that met a 429. ``named_moments`` counts the 429s with a
-    usable ``Retry-After``; ``headers`` are others about rates.
+    ``rate`` is the last one, 0 where nobody was asked. ``outcomes`` count its installs. ``limit`` is what the server is
+    believed to bear, ``None`` where no limit was met. ``refused_rates`` are the lowest and the highest rate that met a
+    429. ``named_moments`` counts the 429s with a usable ``Retry-After``; ``headers`` are others about rates.
     """
 
     requests: int
@@ -84,11 +113,12 @@ class AccountTotals:
     refused_rates: tuple[float, float] | None = None
     named_moments: int = 0
     headers: tuple[tuple[str, str], ...] = ()
+    outcomes: Mapping[OutcomeKind, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The last line of the report."""
+    """The last line of the report. ``failed_sources`` are the parts of the inventory that could not be read."""
 
     run_id: str
     started_at: datetime
@@ -104,6 +134,7 @@ class Summary:
     config: str
     report: str
     version: str
+    failed_sources: tuple[dict[str, Any], ...] = ()
 
     @property
     def requests(self) -> int:
@@ -118,22 +149,27 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a run ended, as far as its exit code goes. ``signum`` is of the signal that stopped it, if one did."""
+    """How a run ended, as far as its exit code goes.
+
+    ``signum`` is of the signal that stopped it, if one did. ``failed`` counts installs, and sources of installs.
+    """
 
     crashed: bool = False
     unwritten: bool = False
     signum: int | None = None
     credentials_refused: bool = False
+    deadline_passed: bool = False
     failed: int = 0
 
 
 def exit_code(ending: Ending) -> int:
-    """Return the one code that applies: the first that fits of 1, 4, 128 + signal, 12, 3, else 0."""
+    """Return the one code that applies: the first that fits of 1, 4, 128 + signal, 12, 10, 3, else 0."""
     for applies, code in (
         (ending.crashed, 1),
         (ending.unwritten, 4),
         (ending.signum is not None, 128 + (ending.signum or 0)),
         (ending.credentials_refused, 12),
+        (ending.deadline_passed, 10),
         (ending.failed > 0, 3),
     ):
         if applies:
@@ -141,11 +177,12 @@ def exit_code(ending: Ending) -> int:
     return 0
 
 
-def exit_code_now(before: int, outcomes: Counter[OutcomeKind]) -> int:
+def exit_code_now(before: int, outcomes: Counter[OutcomeKind], failed_sources: int = 0) -> int:
     """Return the exit code of a run that ended with ``before``, now that its outcomes are ``outcomes``.
 
-    A crash stays one, and what was cut short stays so while something of it was never tried.
+    ``failed_sources`` counts the parts of its inventory that could not be read. A crash stays one, and what was cut
+    short stays so while something of it was never tried.
     """
     failed = sum(count for kind, count in outcomes.items() if not kind.is_success)
     is_final = before in {0, 3} or (before != 1 and not outcomes[OutcomeKind.CANCELLED])
-    return exit_code(Ending(failed=failed)) if is_final else before
+    return exit_code(Ending(failed=failed + failed_sources)) if is_final else before

@@ -1,8 +1,9 @@
-"""Durations as people write them. Pure."""
+"""Durations and instants as people and the API write them. Pure."""
 
 from __future__ import annotations
 
 import re
+from datetime import datetime
 
 DURATION_PATTERN = r"[0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h|d)"
 
@@ -24,3 +25,24 @@ def duration_text(seconds: float) -> str:
             return f"{whole}{unit}"
     unit, count = ("s", seconds) if seconds >= 1 else ("ms", seconds * 1000)
     return f"{max(count, 1e-9):.9f}".rstrip("0").rstrip(".") + unit
+
+
+def age_text(seconds: float) -> str:
+    """Write an age as people say it, in two units at most: ``2d 4h``, ``3h 5m``, ``12m``, ``40s``."""
+    sign, left = ("-" if seconds < 0 else ""), round(abs(seconds))
+    parts = []
+    for unit in ("d", "h", "m", "s"):
+        count, left = divmod(left, round(_SECONDS[unit]))
+        parts.append((count, unit))
+    first = next((index for index, (count, _) in enumerate(parts) if count), len(parts) - 1)
+    shown = [f"{count}{unit}" for count, unit in parts[first : first + 2] if count] or ["0s"]
+    return sign + " ".join(shown)
+
+
+def seconds_of(time: str | None) -> float | None:
+    """Return the seconds since 1970 of an ISO 8601 ``time`` with a zone, ``None`` if it is none."""
+    try:
+        at = datetime.fromisoformat(time or "")
+    except ValueError:
+        return None
+    return at.timestamp() if at.tzinfo else None

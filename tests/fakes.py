@@ -122,6 +122,9 @@ class FakeThrottle:
         self.out -= 1
         self._slots.release()
 
+    def rate(self) -> float:
+        return 10.0
+
     def held_s(self) -> float:
         return 0.0
 
@@ -152,6 +155,10 @@ class FakeApi:
         self.posts: Counter[str] = Counter()
         self.post_times: dict[str, list[float]] = defaultdict(list)
         self.looks: dict[str, list[tuple[float, int]]] = defaultdict(list)
+        self.polls: dict[str, list[float]] = defaultdict(list)
+        self.on_poll: Callable[[str, str, int], AttemptResult] | None = None
+        self.ends_after_s = 60.0
+        self.ends_as: Callable[[str], str] = lambda _: "completed"
         self.checked = 0
         self.on_post: Callable[[], None] = lambda: None
         self.on_request: Callable[[BackupRequest], None] = lambda _: None
@@ -198,6 +205,25 @@ class FakeApi:
         scripted = script[min(nth, len(script) - 1)]
         listed = [backup for at, backup in self._made[install_id] if at + self.lists_after_s <= now]
         return await _after(self.list_takes_s, scripted or listing(*listed))
+
+    async def show_backup(self, install_id: str, backup_id: str) -> AttemptResult:
+        now = asyncio.get_running_loop().time()
+        polls = self.polls[install_id]
+        polls.append(now)
+        if self.on_poll:
+            return await _after(self._takes_s, self.on_poll(install_id, backup_id, len(polls)))
+        made = next((each for _, each in self._made[install_id] if each.id == backup_id), None)
+        if made is None:
+            return await _after(self._takes_s, NOT_FOUND)
+        begun = next(at for at, each in self._made[install_id] if each.id == backup_id)
+        status = self.ends_as(backup_id) if now - begun >= self.ends_after_s else "in_progress"
+        return await _after(self._takes_s, AttemptResult(status=200, backup=replace(made, status=status)))
+
+    async def list_installs(self, account_id: str | None, offset: int) -> AttemptResult:  # noqa: ARG002 - the Protocol's
+        return await _after(self._takes_s, NOT_FOUND)
+
+    async def list_accounts(self, offset: int) -> AttemptResult:  # noqa: ARG002 - the Protocol's
+        return await _after(self._takes_s, NOT_FOUND)
 
     async def check_credentials(self) -> AttemptResult:
         nth = self.checked

@@ -18,7 +18,7 @@ from orchestrator.visible import visible
 
 PROGRAM = "wpe-backup"
 
-COMMANDS = ("run", "settle", "config", "report", "simulate", "demo")
+COMMANDS = ("run", "settle", "history", "config", "report", "simulate", "demo", "completion")
 """Each is the module of ``cli`` of that name, and in it the command of that name."""
 
 

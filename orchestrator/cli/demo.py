@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
+from orchestrator.cli.ending import say_end
 from orchestrator.cli.options import Output, output_options
-from orchestrator.cli.run import say_end, stopped_by_signals
+from orchestrator.cli.stopping import stopped_by_signals
 from orchestrator.logs import forgiving
 from orchestrator.redaction import Redactor
 from orchestrator.usecases.demo import EXIT_CODES, FLEET_SIZE, RATE, DemoEnd, run_demo

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -16,16 +16,17 @@ from pydantic_core import PydanticCustomError
 from rich.console import Console
 
 from orchestrator.config import load_config
+from orchestrator.config.values import parse_rate, parse_rate_or_auto
 from orchestrator.errors import ConfigError, Problem, UsageError
 from orchestrator.logs import forgiving, make_log
+from orchestrator.redaction import Redactor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from structlog.typing import FilteringBoundLogger
 
-    from orchestrator.model import Config
-    from orchestrator.redaction import Redactor
+    from orchestrator.model import Config, ThrottlePolicy
 
 STANDARD_INPUT = "-"
 LARGEST_CONFIG = 64 * 1024 * 1024
@@ -33,10 +34,21 @@ WIDE = 1000
 """Columns where there is no terminal: wide enough that a line is never wrapped."""
 
 
+class _Repeatable(click.RichOption):
+    """An option that may be repeated; its environment variable separates the values by commas."""
+
+    def value_from_envvar(self, ctx: click.Context) -> list[str] | None:
+        """Return the variable's values, ``None`` if there are none."""
+        values = (self.resolve_envvar_value(ctx) or "").split(",")
+        return [value.strip() for value in values if value.strip()] or None
+
+
 def option(*names: str, **settings: Any) -> Callable[[Any], Any]:  # noqa: ANN401 - click's own settings
-    """Return a click option that is also read from ``WPE_BACKUP_<OPTION>``."""
+    """Return a click option that is also read from ``WPE_BACKUP_<OPTION>``; with commas if it is ``multiple``."""
     name = next(name for name in names if name.startswith("--"))
     variable = "WPE_BACKUP_" + name.removeprefix("--").replace("-", "_").upper()
+    if settings.get("multiple"):
+        settings.setdefault("cls", _Repeatable)
     return click.option(*names, envvar=variable, show_envvar=True, **settings)
 
 
@@ -150,6 +162,47 @@ def _verbosity(*, verbose: bool, quiet: bool) -> int:
             raise click.UsageError(message)
         verbose, quiet = typed["verbose"], typed["quiet"]
     return verbose - quiet
+
+
+def _rate(value: object) -> tuple[float | None]:
+    """Wrap the rate, so that ``auto`` (no fixed rate) is not taken for an option that was not given."""
+    return (parse_rate_or_auto(value),)
+
+
+def throttle_options(command: Callable[..., Any]) -> Any:  # noqa: ANN401 - as click's own decorators
+    """Give ``command`` the options about the rate, which ``throttled`` applies."""
+    for decorate in (
+        option("--concurrency", type=click.IntRange(1, 10_000), metavar="N", help="At most N requests in flight."),
+        option("--max-rate", metavar="N", callback=parsed_by(parse_rate), help="Never exceed N requests per second."),
+        option(
+            "--rate",
+            metavar="auto|N",
+            callback=parsed_by(_rate),
+            help="Learn the rate, or keep to N requests per second.",
+        ),
+    ):
+        command = decorate(command)
+    return command
+
+
+def throttled(policy: ThrottlePolicy, given: dict[str, Any]) -> ThrottlePolicy:
+    """Return the configuration's policy with the options that were ``given`` in its place."""
+    rate, ceiling, concurrency = given["rate"], given["max_rate"], given["concurrency"]
+    if rate is not None:
+        policy = replace(policy, fixed_rate=rate[0])
+    if ceiling is not None:
+        policy = replace(policy, ceiling=ceiling)
+    if concurrency is not None:
+        policy = replace(policy, concurrency=concurrency)
+    return policy
+
+
+def redactor_of(config: Config) -> Redactor:
+    """Return what keeps the credentials of ``config`` out of everything that is said."""
+    redactor = Redactor()
+    for account in config.accounts.values():
+        redactor = redactor.knowing(account.user_id, account.password)
+    return redactor
 
 
 def read_config(config_file: str | None) -> Config:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 from rich.text import Text
 
+from orchestrator.cli.completers import complete_reports
 from orchestrator.cli.options import Output, option, output_options, state_dir_option
 from orchestrator.report.read import Report, find_report, read_report
 from orchestrator.report.text import doubts, totals
@@ -17,8 +18,8 @@ from orchestrator.report.text import failures as failure_rows
 if TYPE_CHECKING:
     from pathlib import Path
 
-_run_argument = click.argument("run", metavar="[RUN|FILE]", default="latest")
-_format_option = option(
+_run_argument = click.argument("run", metavar="[RUN|FILE]", default="latest", shell_complete=complete_reports)
+format_option = option(
     "--format",
     "output_format",
     type=click.Choice(["table", "json"]),
@@ -35,7 +36,7 @@ def report() -> None:
 
 @report.command()
 @_run_argument
-@_format_option
+@format_option
 @state_dir_option
 @output_options
 def summary(*, run: str, output_format: str, state_dir: Path, output: Output) -> int:
@@ -50,7 +51,7 @@ def summary(*, run: str, output_format: str, state_dir: Path, output: Output) ->
 
 @report.command()
 @_run_argument
-@_format_option
+@format_option
 @state_dir_option
 @output_options
 def failures(*, run: str, output_format: str, state_dir: Path, output: Output) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 from rich.text import Text
 
+from orchestrator.cli.completers import complete_runs
 from orchestrator.cli.options import Output, option, output_options, state_dir_option
 from orchestrator.errors import UsageError
 from orchestrator.model import OutcomeKind
@@ -26,7 +27,7 @@ LONGEST_ID = 200
 
 
 @click.command()
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", shell_complete=complete_runs)
 @click.argument("install", metavar="INSTALL")
 @option("--exists", metavar="BACKUP_ID", help="The backup was made: this is its id.")
 @option("--absent", is_flag=True, help="There is no such backup.")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -11,7 +13,7 @@ from orchestrator.config.suggest import MEANT, did_you_mean
 from orchestrator.config.tree import read_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from pydantic_core import ErrorDetails
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 Model = TypeVar("Model", bound=BaseModel)
 
 Location = tuple[str | int, ...]
+
+NO_INSTALL = "must be an install's id or name, or a mapping with one of them"
 
 _MESSAGES = {
     "missing": "is required",
@@ -48,6 +52,16 @@ _CHOICES = {"literal_error": "expected", "enum": "expected", "union_tag_invalid"
 """Faults of a value that must be one of a few, and where pydantic says which."""
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with the value at ``loc``; ``is_of_key``: with its key; ``is_lack``: that there is none."""
+
+    loc: Location
+    message: str
+    is_of_key: bool = False
+    is_lack: bool = False
+
+
 def read_checked(text: bytes, file: str, environment: Mapping[str, str], model: type[Model]) -> Model:
     """Return ``text`` of ``file`` as a ``model``. Raises ``ConfigError`` with every problem at once."""
     tree = read_tree(text, file, environment, keys_of(model))
@@ -74,34 +88,35 @@ def validated(tree: Tree, model: type[Model]) -> Model | None:
     except ValidationError as error:
         details = error.errors(include_url=False)
     # not in the handler: a fault of this program would be shown with pydantic's words, which repeat the input
-    noted = {(problem.line, problem.column) for problem in tree.problems}
-    faults = _by_place(details, tree, model)
-    meant = {(loc[:-1], text.partition(MEANT)[2].rstrip("?")) for (loc, _), text in faults.items() if MEANT in text}
-    for (loc, kind), message in faults.items():
-        if kind == "missing" and (loc[:-1], loc[-1]) in meant:
-            continue
-        before = len(tree.problems)
-        tree.problem(loc, message, at_key=kind == "extra_forbidden")
-        mended = tree.problems[before]
-        if (mended.line, mended.column) in noted and kind != "missing":
-            tree.problems.pop()
+    noted = tree.noted()
+    for fault in faults(details, tree.data, model):
+        tree.problem(fault.loc, fault.message, at_key=fault.is_of_key, noted=frozenset() if fault.is_lack else noted)
     return None
 
 
-def _by_place(details: list[ErrorDetails], tree: Tree, model: type[BaseModel]) -> dict[tuple[Location, str], str]:
+def faults(details: list[ErrorDetails], data: object, model: type[BaseModel]) -> Iterator[Fault]:
+    """Yield what pydantic's ``details`` say of ``data`` as a ``model``; a key that was only misspelt is not missed."""
+    found = _by_place(details, data, model)
+    meant = {(loc[:-1], text.partition(MEANT)[2].rstrip("?")) for (loc, _), text in found.items() if MEANT in text}
+    for (loc, kind), message in found.items():
+        if kind != "missing" or (loc[:-1], loc[-1]) not in meant:
+            yield Fault(loc, message, is_of_key=kind == "extra_forbidden", is_lack=kind == "missing")
+
+
+def _by_place(details: list[ErrorDetails], data: object, model: type[BaseModel]) -> dict[tuple[Location, str], str]:
     """Return the messages by location and kind.
 
     What the members of a union say of one value is one message; what they say of a value around a fault is none.
     """
-    faults: dict[tuple[Location, str], str] = {}
+    found: dict[tuple[Location, str], str] = {}
     for detail in details:
         kind = detail["type"] if detail["type"] in {"missing", "extra_forbidden"} else "value"
-        loc = _location(detail, tree.data)
+        loc = _location(detail, data)
         message = _message(detail, loc, model)
-        said = faults.get((loc, kind), message)
-        faults[loc, kind] = message if said == message else f"{said}, or {message.removeprefix('must be ')}"
-    around = {loc[:length] for loc, _ in faults for length in range(len(loc))}
-    return {key: message for key, message in faults.items() if key[1] != "value" or key[0] not in around}
+        said = found.get((loc, kind), message)
+        found[loc, kind] = message if said == message else f"{said}, or {message.removeprefix('must be ')}"
+    around = {loc[:length] for loc, _ in found for length in range(len(loc))}
+    return {key: message for key, message in found.items() if key[1] != "value" or key[0] not in around}
 
 
 def _location(detail: ErrorDetails, data: Any) -> Location:  # noqa: ANN401 - YAML may hold anything
@@ -120,7 +135,7 @@ def _location(detail: ErrorDetails, data: Any) -> Location:  # noqa: ANN401 - YA
 def _message(detail: ErrorDetails, loc: Location, model: type[BaseModel]) -> str:
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
-        return f"unknown key{_meant_by(loc, model)}"
+        return f"unknown key{_meant_by(str(loc[-1]), _model_at(model, loc[:-1]), model)}"
     if kind in _CHOICES:
         choices = [each.strip("'") for each in re.split(", | or ", str(context[_CHOICES[kind]]))]
         subject = f"{context['discriminator']} ".replace("'", "") if "discriminator" in context else ""
@@ -128,13 +143,12 @@ def _message(detail: ErrorDetails, loc: Location, model: type[BaseModel]) -> str
     if kind == "tuple_type" and loc[-1:] == ("notification_emails",):
         return "must be a list, as [ops@example.com]"
     if kind == "model_type" and loc[:1] == ("installs",):
-        return "must be an install's id, or a mapping with an id"
+        return NO_INSTALL
     return _MESSAGES[kind].format_map(context) if kind in _MESSAGES else detail["msg"]
 
 
-def _meant_by(loc: Location, model: type[BaseModel]) -> str:
-    key = str(loc[-1])
-    here = _model_at(model, loc[:-1])
+@lru_cache(maxsize=1000)
+def _meant_by(key: str, here: type[BaseModel] | None, model: type[BaseModel]) -> str:
     near = did_you_mean(key, _keys(here)) if here else ""
     homes = [name for name, each in _sections(model).items() if each is not here and key in _keys(each)]
     if near or not homes:

@@ -35,7 +35,7 @@ MERGE = "<<"
 
 _SECRET = re.compile(r"pass|secret|token|credential|user_id|command|url$", re.IGNORECASE)
 _OPEN_OF_ACCOUNTS = {"base_url", "ca_file", "proxy_from_environment"}
-_UNPARSED_KEY = re.compile(r"([\w.-]+)(?:[\"']\s*:|\s*:(?=\s|$))")
+_UNPARSED_KEY = re.compile(r"(?<![\w.-])([\w.-]++)(?:[\"']\s*:|\s*:(?=\s|$))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,31 +50,50 @@ class _Span:
     shown: str = HIDDEN
 
 
-def with_excerpts(problems: list[Problem], text: str, root: yaml.Node | None, known: Collection[str]) -> list[Problem]:
-    """Return ``problems`` of the document ``text``, each with the line that it is on.
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A document, or a part of one, that problems are shown in.
 
-    ``root`` is the document's node, ``None`` where it could not be parsed. ``known`` are the keys that it may have.
+    ``root`` is its node, ``None`` where it could not be parsed. ``known`` are the keys that it may have. ``first_line``
+    is the number of its first line. What is no mapping of keys is not shown, unless it is a list and ``may_be_list``.
     """
-    lines = LINE_END.split(text)
-    if root is not None and not isinstance(root, yaml.MappingNode):
+
+    text: str
+    root: yaml.Node | None
+    known: Collection[str]
+    first_line: int = 1
+    may_be_list: bool = False
+
+    @property
+    def is_shown(self) -> bool:
+        """Tell whether a line of it may be shown at all."""
+        may_be = (yaml.MappingNode, yaml.SequenceNode) if self.may_be_list else (yaml.MappingNode,)
+        return self.root is None or isinstance(self.root, may_be)
+
+
+def with_excerpts(problems: list[Problem], page: Page) -> list[Problem]:
+    """Return ``problems`` of ``page``, each with the line that it is on."""
+    if not page.is_shown:
         return problems
-    wanted = {problem.line - 1 for problem in problems}
+    lines, root, known = LINE_END.split(page.text), page.root, page.known
+    wanted = {problem.line - page.first_line for problem in problems}
     hidden = _hidden_spans(root, lines, _Eye(frozenset(known), wanted)) if root is not None else None
 
     def shown(problem: Problem) -> Problem:
-        index = min(problem.line, len(lines)) - 1
+        index = min(problem.line - page.first_line, len(lines) - 1)
         column = min(problem.column - 1, len(lines[index]))
         if hidden is None:
             line = "" if _is_of_an_account(lines, index) else _without_values(lines[index], known)
             column = min(column, len(line))
         else:
             line, column = _without(lines[index], column, hidden.get(index, []))
-        return replace(problem, excerpt=_excerpt(problem.line, line, column))
+        return replace(problem, excerpt=excerpt(problem.line, line, column))
 
     return [shown(problem) for problem in problems]
 
 
-def _excerpt(number: int, line: str, column: int) -> str:
+def excerpt(number: int, line: str, column: int) -> str:
+    """Return ``line``, whose number is ``number``, with a caret below ``column``, which counts from 0."""
     if not line.strip():
         return ""
     begin = max(0, min(column - WIDEST // 2, len(line) - WIDEST))

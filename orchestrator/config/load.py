@@ -4,21 +4,44 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass
+from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from orchestrator.config.checked import is_mapping, keys_of, validated
-from orchestrator.config.schema import DEFAULT_ACCOUNT, SECTIONS_THAT_MAY_BE_EMPTY, FleetFile, InstallSection
+from orchestrator.config.entries import TreeEntries, check_entries, no_account, place
+from orchestrator.config.inventory import read_inventory
+from orchestrator.config.schema import (
+    DEFAULT_ACCOUNT,
+    SECTIONS_THAT_MAY_BE_EMPTY,
+    DefaultsSection,
+    DiscoverSection,
+    FleetFile,
+    InstallSection,
+)
 from orchestrator.config.secrets import FORMS, MASK, VARIABLES, Credentials, find_credentials
-from orchestrator.config.suggest import did_you_mean
+from orchestrator.config.suggest import nearest
 from orchestrator.config.tree import Tree, read_tree
-from orchestrator.model import Account, Config, Install, ReconcilePolicy, RetryPolicy, ThrottlePolicy, Timeouts
+from orchestrator.errors import ConfigError
+from orchestrator.inventory import Discovery
+from orchestrator.model import (
+    Account,
+    Config,
+    Install,
+    ReconcilePolicy,
+    RetryPolicy,
+    ThrottlePolicy,
+    Timeouts,
+    WaitPolicy,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from orchestrator.config.entries import Entries
+    from orchestrator.config.inventory import Inventory
     from orchestrator.redaction import Redactor
 
 _SECRET_KEYS = {secret + form for secret in VARIABLES for form in FORMS}
@@ -26,25 +49,47 @@ _SECRET_KEYS = {secret + form for secret in VARIABLES for form in FORMS}
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """A YAML that has been checked: its sections, in which each install says everything itself, and the credentials.
+    """A YAML that has been checked, with its inventory files: its sections, and the credentials.
 
-    ``redactor`` knows every secret of it.
+    The installs of the sections include those of the files; ``places`` are theirs, and ``sources`` those of the entries
+    of ``inventory``. ``redactor`` knows every secret. ``warnings`` are what reading had to say.
     """
 
     source: str
     sections: FleetFile
     credentials: dict[str, Credentials]
     redactor: Redactor
+    places: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def shown(self) -> str:
-        """Return the YAML as it was understood, with every default written out and every secret masked."""
-        data = self.sections.model_dump(mode="json", context=self.redactor)
+        """Return the YAML as it was understood: every install and default written out, every secret masked."""
+        data = _written_out(self.sections).model_dump(mode="json", context=self.redactor)
         data["accounts"] = {
             name: dict.fromkeys(VARIABLES, MASK) | {key: account[key] for key in account if key not in _SECRET_KEYS}
             for name, account in data["accounts"].items()
         }
         dumped: str = yaml.dump(_given(data), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
         return dumped
+
+
+def _written_out(fleet: FleetFile) -> FleetFile:
+    """Return ``fleet`` with what each install takes from the defaults, and without the files that it comes from."""
+    inherited = {
+        key: getattr(fleet.defaults, key) for key in ("account", "description", "notification_emails", "max_age")
+    }
+
+    def complete(install: InstallSection) -> InstallSection:
+        lacking = {key: value for key, value in inherited.items() if getattr(install, key) is None}
+        return install.model_copy(update=lacking)
+
+    sources = (
+        tuple(source for source in fleet.inventory if source.discover is not None)
+        if fleet.installs
+        else fleet.inventory
+    )
+    return fleet.model_copy(update={"installs": tuple(map(complete, fleet.installs)), "inventory": sources})
 
 
 _Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -79,16 +124,42 @@ def read_fleet(text: bytes, file: str, environment: Mapping[str, str], *, with_s
         raise tree.error()
     _leave_out_empty_sections(tree.data)
     _put_default_account(tree.data)
+    _put_whole_discoveries(tree.data)
+    own = TreeEntries(tree, "installs")
     sections = validated(tree, FleetFile)
-    _check_not_empty(tree)
-    _check_accounts(tree)
-    _check_duplicates(tree)
-    _check_emails(tree)
+    inventory = read_inventory(tree)
+    lists = [own, *inventory.files]
+    _check_sources(tree)
+    _check_accounts(tree, lists)
+    _check_emails(tree, lists)
     _check_ca_files(tree)
-    credentials = find_credentials(tree, environment, with_secrets=with_secrets)
-    if tree.problems or sections is None:
-        raise tree.error()
-    return Fleet(file, _resolved(sections, file), credentials, tree.redactor)
+    may_run = not tree.problems and not inventory.problems(tree.redactor)
+    credentials = find_credentials(tree, environment, with_secrets=with_secrets, may_run=may_run)
+    problems = [*tree.error().problems, *inventory.problems(tree.redactor)]
+    if problems or sections is None:
+        raise ConfigError(problems)
+    return _fleet(tree, sections, inventory, credentials)
+
+
+def _fleet(tree: Tree, sections: FleetFile, inventory: Inventory, credentials: dict[str, Credentials]) -> Fleet:
+    own = len(sections.installs)
+    installs = (*sections.installs, *chain.from_iterable(inventory.sections))
+    accounts = {
+        name: account.model_copy(update={"ca_file": account.ca_file and _beside(tree.file, account.ca_file)})
+        for name, account in sections.accounts.items()
+    }
+    return Fleet(
+        source=tree.file,
+        sections=sections.model_copy(update={"accounts": accounts, "installs": installs}),
+        credentials=credentials,
+        redactor=tree.redactor,
+        places=(
+            *(f"{tree.file}:{tree.line(('installs', index))}" for index in range(own)),
+            *(place(each, index) for each in inventory.files for index in range(len(each.entries))),
+        ),
+        sources=tuple(f"{tree.file}:{tree.line(('inventory', index))}" for index in range(len(sections.inventory))),
+        warnings=tuple(map(tree.redactor.clean, inventory.warnings)),
+    )
 
 
 def _is_credential(loc: Sequence[str | int]) -> bool:
@@ -108,53 +179,61 @@ def _put_default_account(data: dict[str, Any]) -> None:
         accounts[DEFAULT_ACCOUNT] = {}
 
 
-def _installs(tree: Tree) -> list[tuple[int, dict[str, Any]]]:
-    entries = tree.data.get("installs")
-    if not isinstance(entries, list):
-        return []
-    return [(index, entry) for index, entry in enumerate(entries) if isinstance(entry, dict)]
+def _put_whole_discoveries(data: dict[str, Any]) -> None:
+    """Take ``discover:`` without anything below it for one of everything."""
+    for _, source in _sources(data):
+        if "discover" in source and source["discover"] is None:
+            source["discover"] = {}
 
 
-def _check_not_empty(tree: Tree) -> None:
-    if tree.data.get("installs") == []:
-        tree.problem(("installs",), "must not be empty")
+def _sources(data: dict[str, Any]) -> list[tuple[int, dict[str, Any]]]:
+    sources = data.get("inventory")
+    found = enumerate(sources if isinstance(sources, list) else ())
+    return [(index, source) for index, source in found if isinstance(source, dict)]
 
 
-def _check_accounts(tree: Tree) -> None:
-    accounts = tree.data["accounts"]
-    if not isinstance(accounts, dict):
+def _check_sources(tree: Tree) -> None:
+    """Check that there are any, and that each of ``inventory`` is one."""
+    if not tree.data.get("inventory") and not tree.data.get("installs"):
+        written = [key for key in ("installs", "inventory") if key in tree.data][:1]
+        unknown = [key for key in tree.data if key not in FleetFile.model_fields]
+        if not any(nearest(key, ("installs", "inventory")) for key in unknown):
+            tree.problem(written, "no installs and no inventory: there is nothing to back up")
+    for index, source in _sources(tree.data):
+        given = [key for key in ("files", "discover") if source.get(key) is not None]
+        if len(given) != 1 and not (set(source) - {"files", "discover"}):
+            tree.problem(("inventory", index), "must have either files or discover; each is an entry of its own")
+
+
+def _check_accounts(tree: Tree, lists: Sequence[Entries]) -> None:
+    accounts, defaults = tree.data["accounts"], tree.data.get("defaults")
+    known = accounts if isinstance(accounts, dict) else None
+    default = defaults.get("account", DEFAULT_ACCOUNT) if isinstance(defaults, dict) else DEFAULT_ACCOUNT
+    check_entries(lists, default, known)
+    if known is None:
         return
-
-    def check(name: object, *loc: str | int) -> None:
-        if isinstance(name, str) and name not in accounts:
-            meant = did_you_mean(name, accounts) or f" among accounts: {', '.join(map(str, accounts))}"
-            tree.problem(loc, f"there is no account {name}{meant}")
-
-    defaults = tree.data.get("defaults")
-    if any("account" not in entry for _, entry in _installs(tree)):
-        given = defaults.get("account", DEFAULT_ACCOUNT) if isinstance(defaults, dict) else DEFAULT_ACCOUNT
-        check(given, "defaults", "account")
-    for index, entry in _installs(tree):
-        check(entry.get("account"), "installs", index, "account")
+    discoveries = [
+        (index, each) for index, source in _sources(tree.data) if isinstance(each := source.get("discover"), dict)
+    ]
+    for index, discovery in discoveries:
+        account = discovery.get("account")
+        if isinstance(account, str) and account not in known:
+            tree.problem(("inventory", index, "discover", "account"), no_account(account, known))
+    everyone = chain((each for _, each in discoveries), _mappings(lists))
+    if isinstance(default, str) and default not in known and any(each.get("account") is None for each in everyone):
+        tree.problem(("defaults", "account"), no_account(default, known))
 
 
-def _check_duplicates(tree: Tree) -> None:
-    seen: dict[str, int] = {}
-    for index, entry in _installs(tree):
-        install_id = entry.get("id")
-        if not isinstance(install_id, str):
-            continue
-        first = seen.setdefault(install_id.lower(), index)
-        if first != index:
-            line = tree.line(("installs", first, "id"))
-            tree.problem(("installs", index, "id"), f"the same install is already listed on line {line}")
+def _mappings(lists: Sequence[Entries]) -> Iterator[dict[str, Any]]:
+    return (entry for each in lists for entry in each.entries if isinstance(entry, dict))
 
 
-def _check_emails(tree: Tree) -> None:
+def _check_emails(tree: Tree, lists: Sequence[Entries]) -> None:
     defaults = tree.data.get("defaults")
     if isinstance(defaults, dict) and defaults.get("notification_emails") is not None:
         return
-    if any(entry.get("notification_emails") is None for _, entry in _installs(tree)):
+    discovers = any("discover" in source for _, source in _sources(tree.data))
+    if discovers or any(entry.get("notification_emails") is None for entry in _mappings(lists)):
         message = "is required: the addresses that WP Engine mails when a backup has completed; [] for none"
         tree.problem(("defaults", "notification_emails"), message)
 
@@ -178,31 +257,13 @@ def _beside(file: str, path: str) -> str:
     return str(Path(file).parent / path)
 
 
-def _resolved(fleet: FleetFile, file: str) -> FleetFile:
-    """Return ``fleet`` with what each install takes from the defaults, and with absolute paths of the authorities."""
-    defaults = fleet.defaults
-    inherited = {key: getattr(defaults, key) for key in ("account", "description", "notification_emails", "max_age")}
-
-    def complete(install: InstallSection) -> InstallSection:
-        lacking = {key: value for key, value in inherited.items() if getattr(install, key) is None}
-        return install.model_copy(update=lacking)
-
-    accounts = {
-        name: account.model_copy(update={"ca_file": account.ca_file and _beside(file, account.ca_file)})
-        for name, account in fleet.accounts.items()
-    }
-    return fleet.model_copy(
-        update={"accounts": accounts, "installs": tuple(complete(install) for install in fleet.installs)}
-    )
-
-
 def _converted(fleet: Fleet) -> Config:
     sections = fleet.sections
     throttle = sections.throttle
     return Config(
         source=fleet.source,
         accounts={name: _account(fleet, name) for name in sections.accounts},
-        installs=tuple(_install(section) for section in sections.installs),
+        installs=tuple(map(_install, sections.installs, repeat(sections.defaults), fleet.places)),
         throttle=ThrottlePolicy(
             fixed_rate=throttle.rate,
             start_rate=throttle.start_requests_per_second,
@@ -215,8 +276,16 @@ def _converted(fleet: Fleet) -> Config:
         retry=RetryPolicy(sections.retry.max_attempts, sections.retry.deadline),
         timeouts=Timeouts(sections.timeouts.connect, sections.timeouts.read),
         reconcile=ReconcilePolicy(sections.on_ambiguous == "reconcile", sections.reconcile.grace),
+        wait=WaitPolicy(sections.wait.timeout, sections.wait.poll_interval, bool(sections.wait.retry_aborted)),
+        discoveries=tuple(
+            _discovery(source.discover, sections.defaults, place)
+            for source, place in zip(sections.inventory, fleet.sources, strict=True)
+            if source.discover is not None
+        ),
+        discovered=_install(InstallSection(), sections.defaults),
         keep_s=sections.state.keep,
         timezone=sections.defaults.timezone,
+        warnings=fleet.warnings,
     )
 
 
@@ -232,14 +301,28 @@ def _account(fleet: Fleet, name: str) -> Account:
     )
 
 
-def _install(section: InstallSection) -> Install:
+def _install(section: InstallSection, defaults: DefaultsSection, place: str = "") -> Install:
+    """Return what ``section`` says, and ``defaults`` where it says nothing."""
+    emails = defaults.notification_emails if section.notification_emails is None else section.notification_emails
     return Install(
         id=section.id,
         name=section.name,
-        account=section.account or DEFAULT_ACCOUNT,
+        account=section.account or defaults.account,
         environment=section.environment,
         tags=section.tags,
-        description=section.description or "",
-        notification_emails=section.notification_emails or (),
+        description=section.description or defaults.description,
+        notification_emails=emails or (),
         enabled=section.enabled,
+        max_age_s=section.max_age or defaults.max_age,
+        place=place,
+    )
+
+
+def _discovery(section: DiscoverSection, defaults: DefaultsSection, place: str) -> Discovery:
+    return Discovery(
+        account=section.account or defaults.account,
+        wpengine_accounts=section.wpengine_accounts,
+        environments=section.environments,
+        exclude=section.exclude,
+        place=place,
     )

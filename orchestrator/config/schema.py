@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from orchestrator.config.values import (
     DEFAULT_BASE_URL,
+    NAME_PATTERN,
     UUID_PATTERN,
     BaseUrl,
     Concurrency,
@@ -82,7 +83,7 @@ class DefaultsSection(Section):
     timezone: Timezone = ZoneInfo("UTC")
     """Of `{date}` and `{time}`, which are the run's start."""
     max_age: Duration = 93_600.0
-    """How old the newest backup may be. Read and checked; no command of this version looks at it."""
+    """How old the newest backup may be, for `audit`."""
 
 
 class ThrottleSection(Section):
@@ -123,10 +124,10 @@ class TimeoutsSection(Section):
 
 
 class WaitSection(Section):
-    """How `--wait` will wait for backups to complete. Read and checked; this version cannot wait yet."""
+    """How `--wait` waits for backups to complete."""
 
     timeout: Duration = 7200.0
-    """Until a backup that is still unfinished is reported as `incomplete`."""
+    """From the acceptance of a backup: one that is still unfinished then is reported as `incomplete`."""
     poll_interval: Duration = 15.0
     """Between two looks at one backup."""
     retry_aborted: RetryAborted = 0
@@ -147,13 +148,37 @@ class StateSection(Section):
     """A run that ended longer ago than this is removed, once the next run of the same file has ended."""
 
 
-class InstallSection(Section):
-    """One install. A bare id stands for a mapping of only that."""
+class DiscoverSection(Section):
+    """Installs to be found in the account's listing when the plan is made; each has what `defaults` say."""
 
-    id: InstallId
-    """The install's id, a UUID."""
+    account: Text | None = None
+    """Whose credentials ask for the listing, instead of the default one."""
+    wpengine_accounts: tuple[Text, ...] = ()
+    """WP Engine's own accounts, by name or id. Left out: all that the credentials can see."""
+    environments: tuple[Environment, ...] = ()
+    """`production`, `staging`, `development`. Left out: all."""
+    exclude: tuple[Text, ...] = ()
+    """Globs of names or ids that are not wanted, as `sandbox*`."""
+
+
+class InventorySection(Section):
+    """A source of installs besides `installs`: `files` or `discover`, one of them an entry."""
+
+    files: tuple[Text, ...] | None = Field(default=None, min_length=1)
+    """Paths or globs (`**` for any folders below) of files with installs: YAML a list (`.yaml`, `.yml`), CSV with a
+    header (`.csv`; `;` between the tags or addresses in a cell), JSON an object a line (`.jsonl`, `.ndjson`), all with
+    the keys of `installs`. Relative ones start at this file's folder. No variables are replaced in them."""
+    discover: DiscoverSection | None = None
+    """Ask WP Engine which installs there are; `{}` for all of the default account."""
+
+
+class InstallSection(Section):
+    """One install. A bare id or name stands for a mapping of only that."""
+
+    id: InstallId | None = None
+    """The install's id, a UUID. It or `name` is required."""
     name: Text | None = None
-    """What reports and logs call it."""
+    """What reports and logs call it. Without an `id`: its name at WP Engine, looked up when the plan is made."""
     account: Text | None = None
     """The account it belongs to, instead of the default one."""
     environment: Environment | None = None
@@ -191,11 +216,13 @@ class FleetFile(Section):
     reconcile: ReconcileSection = ReconcileSection()
     """How it is looked up."""
     wait: WaitSection = WaitSection()
-    """How `--wait` will wait."""
+    """How `--wait` waits."""
     state: StateSection = StateSection()
     """What is remembered of runs."""
-    installs: tuple[InstallSection, ...]
-    """What to back up: installs, or bare ids."""
+    inventory: tuple[InventorySection, ...] = ()
+    """Further sources of installs. It or `installs` is required."""
+    installs: tuple[InstallSection, ...] = ()
+    """What to back up: installs, or bare ids and names."""
 
 
 SECTIONS_THAT_MAY_BE_EMPTY = tuple(name for name, field in FleetFile.model_fields.items() if not field.is_required())
@@ -213,7 +240,7 @@ _WITH_DEFAULTS: tuple[type[Section], ...] = (
 
 
 def config_schema() -> dict[str, Any]:
-    """Return the JSON Schema of the YAML, for editors: with bare ids, and sections of which every line is a comment."""
+    """Return the JSON Schema of the YAML, for editors: with bare installs, and sections that are all comments."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | FleetFile.model_json_schema()
     schema["title"] = "wpe-backup configuration"
     for section in _WITH_DEFAULTS:
@@ -227,8 +254,9 @@ def config_schema() -> dict[str, Any]:
     properties["accounts"]["additionalProperties"] = {
         "anyOf": [properties["accounts"]["additionalProperties"], nothing]
     }
-    bare_id = {"type": "string", "pattern": rf"^{UUID_PATTERN}$|\$\{{"}
-    properties["installs"] |= {"items": {"anyOf": [properties["installs"]["items"], bare_id]}, "minItems": 1}
+    bare = {"type": "string", "pattern": rf"^{UUID_PATTERN}$|^{NAME_PATTERN}$|\$\{{"}
+    properties["installs"] |= {"items": {"anyOf": [properties["installs"]["items"], bare]}}
+    _require_one(schema)
     for name in SECTIONS_THAT_MAY_BE_EMPTY:
         described = properties[name]
         described.pop("default", None)
@@ -238,3 +266,15 @@ def config_schema() -> dict[str, Any]:
             "anyOf": [described, nothing],
         }
     return schema
+
+
+def _require_one(schema: dict[str, Any]) -> None:
+    """Say what is required of several keys together."""
+    some = {"type": "array", "minItems": 1}
+    schema["anyOf"] = [{"required": [key], "properties": {key: some}} for key in ("installs", "inventory")]
+    name = {"type": "string", "pattern": rf"^{NAME_PATTERN}$|\$\{{"}
+    schema["$defs"]["InstallSection"]["anyOf"] = [
+        {"required": ["id"], "properties": {"id": {"type": "string"}}},
+        {"required": ["name"], "properties": {"name": name}},
+    ]
+    schema["$defs"]["InventorySection"] |= {"minProperties": 1, "maxProperties": 1}

@@ -62,13 +62,15 @@ class _NoSecretError(Exception):
     """Say why a source has no usable secret. What it was given is never repeated: it may be the secret itself."""
 
 
-def find_credentials(tree: Tree, environment: Mapping[str, str], *, with_secrets: bool) -> dict[str, Credentials]:
+def find_credentials(
+    tree: Tree, environment: Mapping[str, str], *, with_secrets: bool, may_run: bool
+) -> dict[str, Credentials]:
     """Return the credentials of each account, and note what is wrong with them in ``tree``.
 
-    Files are read; commands run only if nothing is wrong with the rest of the YAML, each once. Without secrets no file
-    is read, no command run and nothing missed.
+    Files are read; commands run, each once, if they ``may_run``: if nothing else is wrong. Without secrets no file is
+    read, no command run and nothing missed.
     """
-    finder = _Finder(tree, environment, with_secrets=with_secrets)
+    finder = _Finder(tree, environment, with_secrets=with_secrets, may_run=may_run)
     return {name: finder.credentials(name, account) for name, account in _accounts(tree)}
 
 
@@ -80,13 +82,13 @@ def _accounts(tree: Tree) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 class _Finder:
-    def __init__(self, tree: Tree, environment: Mapping[str, str], *, with_secrets: bool) -> None:
+    def __init__(self, tree: Tree, environment: Mapping[str, str], *, with_secrets: bool, may_run: bool) -> None:
         self._with_secrets = with_secrets
         self._tree = tree
         self._environment = environment
         self._read_before: dict[tuple[str, str, str], str | _NoSecretError] = {}
         self._noted = {problem.path for problem in tree.problems}
-        self._may_run = not tree.problems
+        self._may_run = may_run
 
     def credentials(self, name: str, account: dict[str, Any]) -> Credentials:
         return Credentials(*(self._secret(name, account, secret) for secret in VARIABLES))

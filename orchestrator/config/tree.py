@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from orchestrator.config.excerpt import LINE_END, is_open_key, with_excerpts
+from orchestrator.config.excerpt import LINE_END, Page, is_open_key, with_excerpts
 from orchestrator.errors import ConfigError, Problem
 from orchestrator.redaction import Redactor
 
@@ -35,6 +35,7 @@ LONGEST_REPLACEMENTS = 64 * 1024 * 1024
 
 LONGEST_QUOTE = 40
 
+Noted = frozenset[tuple[int, int]]
 MayLack = Callable[[Sequence[str | int]], bool]
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -52,7 +53,8 @@ class Tree:
     """A document as plain ``data``, with the YAML nodes that it came from to find places in.
 
     ``known`` are the keys whose values may be shown if they are no secrets; ``redactor`` keeps those that are out of
-    every message.
+    every message. ``first_line`` is the number of its first line, where it is a part of a file. A document that
+    ``may_be_list`` is shown though it is one.
     """
 
     file: str
@@ -62,6 +64,8 @@ class Tree:
     root: yaml.Node | None = field(default=None, repr=False)
     problems: list[Problem] = field(default_factory=list)
     redactor: Redactor = field(default_factory=Redactor)
+    first_line: int = 1
+    may_be_list: bool = False
     _children: dict[int, dict[str | int, tuple[yaml.Node, yaml.Node]]] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -73,28 +77,40 @@ class Tree:
             return cls(file, text.decode("utf-8-sig"))
         except UnicodeDecodeError as error:
             before = text[: error.start].decode("utf-8-sig")
-            raise ConfigError([Problem(file, *_place(before), "", "is not UTF-8 text: save it as UTF-8")]) from None
+            raise ConfigError(
+                [Problem(file, *place_after(before), "", "is not UTF-8 text: save it as UTF-8")]
+            ) from None
 
     def error(self) -> ConfigError:
         """Return everything that is wrong, each with the line that it is on, without secrets."""
         cleaned = [replace(each, message=self.redactor.clean(each.message)) for each in sorted(self.problems)]
-        shown = with_excerpts(cleaned[:MOST_EXCERPTS], self.text, self.root, self.known)
+        page = Page(self.text, self.root, self.known, self.first_line, self.may_be_list)
+        shown = with_excerpts(cleaned[:MOST_EXCERPTS], page)
         shown = [replace(each, excerpt=self.redactor.clean(each.excerpt)) for each in shown]
         return ConfigError([*shown, *cleaned[MOST_EXCERPTS:]])
 
-    def problem(self, loc: Sequence[str | int], message: str, *, at_key: bool = False) -> None:
-        """Note a problem of the value at ``loc``, or of its key."""
+    def problem(
+        self, loc: Sequence[str | int], message: str, *, at_key: bool = False, noted: Noted = frozenset()
+    ) -> None:
+        """Note a problem of the value at ``loc``, or of its key, unless its line and column are among ``noted``."""
         node = self._node(loc, at_key=at_key)
-        self.note(node, path_of(loc), message)
+        if self._place(node) not in noted:
+            self.note(node, path_of(loc), message)
+
+    def noted(self) -> Noted:
+        """Return the lines and columns of all problems so far."""
+        return frozenset((problem.line, problem.column) for problem in self.problems)
 
     def line(self, loc: Sequence[str | int]) -> int:
         """Return the line, from 1, of the value at ``loc`` or of the nearest one around it."""
-        return int(self._node(loc).start_mark.line) + 1
+        return self._place(self._node(loc))[0]
 
     def note(self, node: yaml.Node, path: str, message: str) -> None:
         """Note a problem of ``node``, which stands at ``path``."""
-        mark = node.start_mark
-        self.problems.append(Problem(self.file, mark.line + 1, mark.column + 1, path, message))
+        self.problems.append(Problem(self.file, *self._place(node), path, message))
+
+    def _place(self, node: yaml.Node) -> tuple[int, int]:
+        return int(node.start_mark.line) + self.first_line, int(node.start_mark.column) + 1
 
     def _node(self, loc: Sequence[str | int], *, at_key: bool = False) -> yaml.Node:
         node: yaml.Node = self.root or yaml.ScalarNode("", "", yaml.Mark("", 0, 0, 0, None, 0))
@@ -131,17 +147,25 @@ def path_of(loc: Sequence[str | int]) -> str:
 def read_tree(
     text: bytes,
     file: str,
-    variables: Mapping[str, str],
+    variables: Mapping[str, str] | None,
     known: Iterable[str] = (),
     may_lack: MayLack = lambda _loc: False,
 ) -> Tree:
     """Parse ``text`` of ``file`` into a tree; its ``problems`` say what is wrong with it as YAML.
 
-    ``variables`` are what ``${VAR}`` names; where ``may_lack`` allows it at a location, a value that names one which
-    is not set becomes ``None``. Raises ``ConfigError`` if ``text`` is not UTF-8.
+    ``variables`` are what ``${VAR}`` names, ``None`` to leave that as it is. Where ``may_lack`` allows it at a place,
+    a value that names one which is not set becomes ``None``. Raises ``ConfigError`` if ``text`` is not UTF-8.
     """
     tree = Tree.decoded(text, file)
     tree.known = frozenset(known)
+    compose(tree)
+    if tree.root is not None:
+        tree.data = _Reader(tree, variables, may_lack).read(tree.root, ())
+    return tree
+
+
+def compose(tree: Tree) -> None:
+    """Find the root of ``tree``, or note why its text has none."""
     try:
         if _is_bounded(tree):
             tree.root = _Loader(tree.text).get_single_node()
@@ -150,17 +174,13 @@ def read_tree(
         lines = LINE_END.split(tree.text)
         if line > len(lines):
             line, column = len(lines), len(lines[-1]) + 1
-        tree.problems.append(Problem(file, line, column, "", _words(error, tree.text)))
+        tree.problems.append(Problem(tree.file, line, column, "", _words(error, tree.text)))
     except yaml.reader.ReaderError as error:
         message = f"the character #x{error.character:04x} is not allowed in YAML"
-        tree.problems.append(Problem(file, *_place(tree.text[: error.position]), "", message))
-    if tree.root is not None:
-        _wrap_bare_ids(tree.root)
-        tree.data = _Reader(tree, variables, may_lack).read(tree.root, ())
-    return tree
+        tree.problems.append(Problem(tree.file, *place_after(tree.text[: error.position]), "", message))
 
 
-def _place(before: str) -> tuple[int, int]:
+def place_after(before: str) -> tuple[int, int]:
     """Return the line and column, from 1, of what follows ``before``."""
     lines = LINE_END.split(before)
     return len(lines), len(lines[-1]) + 1
@@ -185,16 +205,6 @@ def _words(error: yaml.MarkedYAMLError, text: str) -> str:
     if (LINE_END.split(text)[line - 1 : line] or [""])[0][column - 1 : column] == "\t":
         return "not valid YAML: a tab stands here; indent with spaces"
     return f"not valid YAML: {error.problem or error.context}"
-
-
-def _wrap_bare_ids(root: yaml.Node) -> None:
-    """Turn each bare id among ``installs`` into a mapping, so that one model and one way to a place serve both."""
-    pairs = root.value if isinstance(root, yaml.MappingNode) else []
-    for installs in (value for key, value in pairs if key.value == "installs" and isinstance(value, yaml.SequenceNode)):
-        for index, node in enumerate(installs.value):
-            if isinstance(node, yaml.ScalarNode) and node.value:
-                key = yaml.ScalarNode(f"{_TAG}str", "id", node.start_mark, node.end_mark)
-                installs.value[index] = yaml.MappingNode(f"{_TAG}map", [(key, node)], node.start_mark, node.end_mark)
 
 
 def _is_bounded(tree: Tree) -> bool:
@@ -254,9 +264,10 @@ class _Bounds:
 class _Reader:
     """Read nodes into plain data, noting what is wrong on the way."""
 
-    def __init__(self, tree: Tree, variables: Mapping[str, str], may_lack: MayLack) -> None:
+    def __init__(self, tree: Tree, variables: Mapping[str, str] | None, may_lack: MayLack) -> None:
         self._tree = tree
-        self._variables = variables
+        self._variables = variables or {}
+        self._replaces = variables is not None
         self._may_lack = may_lack
         self._replaced: dict[int, str | None] = {}
         self._size = 0
@@ -334,7 +345,7 @@ class _Reader:
 
     def _interpolated(self, node: yaml.ScalarNode, text: str, loc: tuple[str | int, ...]) -> str | None:
         """Replace the variables in ``text``, once for all who name it by an alias."""
-        if "$" not in text:
+        if "$" not in text or not self._replaces:
             return text
         if id(node) not in self._replaced:
             self._replaced[id(node)] = self._replace(node, text, loc)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
-import uuid
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -29,7 +28,10 @@ DEFAULT_BASE_URL = "https://api.wpengineapi.com/v1"
 SLOWEST, FASTEST = 0.0001, 100_000.0
 LONGEST_TEXT = 4096
 UUID_PATTERN = "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
+NAME_PATTERN = "[a-z][a-z0-9]{2,13}"
+"""What WP Engine lets people call an install."""
 
+_UUID = re.compile(UUID_PATTERN, re.ASCII)
 _NUMBER = re.compile(r"\d{1,9}(\.\d{0,20})?(e[-+]?\d{1,2})?", re.ASCII | re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -123,7 +125,8 @@ def one_of(*choices: str) -> BeforeValidator:
     return BeforeValidator(parse)
 
 
-def _template(value: object) -> str:
+def parse_template(value: object) -> str:
+    """Return a description's template. Raises ``PydanticCustomError``."""
     text = parse_text(value)
     fault = template_fault(text)
     if fault:
@@ -132,7 +135,8 @@ def _template(value: object) -> str:
     return text
 
 
-def _email(value: object) -> str:
+def parse_email(value: object) -> str:
+    """Return an email address. Raises ``PydanticCustomError``."""
     text = parse_text(value)
     name, _, host = text.rpartition("@")
     if not name or not host or any(character.isspace() for character in text):
@@ -141,14 +145,17 @@ def _email(value: object) -> str:
     return text
 
 
+def is_install_id(text: str) -> bool:
+    """Tell whether ``text`` has the form of an install's id."""
+    return _UUID.fullmatch(text) is not None
+
+
 def _install_id(value: object) -> str:
     text = parse_text(value)
-    if not re.fullmatch(UUID_PATTERN, text):
-        message = (
-            "must be an install's id, a UUID as 294deacc-d8b8-4005-82c4-0727ba8ddde0 (names are not looked up yet)"
-        )
+    if not is_install_id(text):
+        message = "must be an install's id, a UUID as 294deacc-d8b8-4005-82c4-0727ba8ddde0, or name: torqueshop instead"
         raise wrong(message)
-    return str(uuid.UUID(text))
+    return text.lower()
 
 
 def _timezone(value: object) -> ZoneInfo:
@@ -251,13 +258,13 @@ RateOrAuto = Annotated[
 ]
 Description = Annotated[
     str,
-    BeforeValidator(_template),
+    BeforeValidator(parse_template),
     _written(_free_text),
     WithJsonSchema({"type": "string", "minLength": 1, "maxLength": LONGEST_TEXT}),
 ]
 Email = Annotated[
     str,
-    BeforeValidator(_email),
+    BeforeValidator(parse_email),
     _written(_free_text),
     _described({"type": "string", "pattern": r"^\S+@\S+$"}),
 ]

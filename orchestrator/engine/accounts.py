@@ -1,25 +1,31 @@
-"""What concerns a whole account: the check of its credentials, and the end of its run."""
+"""What concerns a whole account: its queue, the check of its credentials, the end of its run."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from orchestrator.engine.efforts import Errand
 from orchestrator.engine.lanes import LaneState
 from orchestrator.engine.wire import effect_of
-from orchestrator.model import ErrorInfo, ErrorKind, Fault, OutcomeKind
+from orchestrator.model import ErrorKind, Fault, OutcomeKind
 from orchestrator.outcome import Answer, Step, Verdict, classify, decide_check, error_info, error_kind
 from orchestrator.pacing import Effect
 
 if TYPE_CHECKING:
-    from orchestrator.engine.lanes import CredentialsCheck, Effort, Lane
+    from orchestrator.engine.efforts import CredentialsCheck, Effort
+    from orchestrator.engine.lanes import Lane
     from orchestrator.engine.ledger import Ledger
     from orchestrator.engine.surroundings import Limits, Surroundings
     from orchestrator.engine.wire import Admitted, Wire
     from orchestrator.model import AttemptResult
 
 
+REFUSED_POLL_WAIT_S = 15.0
+"""How long a poll waits that is refused though the credentials are good."""
+
+
 class Accounts:
-    """Check accounts and stop them. ``stops`` says why accounts stopped."""
+    """Check accounts and stop them."""
 
     def __init__(self, wire: Wire, ledger: Ledger, limits: Limits, around: Surroundings) -> None:
         """Settle what a stopped account leaves in ``ledger``."""
@@ -28,14 +34,23 @@ class Accounts:
         self._limits = limits
         self._clock = around.clock
         self._log = around.log
-        self.stops: dict[str, ErrorInfo] = {}
 
-    async def suspect(self, lane: Lane, effort: Effort, result: AttemptResult) -> None:
-        """Keep ``effort``, which met a 401, until a check has told whether the credentials are still good."""
+    async def queue(self, lane: Lane, work: Effort | Errand, after_s: float = 0.0) -> None:
+        """Queue ``work`` from ``after_s`` seconds on, unless its account has stopped, or all requests have."""
+        why = lane.stop
+        if why is None and not isinstance(work, Errand) and work.is_to_be_requested:
+            why = self._ledger.closed
+        if why:
+            await self._ledger.cancel(work, why)
+        else:
+            lane.queue(work, self._clock.monotonic() + after_s)
+
+    async def suspect(self, lane: Lane, work: Effort | Errand, result: AttemptResult) -> None:
+        """Keep ``work``, which met a 401, until a check has told whether the credentials are still good."""
         if lane.stop:
-            await self._ledger.cancel(effort, lane.stop)
+            await self._ledger.cancel(work, lane.stop)
             return
-        lane.suspects.append((effort, result))
+        lane.suspects.append((work, result))
         if lane.state is LaneState.OPEN:
             lane.state, lane.check_attempts, lane.check_due_at = LaneState.TO_CHECK, 0, 0.0
             self._log.warning("account.credentials_doubted", account=lane.name)
@@ -78,11 +93,19 @@ class Accounts:
 
     async def _settle_suspects(self, lane: Lane) -> None:
         suspects, lane.suspects = lane.suspects, []
-        for effort, result in suspects:
-            if effort.doubt:
-                await self._ledger.leave_open(effort, f"its listing is refused ({result.message})")
+        for work, result in suspects:
+            refused = error_info(ErrorKind.REJECTED, result)
+            if isinstance(work, Errand):
+                work.end(refused)
+            elif work.doubt:
+                await self._ledger.leave_open(work, f"its listing is refused ({result.message})")
+            elif work.watch:
+                await self.queue(lane, work, REFUSED_POLL_WAIT_S)
+            elif work.screen:
+                work.screen = None
+                await self.queue(lane, work)
             else:
-                await self._ledger.settle(effort, OutcomeKind.REJECTED, error_info(ErrorKind.REJECTED, result))
+                await self._ledger.settle(work, OutcomeKind.REJECTED, refused)
 
     async def stop_if_hopeless(self, admitted: Admitted, answer: Answer, result: AttemptResult) -> None:
         """Stop the account if the API asks for too long a pause, or has served no POST for too long."""
@@ -106,7 +129,6 @@ class Accounts:
             lane.state = LaneState.STOPPED
             said = f": {result.message}" if why and result.message else result.message
             lane.stop = error_info(kind, result, f"account {lane.name} stopped: {why or ''}{said}")
-            self.stops[lane.name] = lane.stop
             self._log.error(
                 "account.stopped", account=lane.name, kind=kind.value, status=result.status, reason=lane.stop.message
             )

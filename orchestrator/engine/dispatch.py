@@ -10,23 +10,33 @@ import asyncio
 import signal
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from orchestrator.engine.accounts import Accounts
-from orchestrator.engine.lanes import Budget, CredentialsCheck, Effort
+from orchestrator.engine.core import Core
+from orchestrator.engine.efforts import CredentialsCheck, Effort, Errand
+from orchestrator.engine.errands import BUG, Errands
 from orchestrator.engine.ledger import Ledger
 from orchestrator.engine.looks import Looks
 from orchestrator.engine.posts import Posts
+from orchestrator.engine.screens import Screens
+from orchestrator.engine.watches import Watches
 from orchestrator.engine.wire import Admitted, Wire
 from orchestrator.model import ErrorInfo, ErrorKind, Outcome, OutcomeKind
+from orchestrator.units import age_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Coroutine, Iterable
 
-    from orchestrator.engine.lanes import Work
+    from orchestrator.engine.efforts import Work
+    from orchestrator.engine.lanes import Budget
+    from orchestrator.engine.ports import Api
     from orchestrator.engine.surroundings import Limits, Surroundings
     from orchestrator.errors import WriteError
+    from orchestrator.model import AttemptResult
     from orchestrator.pacing import Ticket
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -42,6 +52,7 @@ class DispatchEnd:
     write_error: WriteError | None = None
     crash: Exception | None = None
     interrupted: bool = False
+    deadline_passed: bool = False
 
 
 class Dispatcher:
@@ -54,35 +65,93 @@ class Dispatcher:
         self._around = around
         self._end = DispatchEnd()
         self._halted = asyncio.Event()
-        self._ledger = Ledger(around.sink, around.clock, self._halted)
+        self._ledger = Ledger(around.sink, around.clock, self._halted, limits.brake)
         self._wire = Wire(around.clock, around.log, limits.max_pause_s)
         self._accounts = Accounts(self._wire, self._ledger, limits, around)
-        self._looks = Looks(self._wire, self._accounts, self._ledger, limits, around)
-        self._posts = Posts(self._wire, self._accounts, self._looks, self._ledger)
+        core = Core(self._wire, self._accounts, self._ledger, limits, around)
+        self._errands = Errands(core)
+        self._watches = Watches(core)
+        self._looks = Looks(core, self._watches)
+        self._screens = Screens(core, self._watches)
+        self._posts = Posts(core, self._looks, self._watches)
         self._workers: set[asyncio.Task[None]] = set()
 
-    async def give_up(self, efforts: Iterable[Effort], why: ErrorInfo) -> None:
-        """Cancel what will not be requested at all."""
-        await self._ledger.cancel_all(efforts, why)
+    async def forego(self, outcomes: Iterable[tuple[Effort, OutcomeKind, ErrorInfo | None, str | None]]) -> None:
+        """Record the outcomes of efforts for which nothing is asked, many at a time: how, which error, what reason."""
+        await self._ledger.settle_all(outcomes)
+
+    async def ask(
+        self, account: str, call: Callable[[Api], Coroutine[object, object, AttemptResult]]
+    ) -> AttemptResult | ErrorInfo:
+        """Return the answer to ``call`` by ``account``, or why there is none. Only within what is attended."""
+        places = ((budget, lane) for budget in self.budgets for lane in budget.lanes if lane.name == account)
+        return await self._errands.ask(*next(places), call)
+
+    async def attend(self, work: Coroutine[object, object, T]) -> T:
+        """Return what ``work`` returns, and let what it asks meanwhile through the limiters."""
+        self._set_attended(is_attended=True)
+        loops = [asyncio.create_task(self._admit(budget)) for budget in self.budgets]
+        working = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait((working, *loops), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._set_attended(is_attended=False)
+            is_done = working.done()
+            for task in (working, *loops):
+                task.cancel()
+            self._wire.break_off(reads_only=True)
+            results = await asyncio.gather(*loops, *self._workers, return_exceptions=True)
+        if not is_done:
+            crash = next((result for result in results if isinstance(result, Exception)), None)
+            raise crash or self._end.crash or RuntimeError("the dispatcher ended before its work")
+        return working.result()
+
+    def _set_attended(self, *, is_attended: bool) -> None:
+        for budget in self.budgets:
+            budget.is_attended = is_attended
 
     async def run(self) -> DispatchEnd:
         """Return when every planned backup has its outcome."""
+        self._watch_for_what_is_left()
         loops = [asyncio.create_task(self._admit(budget)) for budget in self.budgets]
-        watches = [asyncio.create_task(watch) for watch in (self._drain_when_told(loops), self._abort_when_told())]
-        results = await asyncio.gather(*loops, return_exceptions=True)
-        for result in results:
-            if isinstance(result, Exception):
-                self._crashed(result)
+        waits = (
+            self._drain_when_told(loops),
+            self._abort_when_told(),
+            self._close_when_told(),
+            self._close_in_time(),
+            self._watches.expire(),
+        )
+        watches = [asyncio.create_task(wait) for wait in waits]
+        self._note_crashes(await asyncio.gather(*loops, return_exceptions=True))
         while self._workers:
             await asyncio.wait(self._workers)
         self._end.interrupted = self._around.stop.draining.is_set()
         await self._cancel_what_is_left()
-        self._end.stops = self._accounts.stops
-        self._end.write_error, self._end.unwritten = self._ledger.write_error, self._ledger.unwritten
         for watch in watches:
             watch.cancel()
-        await asyncio.gather(*watches, return_exceptions=True)
-        return self._end
+        self._note_crashes(await asyncio.gather(*watches, return_exceptions=True))
+        return self._ended()
+
+    def _watch_for_what_is_left(self) -> None:
+        """Bound the time of backups whose watch began in an earlier process."""
+        for budget in self.budgets:
+            for lane in budget.lanes:
+                for _, work in lane.reads:
+                    if isinstance(work, Effort) and work.watch:
+                        lane.watched += 1
+                        self._watches.expires(work, work.watch)
+
+    def _note_crashes(self, results: Iterable[object]) -> None:
+        for result in results:
+            if isinstance(result, Exception):
+                self._crashed(result)
+
+    def _ended(self) -> DispatchEnd:
+        end, ledger = self._end, self._ledger
+        end.stops = {lane.name: lane.stop for budget in self.budgets for lane in budget.lanes if lane.stop}
+        end.write_error, end.unwritten = ledger.write_error, ledger.unwritten
+        end.deadline_passed = ledger.cancelled_by_deadline > 0
+        return end
 
     # -- admitting --------------------------------------------------------------------------------------------------
 
@@ -139,10 +208,16 @@ class Dispatcher:
         try:
             if isinstance(work, CredentialsCheck):
                 await self._accounts.check(admitted, work)
+            elif isinstance(work, Errand):
+                await self._errands.run(admitted, work)
+            elif work.watch:
+                await self._watches.poll(admitted, work, work.watch)
             elif work.doubt:
                 await self._looks.look(admitted, work, work.doubt)
+            elif work.screen:
+                await self._screens.screen(admitted, work, work.screen)
             else:
-                await self._posts.post(admitted, work, self._limits, self._around)
+                await self._posts.post(admitted, work)
         except Exception as error:  # noqa: BLE001 - a bug must cost neither the other installs nor this one's line
             await self._give_account_of_a_bug(error, work)
         finally:
@@ -171,6 +246,27 @@ class Dispatcher:
         self._around.log.warning("run.aborting", in_flight=self._wire.in_flight)
         self._wire.break_off(reads_only=False)
 
+    async def _close_when_told(self) -> None:
+        await self._ledger.closing.wait()
+        why = self._ledger.closed
+        if why is None:
+            return
+        self._around.log.warning("run.closed", kind=why.kind.value, reason=why.message)
+        for budget in self.budgets:
+            for lane in budget.lanes:
+                await self._ledger.cancel_all(lane.take_requests(), why)
+            budget.changed.set()
+            if budget.admission and budget.ready_at() is None:
+                budget.admission.cancel()
+
+    async def _close_in_time(self) -> None:
+        seconds = self._limits.deadline_s
+        if seconds is None:
+            return
+        await asyncio.sleep(seconds)
+        why = f"the deadline passed {age_text(seconds)} after the run began (--deadline)"
+        self._ledger.close(ErrorInfo(ErrorKind.DEADLINE, why))
+
     async def _cancel_what_is_left(self) -> None:
         signum = self._around.stop.signum
         if self._end.crash:
@@ -190,6 +286,8 @@ class Dispatcher:
 
     async def _give_account_of_a_bug(self, error: Exception, work: Work) -> None:
         self._crashed(error)
+        if isinstance(work, Errand):
+            work.end(BUG)
         if isinstance(work, Effort):
             info = ErrorInfo(ErrorKind.PROTOCOL, f"internal error: {type(error).__name__}")
             await self._ledger.settle(work, OutcomeKind.UNCONFIRMED, info)

@@ -1,4 +1,4 @@
-"""The ledger: gives each planned backup its one outcome, and hands it to the sink.
+"""The ledger: gives each planned backup its one outcome, and hands it to the sink; knows when to request no more.
 
 Called by the core alone. A sink or a journal that fails ends the run; what was not taken is kept to be told all the
 same.
@@ -8,80 +8,112 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
 
+from orchestrator.engine.efforts import Errand
 from orchestrator.errors import WriteError
-from orchestrator.model import Outcome, OutcomeKind
+from orchestrator.model import ErrorInfo, ErrorKind, Outcome, OutcomeKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
-    from orchestrator.engine.lanes import Effort
+    from orchestrator.engine.efforts import Effort
     from orchestrator.engine.ports import Clock, OutcomeSink
-    from orchestrator.model import Backup, ErrorInfo
+    from orchestrator.summary import Brake
 
 CANCELLED_TOGETHER = 1000
 
 
-class Ledger:
-    """Settle efforts. ``write_error`` is the sink's first; ``unwritten`` are the outcomes that it did not take."""
+T = TypeVar("T")
 
-    def __init__(self, sink: OutcomeSink, clock: Clock, halted: asyncio.Event) -> None:
-        """Settle into ``sink``; set ``halted`` when that fails."""
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield ``items`` in lists of at most ``size``, as Python 3.12's own does."""
+    remaining = iter(items)
+    while together := list(islice(remaining, size)):
+        yield together
+
+
+class Ledger:
+    """Settle efforts. ``write_error`` is the sink's first; ``unwritten`` are the outcomes that it did not take.
+
+    ``closed`` says why nothing more is requested, once that is so, and ``closing`` is set then.
+    """
+
+    def __init__(self, sink: OutcomeSink, clock: Clock, halted: asyncio.Event, brake: Brake | None) -> None:
+        """Settle into ``sink``; set ``halted`` when that fails, request no more once ``brake`` has seen enough."""
         self._sink = sink
         self._clock = clock
         self._halted = halted
+        self._brake = brake
+        self._settled = self._failed = 0
         self.write_error: WriteError | None = None
         self.unwritten: list[Outcome] = []
+        self.closed: ErrorInfo | None = None
+        self.closing = asyncio.Event()
+        self.cancelled_by_deadline = 0
 
     async def settle(
-        self,
-        effort: Effort,
-        kind: OutcomeKind,
-        error: ErrorInfo | None = None,
-        *,
-        backup: Backup | None = None,
-        found: tuple[Backup, ...] = (),
+        self, effort: Effort, kind: OutcomeKind, error: ErrorInfo | None = None, *, reason: str | None = None
     ) -> None:
-        """Record how ``effort`` ended; an effort that has its outcome keeps it.
-
-        ``backup`` is the one that was answered, ``found`` are those that the listing shows, in its place.
-        """
+        """Record how ``effort`` ended; an effort that has its outcome keeps it."""
         if effort.is_settled:
             return
         effort.is_settled = True
+        made = effort.made
         outcome = Outcome(
             planned=effort.planned,
             kind=kind,
             finished_at=self._clock.now(),
             duration_s=self._duration_s(effort),
-            backup=found[0] if found else backup,
+            backup=made.backup,
             error=error,
             spent=effort.spent,
             request_id=effort.request_id,
-            reconciled=bool(found),
-            earlier=found[1:],
+            reconciled=made.is_reconciled,
+            earlier=made.earlier,
             sought=effort.sought if kind is OutcomeKind.UNCONFIRMED else (),
+            reason=reason,
         )
+        self._count(kind)
         try:
             await self._sink.record(outcome)
         except WriteError as write_error:
             self.unwritten.append(outcome)
             self.failed(write_error)
 
-    async def cancel(self, effort: Effort, why: ErrorInfo) -> None:
-        """Record that nothing was made for ``effort``, and why; of one in doubt, that nobody knows."""
-        if effort.doubt:
-            await self.leave_open(effort, f"not looked up to the end: {why.message}")
-        else:
-            await self.settle(effort, OutcomeKind.CANCELLED, why)
+    async def settle_all(self, outcomes: Iterable[tuple[Effort, OutcomeKind, ErrorInfo | None, str | None]]) -> None:
+        """Record many, so that one commit serves them; a cancelled one whose backup may exist is not called so."""
+        for together in batched(outcomes, CANCELLED_TOGETHER):
+            await asyncio.gather(
+                *(
+                    self.cancel(effort, error)
+                    if kind is OutcomeKind.CANCELLED and error
+                    else self.settle(effort, kind, error, reason=reason)
+                    for effort, kind, error, reason in together
+                )
+            )
 
-    async def cancel_all(self, efforts: Iterable[Effort], why: ErrorInfo) -> None:
+    async def cancel(self, work: Effort | Errand, why: ErrorInfo) -> None:
+        """Record that nothing was made for ``work``, and why; where something was or may have been, that."""
+        if isinstance(work, Errand):
+            work.end(why)
+        elif work.doubt:
+            await self.leave_open(work, f"not looked up to the end: {why.message}")
+        elif work.watch and work.watch.is_own:
+            await self.settle(work, OutcomeKind.INCOMPLETE, why)
+        elif work.made.is_second:
+            await self.leave_aborted(work)
+        else:
+            work.made = replace(work.made, backup=None)
+            self.cancelled_by_deadline += why.kind is ErrorKind.DEADLINE and not work.is_settled
+            await self.settle(work, OutcomeKind.CANCELLED, why)
+
+    async def cancel_all(self, works: Iterable[Effort | Errand], why: ErrorInfo) -> None:
         """Cancel many, so that one commit serves them."""
-        remaining = list(efforts)
-        while remaining:
-            together, remaining = remaining[:CANCELLED_TOGETHER], remaining[CANCELLED_TOGETHER:]
-            await asyncio.gather(*(self.cancel(effort, why) for effort in together))
+        for together in batched(works, CANCELLED_TOGETHER):
+            await asyncio.gather(*(self.cancel(work, why) for work in together))
 
     async def leave_open(self, effort: Effort, why: str) -> None:
         """Record that nobody knows whether a backup was made for ``effort``, and why the listing could not tell."""
@@ -90,13 +122,33 @@ class Ledger:
             error = replace(error, message=f"{error.message}; {why}" if error.message else why)
         await self.settle(effort, OutcomeKind.UNCONFIRMED, error)
 
+    async def leave_aborted(self, effort: Effort) -> None:
+        """Record that WP Engine aborted the backup of ``effort``, and that none was made in its place."""
+        *earlier, aborted = effort.made.earlier
+        effort.made = replace(effort.made, backup=aborted, earlier=tuple(earlier))
+        await self.settle(effort, OutcomeKind.ABORTED)
+
+    def close(self, why: ErrorInfo) -> None:
+        """Let nothing more be requested from now on, for the reason ``why``."""
+        self.closed = self.closed or why
+        self.closing.set()
+
     def failed(self, error: WriteError) -> None:
         """End the run, since something could not be written."""
         self.write_error = self.write_error or error
         self._halted.set()
 
+    def _count(self, kind: OutcomeKind) -> None:
+        if kind is OutcomeKind.CANCELLED:
+            return
+        self._settled += 1
+        self._failed += not kind.is_success
+        if self._brake and self._brake.holds(self._failed, self._settled):
+            rule = f"{self._failed} of {self._settled} installs failed ({self._brake})"
+            self.close(ErrorInfo(ErrorKind.STOPPED, f"the run stopped requesting: {rule}"))
+
     def _duration_s(self, effort: Effort) -> float:
-        if effort.began_at is not None and not effort.is_resumed:
+        if effort.began_at is not None and not effort.is_resumed and not effort.made.is_second:
             return self._clock.monotonic() - effort.began_at
         if effort.started_at is not None:
             return max(0.0, (self._clock.now() - effort.started_at).total_seconds())

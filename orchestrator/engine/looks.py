@@ -6,21 +6,23 @@ listing of the first install whose backup was accepted tells whether markers com
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from orchestrator.engine.lanes import Doubt, Reading
+from orchestrator.engine.efforts import Doubt, Reading
 from orchestrator.engine.wire import effect_of
-from orchestrator.model import Fault, OutcomeKind
+from orchestrator.model import Fault
 from orchestrator.outcome import Answer, Step, classify, decide_absent, error_info, error_kind
 from orchestrator.pacing import Effect
-from orchestrator.reconcile import MOST_PAGES, Fate, Sought, decide_failed_look, fate_of, seconds_of, seen
+from orchestrator.reconcile import MOST_PAGES, Fate, Sought, decide_failed_read, fate_of, seen
+from orchestrator.units import seconds_of
 
 if TYPE_CHECKING:
-    from orchestrator.engine.accounts import Accounts
-    from orchestrator.engine.lanes import Effort, Lane
-    from orchestrator.engine.ledger import Ledger
-    from orchestrator.engine.surroundings import Limits, Surroundings
-    from orchestrator.engine.wire import Admitted, Wire
+    from orchestrator.engine.core import Core
+    from orchestrator.engine.efforts import Effort
+    from orchestrator.engine.lanes import Lane
+    from orchestrator.engine.watches import Watches
+    from orchestrator.engine.wire import Admitted
     from orchestrator.model import AttemptResult, Backup, Page
 
 SPECIMEN_WAIT_S = 5.0
@@ -30,14 +32,15 @@ SPECIMEN_WAIT_S = 5.0
 class Looks:
     """Settle what is open."""
 
-    def __init__(self, wire: Wire, accounts: Accounts, ledger: Ledger, limits: Limits, around: Surroundings) -> None:
-        """Read listings over ``wire``."""
-        self._wire = wire
-        self._accounts = accounts
-        self._ledger = ledger
-        self._limits = limits
-        self._around = around
-        self._grace_s = limits.reconcile.grace_s
+    def __init__(self, core: Core, watches: Watches) -> None:
+        """Leave what is found to ``watches``."""
+        self._wire = core.wire
+        self._accounts = core.accounts
+        self._ledger = core.ledger
+        self._limits = core.limits
+        self._around = core.around
+        self._watches = watches
+        self._grace_s = core.limits.reconcile.grace_s
 
     def has_specimen(self, lane: Lane, effort: Effort, result: AttemptResult) -> None:
         """Remember the account's first accepted backup, and how far ``create_time`` is behind the answers' clock."""
@@ -54,21 +57,11 @@ class Looks:
         now = self._now()
         effort.doubt = Doubt(error, now, answer is not Answer.UNREADABLE, lane.server_time(now))
         self._around.journal.note_soon(effort.standing())
-        if lane.stop:
-            await self._ledger.cancel(effort, lane.stop)
-            return
-        if not self._limits.reconcile.looks:
+        if not self._limits.reconcile.looks and not lane.stop:
             await self._ledger.leave_open(effort, "not looked up (on_ambiguous: fail)")
             return
         self._log("backup.doubted", effort, status=result.status, reason=result.message)
-        lane.retry(effort, self._now())
-
-    async def again(self, lane: Lane, effort: Effort, after_s: float) -> None:
-        """Queue ``effort`` from ``after_s`` seconds on, unless its account has stopped meanwhile."""
-        if lane.stop:
-            await self._ledger.cancel(effort, lane.stop)
-            return
-        lane.retry(effort, self._now() + after_s)
+        await self._accounts.queue(lane, effort)
 
     async def look(self, admitted: Admitted, effort: Effort, doubt: Doubt) -> None:
         """Read one page for ``effort``, and do what follows."""
@@ -82,7 +75,7 @@ class Looks:
         answer = classify(result)
         self._wire.tell(admitted, effect_of(answer), result)
         if result.fault is Fault.INTERRUPTED:
-            lane.retry(effort, now)
+            lane.queue(effort, now)
         elif result.page is not None:
             doubt.failed = 0
             if not lane.fresh:
@@ -102,7 +95,7 @@ class Looks:
             return
         is_own = reading is doubt.own
         if self._has_shifted(reading, page):
-            await self.again(lane, effort, 0.0)
+            await self._accounts.queue(lane, effort)
             return
         sought = effort.looked_for(lane.backend_behind_s) if is_own else Sought((self._around.run_id,), None, "")
         reading.sight = seen(reading.sight, page.entries, sought)
@@ -117,7 +110,7 @@ class Looks:
             await self._conclude(admitted, effort, doubt)
         elif reading.pages < MOST_PAGES:
             reading.offset = page.next_offset
-            lane.retry(effort, self._now())
+            lane.queue(effort, self._now())
         elif is_own:
             await self._ledger.leave_open(effort, f"its listing has no end ({MOST_PAGES} pages)")
         else:
@@ -139,7 +132,7 @@ class Looks:
         if own is None:
             return
         if own.sight.found:
-            await self._found(effort, own)
+            await self._found(admitted, effort, own)
             return
         is_over = self._over_at(lane, doubt) <= own.began_at
         fate = fate_of(own.sight, markers_come_back=lane.markers_come_back is True)
@@ -168,20 +161,23 @@ class Looks:
             return False
         if doubt.specimen is None and (looked_at is None or (is_over and looked_at < ripe_at <= now)):
             doubt.specimen, lane.specimen_looked_at = Reading(install_id, now), now
-            lane.retry(effort, now)
+            lane.queue(effort, now)
             return True
         if is_over:
             self._look_again(lane, effort, doubt, max(ripe_at, now + SPECIMEN_WAIT_S))
         return is_over
 
-    async def _found(self, effort: Effort, own: Reading) -> None:
+    async def _found(self, admitted: Admitted, effort: Effort, own: Reading) -> None:
         found = tuple(sorted(own.sight.found, key=lambda backup: backup.status == "aborted"))
         self._log("backup.found", effort, backup=found[0].id)
         if len(found) > 1:
             self._around.log.error(
                 "backup.made_twice", install=effort.planned.install.label, backups=[backup.id for backup in found]
             )
-        await self._ledger.settle(effort, OutcomeKind.ACCEPTED, found=found)
+        made = effort.made
+        effort.made = replace(made, backup=found[0], is_reconciled=True, earlier=(*made.earlier, *found[1:]))
+        effort.end_doubt()
+        await self._watches.accepted(admitted, effort)
 
     async def _absent(self, admitted: Admitted, effort: Effort, doubt: Doubt) -> None:
         self._log("backup.absent", effort)
@@ -190,7 +186,7 @@ class Looks:
         spent = effort.expense(self._now(), admitted.budget.throttle.held_s())
         verdict = decide_absent(spent, self._limits.retry)
         if verdict.step is Step.AGAIN:
-            await self.again(admitted.lane, effort, verdict.after_s)
+            await self._accounts.queue(admitted.lane, effort, verdict.after_s)
         else:
             await self._ledger.settle(effort, verdict.outcome, doubt.error)
 
@@ -198,12 +194,12 @@ class Looks:
         lane, answer = admitted.lane, classify(result)
         doubt.failed += answer is not Answer.THROTTLED
         is_over = self._over_at(lane, doubt) <= self._now()
-        verdict = decide_failed_look(
+        verdict = decide_failed_read(
             answer, doubt.failed, self._limits.retry, self._around.clock.draw(), is_over=is_over
         )
         match verdict.step:
             case Step.AGAIN:
-                lane.retry(effort, self._now() + verdict.after_s)
+                lane.queue(effort, self._now() + verdict.after_s)
             case Step.CHECK_CREDENTIALS:
                 await self._accounts.suspect(lane, effort, result)
             case Step.STOP_ACCOUNT:
@@ -218,7 +214,7 @@ class Looks:
     def _look_again(self, lane: Lane, effort: Effort, doubt: Doubt, at: float) -> None:
         self._log("backup.not_listed_yet", effort, again_in_s=round(max(0.0, at - self._now()), 1))
         doubt.own = doubt.specimen = None
-        lane.retry(effort, at)
+        lane.queue(effort, at)
 
     def _over_at(self, lane: Lane, doubt: Doubt) -> float:
         """Return the monotonic instant at which the grace is over."""

@@ -20,6 +20,15 @@ class Api(Protocol):
     async def list_backups(self, install_id: str, offset: int) -> AttemptResult:
         """Send one ``GET`` of a page of an install's backups, which may be repeated freely."""
 
+    async def list_installs(self, account_id: str | None, offset: int) -> AttemptResult:
+        """Send one ``GET`` of a page of the installs, all or those of one of WP Engine's accounts."""
+
+    async def list_accounts(self, offset: int) -> AttemptResult:
+        """Send one ``GET`` of a page of WP Engine's accounts."""
+
+    async def show_backup(self, install_id: str, backup_id: str) -> AttemptResult:
+        """Send one ``GET`` of a backup."""
+
     async def check_credentials(self) -> AttemptResult:
         """Send one ``GET /user``, which may be repeated freely."""
 
@@ -38,6 +47,9 @@ class Throttle(Protocol):
 
     def release(self, ticket: Ticket) -> None:
         """Take the ticket back when there was no answer, or no request."""
+
+    def rate(self) -> float:
+        """Return the requests per second that are let through for now."""
 
     def held_s(self) -> float:
         """Return for how many seconds the budget has been held so far."""

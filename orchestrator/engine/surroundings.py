@@ -8,17 +8,27 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from orchestrator.engine.ports import Clock, Journal, Log, OutcomeSink
     from orchestrator.engine.stop import StopSwitch
-    from orchestrator.model import ReconcilePolicy, RetryPolicy
+    from orchestrator.model import ReconcilePolicy, RetryPolicy, WaitPolicy
+    from orchestrator.summary import Brake
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What ends an install, and what ends an account: a longer ``Retry-After``, a longer time without a served POST."""
+    """What ends an install, what ends an account, and what ends the requests of a run.
+
+    An account ends at a longer ``Retry-After`` than ``max_pause_s``, and ``give_up_s`` without a served POST. ``wait``
+    says how accepted backups are waited for, ``None`` if they are not. An install with a completed backup younger than
+    ``recent_s`` seconds is skipped. Requests end after ``deadline_s`` seconds, or when ``brake`` has seen enough.
+    """
 
     retry: RetryPolicy
     reconcile: ReconcilePolicy
     max_pause_s: float
     give_up_s: float
+    wait: WaitPolicy | None = None
+    recent_s: float | None = None
+    deadline_s: float | None = None
+    brake: Brake | None = None
 
 
 @dataclass(frozen=True, slots=True)

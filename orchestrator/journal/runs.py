@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.journal.schema import iso
 from orchestrator.model import (
+    Backup,
     BackupRequest,
     ErrorInfo,
     ErrorKind,
     FieldError,
     Install,
+    Made,
     OutcomeKind,
     PlannedBackup,
     Run,
@@ -38,14 +40,18 @@ if TYPE_CHECKING:
 
 _Row = tuple[Any, ...]
 
+NOTHING_MADE = Made()
+
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
     """A run as the journal knows it.
 
     ``scope`` names what only one run at a time may do: the runs of one configuration. ``accounts`` are the base URLs by
-    account. ``report`` is where its report goes. ``retried`` is the run whose failures this one retries. ``summary`` is
-    its last summary line, ``None`` if it never came to one; ``has_ended`` tells that nothing was begun since.
+    account. ``report`` is where its report goes. ``retried`` is the run whose failures this one retries. ``is_part``
+    tells that only a selection of its configuration was planned; ``failed_sources`` are the parts of the inventory that
+    could not be read, as the summary tells of them. ``summary`` is its last summary line, ``None`` if it never came to
+    one; ``has_ended`` tells that nothing was begun since.
     """
 
     run: Run
@@ -55,6 +61,8 @@ class RunRecord:
     accounts: dict[str, str]
     disabled: int = 0
     retried: str | None = None
+    is_part: bool = False
+    failed_sources: tuple[dict[str, Any], ...] = ()
     summary: dict[str, Any] | None = None
     has_ended: bool = False
 
@@ -77,8 +85,7 @@ async def begin(
 
 async def note(store: Store, run_id: str, standings: Sequence[Standing]) -> None:
     """Keep how some planned backups stand, in the place of how they stood. Raises ``WriteError``."""
-    rows = [_standing_row(run_id, standing) for standing in standings]
-    await store.write(partial(_insert, table="standings", rows=rows))
+    await store.write(partial(_note, run_id=run_id, standings=standings))
 
 
 async def keep(store: Store, run_id: str, lines: Sequence[Line]) -> None:
@@ -88,7 +95,7 @@ async def keep(store: Store, run_id: str, lines: Sequence[Line]) -> None:
 
 
 async def reopen(store: Store, record: RunRecord, standings: Sequence[Standing]) -> None:
-    """Keep that a run goes on: how what is left of it stands, in the place of the lines that it had, and its report.
+    """Keep that a run goes on: how what is left of it stands, as planned by now, in the place of its lines; its report.
 
     A line that stayed would hide what is requested from here on, if this process is killed. Raises ``WriteError``.
     """
@@ -135,13 +142,23 @@ def _begin(
     texts = map(json.dumps, (record.scope, record.config, record.report, record.accounts))
     row = (run.id, iso(run.started_at), *texts, record.disabled, json.dumps(record.retried), None, None)
     _insert(connection, "runs", [row])
+    circumstances = {"is_part": record.is_part, "failed_sources": record.failed_sources}
+    _insert(connection, "circumstances", [(run.id, json.dumps(circumstances))])
     _insert(connection, "planned_backups", [(run.id, each.position, _plan_text(each)) for each in planned])
-    _insert(connection, "standings", [_standing_row(run.id, standing) for standing in standings])
+    _note(connection, run.id, standings)
+
+
+def _note(connection: sqlite3.Connection, run_id: str, standings: Sequence[Standing]) -> None:
+    _insert(connection, "standings", [_standing_row(run_id, standing) for standing in standings])
+    made = [(run_id, each.planned.position, _made_text(each.made)) for each in standings if each.made != NOTHING_MADE]
+    _insert(connection, "made", made)
 
 
 def _reopen(connection: sqlite3.Connection, record: RunRecord, standings: Sequence[Standing]) -> None:
     run_id = record.run.id
-    _insert(connection, "standings", [_standing_row(run_id, standing) for standing in standings])
+    _note(connection, run_id, standings)
+    plans = [(run_id, each.planned.position, _plan_text(each.planned)) for each in standings if not each.made.is_second]
+    _insert(connection, "planned_backups", plans)
     positions = [(run_id, standing.planned.position) for standing in standings]
     connection.executemany("DELETE FROM outcomes WHERE run_id = ? AND position = ?", positions)
     _update(connection, "report = ?, ended_at = NULL", (json.dumps(record.report), run_id))
@@ -163,10 +180,11 @@ def _find(connection: sqlite3.Connection, word: str, where: str, scope: str | No
     known = [run_id for run_id, its_scope in runs if not is_of_scope or its_scope == json.dumps(scope)]
     run_id = run_named(word, known, f"of this configuration {where}" if is_of_scope else where)
     row = connection.execute(
-        "SELECT id, started_at, scope, config, report, accounts, disabled, retried, summary, ended_at FROM runs"
-        " WHERE id = ?",
+        "SELECT r.id, started_at, scope, config, report, accounts, disabled, retried, summary, ended_at, circumstances"
+        " FROM runs r LEFT JOIN circumstances c ON c.run_id = r.id WHERE r.id = ?",
         (run_id,),
     ).fetchone()
+    circumstances = {} if row[10] is None else json.loads(row[10])
     return RunRecord(
         run=Run(row[0], datetime.fromisoformat(row[1])),
         scope=json.loads(row[2]),
@@ -175,6 +193,8 @@ def _find(connection: sqlite3.Connection, word: str, where: str, scope: str | No
         accounts=json.loads(row[5]),
         disabled=row[6],
         retried=json.loads(row[7]),
+        is_part=circumstances.get("is_part", False),
+        failed_sources=tuple(circumstances.get("failed_sources", ())),
         summary=None if row[8] is None else json.loads(row[8]),
         has_ended=row[9] is not None,
     )
@@ -183,8 +203,9 @@ def _find(connection: sqlite3.Connection, word: str, where: str, scope: str | No
 def _load(connection: sqlite3.Connection, run_id: str) -> list[StoredBackup]:
     rows = connection.execute(
         "SELECT p.position, p.plan, s.tries, s.attempts, s.throttled, s.started_at, s.sought, s.sent_at, s.described,"
-        " s.open_since, s.may_repeat, s.error, o.outcome, o.retries, o.reconciled, o.line FROM planned_backups p"
-        " LEFT JOIN standings s USING (run_id, position) LEFT JOIN outcomes o USING (run_id, position)"
+        " s.open_since, s.may_repeat, s.error, m.made, o.outcome, o.retries, o.reconciled, o.line"
+        " FROM planned_backups p LEFT JOIN standings s USING (run_id, position)"
+        " LEFT JOIN made m USING (run_id, position) LEFT JOIN outcomes o USING (run_id, position)"
         " WHERE p.run_id = ? ORDER BY p.position",
         (run_id,),
     )
@@ -194,10 +215,11 @@ def _load(connection: sqlite3.Connection, run_id: str) -> list[StoredBackup]:
 def _stored(row: _Row) -> StoredBackup:
     position, plan, *standing, outcome, retries, reconciled, line = row
     planned = _planned(position, plan)
+    account = planned.install.account
     return StoredBackup(
         planned,
         None if standing[0] is None else _standing(planned, standing),
-        None if line is None else Line(position, OutcomeKind(outcome), retries, bool(reconciled), line),
+        None if line is None else Line(position, OutcomeKind(outcome), retries, bool(reconciled), line, account),
     )
 
 
@@ -208,7 +230,7 @@ def _ended_before(connection: sqlite3.Connection, scope: str, before: datetime) 
 
 def _forget(connection: sqlite3.Connection, run_ids: Sequence[str]) -> None:
     for run_id in run_ids:
-        for table in ("planned_backups", "standings", "outcomes"):
+        for table in ("planned_backups", "standings", "made", "outcomes", "circumstances"):
             connection.execute(f"DELETE FROM {table} WHERE run_id = ?", (run_id,))  # noqa: S608 - our own words
         connection.execute("DELETE FROM runs WHERE id = ?", (run_id,))
 
@@ -226,6 +248,8 @@ def _plan_text(planned: PlannedBackup) -> str:
                 "environment": install.environment,
                 "tags": install.tags,
                 "enabled": install.enabled,
+                "max_age_s": install.max_age_s,
+                "place": install.place,
             },
             "description": request.description,
             "notification_emails": request.notification_emails,
@@ -262,7 +286,7 @@ def _standing_row(run_id: str, standing: Standing) -> _Row:
 
 
 def _standing(planned: PlannedBackup, row: Sequence[Any]) -> Standing:
-    tries, attempts, throttled, started_at, sought, sent_at, described, open_since, may_repeat, error = row
+    tries, attempts, throttled, started_at, sought, sent_at, described, open_since, may_repeat, error, made = row
     began = None if started_at is None else datetime.fromisoformat(started_at)
     return Standing(
         planned=planned,
@@ -273,7 +297,17 @@ def _standing(planned: PlannedBackup, row: Sequence[Any]) -> Standing:
         open_since=open_since,
         may_repeat=bool(may_repeat),
         error=None if error is None else _error(json.loads(error)),
+        made=NOTHING_MADE if made is None else _made(json.loads(made)),
     )
+
+
+def _made_text(made: Made) -> str:
+    return json.dumps(asdict(made))
+
+
+def _made(fields: dict[str, Any]) -> Made:
+    backup, earlier = fields.pop("backup"), fields.pop("earlier")
+    return Made(backup and Backup(**backup), earlier=tuple(Backup(**each) for each in earlier), **fields)
 
 
 def _error(fields: dict[str, Any]) -> ErrorInfo:

@@ -65,6 +65,18 @@ MIGRATIONS = (
         PRIMARY KEY (run_id, position)
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE circumstances (
+        run_id TEXT PRIMARY KEY,
+        circumstances TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE made (
+        run_id TEXT NOT NULL,
+        position INTEGER NOT NULL,
+        made TEXT NOT NULL,
+        PRIMARY KEY (run_id, position)
+    ) WITHOUT ROWID;
+    """,
 )
 """SQL scripts in order; the first n of them make schema version n. A published one is never changed, and a new one
 leaves in place what an older program that is still running needs. Each statement ends at the end of a line."""

@@ -25,7 +25,8 @@ def line_of(run_id: str, outcome: Outcome) -> Line:
     spent = outcome.spent
     retries = max(0, spent.tries + spent.throttled - 1)
     data = encode(backup_line(run_id, outcome))
-    return Line(outcome.planned.position, outcome.kind, retries, outcome.reconciled, data)
+    planned = outcome.planned
+    return Line(planned.position, outcome.kind, retries, outcome.reconciled, data, planned.install.account)
 
 
 def backup_line(run_id: str, outcome: Outcome) -> dict[str, Any]:
@@ -44,6 +45,7 @@ def backup_line(run_id: str, outcome: Outcome) -> dict[str, Any]:
         "outcome": outcome.kind.value,
         "backup": _backup(outcome.backup) if outcome.backup else None,
         "error": _error(outcome.error) if outcome.error else None,
+        "reason": outcome.reason,
         "earlier_backups": [{"id": backup.id, "status": backup.status} for backup in outcome.earlier],
         "attempts": spent.attempts,
         "throttled": spent.throttled,
@@ -86,6 +88,7 @@ def summary_line(summary: Summary) -> dict[str, Any]:
         "throttled": summary.throttled,
         "reconciled": summary.reconciled,
         "accounts": {name: _account(each) for name, each in summary.accounts.items()},
+        "failed_sources": list(summary.failed_sources),
         "exit_code": summary.exit_code,
         "config": summary.config,
         "report": summary.report,
@@ -99,6 +102,7 @@ def _account(totals: AccountTotals) -> dict[str, Any]:
         "requests": totals.requests,
         "throttled": totals.throttled,
         "rate": round(totals.rate, 3),
+        "outcomes": {kind.value: count for kind, count in totals.outcomes.items() if count},
         "limit": limit and {"rate": round(limit.rate, 3), "burst": round(limit.burst), "in_flight": limit.in_flight},
         "evidence": {
             "refused_rates": rates and [round(rate, 3) for rate in rates],

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from rich.text import Text
 
 from orchestrator.model import OutcomeKind
+from orchestrator.report.columns import columns
 from orchestrator.visible import visible
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from orchestrator.report.read import Report
 
 _SECONDS_PER_MINUTE = 60
-_WIDEST_COLUMN = 40
 _LONGEST_DURATION_S = 10**9
 _MOST_LIMITS = 5
 _THREE_DIGITS = 100
@@ -91,18 +91,13 @@ def doubts(report: Report) -> list[str]:
 
 def failures(lines: Sequence[dict[str, Any]]) -> Iterator[Text]:
     """Return a row for each failure, given as lines of the report, below one that names the columns."""
-    rows = [_cells(line) for line in lines]
-    names = ("install", "account", "outcome", "why", "request id", "message")
-    widths = [min(_WIDEST_COLUMN, max(map(len, column))) for column in zip(names, *rows, strict=True)]
-    yield Text(_aligned(names, widths), "bold")
-    for row in rows:
-        yield Text(_aligned(row, widths))
+    return columns(("install", "account", "outcome", "why", "request id", "message"), map(_cells, lines))
 
 
-def _cells(line: dict[str, Any]) -> tuple[str, ...]:
+def _cells(line: dict[str, Any]) -> tuple[object, ...]:
     error = _mapping(line.get("error"))
     why = " ".join(str(error[key]) for key in ("kind", "status") if error.get(key))
-    cells = (
+    return (
         line.get("name") or line.get("install_id"),
         line.get("account"),
         line.get("outcome"),
@@ -110,16 +105,6 @@ def _cells(line: dict[str, Any]) -> tuple[str, ...]:
         error.get("request_id") or line.get("request_id"),
         _message(error, line.get("look_for")),
     )
-    return tuple("-" if cell in {None, ""} else visible(str(cell)) for cell in map(_plain, cells))
-
-
-def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
-    *columns, message = (f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True))
-    return "  ".join([*columns, message.rstrip()])
-
-
-def _plain(value: object) -> object:
-    return value if isinstance(value, str | int | float | None) else repr(value)
 
 
 def _whole(value: object) -> str:

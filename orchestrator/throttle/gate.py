@@ -85,6 +85,10 @@ class Gate:
         self._become(released(self.pace, ticket, self._now()), None)
         self._changed.set()
 
+    def rate(self) -> float:
+        """Return the requests per second that are let through for now."""
+        return self.pace.rate
+
     def held_s(self) -> float:
         """Return for how many seconds the budget has been held so far."""
         return held_s(self.pace, self._now())

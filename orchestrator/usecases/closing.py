@@ -14,7 +14,7 @@ from orchestrator.journal.locks import locked, run_lock
 from orchestrator.model import ErrorKind, OutcomeKind
 from orchestrator.report.lines import account_totals, encode, summary_line
 from orchestrator.report.write import drop_run, write_summary
-from orchestrator.summary import Ending, Summary, exit_code
+from orchestrator.summary import AccountTotals, Ending, Summary, exit_code
 from orchestrator.usecases.jobs import folder_of
 
 if TYPE_CHECKING:
@@ -25,8 +25,11 @@ if TYPE_CHECKING:
     from orchestrator.journal.runs import RunRecord
     from orchestrator.journal.store import Store
     from orchestrator.report.write import ReportWriter
-    from orchestrator.summary import AccountTotals, Tally
+    from orchestrator.summary import Tally
     from orchestrator.usecases.jobs import Job, RunOptions
+
+
+NOBODY_ASKED = AccountTotals(0, 0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,8 @@ async def closed(
         unwritten=end.write_error is not None,
         signum=signum if end.interrupted else None,
         credentials_refused=any(why.kind is ErrorKind.CREDENTIALS for why in end.stops.values()),
-        failed=totals.tally.failed,
+        deadline_passed=end.deadline_passed,
+        failed=totals.tally.failed + len(totals.job.record.failed_sources),
     )
     summary = _summary(totals, ending)
     unwritten = replace(summary, exit_code=exit_code(replace(ending, unwritten=True)))
@@ -101,12 +105,21 @@ def _summary(totals: Totals, ending: Ending) -> Summary:
         outcomes={kind: tally.outcomes[kind] for kind in OutcomeKind},
         retries=tally.retries,
         reconciled=tally.reconciled,
-        accounts=_with_earlier(totals.accounts, record),
+        accounts=_by_account(_with_earlier(totals.accounts, record), tally),
         exit_code=exit_code(ending),
         config=record.config,
         report=record.report,
         version=__version__,
+        failed_sources=record.failed_sources,
     )
+
+
+def _by_account(accounts: dict[str, AccountTotals], tally: Tally) -> dict[str, AccountTotals]:
+    """Add how the installs of each account ended; of one that nobody was asked of, that too."""
+    names = [*accounts, *(name for name in tally.by_account if name not in accounts)]
+    return {
+        name: replace(accounts.get(name, NOBODY_ASKED), outcomes=dict(tally.by_account.get(name, {}))) for name in names
+    }
 
 
 def _with_earlier(accounts: dict[str, AccountTotals], record: RunRecord) -> dict[str, AccountTotals]:

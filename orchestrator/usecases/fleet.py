@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from orchestrator.engine.ports import Log
     from orchestrator.journal.store import Store
-    from orchestrator.model import Account, Config, Learned
+    from orchestrator.model import Config, Learned
     from orchestrator.usecases.jobs import Job
 
 BudgetKey = tuple[str, str]
@@ -42,30 +42,66 @@ class _Limited:
     budget: Budget
 
 
-@dataclass(slots=True)
 class Fleet:
-    """The lanes of a run by account, and its budgets by key."""
+    """The accounts that are asked: a lane for each, and the budgets that they share."""
 
-    lanes: dict[str, Lane] = field(default_factory=dict)
-    _limited: dict[BudgetKey, _Limited] = field(default_factory=dict)
-    _keys: dict[str, BudgetKey] = field(default_factory=dict)
+    def __init__(self, config: Config, store: Store | None, log: Log, stack: AsyncExitStack) -> None:
+        """Reach accounts of ``config``, with what ``store`` remembers of their limits; ``stack`` closes it all."""
+        self.config = config
+        self.log = log
+        self.lanes: dict[str, Lane] = {}
+        self._store = store
+        self._stack = stack
+        self._neighbours = Neighbours(log)
+        self._limited: dict[BudgetKey, _Limited] = {}
+        self._keys: dict[str, BudgetKey] = {}
 
     @property
     def budgets(self) -> list[Budget]:
         """Return the budgets, for the dispatcher."""
         return [each.budget for each in self._limited.values()]
 
-    def add(self, account: Account, key: BudgetKey, limited: _Limited, client: Client) -> None:
-        """Add the lane of ``account``, whose budget is ``limited``."""
-        lane = Lane(account.name, client)
-        self.lanes[account.name] = lane
-        self._keys[account.name] = key
-        self._limited[key] = limited
-        limited.budget.lanes.append(lane)
+    async def reach(self, name: str) -> Lane:
+        """Return the lane of the account ``name``, made if there is none yet."""
+        if name not in self.lanes:
+            account = self.config.accounts[name]
+            key = budget_of(account, per_host=self.config.throttle.per_host)
+            if key not in self._limited:
+                self._limited[key] = await self._new_budget(name, key)
+            client = await self._stack.enter_async_context(Client(account, self.config.timeouts))
+            self.lanes[name], self._keys[name] = Lane(name, client), key
+            self._limited[key].budget.lanes.append(self.lanes[name])
+        return self.lanes[name]
 
-    def limited(self, key: BudgetKey) -> _Limited | None:
-        """Return the budget of ``key``, if there is one already."""
-        return self._limited.get(key)
+    async def _new_budget(self, name: str, key: BudgetKey) -> _Limited:
+        known = await self._known(key)
+        if known:
+            self.log.info("throttle.remembered", budget=name, rate=round(known.rate, 2), burst=round(known.burst))
+        narrator = PaceNarrator(name, self.log, self._neighbours.of(key[0]))
+        gate = Gate(self.config.throttle, random.random, narrator, known)
+        return _Limited(name, gate, Budget(gate, []))
+
+    async def _known(self, key: BudgetKey) -> Learned | None:
+        if self.config.throttle.fixed_rate is not None or self._store is None:
+            return None
+        try:
+            return await remembered(self._store, key, datetime.now(UTC))
+        except WriteError as error:
+            self.log.warning("throttle.not_remembered", reason=str(error))
+            return None
+
+    async def take_on(self, job: Job) -> None:
+        """Queue every effort of ``job``."""
+        began_at = asyncio.get_running_loop().time()
+        for effort in job.efforts:
+            lane = await self.reach(effort.planned.install.account)
+            if effort.doubt or effort.watch or effort.screen:
+                lane.queue(effort, began_at)
+            else:
+                lane.fresh.append(effort)
+        for name, install_id in job.specimens.items():
+            if name in self.lanes:
+                self.lanes[name].specimen = (install_id, began_at)
 
     def rate(self) -> float:
         """Return the requests per second of all budgets together."""
@@ -73,11 +109,15 @@ class Fleet:
 
     def in_doubt(self) -> int:
         """Return how many backups wait for a look at the listing."""
-        return sum(effort.doubt is not None for lane in self.lanes.values() for _, _, effort in lane.retries)
+        return sum(1 for lane in self.lanes.values() for _ in lane.looks)
+
+    def watched(self) -> int:
+        """Return how many backups are waited for."""
+        return sum(lane.watched for lane in self.lanes.values())
 
     def next_look_s(self) -> float:
         """Return the seconds until the last of the looks that are planned so far."""
-        due = [at for lane in self.lanes.values() for at, _, effort in lane.retries if effort.doubt]
+        due = [at for lane in self.lanes.values() for at, _ in lane.looks]
         return max(0.0, max(due, default=0.0) - asyncio.get_running_loop().time())
 
     def totals(self) -> dict[str, AccountTotals]:
@@ -97,50 +137,15 @@ class Fleet:
             headers=tuple(sorted(lane.rate_headers.items())),
         )
 
-    async def remember(self, store: Store, at: datetime, log: Log) -> None:
+    async def remember(self) -> None:
         """Keep what each budget learned, all at once."""
+        if self._store is None:
+            return
+        at = datetime.now(UTC)
         found = {key: learned(limited.gate.pace) for key, limited in self._limited.items()}
-        writes = [remember(store, key, each, at) for key, each in found.items() if each is not None]
+        writes = [remember(self._store, key, each, at) for key, each in found.items() if each is not None]
         for result in await asyncio.gather(*writes, return_exceptions=True):
             if isinstance(result, WriteError):
-                log.warning("throttle.not_remembered", reason=str(result))
+                self.log.warning("throttle.not_remembered", reason=str(result))
             elif isinstance(result, BaseException):
                 raise result
-
-
-async def assembled(config: Config, job: Job, store: Store, log: Log, stack: AsyncExitStack) -> Fleet:
-    """Return the fleet of ``job`` with all its efforts queued; ``stack`` closes it."""
-    fleet, neighbours, now = Fleet(), Neighbours(log), datetime.now(UTC)
-    began_at = asyncio.get_running_loop().time()
-    for effort in job.efforts:
-        name = effort.planned.install.account
-        if name not in fleet.lanes:
-            account = config.accounts[name]
-            key = budget_of(account, per_host=config.throttle.per_host)
-            limited = fleet.limited(key)
-            if limited is None:
-                known = await _known(config, key, store, now, log)
-                if known:
-                    log.info("throttle.remembered", budget=name, rate=round(known.rate, 2), burst=round(known.burst))
-                narrator = PaceNarrator(name, log, neighbours.of(key[0]))
-                gate = Gate(config.throttle, random.random, narrator, known)
-                limited = _Limited(name, gate, Budget(gate, []))
-            client = await stack.enter_async_context(Client(account, config.timeouts))
-            fleet.add(account, key, limited, client)
-            if name in job.specimens:
-                fleet.lanes[name].specimen = (job.specimens[name], began_at)
-        if effort.doubt:
-            fleet.lanes[name].retry(effort, began_at)
-        else:
-            fleet.lanes[name].fresh.append(effort)
-    return fleet
-
-
-async def _known(config: Config, key: BudgetKey, store: Store, now: datetime, log: Log) -> Learned | None:
-    if config.throttle.fixed_rate is not None:
-        return None
-    try:
-        return await remembered(store, key, now)
-    except WriteError as error:
-        log.warning("throttle.not_remembered", reason=str(error))
-        return None

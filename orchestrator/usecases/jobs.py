@@ -6,37 +6,45 @@ import asyncio
 import hashlib
 import secrets
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.engine.lanes import Doubt, Effort
+from orchestrator.engine.efforts import Doubt, Effort, Screen
 from orchestrator.errors import UsageError
+from orchestrator.freshness import Recent, age_s
+from orchestrator.journal import recent as journal_recent
 from orchestrator.journal.runs import RunRecord
-from orchestrator.model import ErrorInfo, ErrorKind, Run
+from orchestrator.model import ErrorInfo, ErrorKind, OutcomeKind, Run
 from orchestrator.plan import make_plan
 from orchestrator.report.read import run_of
 from orchestrator.report.write import OWN_REPORT, STANDARD_OUTPUT
+from orchestrator.selection import Selection, selected
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from orchestrator.engine.ports import Log
-    from orchestrator.model import Config, Plan, PlannedBackup, Standing
-    from orchestrator.summary import Line
+    from orchestrator.journal.store import Store
+    from orchestrator.model import Config, Install, Plan, PlannedBackup, Standing
+    from orchestrator.summary import Brake, Line
+    from orchestrator.usecases.resolve import FailedSource, Inventory
+
+NAMED_ONE_BY_ONE = "named: "
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
-NEVER = ErrorInfo(ErrorKind.STOPPED, "nothing was given up")
 CUT_OFF = ErrorInfo(ErrorKind.INTERRUPTED, "the run was cut off before it knew the answer")
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """Where a run keeps its state and puts its report, and what it goes on with.
+    """Where a run keeps its state and puts its report, what it is about, and what it goes on with.
 
     ``report`` of ``None`` is a file in the run's own folder, ``-`` the descriptor ``stdout_fd``, which is ``None``
-    where standard output is closed. ``resume`` and ``retry_failed`` name an earlier run.
+    where standard output is closed. ``resume`` and ``retry_failed`` name an earlier run. ``description`` and ``emails``
+    stand in for what the configuration says. With ``strict``, whatever cannot be resolved ends the run before anything
+    is sent. ``waits`` tells that accepted backups are waited for. ``recent_s`` is how old a completed backup may be
+    that makes another needless. Requests end ``deadline_s`` seconds after the run began, or when ``brake`` has seen
+    enough.
     """
 
     state_dir: Path
@@ -45,14 +53,41 @@ class RunOptions:
     resume: str | None = None
     retry_failed: str | None = None
     lock_wait_s: float = 0.0
+    selection: Selection = field(default_factory=Selection)
+    description: str | None = None
+    emails: tuple[str, ...] | None = None
+    strict: bool = False
+    waits: bool = False
+    recent_s: float | None = None
+    deadline_s: float | None = None
+    brake: Brake | None = None
+
+    @property
+    def is_new(self) -> bool:
+        """Tell whether the run goes on with nothing."""
+        return self.resume is None and self.retry_failed is None
+
+
+@dataclass(frozen=True, slots=True)
+class Foregone:
+    """A planned backup whose outcome is known before anything is sent, and why."""
+
+    effort: Effort
+    kind: OutcomeKind
+    error: ErrorInfo | None = None
+    reason: str | None = None
+
+    def settled(self) -> tuple[Effort, OutcomeKind, ErrorInfo | None, str | None]:
+        """Return what the dispatcher is to record."""
+        return self.effort, self.kind, self.error, self.reason
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """A run, what is left of it, and what it has already.
 
-    ``planned`` is the whole plan; ``efforts`` are those of it that are still to be requested or looked up. ``kept`` are
-    the lines that stand. ``given_up`` are cancelled before anything is sent, for the reason ``why``. ``specimens`` are
+    ``planned`` is the whole plan; ``efforts`` are those of it that are still to be requested, looked up or waited for.
+    ``kept`` are the lines that stand. ``foregone`` are settled before anything is sent. ``specimens`` are
     installs by account whose backups are known to exist. ``is_new`` tells that the journal does not know the run yet.
     """
 
@@ -60,34 +95,133 @@ class Job:
     planned: tuple[PlannedBackup, ...]
     efforts: tuple[Effort, ...]
     kept: tuple[Line, ...] = ()
-    given_up: tuple[Effort, ...] = ()
-    why: ErrorInfo = NEVER
+    foregone: tuple[Foregone, ...] = ()
     specimens: dict[str, str] = field(default_factory=dict)
     is_new: bool = True
 
 
-def new_job(config: Config, options: RunOptions, now: datetime, log: Log) -> Job:
-    """Return the job of a new run of all that ``config`` has enabled. Raises ``UsageError`` if that is nothing."""
-    run = Run(new_run_id(), now)
-    plan = make_plan(config, run)
-    if not plan.backups:
-        message = f"nothing to do: every install in {config.source} has enabled: false"
-        raise UsageError(message)
-    say_warnings(config, plan, log.bind(run_id=run.id))
-    record = record_of(config, options, run, plan.disabled)
-    return Job(record, plan.backups, tuple(Effort(planned) for planned in plan.backups))
+@dataclass(frozen=True, slots=True)
+class PlannedRun:
+    """The plan of a new run, and what of it cannot be requested."""
+
+    plan: Plan
+    foregone: dict[int, Foregone]
+    failed: tuple[FailedSource, ...]
 
 
-def record_of(config: Config, options: RunOptions, run: Run, disabled: int, retried: str | None = None) -> RunRecord:
+def planned_run(config: Config, options: RunOptions, inventory: Inventory, run: Run) -> PlannedRun:
+    """Return the plan of what the options mean.
+
+    Raises ``UsageError`` if that is nothing, or if it is not certain and has to be.
+    """
+    _check_strict(config, options, inventory)
+    nothing_known = bool(inventory.failed) and not any(each.enabled for each in inventory.installs)
+    chosen = None if nothing_known else selected(inventory.installs, options.selection)
+    installs = [] if chosen is None else [for_this_run(each, options) for each in chosen.installs]
+    lacks = {for_this_run(each, options): lack for each, lack in inventory.lacks.items()}
+    for word, why in chosen.unknown if chosen else ():
+        unknown = for_this_run(replace(config.discovered, name=word), options)
+        installs.append(unknown)
+        lacks[unknown] = (OutcomeKind.REJECTED, ErrorInfo(ErrorKind.NOT_FOUND, why))
+    if options.strict and chosen and chosen.unknown:
+        raise UsageError("\n".join(f"{word} {why}" for word, why in chosen.unknown))
+    plan = make_plan(replace(config, installs=tuple(installs)), run)
+    plan = replace(
+        plan,
+        disabled=chosen.disabled if chosen else 0,
+        warnings=(*config.warnings, *inventory.warnings, *plan.warnings),
+    )
+    foregone = {
+        each.position: Foregone(Effort(each), *lacks[each.install]) for each in plan.backups if each.install in lacks
+    }
+    return PlannedRun(plan, foregone, tuple(inventory.failed))
+
+
+def _check_strict(config: Config, options: RunOptions, inventory: Inventory) -> None:
+    if not options.strict:
+        return
+    unresolved = [*config.warnings, *inventory.unresolved()]
+    if unresolved:
+        raise UsageError("\n".join([*unresolved, "nothing was sent, by --strict"]))
+
+
+def for_this_run(install: Install, options: RunOptions) -> Install:
+    """Return ``install`` with what the options put in the place of the configuration's words."""
+    changes: dict[str, object] = {}
+    if options.description is not None:
+        changes["description"] = options.description
+    if options.emails is not None:
+        changes["notification_emails"] = options.emails
+    return replace(install, **changes) if changes else install  # type: ignore[arg-type]  # both are of their fields' types
+
+
+def new_job(config: Config, options: RunOptions, planned: PlannedRun, log: Log) -> Job:
+    """Return the job of a new run."""
+    plan = planned.plan
+    say_warnings(config, plan, log.bind(run_id=plan.run.id))
+    scope = scope_of(config, options.selection)
+    record = replace(
+        record_of(config, options, Beginning(plan.run, scope, plan.disabled)),
+        is_part=options.selection.is_given,
+        failed_sources=tuple(each.told() for each in planned.failed),
+    )
+    return Job(
+        record=record,
+        planned=plan.backups,
+        efforts=tuple(Effort(each) for each in plan.backups if each.position not in planned.foregone),
+        foregone=tuple(planned.foregone.values()),
+    )
+
+
+async def screened(config: Config, options: RunOptions, job: Job, store: Store) -> Job:
+    """Return ``job`` without what the journal knows to be recent enough; of the rest, the listing is to be read first.
+
+    Raises ``WriteError``.
+    """
+    within_s = options.recent_s
+    if within_s is None:
+        return job
+    now_s = time.time()
+    known = await journal_recent.completed_since(store, now_s - within_s)
+    left: list[Effort] = []
+    foregone: list[Foregone] = []
+    for effort in job.efforts:
+        install = effort.planned.install
+        backup = known.get((config.accounts[install.account].base_url, effort.planned.request.install_id))
+        age = None if backup is None else age_s(backup, now_s)
+        is_to_be_requested = effort.is_to_be_requested and not effort.made.is_second
+        if is_to_be_requested and backup is not None and age is not None and age < within_s:
+            effort.made = replace(effort.made, backup=backup)
+            reason = Recent(backup, age, is_completed=True).said(within_s)
+            foregone.append(Foregone(effort, OutcomeKind.SKIPPED, reason=reason))
+            continue
+        if is_to_be_requested:
+            effort.screen = Screen()
+        left.append(effort)
+    return replace(job, efforts=tuple(left), foregone=(*job.foregone, *foregone))
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What distinguishes a new run from others of the same configuration."""
+
+    run: Run
+    scope: str
+    disabled: int = 0
+    retried: str | None = None
+
+
+def record_of(config: Config, options: RunOptions, beginning: Beginning) -> RunRecord:
     """Return the record of a new run."""
+    run = beginning.run
     return RunRecord(
         run=run,
-        scope=scope_of(config),
+        scope=beginning.scope,
         config=config.source,
         report=target_of(options, folder_of(options, run.id) / OWN_REPORT),
         accounts={name: account.base_url for name, account in config.accounts.items()},
-        disabled=disabled,
-        retried=retried,
+        disabled=beginning.disabled,
+        retried=beginning.retried,
     )
 
 
@@ -103,11 +237,24 @@ def folder_of(options: RunOptions, run_id: str) -> Path:
     return options.state_dir.absolute() / "runs" / run_id
 
 
-def scope_of(config: Config) -> str:
-    """Return the name of what only one run at a time may do: where the configuration is, or what it is, without a file.
+def scope_of(config: Config, selection: Selection) -> str:
+    """Return the name of what only one run at a time may do: a shard of a configuration.
 
-    One that came over standard input is known by its installs.
+    That is known by where it is; one that came over standard input, by its installs. Runs of installs that are named
+    one by one have a scope of their own, which is never locked.
     """
+    name = _name_of(config)
+    if selection.is_named:
+        return f"{NAMED_ONE_BY_ONE}{name}"
+    return name if selection.shard is None else f"{name} shard {selection.shard[0]}/{selection.shard[1]}"
+
+
+def is_locked(scope: str) -> bool:
+    """Tell whether only one run at a time may be of ``scope``."""
+    return not scope.startswith(NAMED_ONE_BY_ONE)
+
+
+def _name_of(config: Config) -> str:
     if Path(config.source).is_file():
         return str(Path(config.source).resolve())
     ids = " ".join(sorted(install.id or install.label for install in config.installs))
@@ -164,6 +311,7 @@ def effort_in_doubt(standing: Standing) -> Effort:
         sought=standing.sought,
         sent_at=standing.sent_at,
         described=standing.described,
+        made=standing.made,
         doubt=Doubt(
             error=standing.error or CUT_OFF,
             since=asyncio.get_running_loop().time(),

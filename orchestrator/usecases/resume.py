@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import asyncio
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from orchestrator.engine.lanes import Effort
+from orchestrator.engine.efforts import Effort, Watch
 from orchestrator.errors import UsageError
 from orchestrator.journal.runs import find, load
-from orchestrator.model import OutcomeKind, Standing
+from orchestrator.marker import described_again
+from orchestrator.model import Backup, OutcomeKind, PlannedBackup, Standing
 from orchestrator.plan import differences, make_plan
-from orchestrator.usecases.jobs import Job, RunOptions, effort_in_doubt, gone_since, report_of, scope_of, target_of
+from orchestrator.usecases.jobs import (
+    Foregone,
+    Job,
+    RunOptions,
+    effort_in_doubt,
+    gone_since,
+    report_of,
+    scope_of,
+    target_of,
+)
+from orchestrator.usecases.resolve import Inventory, looked_up
 
 if TYPE_CHECKING:
     from orchestrator.engine.ports import Log
@@ -21,50 +33,123 @@ if TYPE_CHECKING:
 _GOES_ON = {OutcomeKind.CANCELLED, OutcomeKind.UNCONFIRMED}
 
 
+@dataclass(frozen=True, slots=True)
+class Left:
+    """An earlier run that nobody else is at, what it stored, and what of it is to be gone on with."""
+
+    record: RunRecord
+    stored: list[StoredBackup]
+    left: list[StoredBackup]
+
+    def nameless(self) -> list[str]:
+        """Return the accounts whose listings have to be read, for names that could not be looked up then."""
+        installs = (each.planned.install for each in self.left)
+        return sorted({each.account for each in installs if each.id is None and each.enabled})
+
+
 async def run_to_resume(config: Config, options: RunOptions, store: Store) -> RunRecord:
     """Return the run that the options name. Raises ``UsageError`` and ``WriteError``."""
-    return await find(store, options.resume or "", f"in {options.state_dir}", scope_of(config))
+    scope = scope_of(config, options.selection)
+    return await find(store, options.resume or "", f"in {options.state_dir}", scope)
 
 
-async def resumed_job(config: Config, options: RunOptions, run_id: str, store: Store, log: Log) -> Job:
-    """Return what is left of a run that nobody else is at. Raises ``UsageError`` and ``WriteError``."""
-    log = log.bind(run_id=run_id)
+async def what_is_left(config: Config, options: RunOptions, run_id: str, store: Store) -> Left:
+    """Return what is left of a run. Raises ``UsageError`` and ``WriteError``."""
     record = await find(store, run_id, f"in {options.state_dir}")
     stored = await load(store, record.run.id)
-    open_ones = [each for each in stored if each.line is None or each.line.kind in _GOES_ON]
-    left = [each for each in open_ones if each.planned.install.enabled]
-    _check_accounts(config, record, left)
-    _say_differences(config, record, stored, log)
-    done = [(each.planned, each.line) for each in stored if each.line and each.line.kind not in _GOES_ON]
+    goes_on = _GOES_ON | ({OutcomeKind.INCOMPLETE} if options.waits else set())
+    left = [each for each in stored if each.line is None or each.line.kind in goes_on]
+    check_accounts(config, record, [each for each in left if each.planned.install.enabled])
+    return Left(record, stored, left)
+
+
+def resumed_job(config: Config, options: RunOptions, left: Left, inventory: Inventory, log: Log) -> Job:
+    """Return the job that ``left`` comes to; names that could not be looked up then are in ``inventory``'s listings."""
+    record, run_id = left.record, left.record.run.id
+    _say_differences(config, record, left.stored, log.bind(run_id=run_id))
+    found = {each.planned.position: _with_id(each, inventory) for each in left.left}
+    left_positions = {each.planned.position for each in left.left}
+    done = [(each.planned, each.line) for each in left.stored if each.planned.position not in left_positions]
+    wait_s = config.wait.timeout_s if options.waits else None
+    efforts: list[Effort] = []
+    foregone: list[Foregone] = []
+    for each in found.values():
+        effort = _effort(run_id, each, wait_s, may_repeat=config.wait.retry_aborted)
+        install = effort.planned.install
+        if install in inventory.lacks:
+            foregone.append(Foregone(effort, *inventory.lacks[install]))
+        elif not install.enabled:
+            foregone.append(Foregone(effort, OutcomeKind.CANCELLED, gone_since(record.retried or "")))
+        elif effort.made.backup and effort.watch is None:
+            foregone.append(Foregone(effort, OutcomeKind.ACCEPTED))
+        else:
+            efforts.append(effort)
     return Job(
         record=replace(record, report=target_of(options, report_of(record, options.state_dir))),
-        planned=tuple(each.planned for each in stored),
-        efforts=tuple(_effort(record.run.id, each) for each in left),
-        given_up=tuple(_effort(record.run.id, each) for each in open_ones if not each.planned.install.enabled),
-        why=gone_since(record.retried or ""),
-        kept=tuple(line for _, line in done),
+        planned=tuple(found.get(each.planned.position, each).planned for each in left.stored),
+        efforts=tuple(efforts),
+        foregone=tuple(foregone),
+        kept=tuple(line for _, line in done if line),
         specimens={
             each.install.account: each.request.install_id
             for each, line in reversed(done)
-            if line.kind is OutcomeKind.ACCEPTED
+            if line and line.kind in {OutcomeKind.ACCEPTED, OutcomeKind.COMPLETED}
         },
         is_new=False,
     )
 
 
-def _effort(run_id: str, stored: StoredBackup) -> Effort:
+def _with_id(stored: StoredBackup, inventory: Inventory) -> StoredBackup:
+    planned = stored.planned
+    if planned.install.id is not None or not planned.install.enabled:
+        return stored
+    install = looked_up(planned.install, inventory)
+    request = replace(planned.request, install_id=install.id or "")
+    return replace(stored, planned=replace(planned, install=install, request=request))
+
+
+def _effort(run_id: str, stored: StoredBackup, wait_s: float | None, *, may_repeat: bool) -> Effort:
     standing = stored.standing or Standing(stored.planned)
-    is_unconfirmed = stored.line is not None and stored.line.kind is OutcomeKind.UNCONFIRMED
-    sought = standing.sought or ((run_id,) if is_unconfirmed else ())
+    standing = replace(standing, planned=_planned(stored.planned, standing, run_id))
+    kind = stored.line.kind if stored.line else None
+    sought = standing.sought or ((run_id,) if kind is OutcomeKind.UNCONFIRMED else ())
     if sought:
         return effort_in_doubt(replace(standing, sought=sought))
-    spent = standing.spent
+    spent, made = standing.spent, standing.made
     is_resumed = spent.started_at is not None
-    return Effort(stored.planned, spent.tries, spent.attempts, spent.throttled, spent.started_at, is_resumed=is_resumed)
+    effort = Effort(
+        standing.planned,
+        spent.tries,
+        spent.attempts,
+        spent.throttled,
+        spent.started_at,
+        made=made,
+        is_resumed=is_resumed,
+    )
+    backup = made.backup or (_shown(stored) if kind is OutcomeKind.INCOMPLETE else None)
+    if backup and wait_s is not None:
+        until = asyncio.get_running_loop().time() + wait_s
+        may_repeat = may_repeat and not made.is_second
+        effort.watch = Watch(backup, until, is_own=made.backup is not None, may_repeat=may_repeat)
+    return effort
 
 
-def _check_accounts(config: Config, record: RunRecord, left: list[StoredBackup]) -> None:
-    """Refuse to ask anybody else than the run did: what is not listed there proves nothing."""
+def _planned(planned: PlannedBackup, standing: Standing, run_id: str) -> PlannedBackup:
+    """Return what is requested by now: after an aborted backup, that has another marker."""
+    if not standing.made.is_second:
+        return planned
+    description = described_again(planned.request.description, run_id)
+    return replace(planned, request=replace(planned.request, description=description))
+
+
+def _shown(stored: StoredBackup) -> Backup | None:
+    """Return the backup that the line of an outcome shows."""
+    fields = stored.line.fields()["backup"] if stored.line else None
+    return Backup(**fields) if fields else None
+
+
+def check_accounts(config: Config, record: RunRecord, left: list[StoredBackup]) -> None:
+    """Refuse to ask anybody else than the run did: what is not listed there proves nothing. Raises ``UsageError``."""
     for name in sorted({each.planned.install.account for each in left}):
         account = config.accounts.get(name)
         if account is None:
@@ -79,8 +164,14 @@ def _check_accounts(config: Config, record: RunRecord, left: list[StoredBackup])
 
 
 def _say_differences(config: Config, record: RunRecord, stored: list[StoredBackup], log: Log) -> None:
-    if record.retried is not None:
+    """Say how the configuration differs by now from the plan of a run of all of it."""
+    if record.retried is not None or record.is_part or config.discoveries:
         return
-    now = make_plan(config, record.run).backups
+    ids = {(each.planned.install.account, each.planned.install.name): each.planned.install.id for each in stored}
+    installs = tuple(
+        install if install.id else replace(install, id=ids.get((install.account, install.name)))
+        for install in config.installs
+    )
+    now = make_plan(replace(config, installs=installs), record.run).backups
     for reason in differences([each.planned for each in stored], now):
         log.warning("resume.config_changed", reason=reason)

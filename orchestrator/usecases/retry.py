@@ -1,24 +1,23 @@
-"""A new run of only the failures of an earlier one, which a run of the journal or a report's file names."""
+"""A new run of only the failures of an earlier one, with what the configuration says of them now."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from orchestrator.engine.lanes import Effort
-from orchestrator.errors import UsageError
-from orchestrator.journal.runs import find, load
-from orchestrator.marker import runs_marked
-from orchestrator.model import ErrorInfo, ErrorKind, Install, OutcomeKind, Run, Standing
+from orchestrator.engine.efforts import Effort, Watch
+from orchestrator.model import Made, OutcomeKind, Run, Standing
 from orchestrator.plan import make_plan
-from orchestrator.report.read import is_path, read_report
 from orchestrator.usecases.jobs import (
     CUT_OFF,
+    Beginning,
+    Foregone,
     Job,
     RunOptions,
     effort_in_doubt,
+    for_this_run,
     gone_since,
     new_run_id,
     record_of,
@@ -27,137 +26,96 @@ from orchestrator.usecases.jobs import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from orchestrator.engine.ports import Log
-    from orchestrator.journal.runs import StoredBackup
-    from orchestrator.journal.store import Store
-    from orchestrator.model import Config, PlannedBackup
-
-_RETRIED = {
-    OutcomeKind.REJECTED,
-    OutcomeKind.EXHAUSTED,
-    OutcomeKind.ABORTED,
-    OutcomeKind.CANCELLED,
-    OutcomeKind.UNCONFIRMED,
-}
+    from orchestrator.model import Config, Install, PlannedBackup
+    from orchestrator.usecases.failures import Failure, Failures
+    from orchestrator.usecases.resolve import Inventory
 
 
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    """One failed install of the earlier run, as far as that is known. ``sought`` are the runs that may have made it."""
-
-    install: Install
-    sought: tuple[str, ...] = ()
-    sent_at: float | None = None
-    described: str | None = None
-    open_since: float | None = None
-    error: ErrorInfo | None = None
+def needs_listing(config: Config, failures: Failures) -> bool:
+    """Tell whether it takes a listing to know which failures are still in the configuration."""
+    listed = {install.id for install in config.installs if install.id}
+    has_others = any(each.install.id not in listed for each in failures.failures)
+    return has_others and (bool(config.discoveries) or any(install.id is None for install in config.installs))
 
 
-async def retried_job(config: Config, options: RunOptions, store: Store, log: Log) -> Job:
-    """Return a new run of what failed in the run or the report that the options name, as ``config`` has it now.
-
-    What is no longer in ``config`` is given up. Raises ``UsageError`` and ``WriteError``.
-    """
-    word = options.retry_failed or ""
-    if is_path(word):
-        retried, failures = _of_file(Path(word), log)
-    else:
-        retried, failures = await _of_run(config, options, word, store)
+def retried_job(config: Config, options: RunOptions, failures: Failures, inventory: Inventory, log: Log) -> Job:
+    """Return the new run. What is no longer in ``inventory`` is given up; an unknown account has nobody to ask."""
     run = Run(new_run_id(), datetime.now(UTC))
-    by_id = {failure.install.id: failure for failure in sorted(failures, key=lambda each: bool(each.sought))}
-    current = [install for install in config.installs if install.enabled and install.id in by_id]
-    current_ids = {install.id for install in current}
-    gone = [replace(each.install, enabled=True) for key, each in by_id.items() if key not in current_ids]
-    plan = make_plan(replace(config, installs=(*current, *gone)), run)
+    wanted = sorted(failures.failures, key=lambda each: (bool(each.sought), each.backup is not None))
+    by_key = {_key(each.install): each for each in wanted}
+    now = _current(config, by_key, inventory)
+    current = {key: for_this_run(install, options) for key, install in now.items()}
+    gone = [replace(each.install, enabled=True) for key, each in by_key.items() if key not in current]
+    plan = make_plan(replace(config, installs=(*current.values(), *gone)), run)
     say_warnings(config, plan, log.bind(run_id=run.id))
-    planned = plan.backups[: len(current)]
-    given_up = tuple(
-        replace(each, install=replace(each.install, enabled=False)) for each in plan.backups[len(current) :]
-    )
-
-    def effort(each: PlannedBackup) -> Effort:
-        standing = _standing(Standing(each), by_id[each.install.id])
-        return effort_in_doubt(standing) if standing.sought else Effort(each)
-
+    of_key = list(current) + [_key(install) for install in gone]
+    efforts: list[Effort] = []
+    foregone: list[Foregone] = []
+    planned = [*plan.backups[: len(current)], *map(_no_more, plan.backups[len(current) :])]
+    wait_s = config.wait.timeout_s if options.waits else None
+    for each, key in zip(planned, of_key, strict=True):
+        effort = _effort(each, by_key[key], wait_s)
+        if not each.install.enabled:
+            foregone.append(Foregone(effort, OutcomeKind.CANCELLED, gone_since(failures.retried)))
+        elif now[key] in inventory.lacks and not effort.sought and not effort.watch:
+            foregone.append(Foregone(effort, *inventory.lacks[now[key]]))
+        else:
+            efforts.append(effort)
+    scope = failures.scope or scope_of(config, options.selection)
     return Job(
-        record=record_of(config, options, run, 0, retried),
-        planned=planned + given_up,
-        efforts=tuple(map(effort, planned)),
-        given_up=tuple(map(effort, given_up)),
-        why=gone_since(retried),
+        record=replace(record_of(config, options, Beginning(run, scope, 0, failures.retried)), is_part=True),
+        planned=tuple(planned),
+        efforts=tuple(efforts),
+        foregone=tuple(foregone),
     )
 
 
-def _standing(standing: Standing, failure: _Failure) -> Standing:
-    if not failure.sought:
-        return standing
-    return replace(
-        standing,
-        sought=failure.sought,
-        sent_at=failure.sent_at,
-        described=failure.described,
-        open_since=failure.open_since,
-        error=failure.error or CUT_OFF,
-    )
+_Key = tuple[str, str]
 
 
-async def _of_run(config: Config, options: RunOptions, word: str, store: Store) -> tuple[str, list[_Failure]]:
-    record = await find(store, word, f"in {options.state_dir}", scope_of(config))
-    stored = await load(store, record.run.id)
-    if any(each.line is None for each in stored):
-        message = f"run {record.run.id} did not come to its end: finish it first, with --resume {record.run.id}"
-        raise UsageError(message)
-    return record.run.id, [_failure(record.run.id, each) for each in stored if each.line and each.line.kind in _RETRIED]
+def _key(install: Install) -> _Key:
+    return ("", install.id) if install.id else (install.account, install.name or "")
 
 
-def _failure(run_id: str, stored: StoredBackup) -> _Failure:
-    install, standing = stored.planned.install, stored.standing
-    kind = stored.line.kind if stored.line else None
-    if kind not in {OutcomeKind.UNCONFIRMED, OutcomeKind.CANCELLED} or standing is None:
-        return _Failure(install, (run_id,) if kind is OutcomeKind.UNCONFIRMED else ())
-    sought = standing.sought or ((run_id,) if kind is OutcomeKind.UNCONFIRMED else ())
-    described = standing.described or stored.planned.request.description
-    return _Failure(install, sought, standing.sent_at, described, standing.open_since, standing.error)
+def _current(config: Config, failures: dict[_Key, Failure], inventory: Inventory) -> dict[_Key, Install]:
+    """Return what is still in the configuration, by the key of the failure; nobody knows of a source that failed."""
+    by_id = {install.id: install for install in inventory.installs if install.enabled and install.id}
+    by_name = {(each.account, each.name): each for each in inventory.installs if each.enabled}
+    unknown = {each.account for each in inventory.failed} & set(config.accounts)
+    order = {install: position for position, install in enumerate(inventory.installs)}
+    found: dict[_Key, Install] = {}
+    for key, failure in failures.items():
+        was = failure.install
+        install = by_id.get(was.id) if was.id else by_name.get((was.account, was.name))
+        if install is None and was.id and (nameless := by_name.get((was.account, was.name))) and nameless.id is None:
+            install = nameless
+        if install is None and was.id and was.account in unknown:
+            same = {"id": was.id, "name": was.name, "environment": was.environment, "account": was.account}
+            install = replace(config.discovered, **same)  # type: ignore[arg-type]  # they are of an Install
+        if install is not None:
+            found[key] = install
+    return dict(sorted(found.items(), key=lambda entry: order.get(entry[1], len(order))))
 
 
-def _of_file(path: Path, log: Log) -> tuple[str, list[_Failure]]:
-    report = read_report(path)
-    if report.summary is None or report.damaged:
-        reason = f"{path} is not the whole report of a run: installs that it does not name are not retried"
-        log.warning("plan.warning", reason=reason)
-    kinds = {kind.value for kind in _RETRIED}
-    return str(path), _readable(path, [line for line in report.failures if line.get("outcome") in kinds])
+def _no_more(planned: PlannedBackup) -> PlannedBackup:
+    return replace(planned, install=replace(planned.install, enabled=False))
 
 
-def _readable(path: Path, lines: Sequence[dict[str, Any]]) -> list[_Failure]:
-    failures = []
-    for line in lines:
-        install_id, name, run_id = line.get("install_id"), line.get("name"), line.get("run_id")
-        if not isinstance(install_id, str) or not isinstance(run_id, str):
-            message = f"{path} cannot be retried: a line has no install_id or no run_id"
-            raise UsageError(message)
-        install = Install(
-            install_id.lower(), str(line.get("account")), "-", (), name if isinstance(name, str) else None
+def _effort(planned: PlannedBackup, failure: Failure, wait_s: float | None) -> Effort:
+    if failure.sought:
+        return effort_in_doubt(
+            Standing(
+                planned,
+                sought=failure.sought,
+                sent_at=failure.sent_at,
+                described=failure.described,
+                open_since=failure.open_since,
+                error=failure.error or CUT_OFF,
+            )
         )
-        if line.get("outcome") != OutcomeKind.UNCONFIRMED.value:
-            failures.append(_Failure(install))
-            continue
-        sought = runs_marked(" ".join(map(str, line.get("look_for") or ()))) or {run_id}
-        described = line.get("description")
-        described = described if isinstance(described, str) else None
-        failures.append(_Failure(install, tuple(sorted(sought)), None, described, None, _error(line.get("error"))))
-    return failures
-
-
-def _error(error: object) -> ErrorInfo | None:
-    if not isinstance(error, dict):
-        return None
-    kinds = {kind.value: kind for kind in ErrorKind}
-    status = error.get("status")
-    return ErrorInfo(
-        kind=kinds.get(str(error.get("kind")), ErrorKind.UNAVAILABLE),
-        message=str(error.get("message") or ""),
-        status=status if isinstance(status, int) else None,
-    )
+    if failure.backup is None:
+        return Effort(planned)
+    until = asyncio.get_running_loop().time() + (wait_s or 0.0)
+    watch = Watch(failure.backup, until, may_repeat=False, is_polled_once=wait_s is None)
+    return Effort(planned, made=Made(failure.backup), watch=watch)

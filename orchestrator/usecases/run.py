@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import random
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.engine.dispatch import Dispatcher
@@ -15,25 +15,38 @@ from orchestrator.errors import OrchestratorError, WriteError
 from orchestrator.journal import runs
 from orchestrator.journal.locks import Patience, locked, run_lock, scope_lock
 from orchestrator.journal.store import FILE_NAME, Store
-from orchestrator.model import OutcomeKind
+from orchestrator.model import OutcomeKind, Run
 from orchestrator.report.write import ReportWriter, drop_old_report, drop_run, make_folder
+from orchestrator.run_names import LATEST
+from orchestrator.selection import Selection
 from orchestrator.usecases.alongside import alongside
+from orchestrator.usecases.asking import SystemClock, asked, limits_of
 from orchestrator.usecases.closing import Places, Totals, closed, removed_old_runs
-from orchestrator.usecases.fleet import assembled
-from orchestrator.usecases.jobs import Job, RunOptions, folder_of, new_job, scope_of
+from orchestrator.usecases.failures import failures_of
+from orchestrator.usecases.fleet import Fleet
+from orchestrator.usecases.jobs import (
+    Job,
+    RunOptions,
+    folder_of,
+    is_locked,
+    new_job,
+    new_run_id,
+    planned_run,
+    scope_of,
+    screened,
+)
 from orchestrator.usecases.narration import heartbeat
 from orchestrator.usecases.recorder import Recorder
-from orchestrator.usecases.resume import resumed_job, run_to_resume
-from orchestrator.usecases.retry import retried_job
+from orchestrator.usecases.resolve import Inventory, asked_accounts, inventory_of, offline, read_listing
+from orchestrator.usecases.resume import resumed_job, run_to_resume, what_is_left
+from orchestrator.usecases.retry import needs_listing, retried_job
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from orchestrator.engine.ports import Log
     from orchestrator.engine.stop import StopSwitch
     from orchestrator.model import Config, Outcome
     from orchestrator.summary import Summary
-    from orchestrator.usecases.fleet import Fleet
+    from orchestrator.usecases.asking import Asker
 
 ABANDON_AFTER_S, ABANDON_POLL_S = 2.0, 0.2
 
@@ -42,12 +55,12 @@ ABANDON_AFTER_S, ABANDON_POLL_S = 2.0, 0.2
 class RunEnd:
     """What a run came to: its summary, the lines of the first failures, and what went wrong with the run itself.
 
-    ``state_dir`` and ``config`` are what it was given, to be resumed with; ``unfinished`` counts what that would go on
+    ``options`` and ``config`` are what it was given, to be resumed with; ``unfinished`` counts what that would go on
     with. ``unwritten`` are outcomes that journal or report did not take because of ``write_error``. ``crash`` is a
     bug's exception.
     """
 
-    state_dir: Path
+    options: RunOptions
     config: str
     unfinished: int
     summary: Summary
@@ -61,31 +74,73 @@ async def run_backups(config: Config, options: RunOptions, log: Log, stop: StopS
     """Request a backup of every install that the options mean, once, and report every outcome.
 
     Raises ``UsageError`` if there is nothing to do, ``WriteError`` if the state or the report cannot be begun,
-    ``LockedError`` if another process is at it, and ``StoppedError`` if a signal comes before it is begun; nothing was
-    sent then.
+    ``LockedError`` if another process is at it, and ``StoppedError`` if a signal comes before it is begun; no backup
+    was requested then.
     """
+    began = SystemClock().monotonic()
     state_dir = options.state_dir.absolute()
-    is_new = options.resume is None and options.retry_failed is None
     async with AsyncExitStack() as stack:
-        new = new_job(config, options, datetime.now(UTC), log) if is_new else None
+        new = _planned_offline(config, options, log) if options.is_new else None
         make_folder(state_dir)
-        scope = scope_of(config)
-        lock = locked(scope_lock(state_dir, scope), f"a run of {config.source} is going on", _patience(options, log))
-        await stop.unless_pressed(stack.enter_async_context(lock))
+        lock_of = partial(_scope_lock, config, options, log)
+        is_scope_known = options.is_new or LATEST in {options.resume, options.retry_failed} or options.resume is None
+        if is_scope_known:
+            await stop.unless_pressed(stack.enter_async_context(lock_of(scope_of(config, options.selection))))
         store = Store(state_dir / FILE_NAME)
         await stop.unless_pressed(stack.enter_async_context(store))
-        world = _World(store, log, stop, stack)
-        job = await stop.unless_pressed(_continued(config, options, world)) if new is None else new
-        return await _carried_out(config, options, job, world)
+        world = _World(store, log, stop, stack, Fleet(config, store, log, stack))
+        if not is_scope_known:
+            record = await run_to_resume(config, options, store)
+            await stop.unless_pressed(stack.enter_async_context(lock_of(record.scope)))
+        job = await _job(config, options, world) if new is None else new
+        job = await screened(config, options, job, store)
+        return await _carried_out(config, options, job, _Course(world, began))
 
 
-async def _continued(config: Config, options: RunOptions, world: _World) -> Job:
-    """Return the job that an earlier run left; one that is resumed is locked before it is looked at."""
+def _planned_offline(config: Config, options: RunOptions, log: Log) -> Job | None:
+    """Return the job of a new run whose plan needs no listing, so that a mistake is told of before anything is made."""
+    if asked_accounts(config, options.selection):
+        return None
+    run = Run(new_run_id(), datetime.now(UTC))
+    return new_job(config, options, planned_run(config, options, offline(config), run), log)
+
+
+async def _job(config: Config, options: RunOptions, world: _World) -> Job:
+    """Return what is to be done, with what listings show."""
+    if options.is_new:
+        run = Run(new_run_id(), datetime.now(UTC))
+        inventory = await inventory_of(config, options.selection, world.fleet, world.stop)
+        return new_job(config, options, planned_run(config, options, inventory, run), world.log)
     if options.resume is None:
-        return await retried_job(config, options, world.store, world.log)
+        failures = await world.stop.unless_pressed(failures_of(config, options, world.store, world.log))
+        is_offline = not needs_listing(config, failures)
+        inventory = offline(config) if is_offline else await inventory_of(config, Selection(), world.fleet, world.stop)
+        return retried_job(config, options, failures, inventory, world.log)
+    return await _resumed(config, options, world)
+
+
+async def _resumed(config: Config, options: RunOptions, world: _World) -> Job:
+    """Return the rest of a run, which is locked before it is looked at."""
+    stop, inventory = world.stop, Inventory()
     record = await run_to_resume(config, options, world.store)
-    await world.stack.enter_async_context(_lock_of(options, record.run.id, world.log))
-    return await resumed_job(config, options, record.run.id, world.store, world.log)
+    await stop.unless_pressed(world.stack.enter_async_context(_lock_of(options, record.run.id, world.log)))
+    left = await stop.unless_pressed(what_is_left(config, options, record.run.id, world.store))
+
+    async def read_listings(asker: Asker) -> None:
+        for account in left.nameless():
+            await read_listing(inventory, account, asker)
+
+    if left.nameless():
+        await asked(world.fleet, left.nameless(), read_listings, stop)
+    return resumed_job(config, options, left, inventory, world.log)
+
+
+def _scope_lock(config: Config, options: RunOptions, log: Log, scope: str) -> AbstractAsyncContextManager[None]:
+    """Return the lock that lets one run at a time be of ``scope``; runs of installs named one by one have none."""
+    if not is_locked(scope):
+        return nullcontext()
+    path = scope_lock(options.state_dir.absolute(), scope)
+    return locked(path, f"a run of {config.source} is going on", _patience(options, log))
 
 
 def _lock_of(options: RunOptions, run_id: str, log: Log) -> AbstractAsyncContextManager[None]:
@@ -108,36 +163,45 @@ class _World:
     log: Log
     stop: StopSwitch
     stack: AsyncExitStack
+    fleet: Fleet
 
 
-async def _carried_out(config: Config, options: RunOptions, job: Job, world: _World) -> RunEnd:
-    clock, run = _SystemClock(), job.record.run
-    began, log = clock.monotonic(), world.log.bind(run_id=run.id)
+@dataclass(frozen=True, slots=True)
+class _Course:
+    """The world of a run, and the monotonic instant at which the command began it."""
+
+    world: _World
+    began: float
+
+
+async def _carried_out(config: Config, options: RunOptions, job: Job, course: _Course) -> RunEnd:
+    world, clock, run = course.world, SystemClock(), job.record.run
+    fleet, log = world.fleet, world.log.bind(run_id=run.id)
     report = ReportWriter(job.record.report, options.stdout_fd, b"".join(line.data for line in job.kept))
     await _opened(options, job, report, world)
     await world.stack.enter_async_context(alongside(_abandon_on_abort(report, world.stop)))
     recorder = Recorder(run.id, world.store, report, log)
     recorder.has(job.kept)
     log.info("run.started", installs=len(job.efforts), **_known_of(job), config=config.source, report=job.record.report)
-    fleet = await assembled(config, job, world.store, log, world.stack)
+    await fleet.take_on(job)
     around = Surroundings(run.id, recorder, recorder, clock, log, world.stop)
-    dispatcher = Dispatcher(fleet.budgets, _limits(config), around)
+    dispatcher = Dispatcher(fleet.budgets, _limits(config, options, course), around)
     async with alongside(heartbeat(log, lambda: _progress(fleet, recorder, job))):
-        await dispatcher.give_up(job.given_up, job.why)
+        await dispatcher.forego(each.settled() for each in job.foregone)
         end = await dispatcher.run()
         await recorder.drain()
-    totals = Totals(job, recorder.tally, fleet.totals(), clock.now(), clock.monotonic() - began)
+    totals = Totals(job, recorder.tally, fleet.totals(), clock.now(), clock.monotonic() - course.began)
     places = Places(world.store, folder_of(options, run.id), report)
     summary, write_error = await closed(places, totals, end, world.stop.signum)
     if not world.stop.aborting.is_set():
-        await fleet.remember(world.store, clock.now(), log)
+        await fleet.remember()
         await removed_old_runs(options, job.record, world.store, config.keep_s, log)
     kinds = recorder.tally.outcomes
-    unfinished = kinds[OutcomeKind.CANCELLED] + kinds[OutcomeKind.UNCONFIRMED] - len(job.given_up)
+    given_up = sum(not each.effort.planned.install.enabled for each in job.foregone)
     return RunEnd(
-        state_dir=options.state_dir,
+        options=options,
         config=config.source,
-        unfinished=unfinished,
+        unfinished=kinds[OutcomeKind.CANCELLED] + kinds[OutcomeKind.UNCONFIRMED] - given_up,
         summary=summary,
         first_failures=recorder.tally.first_failures(),
         unwritten=tuple(end.unwritten),
@@ -149,14 +213,15 @@ async def _carried_out(config: Config, options: RunOptions, job: Job, world: _Wo
 def _known_of(job: Job) -> dict[str, object]:
     """Return what makes a run other than a new one of its own."""
     known: dict[str, object] = {} if job.is_new else {"resumed": True, "kept": len(job.kept)}
+    known |= {"foregone": len(job.foregone)} if job.foregone else {}
     return known | ({} if job.record.retried is None else {"retries": job.record.retried})
 
 
 async def _opened(options: RunOptions, job: Job, report: ReportWriter, world: _World) -> None:
     """Lock the run, open its report, begin or reopen its journal; one that cannot even begin leaves nothing behind."""
     folder = folder_of(options, job.record.run.id)
-    left = (*job.efforts, *job.given_up)
-    standings = [effort.standing() for effort in left if effort.sought or not job.is_new]
+    left = (*job.efforts, *(each.effort for each in job.foregone))
+    standings = [effort.standing() for effort in left if effort.sought or effort.watch or not job.is_new]
     try:
         make_folder(folder)
         if job.is_new:
@@ -181,21 +246,17 @@ async def _abandon_on_abort(report: ReportWriter, stop: StopSwitch) -> None:
     report.abandon()
 
 
-def _limits(config: Config) -> Limits:
-    return Limits(config.retry, config.reconcile, config.throttle.max_pause_s, config.throttle.give_up_s)
-
-
-class _SystemClock:
-    """The engine's ``Clock``."""
-
-    def monotonic(self) -> float:
-        return asyncio.get_running_loop().time()
-
-    def now(self) -> datetime:
-        return datetime.now(UTC)
-
-    def draw(self) -> float:
-        return random.random()  # noqa: S311 - jitter, not a secret
+def _limits(config: Config, options: RunOptions, course: _Course) -> Limits:
+    deadline_s = options.deadline_s
+    if deadline_s is not None:
+        deadline_s = max(0.0, deadline_s - (SystemClock().monotonic() - course.began))
+    return replace(
+        limits_of(config),
+        wait=config.wait if options.waits else None,
+        recent_s=options.recent_s,
+        deadline_s=deadline_s,
+        brake=options.brake,
+    )
 
 
 def _progress(fleet: Fleet, recorder: Recorder, job: Job) -> dict[str, object]:
@@ -208,6 +269,7 @@ def _progress(fleet: Fleet, recorder: Recorder, job: Job) -> dict[str, object]:
         "planned": len(job.planned),
         "failed": tally.failed,
         "in_doubt": in_doubt,
+        "waiting": fleet.watched(),
         "throttled": sum(each.throttled for each in totals.values()),
         "rate": round(rate, 2),
         "left_s": round(max(left / rate, fleet.next_look_s())) if rate else None,

@@ -110,5 +110,5 @@ def _summary(record: RunRecord, lines: list[Line], report: str) -> dict[str, Any
         return None
     counts = Counter(line.kind for line in lines)
     outcomes = {kind.value: counts[kind] for kind in OutcomeKind}
-    code = exit_code_now(record.summary["exit_code"], counts)
+    code = exit_code_now(record.summary["exit_code"], counts, len(record.failed_sources))
     return record.summary | {"outcomes": outcomes, "exit_code": code, "report": report}

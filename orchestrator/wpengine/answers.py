@@ -105,6 +105,17 @@ def read_backup(received: Received) -> AttemptResult:
     return _unusable(received) if backup is None else replace(received.base, backup=backup)
 
 
+def read_shown(backup_id: str, received: Received) -> AttemptResult:
+    """Return the result of a ``GET`` of the backup ``backup_id``; what tells nothing of its status is unusable."""
+    document = received.document()
+    if not is_success(received.base.status):
+        return refusal(received, document)
+    backup = backup_of(document, strict=True) if received.base.status == HTTPStatus.OK else None
+    if backup is None or backup.id.lower() != backup_id.lower():
+        return _unusable(received)
+    return replace(received.base, backup=backup)
+
+
 def read_user(received: Received) -> AttemptResult:
     """Return the result of a ``GET /user``: any JSON object proves the credentials."""
     document = received.document()
@@ -129,11 +140,11 @@ def backup_of(document: Mapping[str, Any] | None, *, strict: bool) -> Backup | N
         return None
     return Backup(
         id=backup_id,
-        status=_text(status),
-        description=_text(document.get("description")),
-        create_time=_text(document.get("create_time")),
-        complete_time=_text(document.get("complete_time")),
-        wordpress_version=_text(document.get("wordpress_version")),
+        status=text_of(status),
+        description=text_of(document.get("description")),
+        create_time=text_of(document.get("create_time")),
+        complete_time=text_of(document.get("complete_time")),
+        wordpress_version=text_of(document.get("wordpress_version")),
     )
 
 
@@ -154,8 +165,8 @@ def refusal(received: Received, document: Mapping[str, Any] | None) -> AttemptRe
     errors = entries[:MOST_FIELD_ERRORS] if isinstance(entries, list) else []
     return replace(
         received.base,
-        message=_text(document.get("message")) or reason,
-        documentation_url=_text(document.get("documentation_url")),
+        message=text_of(document.get("message")) or reason,
+        documentation_url=text_of(document.get("documentation_url")),
         errors=tuple(_field_error(entry) for entry in errors if isinstance(entry, dict)),
     )
 
@@ -175,11 +186,11 @@ def _cleaned(value: Any, clean: Callable[[str], str], depth: int) -> Any:  # noq
 
 def _field_error(entry: Mapping[str, Any]) -> FieldError:
     return FieldError(
-        resource=_text(entry.get("resource")),
-        field=_text(entry.get("field")),
-        type=_text(entry.get("type")),
-        code=_text(entry.get("code")),
-        message=_text(entry.get("message")),
+        resource=text_of(entry.get("resource")),
+        field=text_of(entry.get("field")),
+        type=text_of(entry.get("type")),
+        code=text_of(entry.get("code")),
+        message=text_of(entry.get("message")),
     )
 
 
@@ -190,7 +201,8 @@ def _reason(status: int) -> str:
         return str(status)
 
 
-def _text(value: object) -> str | None:
+def text_of(value: object) -> str | None:
+    """Return a field of the API as text, whatever it is; ``None`` where it is null."""
     if value is None:
         return None
     return cut(value if isinstance(value, str) else json.dumps(value))

@@ -8,8 +8,9 @@ import re
 import ssl
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Self, cast
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 from weakref import WeakSet
 
@@ -27,10 +28,11 @@ from orchestrator.wpengine.answers import (
     is_success,
     rate_headers,
     read_backup,
+    read_shown,
     read_user,
     unpack,
 )
-from orchestrator.wpengine.pages import LARGEST_PAGE, page_reader
+from orchestrator.wpengine.pages import ACCOUNTS, BACKUPS, INSTALLS, LARGEST_PAGE, Listing, page_reader
 from orchestrator.wpengine.retry_after import retry_after_s, server_time_s
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
-    from orchestrator.model import Account, BackupRequest, Timeouts
+    from orchestrator.model import Account, BackupRequest, Entry, Timeouts
 
 KEEPALIVE_S = 4.0
 """Below the 5 s after which common servers drop an idle connection: a request that races with that is ambiguous."""
@@ -130,12 +132,32 @@ class Client:
 
     async def list_backups(self, install_id: str, offset: int = 0) -> AttemptResult:
         """Send ``GET /installs/{install_id}/backups`` once, for the page that begins at ``offset``."""
-        path = f"/installs/{install_id}/backups?limit={LARGEST_PAGE}&offset={offset}"
-        return await self._send("GET", path, page_reader(self._base_url, offset))
+        return await self._list(BACKUPS, f"/installs/{install_id}/backups?", offset)
+
+    async def show_backup(self, install_id: str, backup_id: str) -> AttemptResult:
+        """Send ``GET /installs/{install_id}/backups/{backup_id}`` once."""
+        path = f"/installs/{install_id}/backups/{quote(backup_id, safe='')}"
+        return await self._send("GET", path, partial(read_shown, backup_id))
+
+    async def list_installs(self, account_id: str | None, offset: int) -> AttemptResult:
+        """Send ``GET /installs`` once, for the page that begins at ``offset``.
+
+        ``account_id`` is of WP Engine's account whose installs are wanted, ``None`` for all that the credentials see.
+        """
+        of_account = "" if account_id is None else f"account_id={quote(account_id, safe='')}&"
+        return await self._list(INSTALLS, f"/installs?{of_account}", offset)
+
+    async def list_accounts(self, offset: int) -> AttemptResult:
+        """Send ``GET /accounts`` once, for the page of WP Engine's accounts that begins at ``offset``."""
+        return await self._list(ACCOUNTS, "/accounts?", offset)
 
     async def check_credentials(self) -> AttemptResult:
         """Send ``GET /user`` once: the cheapest call that proves credentials."""
         return await self._send("GET", "/user", read_user)
+
+    async def _list(self, listing: Listing[Entry], path: str, offset: int) -> AttemptResult:
+        path = f"{path}limit={LARGEST_PAGE}&offset={offset}"
+        return await self._send("GET", path, page_reader(listing, self._base_url, offset))
 
     async def _send(
         self,

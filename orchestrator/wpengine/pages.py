@@ -1,34 +1,47 @@
 """From the bytes of one page of a listing to an ``AttemptResult``.
 
-The absence of a backup from a listing will be taken for proof, so a page that cannot be read whole is not read at all.
+The absence of an entry from a listing will be taken for proof, so a page that cannot be read whole is not read at all.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+import re
+from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 from urllib.parse import urljoin, urlsplit
 
-from orchestrator.model import Fault, Page
-from orchestrator.wpengine.answers import Received, backup_of, cut, is_success, refusal
+from orchestrator.inventory import ListedAccount, ListedInstall
+from orchestrator.model import Entry, Fault, Page
+from orchestrator.wpengine.answers import Received, backup_of, cut, is_success, refusal, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from orchestrator.model import AttemptResult, Backup
+    from orchestrator.model import AttemptResult
 
 LARGEST_PAGE = 100
 """The most that the API gives at once, and what it gives unasked."""
 
-
-def page_reader(base_url: str, offset: int) -> Callable[[Received], AttemptResult]:
-    """Return the reader of the page of backups that begins at ``offset``."""
-    return partial(_read, base_url, offset)
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 
 
-def _read(base_url: str, offset: int, received: Received) -> AttemptResult:
+@dataclass(frozen=True, slots=True)
+class Listing(Generic[Entry]):
+    """What one kind of listing holds: how an entry is called and read, and where its page stands in the result."""
+
+    what: str
+    read: Callable[[Mapping[str, Any]], Entry | None]
+    put: Callable[[AttemptResult, Page[Entry]], AttemptResult]
+
+
+def page_reader(listing: Listing[Entry], base_url: str, offset: int) -> Callable[[Received], AttemptResult]:
+    """Return the reader of the page of ``listing`` that begins at ``offset``."""
+    return partial(_read, listing, base_url, offset)
+
+
+def _read(listing: Listing[Entry], base_url: str, offset: int, received: Received) -> AttemptResult:
     if not is_success(received.base.status):
         return refusal(received, received.document())
     if received.base.status != HTTPStatus.OK:
@@ -37,21 +50,47 @@ def _read(base_url: str, offset: int, received: Received) -> AttemptResult:
     results = document.get("results") if document else None
     if document is None or not isinstance(results, list):
         return _unusable(received, "has no results")
-    backups = [_backup(received, entry) for entry in results]
-    readable = tuple(backup for backup in backups if backup is not None)
-    if len(readable) < len(backups):
-        return _unusable(received, f"has an entry that is no backup, number {backups.index(None) + 1}")
+    entries = [listing.read(received.without_secrets(each)) if isinstance(each, dict) else None for each in results]
+    readable = tuple(entry for entry in entries if entry is not None)
+    if len(readable) < len(entries):
+        return _unusable(received, f"has an entry that is no {listing.what}, number {entries.index(None) + 1}")
     following = document.get("next")
     if isinstance(following, str) and _origin_of(following, base_url) != _origin_of(base_url, base_url):
         return _unusable(received, f"names a next page on another host: {cut(received.clean(following))}")
     seen = offset + len(results)
     total = _total(document, seen)
     has_more = bool(results) and _has_more(document, seen, total)
-    return replace(received.base, page=Page(readable, seen if has_more else None, total))
+    return listing.put(received.base, Page(readable, seen if has_more else None, total))
 
 
-def _backup(received: Received, entry: object) -> Backup | None:
-    return backup_of(received.without_secrets(entry), strict=False) if isinstance(entry, dict) else None
+def _install(entry: Mapping[str, Any]) -> ListedInstall | None:
+    found, account = _id_and_name(entry), entry.get("account")
+    return found and ListedInstall(
+        *found,
+        environment=text_of(entry.get("environment")),
+        status=text_of(entry.get("status")),
+        account_id=_uuid(account.get("id")) if isinstance(account, dict) else None,
+        primary_domain=text_of(entry.get("primary_domain")),
+    )
+
+
+def _account(entry: Mapping[str, Any]) -> ListedAccount | None:
+    found = _id_and_name(entry)
+    return found and ListedAccount(*found, nickname=text_of(entry.get("nickname")))
+
+
+def _id_and_name(entry: Mapping[str, Any]) -> tuple[str, str] | None:
+    entry_id, name = _uuid(entry.get("id")), entry.get("name")
+    return (entry_id, cut(name)) if entry_id and isinstance(name, str) and name.strip() else None
+
+
+def _uuid(value: object) -> str | None:
+    return value.lower() if isinstance(value, str) and _UUID.fullmatch(value) else None
+
+
+BACKUPS = Listing("backup", partial(backup_of, strict=False), lambda base, page: replace(base, page=page))
+INSTALLS = Listing("install", _install, lambda base, page: replace(base, installs=page))
+ACCOUNTS = Listing("account", _account, lambda base, page: replace(base, accounts=page))
 
 
 def _total(document: Mapping[str, Any], seen: int) -> int | None:

@@ -23,6 +23,7 @@ from rawserver import answer, playing, raw_server, read_request, reset
 from orchestrator import __version__
 from orchestrator.model import Account, AttemptResult, BackupRequest, Fault, Timeouts
 from orchestrator.outcome import Answer, classify
+from orchestrator.simulator import Scenario, Simulator
 from orchestrator.wpengine.client import Client, _Transmission, fault_of
 
 if TYPE_CHECKING:
@@ -571,6 +572,82 @@ def test_each_page_is_asked_for_by_its_offset() -> None:
 
     asyncio.run(main())
     assert seen[0].startswith(f"GET /v1/installs/{ID}/backups?limit=100&offset=200 HTTP/1.1\r\n".encode())
+
+
+def test_a_backup_id_stays_one_part_of_the_path_whatever_is_in_it() -> None:
+    seen: list[bytes] = []
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await read_request(reader))
+        writer.write(answer("404 N", b""))
+
+    async def main() -> None:
+        async with raw_server(handler) as port:
+            await with_client(port, lambda client: client.show_backup(ID, "a/../b?c#d%2Fé e"))
+
+    asyncio.run(main())
+    assert seen[0].startswith(f"GET /v1/installs/{ID}/backups/a%2F..%2Fb%3Fc%23d%252F%C3%A9%20e HTTP/1.1\r\n".encode())
+
+
+FLEET = {
+    "latency": 0,
+    "accounts": [{"name": "one", "installs": 3}, {"name": "two", "installs": [{"name": "shop", "id": ID}]}],
+    "backups": {"completes_after": "1ms"},
+}
+
+
+async def every_page(ask: Callable[[int], Awaitable[AttemptResult]], field: str) -> list[str]:
+    """Return the names of all entries of a listing."""
+    names: list[str] = []
+    offset: int | None = 0
+    while offset is not None:
+        page = getattr(await ask(offset), field)
+        assert 0 < len(page.entries) <= 2
+        names += [entry.name for entry in page.entries]
+        offset = page.next_offset
+    return names
+
+
+def test_installs_accounts_and_one_backup_are_read_from_the_stand_in_page_by_page() -> None:
+    async def main() -> None:
+        scenario = Scenario.model_validate(FLEET | {"pages": {"size": 2}})
+        async with Simulator(scenario) as simulator:
+            account = Account("default", simulator.base_url, "user", "password")
+            async with Client(account, QUICK) as client:
+                names = await every_page(lambda offset: client.list_installs(None, offset), "installs")
+                assert (len(names), len(set(names)), names[3]) == (4, 4, "shop")
+                assert await every_page(client.list_accounts, "accounts") == ["one", "two"]
+                accounts = (await client.list_accounts(0)).accounts
+                installs = (await client.list_installs(None, 2)).installs
+                assert accounts is not None
+                assert installs is not None
+                two, shop = accounts.entries[1], installs.entries[1]
+                assert (shop.id, shop.account_id) == (ID, two.id)
+                assert await every_page(lambda offset: client.list_installs(two.id, offset), "installs") == ["shop"]
+                made = (await client.create_backup(REQUEST)).backup
+                assert made is not None
+                shown = (await client.show_backup(ID, made.id)).backup
+                assert shown is not None
+                assert (shown.id, shown.description) == (made.id, REQUEST.description)
+                assert classify(await client.show_backup(ID, two.id)) is Answer.PERMANENT
+
+    asyncio.run(main())
+
+
+def test_a_listing_whose_next_page_is_elsewhere_is_not_read() -> None:
+    async def main() -> None:
+        scenario = Scenario.model_validate(FLEET | {"pages": {"size": 1, "next": "elsewhere"}})
+        async with Simulator(scenario) as simulator:
+            account = Account("default", simulator.base_url, "user", "password")
+            async with Client(account, QUICK) as client:
+                for result in (await client.list_installs(None, 0), await client.list_accounts(0)):
+                    assert (classify(result), result.installs, result.accounts) == (Answer.UNREADABLE, None, None)
+                    assert "another host" in result.message
+                last = await client.list_accounts(1)
+                assert last.accounts is not None
+                assert last.accounts.next_offset is None
+
+    asyncio.run(main())
 
 
 def self_signed(folder: Path) -> ssl.SSLContext:

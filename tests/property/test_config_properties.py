@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.config import load_config, read_fleet
@@ -12,6 +18,9 @@ from orchestrator.config.excerpt import LINE_END
 from orchestrator.config.secrets import MASK
 from orchestrator.errors import ConfigError
 from orchestrator.visible import visible
+
+if TYPE_CHECKING:
+    from orchestrator.model import Config
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 SECRET = "pA55w0rdHunter2"
@@ -127,4 +136,94 @@ def test_what_is_shown_loads_to_the_same(path: Path, words: str) -> None:
     shown = read_fleet(text.encode(), str(path), ENVIRONMENT).shown()
     assert SECRET not in shown
     filled = shown.replace(f"'{MASK}'", SECRET)
-    assert load_config(filled.encode(), str(path), {}) == load_config(text.encode(), str(path), ENVIRONMENT)
+    again = load_config(filled.encode(), str(path), {})
+    assert unplaced(again) == unplaced(load_config(text.encode(), str(path), ENVIRONMENT))
+
+
+def unplaced(config: Config) -> Config:
+    """Return ``config`` without the lines that its installs and discoveries stand on."""
+    return replace(
+        config,
+        installs=tuple(replace(each, place="") for each in config.installs),
+        discoveries=tuple(replace(each, place="") for each in config.discoveries),
+    )
+
+
+WORDS = st.one_of(
+    st.sampled_from(
+        ["shop1", "Shop", "x y", "a;b", 'say "x"', "two\nlines", "{date}", "{nmae}", "a,b", "${X}", " ", "ä\u2028"]
+    ),
+    st.text(max_size=5),
+)
+ENTRIES = st.lists(
+    st.fixed_dictionaries(
+        {"id": st.uuids().map(str)},
+        optional={
+            "name": WORDS,
+            "tags": st.lists(WORDS, max_size=2),
+            "description": WORDS,
+            "environment": st.sampled_from(["staging", "staging", "staging", "prod"]),
+            "notification_emails": st.lists(st.sampled_from(["a@b", "c@d", "nobody"]), min_size=1, max_size=2),
+            "enabled": st.booleans(),
+        },
+    ),
+    max_size=3,
+)
+
+
+def as_csv(entries: list[dict[str, object]]) -> str:
+    text = io.StringIO(newline="")
+    keys = ["id", "name", "tags", "description", "environment", "notification_emails", "enabled"]
+    rows = csv.DictWriter(text, keys, lineterminator="\n")
+    rows.writeheader()
+    for entry in entries:
+        rows.writerow({key: ";".join(value) if isinstance(value, list) else value for key, value in entry.items()})
+    return text.getvalue()
+
+
+def inventory_of(folder: Path, name: str, content: bytes) -> Config | ConfigError:
+    """Return what comes of an inventory file with ``content``; each problem has a place in it, and shows no secret."""
+    (folder / name).write_bytes(content)
+    text = f"version: 1\ndefaults: {{notification_emails: []}}\ninventory: [{{files: [{name}]}}]\n"
+    try:
+        return load_config(text.encode(), str(folder / "f.yaml"), ENVIRONMENT | {"X": SECRET})
+    except ConfigError as error:
+        found = error
+    lines = LINE_END.split(content.decode("utf-8-sig", "replace"))
+    for problem in found.problems:
+        assert problem.file == str(folder / name)
+        assert 1 <= problem.line <= len(lines)
+        assert all(visible(line) == line for line in problem.excerpt.split("\n"))
+    assert found.problems
+    assert SECRET not in str(found)
+    return found
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ENTRIES)
+def test_entries_come_out_of_json_lines_and_csv_as_they_went_in(
+    tmp_path: Path, entries: list[dict[str, object]]
+) -> None:
+    lines = "".join(json.dumps(entry) + "\n" for entry in entries)
+    from_lines = inventory_of(tmp_path, "a.jsonl", lines.encode())
+    from_csv = inventory_of(tmp_path, "a.csv", as_csv(entries).encode("utf-8", "surrogatepass"))
+    if isinstance(from_lines, ConfigError):
+        return
+    installs = from_lines.installs
+    assert [(each.id, each.name, list(each.tags), each.enabled) for each in installs] == [
+        (each["id"], each.get("name"), each.get("tags", []), each.get("enabled", True)) for each in entries
+    ]
+    words = [word for each in installs for word in (each.name or "", each.description, *each.tags)]
+    if not isinstance(from_csv, ConfigError) and all(word == word.strip() and ";" not in word for word in words):
+        assert unplaced(from_csv).installs == unplaced(from_lines).installs
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.yaml"])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(entries=ENTRIES, cut=st.integers(0, 400), piece=st.sampled_from(PIECES) | st.binary(max_size=4))
+def test_a_mutated_inventory_file_loads_or_says_where_it_is_wrong(
+    tmp_path: Path, name: str, entries: list[dict[str, object]], cut: int, piece: str | bytes
+) -> None:
+    text = as_csv(entries) if name == "a.csv" else "".join(json.dumps(entry) + "\n" for entry in entries)
+    raw = (text.replace('{"id', '- {"id') if name == "a.yaml" else text).encode("utf-8", "surrogatepass")
+    inventory_of(tmp_path, name, raw[:cut] + (piece.encode() if isinstance(piece, str) else piece) + raw[cut:])

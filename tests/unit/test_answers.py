@@ -6,9 +6,11 @@ import gzip
 import json
 import zlib
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
+from orchestrator.inventory import ListedAccount, ListedInstall
 from orchestrator.model import AttemptResult, Backup, Fault, FieldError
 from orchestrator.redaction import Redactor
 from orchestrator.wpengine.answers import (
@@ -19,10 +21,11 @@ from orchestrator.wpengine.answers import (
     cut,
     rate_headers,
     read_backup,
+    read_shown,
     read_user,
     unpack,
 )
-from orchestrator.wpengine.pages import LARGEST_PAGE, page_reader
+from orchestrator.wpengine.pages import ACCOUNTS, BACKUPS, INSTALLS, LARGEST_PAGE, Listing, page_reader
 from orchestrator.wpengine.retry_after import retry_after_s
 
 NOW = datetime(2026, 11, 24, 1, 0, 0, tzinfo=UTC)
@@ -177,9 +180,30 @@ def test_a_secret_that_the_server_echoes_as_a_name_is_taken_out_too() -> None:
     assert "s3cret" not in repr(read(400, {"message": {"s3cret": 1}}))
 
 
-def listed(document: object, base_url: str = "https://api.example/v1", offset: int = 0) -> AttemptResult:
+def test_one_backup_is_shown_only_by_an_answer_that_tells_its_status() -> None:
+    def shown(status: int, body: object) -> AttemptResult:
+        received = Received(AttemptResult(status=status), json.dumps(body).encode(), Redactor(("s3cret",)).clean)
+        return read_shown("B-1", received)
+
+    whole = {"id": "b-1", "status": "completed", "description": "s3cret"}
+    assert shown(200, whole) == AttemptResult(200, backup=Backup("b-1", "completed", "[redacted]"))
+    for status, body in (
+        (200, {"id": "b-1"}),
+        (200, {"status": "completed"}),
+        (200, whole | {"id": "b-2"}),
+        (202, whole),
+        (204, {}),
+        (200, []),
+    ):
+        assert (shown(status, body).fault, shown(status, body).backup) == (Fault.UNREADABLE, None)
+    assert (shown(404, {"message": "gone"}).message, shown(404, whole).backup) == ("gone", None)
+
+
+def listed(
+    document: object, base_url: str = "https://api.example/v1", offset: int = 0, listing: Listing[Any] = BACKUPS
+) -> AttemptResult:
     received = Received(AttemptResult(status=200), json.dumps(document).encode(), Redactor(("s3cret",)).clean)
-    return page_reader(base_url, offset)(received)
+    return page_reader(listing, base_url, offset)(received)
 
 
 def test_a_page_keeps_ids_as_they_are_and_no_other_secret() -> None:
@@ -233,6 +257,68 @@ def test_a_count_below_what_was_seen_is_not_believed() -> None:
 
 def test_an_entry_that_cannot_be_read_is_named() -> None:
     assert "number 2" in listed({"results": [{"id": "a"}, {"status": "x"}, 7]}).message
+
+
+ID, ACCOUNT_ID = "294deacc-d8b8-4005-82c4-0727ba8ddde0", "eeda3227-9a39-46ae-9e14-20958bb4e6c9"
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({}, ListedInstall(ID, "shop")),
+        (
+            {
+                "environment": "production",
+                "status": "pending",
+                "account": {"id": ACCOUNT_ID.upper()},
+                "primary_domain": "a.b",
+                "cname": "c",
+            },
+            ListedInstall(ID, "shop", "production", "pending", ACCOUNT_ID, "a.b"),
+        ),
+        ({"environment": None, "status": None, "account": {}}, ListedInstall(ID, "shop")),
+        ({"account": "x", "primary_domain": 7}, ListedInstall(ID, "shop", primary_domain="7")),
+        ({"account": {"id": 7}}, ListedInstall(ID, "shop")),
+        (
+            {"name": "of s3cret", "primary_domain": "s3cret" + "x" * 5000},
+            ListedInstall(ID, "of [redacted]", primary_domain=cut("[redacted]" + "x" * 5000)),
+        ),
+    ],
+)
+def test_a_listed_install_is_read_leniently(more: dict[str, object], expected: ListedInstall) -> None:
+    result = listed({"results": [{"id": ID.upper(), "name": "shop"} | more], "count": 2}, listing=INSTALLS)
+    assert result.installs is not None
+    assert result.installs.entries == (expected,)
+    assert (result.installs.next_offset, result.installs.total) == (1, 2)
+    assert (result.page, result.accounts, result.fault) == (None, None, None)
+
+
+def test_a_listed_account_is_read_leniently() -> None:
+    entries = [{"id": ID.upper(), "name": "agency s3cret"}, {"id": ACCOUNT_ID, "name": "b", "nickname": "B"}]
+    result = listed({"results": entries, "next": None}, listing=ACCOUNTS)
+    assert result.accounts is not None
+    assert result.accounts.entries == (ListedAccount(ID, "agency [redacted]"), ListedAccount(ACCOUNT_ID, "b", "B"))
+    assert (result.accounts.next_offset, result.page, result.installs) == (None, None, None)
+
+
+@pytest.mark.parametrize(("listing", "what"), [(INSTALLS, "no install"), (ACCOUNTS, "no account")])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        7,
+        {"name": "shop"},
+        {"id": ID},
+        {"id": "294deacc", "name": "shop"},
+        {"id": ID + "\n", "name": "shop"},
+        {"id": 7, "name": "shop"},
+        {"id": ID, "name": " "},
+        {"id": ID, "name": None},
+    ],
+)
+def test_one_entry_without_a_usable_id_or_name_costs_the_page(listing: Listing[Any], what: str, bad: object) -> None:
+    result = listed({"results": [{"id": ID, "name": "shop"}, bad]}, listing=listing)
+    assert (result.fault, result.installs, result.accounts) == (Fault.UNREADABLE, None, None)
+    assert f"{what}, number 2" in result.message
 
 
 def test_nonsense_nested_deep_beside_an_id_costs_no_id() -> None:

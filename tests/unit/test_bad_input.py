@@ -238,7 +238,7 @@ def test_many_problems_cost_little_and_are_all_said() -> None:
     began = time.process_time()
     many = {
         "unknown": GOOD + "".join(f"key{n}: 1\n" for n in range(20_000)),
-        "ids": HEAD + "installs:\n" + "".join(f"  - x{n}\n" for n in range(20_000)),
+        "ids": HEAD + "installs:\n" + "".join(f"  - X{n}\n" for n in range(20_000)),
         "accounts": GOOD + "accounts:\n  default: {}\n" + "".join(f"  a{n}: {{}}\n" for n in range(10_000)),
     }
     for text in many.values():
@@ -268,8 +268,14 @@ def test_variables_do_not_make_a_document_that_fills_the_memory() -> None:
         ),
         (f"{HEAD}installs: [{{id: {ID}, environment: prod}}]\n", "; did you mean production?"),
         (f"{HEAD}installs: [{{<<: {{name: a}}, <<: {{name: b}}, id: {ID}}}]\n", "<< stands here twice"),
-        (f"{HEAD}installs: [torquemag]\n", "names are not looked up yet"),
+        (f"{HEAD}installs: [{{id: torquemag}}]\n", "or name: torqueshop instead"),
     ],
 )
 def test_a_message_says_what_to_do(text: str, says: str) -> None:
     assert says in shown(text)
+
+
+def test_a_long_line_that_cannot_be_parsed_costs_little() -> None:
+    began = time.process_time()
+    assert "not valid YAML" in shown(f"{GOOD}x: [{'9' * 1_000_000}\ny: z: 1\n")
+    assert time.process_time() - began < 60

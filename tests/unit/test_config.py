@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 
-from orchestrator.config import load_config
+from orchestrator.config import config_schema, load_config
 from orchestrator.errors import ConfigError
-from orchestrator.model import RetryPolicy, ThrottlePolicy, Timeouts
+from orchestrator.inventory import Discovery
+from orchestrator.model import Install, RetryPolicy, ThrottlePolicy, Timeouts, WaitPolicy
 
 ID, OTHER = "294deacc-d8b8-4005-82c4-0727ba8ddde0", "4b7d2f0e-1c1b-4c37-9f39-6a0de3c59f6b"
 AUTHORITY = Path(__file__).parents[1] / "certs" / "authority.pem"
@@ -34,6 +37,7 @@ def test_the_least_that_is_enough() -> None:
     assert (account.user_id, account.password) == ("env-user", "env-password")
     assert account.base_url == "https://api.wpengineapi.com/v1"
     assert (config.throttle, config.retry, config.timeouts) == (ThrottlePolicy(), RetryPolicy(), Timeouts())
+    assert (config.wait, config.discoveries, config.warnings) == (WaitPolicy(), (), ())
 
 
 def test_everything_that_can_be_said() -> None:
@@ -51,6 +55,7 @@ def test_everything_that_can_be_said() -> None:
         throttle: {{rate: 2.5, scope: host, max_requests_per_second: 20, start_requests_per_second: 3,
                    concurrency: 9, max_pause: 1.5m, give_up: 1d}}
         retry: {{max_attempts: 7, deadline: 90s}}
+        wait: {{timeout: 1h, poll_interval: 5s, retry_aborted: 1}}
         timeouts: {{connect: 500ms, read: 40s}}
         installs:
           - id: {ID.upper()}
@@ -82,7 +87,96 @@ def test_everything_that_can_be_said() -> None:
     assert (other.password, other.ca_file, other.proxy_from_environment) == ("p 2", str(AUTHORITY), True)
     assert config.throttle == ThrottlePolicy(2.5, 3.0, 20.0, 9, 90.0, 86400.0, per_host=True)
     assert (config.retry, config.timeouts) == (RetryPolicy(7, 90.0), Timeouts(0.5, 40.0))
+    assert config.wait == WaitPolicy(3600.0, 5.0, retry_aborted=True)
+    assert (first.max_age_s, second.max_age_s) == (86_400.0, 93_600.0)
+    assert (first.place, second.place) == ("f.yaml:18", "f.yaml:26")
     assert datetime(2026, 7, 1, tzinfo=UTC).astimezone(config.timezone).hour == 2
+
+
+@pytest.mark.parametrize("entry", ["torqueshop", "{name: torqueshop}", "{id: , name: torqueshop}", "${SHOP}"])
+def test_a_name_is_enough(entry: str) -> None:
+    text = f"{HEAD}installs: [{ID}, '{entry}']\n" if "$" in entry else f"{HEAD}installs: [{ID}, {entry}]\n"
+    config = load_config(text.encode(), "f.yaml", ENVIRONMENT | {"SHOP": "torqueshop"})
+    assert [(each.id, each.name) for each in config.installs] == [(ID, None), (None, "torqueshop")]
+
+
+def test_with_an_id_any_name_is_a_label() -> None:
+    config = load_config(f"{HEAD}installs: [{{id: {ID}, name: The Shop!}}]\n".encode(), "f.yaml", ENVIRONMENT)
+    assert config.installs[0].label == "The Shop!"
+
+
+def test_installs_may_be_discovered_instead_of_listed() -> None:
+    text = f"""
+        version: 1
+        accounts: {{other: {{user_id: u, password: pppp}}}}
+        defaults: {{account: other, description: "Found {{name}}", notification_emails: [a@b], max_age: 2d}}
+        inventory:
+          - discover:
+          - discover: {{wpengine_accounts: [agencyone, {ID}], environments: [production], exclude: ["sandbox*"]}}
+    """
+    config = load_config(textwrap.dedent(text).encode(), "f.yaml", ENVIRONMENT)
+    assert config.installs == ()
+    assert config.discoveries == (
+        Discovery("other", place="f.yaml:6"),
+        Discovery("other", ("agencyone", ID), ("production",), ("sandbox*",), place="f.yaml:7"),
+    )
+    assert config.discovered == Install(None, "other", "Found {name}", ("a@b",), max_age_s=172_800.0)
+
+
+@pytest.mark.parametrize(
+    ("sources", "first"),
+    [
+        ("[{}]", "f.yaml:3:13: inventory[0]: must have either files or discover"),
+        ("[{files: ['*.none'], discover: {}}]", "f.yaml:3:13: inventory[0]: must have either files or discover"),
+        ("[{file: [x.csv]}]", "f.yaml:3:14: inventory[0].file: unknown key; did you mean files?"),
+        ("[{files: []}]", "f.yaml:3:21: inventory[0].files: must have at least 1"),
+        ("[{files: x.csv}]", "f.yaml:3:21: inventory[0].files: must be a list"),
+        ("[x]", "f.yaml:3:13: inventory[0]: must be a mapping"),
+        ("x", "f.yaml:3:12: inventory: must be a list"),
+        ("[{discover: {acount: x}}]", "f.yaml:3:25: inventory[0].discover.acount: unknown key; did you mean account?"),
+        ("[{discover: {account: x}}]", "f.yaml:3:34: inventory[0].discover.account: there is no account x"),
+        ("[{discover: {environments: [prod]}}]", "f.yaml:3:40: inventory[0].discover.environments[0]: must be produc"),
+        ("[{discover: {exclude: x}}]", "f.yaml:3:34: inventory[0].discover.exclude: must be a list"),
+    ],
+)
+def test_a_source_that_is_wrong_has_its_place(sources: str, first: str) -> None:
+    (found,) = problems(f"{HEAD}inventory: {sources}\n")
+    assert found.startswith(first)
+
+
+def test_what_is_discovered_needs_addresses_and_an_account_from_the_defaults() -> None:
+    found = problems("version: 1\ndefaults: {account: x}\ninventory: [{discover: }]\n")
+    assert [each.partition(": is")[0].partition(": there")[0] for each in found] == [
+        "f.yaml:2:11: defaults.notification_emails",
+        "f.yaml:2:21: defaults.account",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ("{}", "f.yaml:4:13: installs[1]: must have an id or a name"),
+        ("{name: }", "f.yaml:4:20: installs[1].name: must have an id or a name"),
+        ("{nme: torqueshop}", "f.yaml:4:14: installs[1].nme: unknown key; did you mean name?"),
+        ("{name: Torque Shop}", "f.yaml:4:20: installs[1].name: is no name that WP Engine gives: 3 to 14 small"),
+        (f"{{name: {OTHER}}}", "f.yaml:4:20: installs[1].name: is an id, not a name: write id instead"),
+        ("{id: torqueshop}", "f.yaml:4:18: installs[1].id: must be an install's id, a UUID as"),
+        ("a-b", "f.yaml:4:13: installs[1].id: must be an install's id, a UUID as"),
+        ("[a]", "f.yaml:4:13: installs[1]: must be an install's id or name"),
+        (ID.upper(), "f.yaml:4:13: installs[1].id: the same install is already listed on line 3"),
+    ],
+)
+def test_an_entry_that_names_no_install_has_its_place(entry: str, says: str) -> None:
+    (found,) = problems(f"{HEAD}installs: [{ID},\n            {entry}]\n")
+    assert found.startswith(says)
+
+
+def test_the_same_name_twice_is_the_same_install_in_one_account_only() -> None:
+    text = f"{HEAD}accounts: {{default: , b: {{user_id: u, password: pppp}}}}\ninstalls:\n  - torqueshop\n"
+    load_config(f"{text}  - {{name: torqueshop, account: b}}\n".encode(), "f.yaml", ENVIRONMENT)
+    load_config(f"{text}  - {{name: torqueshop, id: {ID}}}\n".encode(), "f.yaml", ENVIRONMENT)
+    (found,) = problems(f"{text}  - {{name: torqueshop, account: default}}\n")
+    assert found == "f.yaml:6:12: installs[1].name: the same install is already listed on line 5"
 
 
 def test_secrets_do_not_show_in_a_repr() -> None:
@@ -112,7 +206,7 @@ def test_every_problem_is_reported_at_once_in_the_order_of_the_file() -> None:
             enabled: yes
             enabld: true
             account: x
-          - nope
+          - Nope
           -
           - id: ${{UNSET}}
             description: "{{foo}}"
@@ -155,9 +249,10 @@ def test_every_problem_is_reported_at_once_in_the_order_of_the_file() -> None:
         ("a: *b\n", "f.yaml:1:4: not valid YAML"),
         (f"{HEAD}installs: [{ID}]\n1: 2\n", "f.yaml:4:1: 1: unknown key"),
         (f"{HEAD}installs: [{ID}]\n? [a]\n: b\n", "f.yaml:4:3: a key must be plain text"),
-        (f"{HEAD}installs: []\n", "f.yaml:3:11: installs: must not be empty"),
+        (f"{HEAD}installs: []\n", "f.yaml:3:11: installs: no installs and no inventory"),
+        (f"{HEAD}inventory: []\ninstalls:\n", "f.yaml:3:12: inventory: no installs and no inventory"),
         (f"{HEAD}installs: {ID}\n", "f.yaml:3:11: installs: must be a list"),
-        (HEAD, "f.yaml:1:1: installs: is required"),
+        (HEAD, "f.yaml:1:1: no installs and no inventory"),
         (f"version: 1\ninstalls: [{ID}]\n", "f.yaml:1:1: defaults.notification_emails: is required"),
         (f"{HEAD}installs: [{{id: {ID}, name: no}}]\n", "f.yaml:3:61: installs[0].name: YAML would read no"),
         (
@@ -268,3 +363,29 @@ def test_aliases_that_explode_are_refused_before_anything_is_composed() -> None:
     levels += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
     (found,) = problems("\n".join(levels))
     assert "aliases make more than" in found
+
+
+@pytest.mark.parametrize(
+    ("installs", "is_good"),
+    [
+        ({"installs": [ID, "torqueshop", {"name": "torquemag"}, {"id": OTHER, "name": "The Shop"}]}, True),
+        ({"inventory": [{"discover": {}}, {"discover": None}]}, True),
+        ({"inventory": [{"files": ["none/*.csv"]}], "installs": []}, True),
+        ({"installs": ["Torque Shop"]}, False),
+        ({"installs": [{"name": "Torque Shop"}]}, False),
+        ({"installs": [{"tags": ["a"]}]}, False),
+        ({"installs": [], "inventory": []}, False),
+        ({}, False),
+        ({"inventory": [{}]}, False),
+        ({"inventory": [{"files": ["none/*.csv"], "discover": {}}]}, False),
+        ({"inventory": [{"files": []}]}, False),
+        ({"inventory": [{"discover": {"environments": ["prod"]}}]}, False),
+    ],
+)
+def test_the_schema_and_the_command_agree_on_installs(installs: dict[str, object], *, is_good: bool) -> None:
+    document = {"version": 1, "defaults": {"notification_emails": []}} | installs
+    assert Draft202012Validator(config_schema()).is_valid(document) is is_good
+    if is_good:
+        load_config(json.dumps(document).encode(), "f.yaml", ENVIRONMENT)
+    else:
+        problems(json.dumps(document))

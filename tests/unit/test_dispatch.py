@@ -32,7 +32,8 @@ from fakes import (
 from virtual import run_virtual
 
 from orchestrator.engine.dispatch import DispatchEnd, Dispatcher
-from orchestrator.engine.lanes import MOST_RATE_HEADERS, Budget, Effort, Lane
+from orchestrator.engine.efforts import Effort
+from orchestrator.engine.lanes import MOST_RATE_HEADERS, Budget, Lane
 from orchestrator.engine.stop import StopSwitch
 from orchestrator.engine.surroundings import Limits, Surroundings
 from orchestrator.model import (

@@ -37,7 +37,8 @@ from fakes import (
 from virtual import run_virtual
 
 from orchestrator.engine.dispatch import DispatchEnd, Dispatcher
-from orchestrator.engine.lanes import Budget, Doubt, Effort, Lane
+from orchestrator.engine.efforts import Doubt, Effort
+from orchestrator.engine.lanes import Budget, Lane
 from orchestrator.engine.stop import StopSwitch
 from orchestrator.engine.surroundings import Limits, Surroundings
 from orchestrator.marker import marker
@@ -94,7 +95,7 @@ class Bench:
         self.lane = Lane("default", self.api)
         for effort in self.efforts or [Effort(planned(number)) for number in range(self.installs)]:
             if effort.doubt:
-                self.lane.retry(effort, BEGAN_S)
+                self.lane.queue(effort, BEGAN_S)
             else:
                 self.lane.fresh.append(effort)
         around = Surroundings(RUN_ID, self.journal, self.sink, self.clock, self.log, stop)

@@ -10,7 +10,7 @@ from fakes import install_id
 
 from orchestrator.marker import MAX_DESCRIPTION, describe, marker, template_fault
 from orchestrator.model import Account, Config, Install, PlannedBackup, Run
-from orchestrator.plan import budget_of, differences, make_plan
+from orchestrator.plan import budget_of, differences, mails_of, make_plan
 
 RUN = Run("01JD0000000000000000000000", datetime(2026, 11, 24, 23, 30, tzinfo=UTC))
 
@@ -102,3 +102,13 @@ def test_accounts_of_one_user_at_one_url_share_a_budget() -> None:
     assert budget_of(first, per_host=False) == budget_of(same, per_host=False)
     assert budget_of(first, per_host=False) != budget_of(other, per_host=False)
     assert budget_of(first, per_host=True) == budget_of(other, per_host=True)
+
+
+def test_mails_are_counted_by_address_once_a_backup_and_only_of_what_is_requested() -> None:
+    installs = (
+        install(1, notification_emails=("a@b", "c@d")),
+        install(2, notification_emails=("c@d", "c@d")),
+        install(3, notification_emails=()),
+        install(4, id=None),
+    )
+    assert mails_of(make_plan(config(*installs), RUN).backups) == {"a@b": 1, "c@d": 2}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from orchestrator.marker import marker
 from orchestrator.model import Backup, OutcomeKind, RetryPolicy
 from orchestrator.outcome import Answer, Step, Verdict
-from orchestrator.reconcile import CLOCK_SLACK_S, LIKENESS, Fate, Sight, Sought, decide_failed_look, fate_of, seen
+from orchestrator.reconcile import CLOCK_SLACK_S, LIKENESS, Fate, Sight, Sought, decide_failed_read, fate_of, seen
 
 SENT = datetime(2026, 11, 23, 1, 0, 0, tzinfo=UTC)
 OURS = f"Before the upgrade of all plugins {marker(RUN_ID)}"
@@ -316,4 +316,4 @@ def test_what_follows_from_a_page_that_cannot_be_had(
     is_over: bool,  # noqa: FBT001 - a column of the table
     verdict: Verdict,
 ) -> None:
-    assert decide_failed_look(answer, failed, POLICY, 0.5, is_over=is_over) == verdict
+    assert decide_failed_read(answer, failed, POLICY, 0.5, is_over=is_over) == verdict

@@ -1,0 +1,147 @@
+"""What a shell offers where a run, an account, a tag or an install is to be named.
+
+Called at every press of the tab key: reads the state and the YAML, writes nothing, runs no command, reads no secret,
+and offers nothing where something cannot be read. What is offered is put into the command line as it is, so what a
+shell would take for anything but a word is left out: names may come from files of others.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from contextlib import contextmanager, suppress
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from click.shell_completion import CompletionItem
+
+from orchestrator.cli.options import STANDARD_INPUT, config_text, default_state_dir
+from orchestrator.config import read_fleet
+from orchestrator.errors import OrchestratorError, UsageError
+from orchestrator.journal.history import past_runs
+from orchestrator.journal.store import FILE_NAME
+from orchestrator.run_names import LATEST
+from orchestrator.visible import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    import click
+
+    from orchestrator.config import Fleet
+    from orchestrator.journal.history import PastRun
+
+    Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem[str]]]
+
+MOST_RUNS = 50
+LONGEST_S = 2.0
+"""Seconds that a shell is kept waiting: a large inventory, or a disk that does not answer, offers nothing."""
+
+_WORD = re.compile(r"[\w/.][\w/.@%+:-]*")
+
+
+class _LateError(BaseException):
+    """Say that it takes too long, past everything that catches an ``Exception``."""
+
+
+@contextmanager
+def _within(seconds: float) -> Iterator[None]:
+    """Break off what takes longer. Only for the main thread."""
+
+    def break_off(_signum: int, _frame: object) -> None:
+        raise _LateError
+
+    before = signal.signal(signal.SIGALRM, break_off)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _or_nothing(complete: Completer) -> Completer:
+    @wraps(complete)
+    def quietly(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+        try:
+            with _within(LONGEST_S):
+                found = complete(ctx, param, incomplete)
+        except (Exception, _LateError):  # noqa: BLE001 - a shell that completes has no place for messages
+            return []
+        return [item for item in found if item.type != "plain" or _WORD.fullmatch(item.value)]
+
+    return quietly
+
+
+@_or_nothing
+def complete_runs(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """Offer ``latest`` and the runs of the state directory, the newest first."""
+    return _runs_beginning(ctx, incomplete)
+
+
+@_or_nothing
+def complete_reports(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """Offer the runs, and where none begins so, files."""
+    return _runs_beginning(ctx, incomplete) or [CompletionItem(incomplete, type="file")]
+
+
+@_or_nothing
+def complete_accounts(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """Offer the accounts of the YAML."""
+    return _beginning(incomplete, _fleet(ctx).sections.accounts)
+
+
+@_or_nothing
+def complete_tags(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """Offer the tags that installs of the YAML have."""
+    return _beginning(incomplete, sorted({tag for each in _fleet(ctx).sections.installs for tag in each.tags}))
+
+
+@_or_nothing
+def complete_installs(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """Offer the names of the YAML's installs, and the ids of those without; once something is typed, any id too."""
+    installs = _fleet(ctx).sections.installs
+    labels = [each.name or each.id or "" for each in installs]
+    ids = [each.id or "" for each in installs] if incomplete else []
+    return _beginning(incomplete, dict.fromkeys(labels + ids))
+
+
+def _beginning(incomplete: str, words: Iterable[str]) -> list[CompletionItem[str]]:
+    return [CompletionItem(word) for word in words if word.startswith(incomplete)]
+
+
+def _runs_beginning(ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+    found = _runs(Path(ctx.params.get("state_dir") or default_state_dir()).expanduser())
+    if found:
+        found = {LATEST: next(iter(found.values())), **found}
+    beginnings = (incomplete, incomplete.upper())
+    return [CompletionItem(run, help=text) for run, text in found.items() if run.startswith(beginnings)]
+
+
+def _runs(state_dir: Path) -> dict[str, str]:
+    """Return the newest runs with what is said of each; where the state has none, those that left a folder."""
+    with suppress(OrchestratorError):
+        runs = past_runs(state_dir / FILE_NAME, MOST_RUNS)
+        if runs:
+            return {run.id: _said(run) for run in runs}
+    folders = state_dir / "runs"
+    names = sorted((folder.name for folder in folders.iterdir()), reverse=True) if folders.is_dir() else []
+    return dict.fromkeys(names[:MOST_RUNS], "")
+
+
+def _said(run: PastRun) -> str:
+    """Say what a run came to; fish would end it at a comma."""
+    end = " so far" if run.exit_code is None else ""
+    return visible(f"{run.started_at:%Y-%m-%d %H:%M} UTC: {run.succeeded} of {run.planned} backed up{end}")
+
+
+def _fleet(ctx: click.Context) -> Fleet:
+    """Return the YAML that the line names, or the usual one."""
+    named = ctx.params.get("config_file") or os.environ.get("WPE_BACKUP_CONFIG")
+    if named == STANDARD_INPUT:
+        message = "standard input belongs to the line that is not there yet"
+        raise UsageError(message)
+    name, text = config_text(named and str(Path(named).expanduser()))
+    return read_fleet(text, name, os.environ, with_secrets=False)

@@ -1,0 +1,103 @@
+"""How a run ends for whoever looks on: totals, first failures, trouble, and what can be done about it."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+
+from orchestrator.cli.options import Output, default_state_dir
+from orchestrator.logs import forgiving
+from orchestrator.model import OutcomeKind
+from orchestrator.report.lines import backup_line, summary_line
+from orchestrator.report.read import Report
+from orchestrator.report.text import failures, totals
+from orchestrator.visible import visible
+
+if TYPE_CHECKING:
+    from orchestrator.engine.ports import Log
+    from orchestrator.redaction import Redactor
+    from orchestrator.usecases.run import RunEnd
+
+
+def say_end(end: RunEnd, output: Output, log: Log, redactor: Redactor) -> None:
+    """Say on standard error how the run ended: totals, first failures, where the report is."""
+    first = list(end.first_failures)
+    is_well = end.summary.exit_code == 0
+    if output.is_json:
+        _log_trouble(end, log)
+        (log.info if is_well else log.error)("run.finished", **summary_line(end.summary), first_failures=first)
+        return
+    stream = forgiving(sys.stderr)
+    for line in _trouble(end, redactor):
+        stream.write(line + "\n")
+    if not (output.is_quiet and is_well):
+        _show_end(end, output, first)
+
+
+def _log_trouble(end: RunEnd, log: Log) -> None:
+    if end.crash:
+        log.error("run.crashed", trace="".join(traceback.format_exception(end.crash)))
+    if end.write_error:
+        log.error("report.incomplete", reason=str(end.write_error))
+    for outcome in end.unwritten:
+        log.error("backup.not_stored", **backup_line(end.summary.run_id, outcome))
+
+
+def _trouble(end: RunEnd, redactor: Redactor) -> list[str]:
+    """Say what went wrong with the run itself, and which backups were made that the report does not tell of."""
+    lines = []
+    if end.crash:
+        lines.append("wpe-backup: internal error, please report it:")
+        lines.append(redactor.clean("".join(traceback.format_exception(end.crash))))
+    if end.write_error:
+        lines.append(f"wpe-backup: {visible(str(end.write_error))}")
+    lines += [
+        f"not stored: {outcome.kind.value} {visible(outcome.planned.install.label)} backup {visible(outcome.backup.id)}"
+        for outcome in end.unwritten
+        if outcome.backup
+    ]
+    return lines
+
+
+def _show_end(end: RunEnd, output: Output, first: list[dict[str, Any]]) -> None:
+    line = summary_line(end.summary)
+    report = Report(end.summary.report, failures=first, summary=line, run_id=end.summary.run_id)
+    report.outcomes.update(line["outcomes"])
+    console = output.console(sys.stderr)
+    console.print(totals(report), end="")
+    if first:
+        console.print(Text("First failures:"))
+        for row in failures(first):
+            console.print(Text("  ") + row, soft_wrap=True)
+        more = report.outcomes.total() - report.succeeded - len(first)
+        if more:
+            console.print(Text(f"  … and {more} more"))
+    where = "standard output" if end.summary.report == "-" else visible(end.summary.report)
+    console.print(Text(f"Report: {where}"), soft_wrap=True)
+    for step in _next_steps(end):
+        console.print(Text(step), soft_wrap=True)
+
+
+def _next_steps(end: RunEnd) -> list[str]:
+    """Say what can be done about what is missing, each as one command."""
+    run_id, outcomes = end.summary.run_id, end.summary.outcomes
+    state_dir = end.options.state_dir
+    config = "" if end.config.startswith("<") else f" -c {shlex.quote(visible(end.config))}"
+    is_default = state_dir.absolute() == default_state_dir().absolute()
+    state = "" if is_default else f" --state-dir {shlex.quote(visible(str(state_dir)))}"
+    steps = []
+    is_incomplete = outcomes[OutcomeKind.INCOMPLETE] > 0
+    if end.unfinished > 0 or end.write_error or is_incomplete:
+        wait = " --wait" if end.options.waits or is_incomplete else ""
+        steps.append(f"Finish it:     wpe-backup run{config}{state}{wait} --resume {run_id}")
+    if outcomes[OutcomeKind.UNCONFIRMED]:
+        steps.append(f"Or settle it:  wpe-backup settle{state} {run_id} INSTALL --exists BACKUP_ID (or --absent)")
+    if any(outcomes[kind] for kind in (OutcomeKind.REJECTED, OutcomeKind.EXHAUSTED, OutcomeKind.ABORTED)):
+        steps.append(f"Retry failed:  wpe-backup run{config}{state} --retry-failed {run_id}")
+    if outcomes[OutcomeKind.ACCEPTED] and not steps:
+        steps.append(f"See it end:    wpe-backup status{config}{state} {run_id}")
+    return steps

@@ -1,0 +1,99 @@
+"""``wpe-backup history``: the runs that the state remembers."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+from rich.text import Text
+
+from orchestrator.cli.options import Output, option, output_options, state_dir_option
+from orchestrator.cli.report import format_option
+from orchestrator.journal.history import past_runs
+from orchestrator.journal.store import FILE_NAME
+from orchestrator.report.columns import columns
+from orchestrator.report.lines import iso
+from orchestrator.units import age_text
+from orchestrator.visible import visible
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orchestrator.journal.history import PastRun
+
+_NAMES = ("run", "started (UTC)", "took", "installs", "backed up", "failed", "exit code", "config")
+
+
+@click.command()
+@option(
+    "--limit",
+    type=click.IntRange(0),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="The newest N runs; 0 for all that are remembered.",
+)
+@format_option
+@state_dir_option
+@output_options
+def history(*, limit: int, output_format: str, state_dir: Path, output: Output) -> int:
+    """List the runs in the state directory, the newest first, with their totals.
+
+    Only reads: it makes no file, and disturbs no run that is going on. Of a run that is not finished, it counts what
+    has its outcome so far. How long a run is remembered is state.keep of the YAML.
+    """
+    runs = past_runs(state_dir / FILE_NAME, limit or None)
+    if output_format == "json":
+        sys.stdout.write(json.dumps([_fields(run) for run in runs]) + "\n")
+        return 0
+    console = output.console(sys.stdout)
+    if not runs:
+        where = visible(str(state_dir))
+        console.print(Text(f"There are no runs in {where} yet; name another folder with --state-dir"), soft_wrap=True)
+        return 0
+    styles = ["", *map(_style, runs)]
+    for row, style in zip(columns(_NAMES, map(_cells, runs)), styles, strict=True):
+        row.stylize(style)
+        console.print(row, soft_wrap=True)
+    return 0
+
+
+def _fields(run: PastRun) -> dict[str, Any]:
+    """Return a run as an object, its fields named as the summary's are."""
+    return {
+        "run_id": run.id,
+        "started_at": iso(run.started_at),
+        "finished_at": iso(run.finished_at),
+        "duration_s": run.duration_s,
+        "planned": run.planned,
+        "disabled": run.disabled,
+        "outcomes": run.outcomes,
+        "succeeded": run.succeeded,
+        "failed": run.failed,
+        "exit_code": run.exit_code,
+        "config": run.config,
+        "report": run.report,
+        "retried": run.retried,
+    }
+
+
+def _cells(run: PastRun) -> tuple[object, ...]:
+    return (
+        run.id,
+        f"{run.started_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}",
+        None if run.duration_s is None else age_text(run.duration_s),
+        run.planned,
+        run.succeeded,
+        run.failed,
+        "not finished" if run.exit_code is None else run.exit_code,
+        run.config,
+    )
+
+
+def _style(run: PastRun) -> str:
+    if run.exit_code is None:
+        return "yellow"
+    return "red" if run.exit_code else ""

@@ -1,0 +1,139 @@
+"""The options that say which installs of the plan are meant, and what they come to."""
+
+from __future__ import annotations
+
+import re
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from orchestrator.cli.completers import complete_accounts, complete_installs, complete_tags
+from orchestrator.cli.options import STANDARD_INPUT, option, yaml_text
+from orchestrator.config.suggest import did_you_mean
+from orchestrator.config.values import LONGEST_TEXT
+from orchestrator.errors import ConfigError, Problem, UsageError
+from orchestrator.selection import Selection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+ENVIRONMENTS = ("production", "staging", "development")
+MOST_SHARDS = 10_000
+MOST_PROBLEMS = 10
+"""Lines of a list that a message names: a file that is no list has nothing but such lines."""
+
+_SHARD = re.compile(r"(\d{1,5})/(\d{1,5})", re.ASCII)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Return I and N of ``I/N``. Raises ``click.BadParameter``."""
+    match = _SHARD.fullmatch(text)
+    number, count = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= number <= count <= MOST_SHARDS:
+        message = f"{text!r} is no I/N: the I-th of N parts, as 1/4, with I from 1 to N and N at most {MOST_SHARDS}"
+        raise click.BadParameter(message)
+    return number, count
+
+
+def _shard(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    return None if value is None else parse_shard(value)
+
+
+def selection_options(command: Callable[..., Any]) -> Any:  # noqa: ANN401 - as click's own decorators
+    """Give ``command`` the options on which installs are meant; it gets them as one ``selection``.
+
+    The command's own arguments INSTALL are its ``names``, which it puts in.
+    """
+
+    @option(
+        "--only",
+        multiple=True,
+        metavar="GLOB",
+        shell_complete=complete_installs,
+        help="Only installs with such a name or id, as 'shop*'. Repeatable, as the next four are.",
+    )
+    @option(
+        "--exclude",
+        multiple=True,
+        metavar="GLOB",
+        shell_complete=complete_installs,
+        help="None with such a name or id, whatever else is said.",
+    )
+    @option("--tag", "tags", multiple=True, metavar="TAG", shell_complete=complete_tags, help="Only with this tag.")
+    @option(
+        "--environment",
+        "environments",
+        multiple=True,
+        type=click.Choice(ENVIRONMENTS),
+        help="Only of this environment.",
+    )
+    @option(
+        "--account",
+        "accounts",
+        multiple=True,
+        metavar="NAME",
+        shell_complete=complete_accounts,
+        help="Only of this account of the YAML.",
+    )
+    @option(
+        "--installs-from",
+        metavar="FILE",
+        help="Only the names and ids in this file, one a line; - reads standard input.",
+    )
+    @option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N of what is selected.")
+    @option(
+        "--shard",
+        metavar="I/N",
+        callback=_shard,
+        help="Only the I-th of N parts of what is selected, as 1/4. An install stays in its part whatever others come.",
+    )
+    @wraps(command)
+    def with_selection(*, installs_from: str | None, limit: int | None, **rest: Any) -> Any:  # noqa: ANN401 - the command's
+        if installs_from == STANDARD_INPUT == rest.get("config_file"):
+            message = "-c - and --installs-from - would both read standard input: name a file for one of them"
+            raise UsageError(message)
+        said = {name: rest.pop(name) for name in ("only", "exclude", "tags", "environments", "accounts", "shard")}
+        listed = None if installs_from is None else read_list(installs_from)
+        return command(selection=Selection(listed=listed, limit=limit, **said), **rest)
+
+    return with_selection
+
+
+def check_accounts(selection: Selection, known: Collection[str]) -> None:
+    """Raise ``UsageError`` if an account of ``selection`` is not among ``known``, those of the configuration."""
+    unknown = [name for name in dict.fromkeys(selection.accounts) if name not in known]
+    if unknown:
+        names = ", ".join(f"{name!r}{did_you_mean(name, known)}" for name in unknown)
+        message = f"not among the accounts of the configuration ({', '.join(known)}): {names}"
+        raise UsageError(message)
+
+
+def read_list(file: str) -> tuple[tuple[str, str], ...]:
+    """Return the names and ids in ``file``, each with its place as ``file:line``; ``-`` is standard input.
+
+    Empty lines and those that begin with ``#`` are passed over. Raises ``ConfigError`` if there are none, and if the
+    file cannot be read, is not text or is larger than 64 MiB.
+    """
+    name, content = yaml_text(file)
+    try:
+        lines = content.decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError([Problem(name, line, 1, "", "is not UTF-8 text")]) from None
+    stripped = ((number, line.strip()) for number, line in enumerate(lines, 1))
+    entries = [(number, entry) for number, entry in stripped if entry and not entry.startswith("#")]
+    if not entries:
+        raise ConfigError([Problem(name, 1, 1, "", "holds no name and no id: one a line")])
+    problems = [Problem(name, number, 1, "", fault) for number, entry in entries if (fault := _fault(entry))]
+    if problems:
+        raise ConfigError(problems[:MOST_PROBLEMS])
+    return tuple((entry, f"{name}:{number}") for number, entry in entries)
+
+
+def _fault(entry: str) -> str | None:
+    """Say why no install of a configuration has the name or id ``entry``."""
+    if len(entry) > LONGEST_TEXT:
+        return f"is longer than the {LONGEST_TEXT} characters of a name"
+    return "holds a control character, as no name and no id does" if _CONTROL.search(entry) else None

@@ -1,0 +1,134 @@
+"""Inventory files of comma-separated values: a header that names the keys, an install a row."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from bisect import bisect_right
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.config.entries import KEYS
+from orchestrator.config.excerpt import excerpt
+from orchestrator.config.suggest import did_you_mean
+from orchestrator.config.tree import MOST_EXCERPTS, path_of
+from orchestrator.errors import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from orchestrator.redaction import Redactor
+
+_LISTS = {"tags", "notification_emails"}
+_BETWEEN = ";"
+_WORDS = {"true": True, "false": False}
+_LINE_END = re.compile("\r\n|[\n\r]")
+_CELL = re.compile(r' *(?P<cell>"[^"]*+(?:""[^"]*+)*+"|[^,\r\n]*)')
+_FAULTS = {"unexpected end of data": "the quote that opens in this row is never closed"}
+
+
+class CsvEntries:
+    """The entries of a CSV file."""
+
+    def __init__(self, text: str, file: str) -> None:
+        """Read ``text`` of ``file``; what is wrong with its header or with the form of a row is noted."""
+        self.file = file
+        self.entries: list[Any] = []
+        self._text = text
+        self._numbers: list[int] = []
+        self._columns: list[str] = []
+        self._problems: list[Problem] = []
+        self._begins: list[int] = []
+        self._is_shown = True
+        self._read()
+
+    def _read(self) -> None:
+        rows = csv.reader(io.StringIO(self._text, newline=""), strict=True, skipinitialspace=True)
+        number = 1
+        try:
+            for cells in rows:
+                if not self._columns and any(cells):
+                    self._read_header(number, [cell.strip() for cell in cells])
+                    if not any(self._columns):
+                        return
+                elif cells:
+                    self._read_row(number, cells)
+                number = rows.line_num + 1
+        except csv.Error as error:
+            self._note(number, 0, "", f"not valid CSV: {_FAULTS.get(str(error), error)}")
+
+    def _read_header(self, number: int, names: list[str]) -> None:
+        self._columns = [name if name in KEYS and name not in names[:at] else "" for at, name in enumerate(names)]
+        if not any(self._columns):
+            self._is_shown = False
+            self._note(number, 0, "", f"must begin with the names of columns, commas between them: {', '.join(KEYS)}")
+            return
+        for at, name in enumerate(names):
+            if not name:
+                self._note(number, at, "", "this column has no name")
+            elif name not in KEYS:
+                self._note(number, at, name, f"unknown column{did_you_mean(name, KEYS)}")
+            elif name in names[:at]:
+                self._note(number, at, name, "duplicate column")
+        self._is_shown = all(self._columns)  # nobody knows what else is in there
+
+    def _read_row(self, number: int, cells: list[str]) -> None:
+        if len(cells) > len(self._columns) and any(cells):
+            message = (
+                f"this row has {len(cells)} cells, the header {len(self._columns)}: quote a cell with a comma in it"
+            )
+            self._note(number, len(self._columns), "", message)
+            return
+        entry = {
+            key: _value(key, cell)
+            for key, each in zip(self._columns, cells, strict=False)
+            if key and (cell := each.strip())
+        }
+        if entry:
+            self.entries.append(entry)
+            self._numbers.append(number)
+
+    def line(self, index: int) -> int:
+        """Return the line, from 1, on which a row begins."""
+        return self._numbers[index]
+
+    def problem(self, index: int, loc: Sequence[str | int], message: str, *, at_key: bool = False) -> None:  # noqa: ARG002 - a column's name has been checked
+        """Note a problem of the cell at ``loc`` of a row."""
+        at = self._columns.index(str(loc[0])) if loc else 0
+        self._note(self._numbers[index], at, path_of(loc), message)
+
+    def problems(self, redactor: Redactor) -> Sequence[Problem]:
+        """Return everything that is wrong, with lines to show, without the secrets that ``redactor`` knows."""
+        return [
+            replace(each, message=redactor.clean(each.message), excerpt=redactor.clean(each.excerpt))
+            for each in self._problems
+        ]
+
+    def _note(self, number: int, at: int, path: str, message: str) -> None:
+        """Note a problem of the cell ``at``, from 0, of the row that begins on line ``number``."""
+        begin = self._cell(number, at)
+        line = bisect_right(self._begins, begin)
+        column = begin - self._begins[line - 1]
+        shown = ""
+        if self._is_shown and len(self._problems) < MOST_EXCERPTS:
+            end = self._begins[line] if line < len(self._begins) else len(self._text)
+            shown = excerpt(line, self._text[self._begins[line - 1] : end].rstrip("\r\n"), column)
+        self._problems.append(Problem(self.file, line, column + 1, path, message, shown))
+
+    def _cell(self, number: int, at: int) -> int:
+        """Return where a cell begins in the text."""
+        self._begins = self._begins or [0, *(each.end() for each in _LINE_END.finditer(self._text))]
+        found = _CELL.match(self._text, self._begins[number - 1])
+        for _ in range(at):
+            if found is None or self._text[found.end() : found.end() + 1] != ",":
+                break
+            found = _CELL.match(self._text, found.end() + 1)
+        return found.start("cell") if found else self._begins[number - 1]
+
+
+def _value(key: str, cell: str) -> object:
+    """Return what ``cell`` of the column ``key`` stands for."""
+    if key in _LISTS:
+        return [text for each in cell.split(_BETWEEN) if (text := each.strip())]
+    return _WORDS.get(cell.lower(), cell) if key == "enabled" else cell

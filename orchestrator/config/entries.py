@@ -1,0 +1,182 @@
+"""The entries of a list of installs, in the YAML or in an inventory file: what is wrong with one, or with two together.
+
+The YAML's own list is checked with the rest of it; what is checked here of entries is what depends on several keys.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pydantic import ValidationError
+
+from orchestrator.config.checked import NO_INSTALL, faults
+from orchestrator.config.schema import InstallSection
+from orchestrator.config.suggest import did_you_mean, nearest
+from orchestrator.config.values import NAME_PATTERN, is_install_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from orchestrator.config.checked import Location
+    from orchestrator.config.tree import Tree
+    from orchestrator.errors import Problem
+    from orchestrator.redaction import Redactor
+
+KEYS = tuple(InstallSection.model_fields)
+"""What an entry may say."""
+
+_NAME = re.compile(NAME_PATTERN, re.ASCII)
+_MOST_NAMED = 10
+
+
+class Entries(Protocol):
+    """A list of installs, entry by entry, as plain data; each has its place in ``file``.
+
+    An entry is a mapping of keys to values, unless something is wrong with it.
+    """
+
+    file: str
+    entries: list[Any]
+
+    def line(self, index: int) -> int:
+        """Return the line, from 1, on which an entry begins."""
+
+    def problem(self, index: int, loc: Sequence[str | int], message: str, *, at_key: bool = False) -> None:
+        """Note a problem of the value at ``loc`` of an entry, or of its key, unless reading it noted one there."""
+
+    def problems(self, redactor: Redactor) -> Sequence[Problem]:
+        """Return everything that is wrong, with lines to show, without the secrets that ``redactor`` knows."""
+
+
+class TreeEntries:
+    """The entries of a list at ``loc`` of a YAML document."""
+
+    def __init__(self, tree: Tree, *loc: str) -> None:
+        """Take the list in ``tree`` as it was read, and turn what is bare in it into mappings."""
+        self.file = tree.file
+        self._tree = tree
+        self._loc = loc
+        self._noted = tree.noted()
+        found = tree.data
+        for step in loc:
+            found = found.get(step) if isinstance(found, dict) else None
+        self.entries: list[Any] = found if isinstance(found, list) else []
+        for index, entry in enumerate(self.entries):
+            if entry is not None and not isinstance(entry, dict | list):
+                is_name = isinstance(entry, str) and _NAME.fullmatch(entry)
+                self.entries[index] = {"name" if is_name else "id": entry}
+
+    def line(self, index: int) -> int:
+        """Return the line, from 1, on which an entry begins."""
+        return self._tree.line((*self._loc, index))
+
+    def problem(self, index: int, loc: Sequence[str | int], message: str, *, at_key: bool = False) -> None:
+        """Note a problem of the value at ``loc`` of an entry, or of its key, unless reading it noted one there."""
+        self._tree.problem((*self._loc, index, *loc), message, at_key=at_key, noted=self._noted)
+
+    def problems(self, redactor: Redactor) -> Sequence[Problem]:
+        """Return everything that is wrong, with lines to show, without the secrets that ``redactor`` knows."""
+        self._tree.redactor = redactor
+        return self._tree.error().problems
+
+
+def place(entries: Entries, index: int) -> str:
+    """Return where an entry stands, as ``file:line``."""
+    return f"{entries.file}:{entries.line(index)}"
+
+
+def sections_of(entries: Entries, *, may_name_variables: bool) -> list[InstallSection]:
+    """Return the entries of an inventory file as sections, and note what is wrong with each."""
+    refused = _refuse_variables(entries) if may_name_variables else set()
+    sections = []
+    for index, entry in enumerate(entries.entries):
+        if not isinstance(entry, dict):
+            entries.problem(index, (), NO_INSTALL)
+            continue
+        try:
+            sections.append(InstallSection.model_validate(entry))
+            continue
+        except ValidationError as error:
+            details = error.errors(include_url=False)
+        for fault in faults(details, entry, InstallSection):
+            if (index, fault.loc) not in refused:
+                entries.problem(index, fault.loc, fault.message, at_key=fault.is_of_key)
+    return sections
+
+
+def _refuse_variables(entries: Entries) -> set[tuple[int, Location]]:
+    """Note each value that names a variable: whoever may write an inventory file must not read the environment so."""
+    refused = set()
+    for index, loc, text in _texts(entries):
+        if "${" in text:
+            refused.add((index, loc))
+            entries.problem(index, loc, "variables are not replaced in inventory files: write the value itself")
+    return refused
+
+
+def _texts(entries: Entries) -> Iterator[tuple[int, Location, str]]:
+    for index, entry in enumerate(entries.entries):
+        for key, value in entry.items() if isinstance(entry, dict) else ():
+            if isinstance(value, str):
+                yield index, (key,), value
+            for number, each in enumerate(value) if isinstance(value, list) else ():
+                if isinstance(each, str):
+                    yield index, (key, number), each
+
+
+def check_entries(lists: Iterable[Entries], default_account: object, accounts: Mapping[str, Any] | None) -> None:
+    """Note entries that cannot be told from others, or whose account is not among ``accounts``."""
+    seen: dict[object, tuple[Entries, int]] = {}
+    lacking: dict[str, str] = {}
+    for each in lists:
+        for index, entry in enumerate(each.entries):
+            if not isinstance(entry, dict):
+                continue
+            if entry.get("id") is None:
+                _check_name(each, index, entry)
+            _check_first(each, index, seen, default_account)
+            account = entry.get("account")
+            if accounts is not None and isinstance(account, str) and account not in accounts:
+                message = lacking.get(account) or lacking.setdefault(account, no_account(account, accounts))
+                each.problem(index, ("account",), message)
+
+
+def no_account(name: str, accounts: Mapping[str, Any]) -> str:
+    """Say that there is no account ``name``, and which one may be meant."""
+    listed = [str(each) for each in accounts][: _MOST_NAMED + 1]
+    among = ", ".join(listed[:_MOST_NAMED]) + (", …" if len(listed) > _MOST_NAMED else "")
+    return f"there is no account {name}{did_you_mean(name, accounts) or f' among accounts: {among}'}"
+
+
+def _check_name(entries: Entries, index: int, entry: dict[str, Any]) -> None:
+    """Check what an entry without an id is looked up by."""
+    name = entry.get("name")
+    if name is None:
+        if not any(nearest(key, ("id", "name")) for key in entry if key not in KEYS):
+            given = [key for key in ("id", "name") if key in entry][:1]
+            entries.problem(index, given, "must have an id or a name")
+    elif isinstance(name, str) and name.strip() and not _NAME.fullmatch(name):
+        message = "is no name that WP Engine gives: 3 to 14 small letters and digits, a letter first; or add the id"
+        if is_install_id(name):
+            message = "is an id, not a name: write id instead of name"
+        entries.problem(index, ("name",), message)
+
+
+def _check_first(
+    entries: Entries, index: int, seen: dict[object, tuple[Entries, int]], default_account: object
+) -> None:
+    entry = entries.entries[index]
+    install_id, name = entry.get("id"), entry.get("name")
+    known_by: object = None
+    if isinstance(install_id, str) and is_install_id(install_id):
+        key, known_by = "id", install_id.lower()
+    elif install_id is None and isinstance(name, str):
+        account = entry.get("account") or default_account
+        key, known_by = "name", (name, account if isinstance(account, str) else None)
+    if known_by is None:
+        return
+    before, first = seen.setdefault(known_by, (entries, index))
+    if (before, first) != (entries, index):
+        where = f"on line {before.line(first)}" if before is entries else f"at {place(before, first)}"
+        entries.problem(index, (key,), f"the same install is already listed {where}")

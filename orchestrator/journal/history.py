@@ -1,0 +1,159 @@
+"""What the state tells of past runs, read without changing it: nothing is made, migrated, locked or put in order.
+
+So it may be looked into while a run goes on, on a read-only file system, and by whoever may only read it.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.errors import WriteError
+from orchestrator.journal.store import PATIENCE_S
+from orchestrator.model import OutcomeKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+_COLUMNS = "id, started_at, ended_at, config, report, retried, disabled, summary"
+
+_QUERY = f"""
+WITH shown AS (
+    SELECT rowid AS nth, {_COLUMNS},
+        CASE WHEN ended_at IS NULL THEN (SELECT count(*) FROM planned_backups WHERE run_id = runs.id) END AS planned
+    FROM runs ORDER BY rowid DESC LIMIT ?
+)
+SELECT {_COLUMNS}, planned, outcome, count(outcome) FROM shown LEFT JOIN outcomes ON ended_at IS NULL AND run_id = id
+GROUP BY nth, outcome ORDER BY nth DESC
+"""  # noqa: S608 - our own words
+"""A row for each run and outcome of those that have not ended: their plan and outcomes are counted, not read."""
+
+
+@dataclass(frozen=True, slots=True)
+class PastRun:
+    """One run, going on or over. ``outcomes`` counts installs by the outcome that they have so far.
+
+    ``finished_at``, ``duration_s`` (seconds) and ``exit_code`` are ``None`` while it has not come to its end.
+    """
+
+    id: str
+    started_at: datetime
+    config: str
+    report: str
+    retried: str | None
+    disabled: int
+    planned: int
+    outcomes: dict[str, int]
+    finished_at: datetime | None = None
+    duration_s: float | None = None
+    exit_code: int | None = None
+
+    @property
+    def succeeded(self) -> int:
+        """Return how many installs count as backed up."""
+        return sum(self.outcomes.get(kind.value, 0) for kind in OutcomeKind if kind.is_success)
+
+    @property
+    def failed(self) -> int:
+        """Return how many installs ended and are not backed up."""
+        return sum(self.outcomes.values()) - self.succeeded
+
+
+def past_runs(path: Path, limit: int | None = None) -> list[PastRun]:
+    """Return the runs in the state's file ``path``, the newest first, at most ``limit``; none where there is no file.
+
+    Raises ``WriteError`` if it cannot be read.
+    """
+    if not path.exists():
+        return []
+    try:
+        rows = _rows(path.absolute(), -1 if limit is None else limit)
+        return [_past_run(list(group)) for _, group in groupby(rows, itemgetter(0))]
+    except (sqlite3.Error, OSError) as error:
+        message = f"the state in {path} cannot be read: {error}; name another folder with --state-dir"
+    except (ValueError, TypeError, LookupError, AttributeError):
+        message = f"the state in {path} cannot be read: it is damaged; name another folder with --state-dir"
+    raise WriteError(message)
+
+
+def _rows(path: Path, limit: int) -> list[tuple[Any, ...]]:
+    """Return what the query finds.
+
+    Where no file beside this one tells of changes under way, SQLite is told that there are none: else it would make
+    such files, and leave them. If somebody changes it meanwhile after all, it is read again.
+    """
+    before = _looks(path)
+    if not before.is_in_use:
+        try:
+            rows = _queried(f"{path.as_uri()}?immutable=1", limit)
+        except sqlite3.Error:
+            if _looks(path) == before:
+                raise
+        else:
+            if _looks(path) == before:
+                return rows
+    return _queried(f"{path.as_uri()}?mode=ro", limit)
+
+
+@dataclass(frozen=True, slots=True)
+class _Looks:
+    """What the file looks like from outside."""
+
+    is_in_use: bool
+    inode: int
+    size: int
+    modified_ns: int
+
+
+def _looks(path: Path) -> _Looks:
+    stat = path.stat()
+    is_in_use = any(path.with_name(path.name + end).exists() for end in ("-wal", "-journal"))
+    return _Looks(is_in_use, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+def _queried(address: str, limit: int) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(address, uri=True, timeout=PATIENCE_S, isolation_level=None)) as connection:
+        connection.text_factory = partial(str, encoding="utf-8", errors="replace")
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'runs'").fetchone():
+            return []  # of a version that kept no runs, or only just made
+        return connection.execute(_QUERY, (limit,)).fetchall()
+
+
+def _past_run(rows: list[tuple[Any, ...]]) -> PastRun:
+    """Return the run that ``rows`` tell of. Raises what reading nonsense raises."""
+    run_id, started_at, ended_at, config, report, retried, disabled, summary, planned = rows[0][:9]
+    past = PastRun(
+        id=run_id,
+        started_at=datetime.fromisoformat(started_at),
+        config=json.loads(config),
+        report=json.loads(report),
+        retried=json.loads(retried),
+        disabled=disabled,
+        planned=planned or 0,
+        outcomes=_counted((row[-2], row[-1]) for row in rows),
+    )
+    return past if ended_at is None else _ended(past, json.loads(summary))
+
+
+def _ended(past: PastRun, summary: dict[str, Any]) -> PastRun:
+    """Return ``past`` with what its summary line says of it."""
+    return replace(
+        past,
+        planned=int(summary["planned"]),
+        outcomes=_counted(summary["outcomes"].items()),
+        finished_at=datetime.fromisoformat(summary["finished_at"]),
+        duration_s=float(summary["duration_s"]),
+        exit_code=int(summary["exit_code"]),
+    )
+
+
+def _counted(counts: Iterable[tuple[str, int]]) -> dict[str, int]:
+    return {outcome: count for outcome, count in counts if count}

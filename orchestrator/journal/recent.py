@@ -1,0 +1,49 @@
+"""Which backups the journal knows to be completed, whichever run waited for them."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.journal.schema import iso
+from orchestrator.model import Backup, OutcomeKind
+from orchestrator.units import seconds_of
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from orchestrator.journal.store import Store
+
+Key = tuple[str, str]
+"""A base URL and the id of an install there: a rehearsal says nothing of the real one."""
+
+_KINDS = (OutcomeKind.COMPLETED, OutcomeKind.SKIPPED)
+
+
+async def completed_since(store: Store, since_s: float) -> dict[Key, Backup]:
+    """Return the newest completed backup of each install that was made after ``since_s`` seconds since 1970.
+
+    Raises ``WriteError``.
+    """
+    return await store.read(partial(_completed_since, since_s=since_s))
+
+
+def _completed_since(connection: sqlite3.Connection, since_s: float) -> dict[Key, Backup]:
+    rows = connection.execute(
+        "SELECT r.accounts, o.line FROM outcomes o JOIN runs r ON r.id = o.run_id"
+        " WHERE o.outcome IN (?, ?) AND (r.ended_at IS NULL OR r.ended_at >= ?)",
+        (*_KINDS, iso(datetime.fromtimestamp(since_s, UTC))),
+    )
+    newest: dict[Key, tuple[float, Backup]] = {}
+    for accounts, text in rows:
+        line: dict[str, Any] = json.loads(text)
+        backup, base_url = line["backup"], json.loads(accounts).get(line["account"])
+        at = seconds_of(backup and backup["create_time"])
+        if base_url is None or at is None or at < since_s or backup["status"] != "completed":
+            continue
+        key = (base_url, line["install_id"])
+        if key not in newest or newest[key][0] < at:
+            newest[key] = at, Backup(**backup)
+    return {key: backup for key, (_, backup) in newest.items()}

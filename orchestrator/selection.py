@@ -1,0 +1,266 @@
+"""Which installs of the plan are meant: names, lists, globs, tags, environments, accounts, shards. Pure.
+
+The alternatives of one option widen it, different options narrow each other, and ``--exclude`` wins. What is meant is
+cut to the shard first, then to the limit, both in the order of the plan.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import re
+import shlex
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from orchestrator.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from orchestrator.model import Install
+
+    Fits = Callable[[Install], bool]
+
+MOST_WORDS = 5
+"""Words of one kind that a message names where there may be thousands, or looks for the like of: half a second each."""
+
+LONGEST_WORD = 100
+"""Characters; comparing a longer one costs time and finds nothing."""
+
+_NOTHING = "(?!)"
+_GLOB = re.compile(r"[*?\[]")
+_OF_IDS = re.compile(r"^[0-9]|[0-9a-fA-F-]{8}")
+_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What the command line says about the installs that are meant; with nothing said, all are.
+
+    ``names`` are names or ids, as are the entries of ``listed``, each with its place, as ``file:line``; ``listed`` is
+    ``None`` if there is no list. ``only`` and ``exclude`` are globs of names or ids. ``shard`` is I and N, from 1.
+    """
+
+    names: tuple[str, ...] = ()
+    listed: tuple[tuple[str, str], ...] | None = None
+    only: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    environments: tuple[str, ...] = ()
+    accounts: tuple[str, ...] = ()
+    limit: int | None = None
+    shard: tuple[int, int] | None = None
+
+    @property
+    def is_given(self) -> bool:
+        """Tell whether anything is said at all."""
+        return self != Selection()
+
+    @property
+    def is_named(self) -> bool:
+        """Tell whether installs are named one by one as arguments: such a run takes no lock."""
+        return bool(self.names)
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """What a selection comes to.
+
+    ``unknown`` are the entries of the list that no enabled install answers to, each with why. ``disabled`` counts the
+    disabled installs that are meant but for that, in this shard.
+    """
+
+    installs: tuple[Install, ...]
+    unknown: tuple[tuple[str, str], ...] = ()
+    disabled: int = 0
+
+
+def may_be_meant(install: Install, selection: Selection) -> bool:
+    """Tell what is certain before any listing is read: ``False`` for an install that account or tag rule out."""
+    accounts, tags = selection.accounts, selection.tags
+    return (not accounts or install.account in accounts) and (not tags or not set(tags).isdisjoint(install.tags))
+
+
+def selected(installs: Sequence[Install], selection: Selection) -> Selected:
+    """Return those of ``installs``, which are all of the plan and the disabled ones too, that are meant.
+
+    Raises ``UsageError`` if a name is not in the plan or is disabled, or if nothing is meant in any shard.
+    """
+    enabled, disabled = ([each for each in installs if each.enabled is wanted] for wanted in (True, False))
+    known, disabled_words = _words_of(enabled), _words_of(disabled)
+    _check_names(selection.names, known, disabled_words)
+    criteria = _criteria(selection)
+    meant, not_enabled = ([each for each in some if _fits_all(each, criteria)] for some in (enabled, disabled))
+    unknown = _not_in_plan(selection, known | disabled_words)
+    unknown += _disabled_entries(selection, _words_of(not_enabled) - known)
+    if not meant:
+        raise UsageError(_nothing(enabled, criteria, unknown, len(not_enabled)))
+    part = [each for each in meant if _is_in_shard(_key(each), selection.shard)]
+    return Selected(
+        installs=tuple(part[: selection.limit]),
+        unknown=tuple(each for each in unknown if _is_in_shard(_plain(each[0]), selection.shard)),
+        disabled=sum(_is_in_shard(_key(each), selection.shard) for each in not_enabled),
+    )
+
+
+def _fits_all(install: Install, criteria: Sequence[tuple[str, Fits]]) -> bool:
+    return all(fits(install) for _, fits in criteria)
+
+
+def _criteria(selection: Selection) -> list[tuple[str, Fits]]:
+    """Return what an install has to meet, each with the words that ask for it."""
+    environments = frozenset(selection.environments)
+    is_wanted, is_excluded = matcher(selection.only), matcher(selection.exclude)
+    every: tuple[tuple[str, Fits], ...] = (
+        (_few(map(shlex.quote, selection.names), " "), _answers_to(selection.names)),
+        (
+            "" if selection.listed is None else "--installs-from",
+            _answers_to(each for each, _ in selection.listed or ()),
+        ),
+        (
+            _typed("--account", selection.accounts),
+            partial(may_be_meant, selection=Selection(accounts=selection.accounts)),
+        ),
+        (_typed("--tag", selection.tags), partial(may_be_meant, selection=Selection(tags=selection.tags))),
+        (_typed("--environment", selection.environments), lambda install: install.environment in environments),
+        (_typed("--only", selection.only), lambda install: is_wanted(install.name, install.id)),
+        (_typed("--exclude", selection.exclude), lambda install: not is_excluded(install.name, install.id)),
+    )
+    return [(words, fits) for words, fits in every if words]
+
+
+def _answers_to(entries: Iterable[str]) -> Fits:
+    wanted = frozenset(map(_plain, entries))
+    return lambda install: not wanted.isdisjoint(_words(install))
+
+
+def matcher(globs: Iterable[str]) -> Callable[[str | None, str | None], bool]:
+    """Return what tells whether any of ``globs`` matches a name as it is written, or an id in any case.
+
+    Names begin with a letter. So a glob is one of ids if it begins with a digit or has eight of their characters in a
+    row: else ``--exclude 'a*'`` would leave out a sixteenth of a fleet by chance. What has no name is known by its id.
+    """
+    names = _compiled(globs)
+    every_id = _compiled(glob.lower() for glob in globs)
+    ids = _compiled(glob.lower() for glob in globs if _OF_IDS.search(glob))
+
+    def matches(name: str | None, install_id: str | None) -> bool:
+        if name is None:
+            return bool(install_id and every_id.match(install_id))
+        return bool(names.match(name) or (install_id and ids.match(install_id)))
+
+    return matches
+
+
+def _compiled(globs: Iterable[str]) -> re.Pattern[str]:
+    return re.compile("|".join(map(fnmatch.translate, globs)) or _NOTHING)
+
+
+def _plain(word: str) -> str:
+    """Return ``word`` as it is compared: ids in lower case, names as they are."""
+    return word.lower() if _ID.fullmatch(word) else word
+
+
+def _words(install: Install) -> list[str]:
+    """Return the words that mean ``install``: its id and its name, as far as it has them."""
+    return [_plain(word) for word in (install.id, install.name) if word]
+
+
+def _words_of(installs: Iterable[Install]) -> set[str]:
+    return {word for each in installs for word in _words(each)}
+
+
+def _not_in_plan(selection: Selection, known: set[str]) -> list[tuple[str, str]]:
+    """Return the entries of the list that no install answers to, unless names or globs rule them out, each with why."""
+    if selection.names:
+        return []
+    is_wanted, is_excluded = matcher(selection.only or ("*",)), matcher(selection.exclude)
+    return [
+        (entry, f"is not in the plan ({place})")
+        for entry, place in _once(selection.listed)
+        if _plain(entry) not in known and is_wanted(entry, _plain(entry)) and not is_excluded(entry, _plain(entry))
+    ]
+
+
+def _disabled_entries(selection: Selection, disabled: set[str]) -> list[tuple[str, str]]:
+    """Return the entries of the list that only ``disabled`` installs answer to, each with why."""
+    return [
+        (entry, f"is disabled, by enabled: false ({place})")
+        for entry, place in _once(selection.listed)
+        if _plain(entry) in disabled
+    ]
+
+
+def _once(listed: Iterable[tuple[str, str]] | None) -> Iterable[tuple[str, str]]:
+    """Return each entry with the first of its places."""
+    first: dict[str, tuple[str, str]] = {}
+    for entry, place in listed or ():
+        first.setdefault(_plain(entry), (entry, place))
+    return first.values()
+
+
+def _key(install: Install) -> str:
+    """Return what decides to which shard ``install`` belongs."""
+    return install.id or install.name or ""
+
+
+def _is_in_shard(key: str, shard: tuple[int, int] | None) -> bool:
+    """Tell by the hash of ``key`` alone, so that no other install ever moves it to another of as many shards."""
+    if shard is None:
+        return True
+    number, count = shard
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()) % count == number - 1
+
+
+def _check_names(names: Sequence[str], enabled: set[str], disabled: set[str]) -> None:
+    """Raise ``UsageError`` that tells of every one of ``names`` that no enabled install answers to."""
+    missing = [name for name in dict.fromkeys(names) if _plain(name) not in enabled]
+    off = [name for name in missing if _plain(name) in disabled]
+    gone = [name for name in missing if _plain(name) not in disabled]
+    faults = [f"disabled in the configuration (enabled: false): {_quoted(off)}"] if off else []
+    if gone:
+        near = [_nearest(name, enabled) for name in gone[:MOST_WORDS]]
+        meant = f"did you mean {_quoted(dict.fromkeys(each for each in near if each))}?"
+        remedy = meant if any(near) else "wpe-backup run --dry-run shows what is"
+        globs = "; a glob goes with --only" if any(map(_GLOB.search, gone)) else ""
+        faults.append(f"not in the plan: {_quoted(gone)}; {remedy}{globs}")
+    if faults:
+        raise UsageError("\n".join(faults))
+
+
+def _nearest(name: str, known: Iterable[str]) -> str | None:
+    near = get_close_matches(_plain(name)[:LONGEST_WORD].lower(), known, n=1, cutoff=0.75)
+    return near[0] if near else None
+
+
+def _nothing(
+    enabled: Sequence[Install], criteria: Sequence[tuple[str, Fits]], unknown: Sequence[tuple[str, str]], disabled: int
+) -> str:
+    """Say why nothing is selected: how many installs each option by itself leaves."""
+    if not enabled:
+        return "there is no install to back up" + (f": disabled (enabled: false) are {disabled}" if disabled else "")
+    counts = (f"{words} leaves {sum(map(fits, enabled))}" for words, fits in criteria)
+    parts = [f"no install is selected: of {len(enabled)} in the plan, {', '.join(counts)}"]
+    if disabled:
+        parts.append(f"disabled (enabled: false) are {disabled} that would be")
+    if unknown:
+        parts.append(_few(f"{shlex.quote(entry)} {why}" for entry, why in unknown))
+    return "; ".join(parts)
+
+
+def _typed(option: str, values: Iterable[str]) -> str:
+    """Return an option as it may have been typed."""
+    return _few((f"{option} {shlex.quote(value)}" for value in values), between=" ")
+
+
+def _quoted(words: Iterable[str]) -> str:
+    return ", ".join(map(shlex.quote, words))
+
+
+def _few(words: Iterable[str], between: str = ", ") -> str:
+    first = list(islice(words, MOST_WORDS + 1))
+    return between.join([*first[:MOST_WORDS], *("…" for _ in first[MOST_WORDS:])])

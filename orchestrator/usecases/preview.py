@@ -1,0 +1,31 @@
+"""What a run would do, without a state, a lock, or a request for a backup."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from orchestrator.model import Run
+from orchestrator.usecases.fleet import Fleet
+from orchestrator.usecases.jobs import new_run_id, planned_run, say_warnings
+from orchestrator.usecases.resolve import inventory_of
+
+if TYPE_CHECKING:
+    from orchestrator.engine.ports import Log
+    from orchestrator.engine.stop import StopSwitch
+    from orchestrator.model import Config
+    from orchestrator.usecases.jobs import PlannedRun, RunOptions
+
+
+async def previewed(config: Config, options: RunOptions, log: Log, stop: StopSwitch) -> PlannedRun:
+    """Return the plan of a new run. Listings are read where names or discoveries need them.
+
+    Raises ``UsageError`` if nothing is selected, ``StoppedError`` if a signal comes first.
+    """
+    async with AsyncExitStack() as stack:
+        fleet = Fleet(config, None, log, stack)
+        inventory = await inventory_of(config, options.selection, fleet, stop)
+        planned = planned_run(config, options, inventory, Run(new_run_id(), datetime.now(UTC)))
+    say_warnings(config, planned.plan, log)
+    return planned

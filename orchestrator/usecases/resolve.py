@@ -1,0 +1,244 @@
+"""Names and discoveries made installs: what WP Engine's listing shows when the plan is made.
+
+One vanished site must not cost a fleet its night: a name that the listing does not hold, and a listing that cannot be
+had, concern the installs that need them alone. A listing that fails is never taken for one that lacks an install.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.model import ErrorInfo, ErrorKind, OutcomeKind
+from orchestrator.selection import matcher, may_be_meant
+from orchestrator.usecases.asking import asked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from orchestrator.engine.stop import StopSwitch
+    from orchestrator.inventory import Discovery, ListedInstall
+    from orchestrator.model import Config, Install
+    from orchestrator.selection import Selection
+    from orchestrator.usecases.asking import Asker
+    from orchestrator.usecases.fleet import Fleet
+
+PENDING = "pending"
+
+Lack = tuple[OutcomeKind, ErrorInfo]
+"""How an install ends that has no id, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailedSource:
+    """A part of the inventory that could not be read: nobody knows which installs are missing."""
+
+    source: str
+    account: str
+    error: ErrorInfo
+
+    def told(self) -> dict[str, Any]:
+        """Return it as the report's summary tells it."""
+        error = {"kind": self.error.kind.value, "status": self.error.status, "message": self.error.message}
+        return {"source": self.source, "account": self.account, "error": error}
+
+
+class Listing:
+    """What the listing of an account showed, to be looked up in."""
+
+    def __init__(self, installs: Iterable[ListedInstall]) -> None:
+        """Index ``installs`` by name and by id."""
+        self.installs = tuple(installs)
+        self.by_name = {each.name: each for each in self.installs}
+        self.by_id = {each.id: each for each in self.installs}
+
+
+@dataclass(slots=True)
+class Inventory:
+    """The installs of a configuration, names looked up and discoveries made.
+
+    ``lacks`` says of the installs that have no id how they end. ``failed`` are sources that could not be read.
+    ``listings`` is what each account's whole listing showed, where it was read, or why it could not be.
+    """
+
+    installs: list[Install] = field(default_factory=list)
+    lacks: dict[Install, Lack] = field(default_factory=dict)
+    failed: list[FailedSource] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    listings: dict[str, Listing | ErrorInfo] = field(default_factory=dict)
+
+    def unresolved(self) -> list[str]:
+        """Return one line for each thing that could not be resolved."""
+        lines = [
+            f"{each.place or each.label}: {each.label}: {error.message}" for each, (_, error) in self.lacks.items()
+        ]
+        return lines + [f"{each.source}: {each.error.message}" for each in self.failed]
+
+
+def asked_accounts(config: Config, selection: Selection) -> list[str]:
+    """Return the accounts whose listings the plan needs."""
+    names = {each.account for each in _nameless(config.installs, selection)}
+    names |= {each.account for each in _meant_discoveries(config, selection)}
+    return sorted(names)
+
+
+def offline(config: Config) -> Inventory:
+    """Return the inventory of a configuration that needs no listing."""
+    return Inventory(installs=list(config.installs))
+
+
+async def resolved(config: Config, selection: Selection, asker: Asker) -> Inventory:
+    """Return the inventory of ``config``, as far as ``selection`` may mean it."""
+    inventory = Inventory()
+    discoveries = _meant_discoveries(config, selection)
+    whole = {each.account for each in _nameless(config.installs, selection)}
+    whole |= {each.account for each in discoveries if not each.wpengine_accounts}
+    for account in sorted(whole):
+        await read_listing(inventory, account, asker)
+    known: dict[str, Install] = {}
+    for install in config.installs:
+        _add(inventory, known, looked_up(install, inventory), config)
+    for discovery in discoveries:
+        found = await _discovered(discovery, inventory, asker)
+        if isinstance(found, ErrorInfo):
+            inventory.failed.append(FailedSource(_source(discovery), discovery.account, found))
+            continue
+        _add_discovered(inventory, known, (discovery, found), config)
+    return inventory
+
+
+async def inventory_of(config: Config, selection: Selection, fleet: Fleet, stop: StopSwitch) -> Inventory:
+    """Return the inventory of ``config``, asking whom it takes. Raises ``StoppedError`` if a signal comes first."""
+    accounts = asked_accounts(config, selection)
+    if not accounts:
+        return offline(config)
+    return await asked(fleet, accounts, lambda asker: resolved(config, selection, asker), stop)
+
+
+async def read_listing(inventory: Inventory, account: str, asker: Asker) -> None:
+    """Read the whole listing of ``account``."""
+    answer = await asker.installs(account)
+    inventory.listings[account] = answer if isinstance(answer, ErrorInfo) else Listing(answer)
+
+
+def looked_up(install: Install, inventory: Inventory) -> Install:
+    """Return ``install`` with its id, and what else it lacks, from its account's listing, as far as that was read."""
+    listing = inventory.listings.get(install.account)
+    if listing is None or (isinstance(listing, ErrorInfo) and install.id is not None):
+        return install
+    if isinstance(listing, ErrorInfo):
+        if install.enabled:
+            message = f"its name could not be looked up: {listing.message}"
+            inventory.lacks[install] = (OutcomeKind.CANCELLED, replace(listing, message=message))
+        return install
+    if install.id is None:
+        shown = listing.by_name.get(install.name or "")
+        if shown is None and install.enabled:
+            message = f"the listing of account {install.account} has no install of this name"
+            inventory.lacks[install] = (OutcomeKind.REJECTED, ErrorInfo(ErrorKind.NOT_FOUND, message))
+    else:
+        shown = listing.by_id.get(install.id)
+        if shown is not None and install.name not in {None, shown.name}:
+            inventory.warnings.append(
+                f"{install.place or install.id}: {install.name} is {shown.name} in the listing of account"
+                f" {install.account}"
+            )
+    if shown is None:
+        return install
+    return replace(
+        install,
+        id=shown.id,
+        name=install.name or shown.name,
+        environment=install.environment or shown.environment,
+    )
+
+
+def _nameless(installs: Iterable[Install], selection: Selection) -> list[Install]:
+    return [each for each in installs if each.id is None and each.enabled and may_be_meant(each, selection)]
+
+
+def _meant_discoveries(config: Config, selection: Selection) -> list[Discovery]:
+    """Return the discoveries that may find what is meant: a found install has its account and the default tags."""
+    return [
+        each for each in config.discoveries if may_be_meant(replace(config.discovered, account=each.account), selection)
+    ]
+
+
+def _source(discovery: Discovery) -> str:
+    return f"{discovery.place}: discover {discovery.account}" if discovery.place else f"discover {discovery.account}"
+
+
+def _add(inventory: Inventory, known: dict[str, Install], install: Install, config: Config) -> None:
+    """Add a listed install, unless it turns out to be one that is there already."""
+    first = known.setdefault(install.id, install) if install.id else install
+    if first is install:
+        inventory.installs.append(install)
+        return
+    inventory.warnings.append(
+        f"{install.place or config.source}: {install.label} is the same install as {first.label}"
+        f" ({first.place or first.id}); it is backed up once, as that says"
+    )
+
+
+def _add_discovered(
+    inventory: Inventory, known: dict[str, Install], found: tuple[Discovery, list[ListedInstall]], config: Config
+) -> None:
+    discovery, listed = found
+    pending = [each.name for each in listed if each.status == PENDING]
+    if pending:
+        shown = ", ".join(pending[:5]) + (", …" if len(pending) > 5 else "")  # noqa: PLR2004 - as many as fit a line
+        inventory.warnings.append(f"{_source(discovery)}: {len(pending)} pending, and left out until active: {shown}")
+    for each in listed:
+        if each.status == PENDING or each.id in known:
+            continue
+        install = replace(
+            config.discovered,
+            id=each.id,
+            name=each.name,
+            environment=each.environment,
+            account=discovery.account,
+            place=discovery.place,
+        )
+        known[each.id] = install
+        inventory.installs.append(install)
+
+
+async def _discovered(discovery: Discovery, inventory: Inventory, asker: Asker) -> list[ListedInstall] | ErrorInfo:
+    """Return what ``discovery`` finds, or why it could not look."""
+    listed: list[ListedInstall] = []
+    if discovery.wpengine_accounts:
+        ids = await _account_ids(discovery, asker)
+        if isinstance(ids, ErrorInfo):
+            return ids
+        for account_id in ids:
+            part = await asker.installs(discovery.account, account_id)
+            if isinstance(part, ErrorInfo):
+                return part
+            listed += part
+    else:
+        whole = inventory.listings[discovery.account]
+        if isinstance(whole, ErrorInfo):
+            return whole
+        listed += whole.installs
+    return [each for each in listed if is_wanted(each, discovery)]
+
+
+def is_wanted(install: ListedInstall, discovery: Discovery) -> bool:
+    """Tell whether ``discovery`` is about ``install``, by environment and by the globs that leave out."""
+    if discovery.environments and install.environment not in discovery.environments:
+        return False
+    return not matcher(discovery.exclude)(install.name, install.id)
+
+
+async def _account_ids(discovery: Discovery, asker: Asker) -> list[str] | ErrorInfo:
+    accounts = await asker.accounts(discovery.account)
+    if isinstance(accounts, ErrorInfo):
+        return accounts
+    ids = {word: each.id for each in accounts for word in (each.nickname, each.name, each.id) if word}
+    missing = [word for word in discovery.wpengine_accounts if word.lower() not in ids and word not in ids]
+    if missing:
+        seen = ", ".join(sorted({each.name for each in accounts})) or "none"
+        message = f"WP Engine shows no account {', '.join(missing)}; it shows {seen}"
+        return ErrorInfo(ErrorKind.NOT_FOUND, message)
+    found = [ids.get(word) or ids[word.lower()] for word in discovery.wpengine_accounts]
+    return list(dict.fromkeys(found))

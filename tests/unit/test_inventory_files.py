@@ -1,0 +1,428 @@
+"""Inventory files: what each kind comes to, and every problem with its file, line and column."""
+
+from __future__ import annotations
+
+import codecs
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from orchestrator.config import Fleet, load_config, read_fleet
+from orchestrator.config.inventory import LARGEST_FILE
+from orchestrator.errors import ConfigError
+from orchestrator.model import Config, Install
+
+IDS = [f"294deacc-d8b8-4005-82c4-{number:012d}" for number in range(9)]
+SECRET = "pA55w0rdHunter2"
+ENVIRONMENT = {"WPE_API_USER_ID": "the-user", "WPE_API_PASSWORD": SECRET}
+HEAD = "version: 1\ndefaults: {notification_emails: [ops@example.com], description: Nightly}\n"
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def write(**files: str | bytes) -> None:
+    for name, text in files.items():
+        path = Path(name.replace("__", "/").replace("_", "."))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text if isinstance(text, bytes) else textwrap.dedent(text).encode())
+
+
+def fleet(*patterns: str, more: str = "") -> bytes:
+    return f"{HEAD}inventory: [{{files: [{', '.join(map(repr, patterns))}]}}]\n{more}".encode()
+
+
+def load(*patterns: str, more: str = "") -> Config:
+    return load_config(fleet(*patterns, more=more), "f.yaml", ENVIRONMENT)
+
+
+def read(*patterns: str, more: str = "") -> Fleet:
+    return read_fleet(fleet(*patterns, more=more), "f.yaml", ENVIRONMENT)
+
+
+def shown(*patterns: str, more: str = "") -> str:
+    with pytest.raises(ConfigError) as raised:
+        load(*patterns, more=more)
+    return str(raised.value)
+
+
+def problems(*patterns: str, more: str = "") -> list[str]:
+    with pytest.raises(ConfigError) as raised:
+        load(*patterns, more=more)
+    return [str(problem) for problem in raised.value.problems]
+
+
+def install(number: int | None, place: str, **fields: object) -> Install:
+    given: dict[str, object] = {"description": "Nightly", "notification_emails": ("ops@example.com",), "place": place}
+    return Install(None if number is None else IDS[number], "default", **(given | fields))  # type: ignore[arg-type]  # as in the file
+
+
+FULL = {
+    "name": "Shop One",
+    "environment": "production",
+    "tags": ("a", "b c"),
+    "description": "Own {name}, then",
+    "notification_emails": ("x@y", "z@y"),
+    "enabled": False,
+    "max_age_s": 3600.0,
+}
+
+
+def test_yaml_is_a_list() -> None:
+    write(
+        a_yaml=f"""\
+        # a comment
+        - id: {IDS[0].upper()}
+          name: Shop One
+          environment: production
+          tags: [a, b c]
+          description: "Own {{name}}, then"
+          notification_emails: [x@y, z@y]
+          account: default
+          enabled: false
+          max_age: 1h
+        - torqueshop
+        - {IDS[1]}
+        """
+    )
+    assert load("a.yaml").installs == (
+        install(0, "a.yaml:2", **FULL),
+        install(None, "a.yaml:11", name="torqueshop"),
+        install(1, "a.yaml:12"),
+    )
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("before", [b"", codecs.BOM_UTF8])
+def test_csv_has_a_header(line_end: str, before: bytes) -> None:
+    rows = f"""
+        id, name ,environment,tags,description,notification_emails,account,enabled,max_age
+
+        {IDS[0].upper()},Shop One,production,a; b c;,"Own {{name}}, then",x@y;z@y,default,FALSE,1h
+        ,torqueshop
+        ,,,,,,,,,
+        {IDS[1]},,,"",,,,true,
+        """
+    write(a_csv=before + textwrap.dedent(rows).replace("\n", line_end).encode())
+    assert load("a.csv").installs == (
+        install(0, "a.csv:4", **FULL),
+        install(None, "a.csv:5", name="torqueshop"),
+        install(1, "a.csv:7"),
+    )
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+@pytest.mark.parametrize("before", [b"", codecs.BOM_UTF8])
+def test_json_lines_are_an_object_a_line(line_end: str, before: bytes) -> None:
+    lines = f"""\
+        {{"id": "{IDS[0].upper()}", "name": "Shop One", "environment": "production", "tags": ["a", "b c"], \
+"description": "Own {{name}}, then", "notification_emails": ["x@y", "z@y"], "account": "default", \
+"enabled": false, "max_age": "1h"}}
+
+        {{"name": "torqueshop"}}
+        {{"id": "{IDS[1]}", "name": null}}"""
+    write(a_jsonl=before + textwrap.dedent(lines).replace("\n", line_end).encode())
+    assert load("a.jsonl").installs == (
+        install(0, "a.jsonl:1", **FULL),
+        install(None, "a.jsonl:3", name="torqueshop"),
+        install(1, "a.jsonl:4"),
+    )
+
+
+def test_files_come_after_the_list_sorted_and_each_once() -> None:
+    write(c__b_yaml=f"- {IDS[1]}\n", c__a_CSV=f"id\n{IDS[2]}\n", c__d__e__x_ndjson=f'{{"id": "{IDS[3]}"}}\n')
+    write(c___hidden_yaml="nonsense", f_yaml="never read: nonsense", c__sub_yml=f"- {IDS[4]}\n")
+    Path("c/z.yaml").symlink_to("b.yaml")
+    Path("c/d/again").symlink_to(".")
+    found = load("./c/b.yaml", "**/*", "c/[b]*.yaml", str(Path("c/b.yaml").absolute()), more=f"installs: [{IDS[0]}]\n")
+    assert [each.place for each in found.installs] == [
+        "f.yaml:4",
+        "c/b.yaml:1",
+        "c/a.CSV:2",
+        "c/d/e/x.ndjson:1",
+        "c/sub.yml:1",
+    ]
+    assert found.warnings == ()
+
+
+def test_paths_start_at_the_yamls_own_folder() -> None:
+    write(sub__clients__a_yaml=f"- {IDS[0]}\n")
+    config = load_config(fleet("clients/*.yaml"), "sub/f.yaml", ENVIRONMENT)
+    assert config.installs[0].place == "sub/clients/a.yaml:1"
+    write(clients__b_yaml=f"- {IDS[1]}\n")
+    assert load_config(fleet("clients/*.yaml"), "<stdin>", ENVIRONMENT).installs[0].place == "clients/b.yaml:1"
+
+
+def test_a_pattern_that_matches_nothing_and_a_file_without_installs_are_worth_a_warning() -> None:
+    write(a_yaml="# to come\n", b_csv="id,name\n", c_jsonl="\n", d_csv="")
+    config = load("?.yaml", "b.csv", "c.jsonl", "d.csv", "x/*.csv", more=f"installs: [{IDS[0]}]\n")
+    assert config.warnings == (
+        "a.yaml holds no installs",
+        "b.csv holds no installs",
+        "c.jsonl holds no installs",
+        "d.csv holds no installs",
+        "f.yaml:3: x/*.csv matches no file",
+    )
+
+
+@pytest.mark.parametrize(
+    ("pattern", "says"),
+    [
+        ("gone.csv", "gone.csv cannot be read: No such file or directory"),
+        ("folder.csv", "folder.csv cannot be read: Is a directory"),
+        ("*.txt", "notes.txt has no suffix that is known: .yaml, .yml, .csv, .jsonl, .ndjson"),
+        ("big.jsonl", "big.jsonl is larger than 64 MiB"),
+        ("x**y.csv", "cannot be looked for: ** stands for any folders"),
+    ],
+)
+def test_what_cannot_be_read_is_a_problem_of_the_place_that_names_it(pattern: str, says: str) -> None:
+    Path("folder.csv").mkdir()
+    Path("notes.txt").touch()
+    with Path("big.jsonl").open("wb") as file:
+        file.truncate(LARGEST_FILE + 1)  # a hole, which takes no room
+    (found,) = problems(pattern, more=f"installs: [{IDS[0]}]\n")
+    assert found.startswith(f"f.yaml:3:22: inventory[0].files[0]: {says}")
+
+
+YAML_FAULTS = f"""\
+- id: {IDS[0]}
+  tagz: [a]
+- Nope
+- yes
+- {{name: "A b"}}
+-
+- {{id: {IDS[0]}, account: acme}}
+- {{}}
+"""
+
+CSV_FAULTS = f"""\
+id,name,enviroment,tags,,tags,enabled,description
+{IDS[0]},a,production,x;y,,,maybe,"two
+lines"
+
+nope,b,production,,,,true,d,e
+,"Bad Name",,,,,,"{{nmae}}"
+,,,a
+"""
+
+JSONL_FAULTS = f"""\
+{{"id": "{IDS[0]}", "id": "{IDS[1]}"}}
+
+{{"name": "shop1", "tags": ["a", 5], "enabled": "true", "enviroment": "staging"}}
+{{"name": "shop1",}}
+["a"]
+{{"name": "shop1"}} x
+{{"name": "\\ud83d\\ude00"}}
+{{"name": NaN, "account": "defualt"}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        (
+            "a.yaml",
+            YAML_FAULTS,
+            [
+                "2:3: [0].tagz: unknown key; did you mean tags?",
+                "3:3: [1].id: must be an install's id, a UUID",
+                "4:3: [2]: YAML would read yes as true or false",
+                "5:10: [3].name: is no name that WP Engine gives",
+                "6:2: [4]: must be an install's id or name, or a mapping",
+                "7:8: [5].id: the same install is already listed on line 1",
+                "7:55: [5].account: there is no account acme among accounts: default",
+                "8:3: [6]: must have an id or a name",
+            ],
+        ),
+        (
+            "a.csv",
+            CSV_FAULTS,
+            [
+                "1:9: enviroment: unknown column; did you mean environment?",
+                "1:25: this column has no name",
+                "1:26: tags: duplicate column",
+                "2:57: enabled: must be true or false",
+                "2:63: description: must be one line",
+                "5:29: this row has 9 cells, the header 8",
+                "6:2: name: is no name that WP Engine gives",
+                "6:18: description: unknown field {nmae}",
+                "7:1: must have an id or a name",
+            ],
+        ),
+        (
+            "a.jsonl",
+            JSONL_FAULTS,
+            [
+                "1:48: id: duplicate key",
+                "3:33: tags[1]: must be text",
+                "3:48: enabled: must be true or false",
+                "3:56: enviroment: unknown key; did you mean environment?",
+                "4:18: not valid JSON: Expecting property name",
+                '5:1: must be an object, as {"id": …}',
+                "6:19: not valid JSON: Extra data",
+                "7:1: name: is no name that WP Engine gives",
+                "8:10: name: must be text",
+                "8:26: account: there is no account defualt; did you mean default?",
+            ],
+        ),
+    ],
+)
+def test_every_problem_is_said_at_once_with_its_place(name: str, text: str, expected: list[str]) -> None:
+    Path(name).write_text(text)
+    found = problems(name)
+    assert len(found) == len(expected)
+    for problem, begins in zip(found, expected, strict=True):
+        assert problem.startswith(f"{name}:{begins}")
+
+
+def test_a_problem_shows_its_line_with_a_caret() -> None:
+    write(a_yaml="- {name: shop1, enabled: 1}\n", b_csv='tags,name\n"a\n;b",sho\n,Shop\n', c_jsonl='\n{"tags": "x"}\n')
+    assert shown("*") == (
+        "a.yaml:1:26: [0].enabled: must be true or false\n"
+        "    1 | - {name: shop1, enabled: 1}\n"
+        "      |                          ^\n"
+        "b.csv:4:2: name: is no name that WP Engine gives: 3 to 14 small letters and digits, a letter first; or add the"
+        " id\n"
+        "    4 | ,Shop\n"
+        "      |  ^\n"
+        "c.jsonl:2:1: must have an id or a name\n"
+        '    2 | {"tags": "x"}\n'
+        "      | ^\n"
+        "c.jsonl:2:10: tags: must be a list\n"
+        '    2 | {"tags": "x"}\n'
+        "      |          ^"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.csv", "id\0", "a.csv:1:3: the character #x0000 is not allowed"),
+        ("a.jsonl", "\n\x1b", "a.jsonl:2:1: the character #x001b is not allowed"),
+        ("a.yaml", "- \0", "a.yaml:1:3: the character #x0000 is not allowed"),
+        ("a.csv", codecs.BOM_UTF16_LE + b"i\0", "a.csv:1:1: is UTF-16 text: save it as UTF-8"),
+        ("a.jsonl", b'{"name": "\xff"}', "a.jsonl:1:11: is not UTF-8 text: save it as UTF-8"),
+        ("a.yaml", "installs: [x]", "a.yaml:1:1: must be a list of installs, each with a dash before it"),
+        ("a.yaml", "nonsense", "a.yaml:1:1: must be a list of installs"),
+        ("a.yml", "x: 1\naccounts: {a: {}}", "a.yml:2:1: accounts: an inventory file defines no accounts"),
+        ("a.yaml", "- a: [\n", "a.yaml:2:1: not valid YAML"),
+        (
+            "a.csv",
+            "id;name\na;b",
+            "a.csv:1:1: must begin with the names of columns, commas between them: id, name, acc",
+        ),
+        ("a.csv", 'name\nshop1\n"shop2', "a.csv:3:1: not valid CSV: the quote that opens in this row is never closed"),
+        ("a.csv", 'name\n"shop1"x\n', "a.csv:2:1: not valid CSV: ',' expected after '\"'"),
+        ("a.jsonl", '{"id":' * 100_000, "a.jsonl:1:1: not valid JSON: nested too deeply"),
+        ("a.jsonl", '{"id":' + "9" * 5000 + "}", "a.jsonl:1:1: not valid JSON: nested too deeply, or a number that"),
+        ("a.jsonl", '{"tags": ["\u2028"], "name": "shop1"}', "a.jsonl:1:1: tags[0]: must be text, and not empty"),
+        ("a.jsonl", "9" * 200_000, "a.jsonl:1:1: not valid JSON"),
+    ],
+)
+def test_what_is_no_inventory_has_its_place(name: str, content: str | bytes, says: str) -> None:
+    Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    (found,) = problems(name)
+    assert found.startswith(says)
+
+
+def test_the_same_install_twice_is_said_with_both_places() -> None:
+    write(a_yaml=f"- {IDS[0]}\n- torqueshop\n", b_csv=f"id,name\n{IDS[1]},x\n,shop1\n,torqueshop\n")
+    write(c_jsonl=f'{{"id": "{IDS[1].upper()}"}}\n{{"name": "shop1", "account": "default"}}\n')
+    assert problems("*", more=f"installs:\n  - id: {IDS[0]}\n") == [
+        "a.yaml:1:3: [0].id: the same install is already listed at f.yaml:5",
+        "b.csv:4:2: name: the same install is already listed at a.yaml:2",
+        "c.jsonl:1:8: id: the same install is already listed at b.csv:2",
+        "c.jsonl:2:10: name: the same install is already listed at b.csv:3",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "place"),
+    [
+        ("a.yaml", "- {name: shop1, description: 'x ${WPE_API_PASSWORD}'}", "a.yaml:1:30: [0].description"),
+        ("a.yaml", "- {name: shop1, tags: [a, '$${X}']}", "a.yaml:1:27: [0].tags[1]"),
+        ("a.yaml", "- ${WPE_API_USER_ID}", "a.yaml:1:3: [0].id"),
+        ("a.csv", "name,description\nshop1,${WPE_API_PASSWORD:-x}\n", "a.csv:2:7: description"),
+        ("a.jsonl", '{"name": "shop1", "tags": ["${WPE_API_PASSWORD}"]}', "a.jsonl:1:28: tags[0]"),
+    ],
+)
+def test_no_variable_is_replaced_in_a_file_that_others_may_write(name: str, text: str, place: str) -> None:
+    Path(name).write_text(text)
+    (found,) = problems(name)
+    assert found == f"{place}: variables are not replaced in inventory files: write the value itself"
+
+
+def test_a_dollar_in_a_file_is_a_dollar() -> None:
+    write(a_yaml="- {name: shop1, description: 'a $$ b $X'}\n", b_csv="name,tags\nshop2,a$$b\n")
+    fleet_read = read("*")
+    assert load("*").installs[0].description == "a $$ b $X"
+    again = load_config(fleet_read.shown().replace("'********'", SECRET).encode(), "f.yaml", {})
+    assert [(each.description, each.tags) for each in again.installs] == [("a $$ b $X", ()), ("Nightly", ("a$$b",))]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", f"name,password\nA,{SECRET}x\n"),
+        ("a.csv", f"name,tags\nA,{SECRET}\n"),
+        ("a.csv", SECRET),
+        ("a.jsonl", f'{{"name": "A", "password": "{SECRET}x"}}'),
+        ("a.jsonl", f'{{"token": "{SECRET}x"'),
+        ("a.jsonl", f'"{SECRET}x"'),
+        ("a.yaml", f"- {{name: A, password: {SECRET}x}}"),
+        ("a.yaml", f"accounts: {{default: {{password: {SECRET}x}}}}"),
+        ("a.yaml", f"{SECRET}x"),
+    ],
+)
+def test_no_message_about_a_file_shows_what_may_be_a_secret(name: str, text: str) -> None:
+    Path(name).write_text(text)
+    assert SECRET not in shown(name)
+
+
+def test_a_command_for_a_secret_does_not_run_while_a_file_is_wrong() -> None:
+    write(a_yaml="- Nope\n")
+    text = fleet("a.yaml") + b"accounts: {default: {user_id: u, password_command: touch ran}}\n"
+    with pytest.raises(ConfigError):
+        load_config(text, "f.yaml", {})
+    assert not Path("ran").exists()
+
+
+def test_addresses_are_missed_and_the_default_account_checked_for_what_files_hold() -> None:
+    write(a_csv="name,notification_emails\nshop1,a@b\n", b_csv="name\nshop2\n")
+    text = "version: 1\naccounts: {x: {user_id: u, password: pppp}}\ninventory: [{files: [FILE]}]\n"
+    for file, lacking in (("a.csv", ["account"]), ("b.csv", ["account", "notification_emails"])):
+        with pytest.raises(ConfigError) as raised:
+            load_config(text.replace("FILE", file).encode(), "f.yaml", {})
+        assert [each.path for each in raised.value.problems] == [f"defaults.{key}" for key in lacking]
+
+
+def test_what_is_shown_has_the_installs_and_no_files() -> None:
+    write(a_csv="name,tags\nshop1,a;b\n")
+    found = read(
+        "*.csv", more=f"  - discover: {{environments: [staging]}}\ninstalls: [{IDS[0]}]\n".replace("  - ", "#")
+    )
+    assert "files" not in found.shown()
+    assert [each.name for each in found.sections.installs] == [None, "shop1"]
+    again = load_config(found.shown().replace("'********'", SECRET).encode(), "f.yaml", {})
+    assert [(each.id, each.name, each.tags) for each in again.installs] == [
+        (IDS[0], None, ()),
+        (None, "shop1", ("a", "b")),
+    ]
+
+
+def test_what_is_shown_can_be_read_again_where_there_is_nothing_but_sources() -> None:
+    for text in (fleet("none/*.csv"), f"{HEAD}inventory: [{{discover: {{environments: [staging]}}}}]\n".encode()):
+        found = read_fleet(text, "f.yaml", ENVIRONMENT)
+        again = load_config(found.shown().replace("'********'", SECRET).encode(), "f.yaml", {})
+        assert again.installs == ()
+        assert len(again.warnings) == len(found.warnings)
+        assert [each.environments for each in again.discoveries] == [("staging",)] * (not found.warnings)
+
+
+def test_many_problems_of_files_cost_little_and_are_all_said() -> None:
+    Path("a.csv").write_text("id,enabled\n" + "x,maybe\n" * 2_000)
+    Path("b.jsonl").write_text('{"id": "x", "enabld": 1}\n' * 2_000)
+    assert len(problems("*")) == 8_000

@@ -1,0 +1,390 @@
+"""Which installs are meant: the options, each alone and together; lists, shards, and what is said where nothing is."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from dataclasses import asdict, replace
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+from fakes import install_id
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.cli.options import config_option
+from orchestrator.cli.selecting import check_accounts, parse_shard, read_list, selection_options
+from orchestrator.errors import ConfigError, OrchestratorError, UsageError
+from orchestrator.model import Install
+from orchestrator.selection import Selected, Selection, may_be_meant, selected
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HEX_ID = "ABCDEF00-0000-4000-8000-00000000000F"
+
+
+def install(number: int, name: str | None = None, **changes: object) -> Install:
+    fields: dict[str, object] = {"id": install_id(number), "account": "default", "name": name or f"shop{number}"}
+    fields |= {"description": "x", "notification_emails": ()}
+    return Install(**(fields | changes))  # type: ignore[arg-type]  # the fields above are right
+
+
+def names(found: Selected) -> list[str]:
+    return [each.label for each in found.installs]
+
+
+FLEET = (
+    install(1, tags=("woo", "a"), environment="production"),
+    install(2, tags=("a",), environment="staging"),
+    install(3, account="acme", tags=("b",), environment="production"),
+    install(4, account="acme", enabled=False, tags=("woo",), environment="production"),
+    install(5, "shop1-old", account="acme"),
+    install(6, "by-id", id=HEX_ID.lower(), account="globex"),
+    install(7, "gone", id=None, tags=("a",)),
+    install(8, "a[1]", environment="development"),
+)
+ENABLED = ["shop1", "shop2", "shop3", "shop1-old", "by-id", "gone", "a[1]"]
+
+
+def listed(*entries: str) -> tuple[tuple[str, str], ...]:
+    return tuple((entry, f"l:{line}") for line, entry in enumerate(entries, 1))
+
+
+@pytest.mark.parametrize(
+    ("selection", "meant"),
+    [
+        (Selection(), ENABLED),
+        (Selection(names=("shop3", "shop1")), ["shop1", "shop3"]),
+        (Selection(names=("shop1", "shop1", install_id(1))), ["shop1"]),
+        (Selection(names=(HEX_ID,)), ["by-id"]),
+        (Selection(names=("gone",)), ["gone"]),
+        (Selection(names=("a[1]",)), ["a[1]"]),
+        (Selection(listed=listed("shop2", HEX_ID, "shop2")), ["shop2", "by-id"]),
+        (Selection(names=("shop1", "shop2"), listed=listed("shop2", "shop3")), ["shop2"]),
+        (Selection(only=("shop?",)), ["shop1", "shop2", "shop3"]),
+        (Selection(only=("shop[12]", "gone")), ["shop1", "shop2", "gone"]),
+        (Selection(only=("a[[]1]",)), ["a[1]"]),
+        (Selection(only=("SHOP1",), listed=listed("shop1", "by-id")), None),
+        (Selection(only=("ABCDEF00*",)), ["by-id"]),
+        (Selection(only=("*-00000000000[12]",)), ["shop1", "shop2"]),
+        (Selection(exclude=("shop*", "a[[]*")), ["by-id", "gone"]),
+        (Selection(only=("shop*",), exclude=("*1*",)), ["shop2", "shop3"]),
+        (Selection(names=("shop1", "shop2"), exclude=("shop1",)), ["shop2"]),
+        (Selection(tags=("woo", "b")), ["shop1", "shop3"]),
+        (Selection(environments=("staging", "development")), ["shop2", "a[1]"]),
+        (Selection(accounts=("acme", "globex")), ["shop3", "shop1-old", "by-id"]),
+        (Selection(tags=("a",), environments=("production",)), ["shop1"]),
+        (Selection(limit=2), ["shop1", "shop2"]),
+        (Selection(limit=99), ENABLED),
+        (Selection(accounts=("acme",), limit=1), ["shop3"]),
+    ],
+)
+def test_alternatives_widen_and_options_narrow(selection: Selection, meant: list[str] | None) -> None:
+    if meant is None:
+        with pytest.raises(UsageError, match="no install is selected"):
+            selected(FLEET, selection)
+    else:
+        assert names(selected(FLEET, selection)) == meant
+
+
+WORDS = st.text("ab1", min_size=1, max_size=3)
+GLOBS = st.lists(st.text("ab1*?[]!", min_size=1, max_size=4), max_size=2).map(tuple)
+SOME = st.lists(st.sampled_from("ab"), max_size=2).map(tuple)
+
+
+@st.composite
+def fleets(draw: st.DrawFn) -> list[Install]:
+    return [
+        install(number, draw(WORDS), enabled=draw(st.booleans()), account=draw(st.sampled_from("abc")), tags=draw(SOME))
+        for number in range(draw(st.integers(0, 6)))
+    ]
+
+
+@given(fleets(), GLOBS, GLOBS, SOME, SOME)
+def test_an_install_is_selected_if_it_is_enabled_and_meets_every_option(
+    fleet: list[Install],
+    only: tuple[str, ...],
+    exclude: tuple[str, ...],
+    tags: tuple[str, ...],
+    accounts: tuple[str, ...],
+) -> None:
+    def matches(each: Install, globs: tuple[str, ...]) -> bool:
+        return any(fnmatchcase(word, glob) for word in (each.name, each.id) for glob in globs if word)
+
+    selection = Selection(only=only, exclude=exclude, tags=tags, accounts=accounts)
+    meant = [
+        each
+        for each in fleet
+        if (matches(each, only) or not only)
+        and not matches(each, exclude)
+        and (set(tags) & set(each.tags) or not tags)
+        and (each.account in accounts or not accounts)
+    ]
+    assert all(may_be_meant(each, selection) for each in meant)
+    expected = tuple(each for each in meant if each.enabled)
+    if not expected:
+        with pytest.raises(UsageError):
+            selected(fleet, selection)
+        return
+    found = selected(fleet, selection)
+    assert (found.installs, found.disabled) == (expected, len(meant) - len(expected))
+    assert all(part in selected(fleet, replace(selection, only=())).installs for part in found.installs)
+
+
+@given(st.integers(1, 12), st.sets(st.integers(0, 999), min_size=1, max_size=30), st.integers(0, 999))
+def test_shards_part_the_selection_and_an_install_that_comes_moves_no_other(
+    count: int, numbers: set[int], further: int
+) -> None:
+    fleet = [install(number) for number in sorted(numbers)]
+    shards = [selected(fleet, Selection(shard=(number, count))).installs for number in range(1, count + 1)]
+    assert sorted(each.id or "" for shard in shards for each in shard) == [each.id for each in fleet]
+    grown = [install(further + 1000, "new"), *fleet]
+    for number, shard in enumerate(shards, 1):
+        assert [each for each in selected(grown, Selection(shard=(number, count))).installs if each.name != "new"] == [
+            *shard
+        ]
+
+
+def test_shards_are_about_equal_and_stay_as_they_are_in_every_version() -> None:
+    fleet = [*map(install, range(4000))]
+    sizes = [len(selected(fleet, Selection(shard=(number, 4))).installs) for number in range(1, 5)]
+    assert sum(sizes) == 4000
+    assert all(900 < size < 1100 for size in sizes)
+    assert names(selected([*map(install, range(24))], Selection(shard=(1, 4)))) == [
+        f"shop{number}" for number in (0, 4, 8, 12, 19, 22)
+    ]
+
+
+def test_an_install_without_id_is_sharded_by_its_name_and_an_empty_shard_is_fine() -> None:
+    fleet = [install(1, "gone", id=None)]
+    assert sorted(len(selected(fleet, Selection(shard=(number, 3))).installs) for number in (1, 2, 3)) == [0, 0, 1]
+
+
+def test_the_limit_counts_within_the_shard() -> None:
+    fleet = [*map(install, range(40))]
+    whole = selected(fleet, Selection(shard=(2, 3))).installs
+    assert selected(fleet, Selection(shard=(2, 3), limit=5)).installs == whole[:5]
+    assert len(whole) > 5
+
+
+def test_entries_of_a_list_that_no_install_answers_to_are_told_once_with_why() -> None:
+    found = selected(FLEET, Selection(listed=listed("shop1", "zz", "shop4", "zz", install_id(99), install_id(4))))
+    assert names(found) == ["shop1"]
+    assert found.unknown == (
+        ("zz", "is not in the plan (l:2)"),
+        (install_id(99), "is not in the plan (l:5)"),
+        ("shop4", "is disabled, by enabled: false (l:3)"),
+        (install_id(4), "is disabled, by enabled: false (l:6)"),
+    )
+    assert found.disabled == 1
+
+
+@pytest.mark.parametrize(
+    "narrowed",
+    [Selection(exclude=("zz", "shop4")), Selection(only=("shop1",)), Selection(names=("shop1",))],
+)
+def test_entries_that_the_other_options_rule_out_are_not_missed(narrowed: Selection) -> None:
+    found = selected(FLEET, replace(narrowed, listed=listed("shop1", "zz", "shop4")))
+    assert (names(found), found.unknown, found.disabled) == (["shop1"], (), 0)
+
+
+def test_a_disabled_entry_of_another_account_is_not_missed() -> None:
+    found = selected(FLEET, Selection(listed=listed("shop1", "shop4"), accounts=("default",)))
+    assert found.unknown == ()
+
+
+def test_each_entry_that_is_not_there_and_each_disabled_install_belongs_to_one_shard() -> None:
+    selection = Selection(listed=listed("shop1", "shop4", *(f"zz{number}" for number in range(20))))
+    parts = [selected(FLEET, replace(selection, shard=(number, 3))) for number in (1, 2, 3)]
+    assert sorted(each for part in parts for each in part.unknown) == sorted(selected(FLEET, selection).unknown)
+    assert all(len(part.unknown) < 21 for part in parts)
+    assert sum(part.disabled for part in parts) == 1
+
+
+def test_an_enabled_install_goes_before_a_disabled_one_of_the_same_name() -> None:
+    fleet = [install(1, "shop", enabled=False), install(2, "shop")]
+    assert [each.id for each in selected(fleet, Selection(names=("shop",))).installs] == [install_id(2)]
+    assert selected(fleet, Selection(listed=listed("shop"))).unknown == ()
+
+
+@pytest.mark.parametrize(
+    ("selection", "words"),
+    [
+        (Selection(names=("shop1", "shpo3", "x y")), "not in the plan: shpo3, 'x y'; did you mean shop3?"),
+        (Selection(names=("SHOP2",)), "not in the plan: SHOP2; did you mean shop2?"),
+        (Selection(names=("zz",)), "not in the plan: zz; wpe-backup run --dry-run shows what is"),
+        (Selection(names=("z*",)), "shows what is; a glob goes with --only"),
+        (Selection(names=("",)), "not in the plan: ''"),
+        (Selection(names=(install_id(1)[:8],)), "not in the plan: 00000000"),
+        (
+            Selection(names=("shop4", "zz")),
+            "disabled in the configuration (enabled: false): shop4\nnot in the plan: zz",
+        ),
+        (
+            Selection(names=("shop1",), exclude=("shop*",)),
+            "of 7 in the plan, shop1 leaves 1, --exclude 'shop*' leaves 3",
+        ),
+        (Selection(tags=("zz",), accounts=("acme",)), "of 7 in the plan, --account acme leaves 2, --tag zz leaves 0"),
+        (Selection(only=tuple("bcdefg")), "--only b --only c --only d --only e --only f … leaves 0"),
+        (Selection(environments=("production",), only=("shop4",)), "; disabled (enabled: false) are 1 that would be"),
+        (Selection(listed=listed("zz")), "--installs-from leaves 0; zz is not in the plan (l:1)"),
+        (Selection(listed=()), "--installs-from leaves 0"),
+        (Selection(tags=("zz",), shard=(1, 2)), "--tag zz leaves 0"),
+    ],
+)
+def test_what_selects_nothing_is_an_error_that_says_which_option_leaves_how_many(
+    selection: Selection, words: str
+) -> None:
+    with pytest.raises(UsageError) as error:
+        selected(FLEET, selection)
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("fleet", "words"),
+    [
+        ([], "there is no install to back up"),
+        ([FLEET[3]], "there is no install to back up: disabled (enabled: false) are 1"),
+    ],
+)
+def test_a_plan_without_an_enabled_install_selects_nothing(fleet: list[Install], words: str) -> None:
+    with pytest.raises(UsageError) as error:
+        selected(fleet, Selection())
+    assert str(error.value) == words
+
+
+def test_before_listings_are_read_only_account_and_tag_rule_out() -> None:
+    selection = Selection(names=("x",), only=("x",), environments=("staging",), accounts=("acme",), tags=("b", "woo"))
+    assert [each.label for each in FLEET if may_be_meant(each, selection)] == ["shop3", "shop4"]
+
+
+def test_what_is_given_and_what_is_named() -> None:
+    assert not Selection().is_given
+    assert Selection(listed=()).is_given
+    assert Selection(limit=1).is_given
+    assert not Selection(limit=1).is_named
+    assert Selection(names=("a",)).is_named
+
+
+def asked(*arguments: str, **environment: str) -> Result:
+    """Return what a command with these options gets, as JSON; an exception of ours ends it."""
+
+    @click.command()
+    @config_option
+    @selection_options
+    def command(*, config_file: str | None, selection: Selection) -> None:
+        click.echo(json.dumps(asdict(selection) | {"config_file": config_file}))
+
+    return CliRunner(env=environment).invoke(command, arguments)
+
+
+def given_of(result: Result) -> dict[str, object]:
+    assert result.exit_code == 0, result.output
+    return {name: value for name, value in json.loads(result.output).items() if value not in (None, [])}
+
+
+def test_options_come_from_the_command_line_and_repeat() -> None:
+    arguments = "--only a* --only b[1,2] --exclude c --tag t --environment staging --account x --limit 3 --shard 2/4"
+    assert given_of(asked(*arguments.split())) == {
+        "only": ["a*", "b[1,2]"],
+        "exclude": ["c"],
+        "tags": ["t"],
+        "environments": ["staging"],
+        "accounts": ["x"],
+        "limit": 3,
+        "shard": [2, 4],
+    }
+    assert given_of(asked()) == {}
+
+
+def test_options_come_from_the_environment_where_commas_separate() -> None:
+    found = asked(
+        WPE_BACKUP_ONLY="a*, b c,",
+        WPE_BACKUP_ENVIRONMENT="production,staging",
+        WPE_BACKUP_ACCOUNT="x",
+        WPE_BACKUP_TAG=" , ",
+        WPE_BACKUP_LIMIT="3",
+    )
+    wanted = {"only": ["a*", "b c"], "environments": ["production", "staging"], "accounts": ["x"], "limit": 3}
+    assert given_of(found) == wanted
+    assert given_of(asked("--only", "z", WPE_BACKUP_ONLY="a,b")) == {"only": ["z"]}
+    assert "'nope' is not one of" in asked(WPE_BACKUP_ENVIRONMENT="staging,nope").output
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--limit=0", "--limit=x", "--environment=prod", "--shard=0/2", "--shard=3/2", "--shard=1", "--shard=1/10001"],
+)
+def test_options_that_cannot_be_are_refused(option: str) -> None:
+    result = asked(option)
+    assert result.exit_code == 2
+    assert option.partition("=")[0] in result.output
+
+
+@pytest.mark.parametrize("text", ["", "1/", "/1", "1/2/3", "-1/2", " 1/2", "1.0/2", "\u0661/\u0662", "999999/999999"])
+def test_what_is_no_shard_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="the I-th of N parts"):
+        parse_shard(text)
+
+
+def test_a_list_holds_names_and_ids_with_their_places(tmp_path: Path) -> None:
+    path = tmp_path / "l.txt"
+    path.write_bytes("\ufeffshop1\r\n\r\n# shop2\n   # also none\n  Ünicode shop \n\nshop1#x".encode())
+    assert read_list(str(path)) == (("shop1", f"{path}:1"), ("Ünicode shop", f"{path}:5"), ("shop1#x", f"{path}:7"))
+    assert given_of(asked("--installs-from", str(path)))["listed"] == [[*each] for each in read_list(str(path))]
+
+
+def test_a_list_may_be_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\nb\n")))
+    assert read_list("-") == (("a", "<stdin>:1"), ("b", "<stdin>:2"))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", ":1:1: holds no name and no id"),
+        (b"\n# a\n", ":1:1: holds no name and no id"),
+        (b"a\nb\xff\n", ":2:1: is not UTF-8 text"),
+        ("a\nb\n".encode("utf-16"), ":1:1: is not UTF-8 text"),
+        (b"a\n\nb\0c\n", ":3:1: holds a control character"),
+        (b"a\n" + b"x" * 5000, ":2:1: is longer than the 4096 characters of a name"),
+    ],
+)
+def test_a_list_that_is_none_is_refused_with_its_place(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "l.txt"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError) as error:
+        read_list(str(path))
+    assert str(error.value).startswith(f"{path}{words}")
+
+
+def test_a_list_that_is_binary_names_few_of_its_lines_and_one_that_cannot_be_read_says_why(tmp_path: Path) -> None:
+    path = tmp_path / "l.bin"
+    path.write_bytes(b"\0\n" * 1000)
+    with pytest.raises(ConfigError) as error:
+        read_list(str(path))
+    assert len(error.value.problems) == 10
+    for name in (tmp_path, tmp_path / "nope"):
+        with pytest.raises(ConfigError, match="cannot be read: "):
+            read_list(str(name))
+
+
+def test_standard_input_is_not_read_twice() -> None:
+    result = asked("-c", "-", "--installs-from", "-")
+    assert isinstance(result.exception, OrchestratorError)
+    assert "would both read standard input" in str(result.exception)
+
+
+def test_an_account_that_the_configuration_does_not_have_is_an_error() -> None:
+    check_accounts(Selection(accounts=("acme",)), {"acme": 1, "default": 2})
+    check_accounts(Selection(), [])
+    with pytest.raises(UsageError) as error:
+        check_accounts(Selection(accounts=("acme", "acmee", "zz")), ["acme", "default"])
+    assert str(error.value) == (
+        "not among the accounts of the configuration (acme, default): 'acmee'; did you mean acme?, 'zz'"
+    )
