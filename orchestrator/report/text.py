@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _SECONDS_PER_MINUTE = 60
 _LONGEST_DURATION_S = 10**9
 _MOST_LIMITS = 5
+_MOST_ACCOUNTS = 20
+_SUCCESSES = {kind.value for kind in OutcomeKind if kind.is_success}
 _THREE_DIGITS = 100
 
 
@@ -42,6 +44,11 @@ def totals(report: Report) -> Text:
     if summary:
         requests, throttled, retries = (_whole(summary.get(key)) for key in ("requests", "throttled", "retries"))
         text.append(f"  {requests} requests to the API, answered 429: {throttled}, retries: {retries}\n")
+    for line in _by_account(_mapping(summary.get("accounts"))):
+        text.append(f"  {line}\n")
+    for source in map(_mapping, _list(summary.get("failed_sources"))):
+        why = _mapping(source.get("error")).get("message")
+        text.append(f"  not read: {visible(str(source.get('source')))}: {visible(str(why))}\n", "bold red")
     for line in _limits(_mapping(summary.get("accounts"))):
         text.append(f"  {line}\n")
     for doubt in doubts(report):
@@ -62,6 +69,29 @@ def _limits(accounts: dict[str, Any]) -> Iterator[str]:
         if _is_number(in_flight):
             words.append(f"{_figure(in_flight)} at a time")
         yield ", ".join(words)
+
+
+def _by_account(accounts: dict[str, Any]) -> Iterator[str]:
+    """Say how each account fared, those with failures first, where there are several."""
+    rows = []
+    for name, totals in accounts.items():
+        outcomes = _mapping(_mapping(totals).get("outcomes"))
+        counts = {str(kind): count for kind, count in outcomes.items() if isinstance(count, int) and count > 0}
+        failed = {kind: count for kind, count in counts.items() if kind not in _SUCCESSES}
+        total = sum(counts.values())
+        detail = "".join(f", {count} {visible(kind)}" for kind, count in failed.items())
+        rows.append(
+            (sum(failed.values()), f"account {visible(str(name))}: {total - sum(failed.values())} of {total}{detail}")
+        )
+    if len(rows) > 1:
+        rows.sort(key=lambda row: -row[0])
+        yield from (line for _, line in rows[:_MOST_ACCOUNTS])
+        if len(rows) > _MOST_ACCOUNTS:
+            yield f"… and {len(rows) - _MOST_ACCOUNTS} more accounts"
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _figure(value: float) -> str:

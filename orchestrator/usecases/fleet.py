@@ -25,9 +25,10 @@ from orchestrator.wpengine.client import Client
 if TYPE_CHECKING:
     from contextlib import AsyncExitStack
 
+    from orchestrator.engine.efforts import Effort
     from orchestrator.engine.ports import Log
     from orchestrator.journal.store import Store
-    from orchestrator.model import Config, Learned
+    from orchestrator.model import Config, ErrorInfo, Learned
     from orchestrator.usecases.jobs import Job
 
 BudgetKey = tuple[str, str]
@@ -90,18 +91,22 @@ class Fleet:
             self.log.warning("throttle.not_remembered", reason=str(error))
             return None
 
-    async def take_on(self, job: Job) -> None:
-        """Queue every effort of ``job``."""
+    async def take_on(self, job: Job) -> list[tuple[Effort, ErrorInfo]]:
+        """Queue the efforts of ``job``; return those whose accounts have stopped already, each with why."""
         began_at = asyncio.get_running_loop().time()
+        stopped: list[tuple[Effort, ErrorInfo]] = []
         for effort in job.efforts:
             lane = await self.reach(effort.planned.install.account)
-            if effort.doubt or effort.watch or effort.screen:
+            if lane.stop:
+                stopped.append((effort, lane.stop))
+            elif effort.doubt or effort.watch or effort.screen:
                 lane.queue(effort, began_at)
             else:
                 lane.fresh.append(effort)
         for name, install_id in job.specimens.items():
             if name in self.lanes:
                 self.lanes[name].specimen = (install_id, began_at)
+        return stopped
 
     def rate(self) -> float:
         """Return the requests per second of all budgets together."""

@@ -82,16 +82,18 @@ async def run_backups(config: Config, options: RunOptions, log: Log, stop: StopS
     async with AsyncExitStack() as stack:
         new = _planned_offline(config, options, log) if options.is_new else None
         make_folder(state_dir)
-        lock_of = partial(_scope_lock, config, options, log)
+        lock_of = partial(_scope_lock, options, log)
         is_scope_known = options.is_new or LATEST in {options.resume, options.retry_failed} or options.resume is None
         if is_scope_known:
-            await stop.unless_pressed(stack.enter_async_context(lock_of(scope_of(config, options.selection))))
+            await stop.unless_pressed(
+                stack.enter_async_context(lock_of(scope_of(config, options.selection), config.source))
+            )
         store = Store(state_dir / FILE_NAME)
         await stop.unless_pressed(stack.enter_async_context(store))
         world = _World(store, log, stop, stack, Fleet(config, store, log, stack))
         if not is_scope_known:
             record = await run_to_resume(config, options, store)
-            await stop.unless_pressed(stack.enter_async_context(lock_of(record.scope)))
+            await stop.unless_pressed(stack.enter_async_context(lock_of(record.scope, record.config)))
         job = await _job(config, options, world) if new is None else new
         job = await screened(config, options, job, store)
         return await _carried_out(config, options, job, _Course(world, began))
@@ -135,12 +137,12 @@ async def _resumed(config: Config, options: RunOptions, world: _World) -> Job:
     return resumed_job(config, options, left, inventory, world.log)
 
 
-def _scope_lock(config: Config, options: RunOptions, log: Log, scope: str) -> AbstractAsyncContextManager[None]:
+def _scope_lock(options: RunOptions, log: Log, scope: str, config: str) -> AbstractAsyncContextManager[None]:
     """Return the lock that lets one run at a time be of ``scope``; runs of installs named one by one have none."""
     if not is_locked(scope):
         return nullcontext()
     path = scope_lock(options.state_dir.absolute(), scope)
-    return locked(path, f"a run of {config.source} is going on", _patience(options, log))
+    return locked(path, f"a run of {config} is going on", _patience(options, log))
 
 
 def _lock_of(options: RunOptions, run_id: str, log: Log) -> AbstractAsyncContextManager[None]:
@@ -183,11 +185,12 @@ async def _carried_out(config: Config, options: RunOptions, job: Job, course: _C
     recorder = Recorder(run.id, world.store, report, log)
     recorder.has(job.kept)
     log.info("run.started", installs=len(job.efforts), **_known_of(job), config=config.source, report=job.record.report)
-    await fleet.take_on(job)
+    stopped = await fleet.take_on(job)
     around = Surroundings(run.id, recorder, recorder, clock, log, world.stop)
     dispatcher = Dispatcher(fleet.budgets, _limits(config, options, course), around)
     async with alongside(heartbeat(log, lambda: _progress(fleet, recorder, job))):
         await dispatcher.forego(each.settled() for each in job.foregone)
+        await dispatcher.forego((effort, OutcomeKind.CANCELLED, why, None) for effort, why in stopped)
         end = await dispatcher.run()
         await recorder.drain()
     totals = Totals(job, recorder.tally, fleet.totals(), clock.now(), clock.monotonic() - course.began)

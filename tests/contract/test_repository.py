@@ -66,7 +66,7 @@ def test_each_example_is_commented_and_is_valid_by_the_schema_that_it_names(path
 
 
 def test_the_configurations_are_the_ones_that_the_readme_names() -> None:
-    names = {path.name for path in ROOT.glob("configs/*")}
+    names = {path.name for path in ROOT.glob("configs/*.yaml")}
     assert names == {"minimal.yaml", "nightly.yaml", "pre-maintenance.yaml", "agency.yaml"}
     assert all(f"configs/{name}" in (ROOT / "README.md").read_text() for name in names)
     before_maintenance = read_fleet((ROOT / "configs/pre-maintenance.yaml").read_bytes(), "f.yaml", ENVIRONMENT)

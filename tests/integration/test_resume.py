@@ -318,7 +318,7 @@ def test_while_a_run_is_alive_neither_its_yaml_nor_itself_is_run_again(tmp_path:
         for arguments in ((), ("--resume", "latest")):
             refused(run_command("run", *arguments, cwd=tmp_path), 11, "wpe-backup.yaml is going on", str(live.pid))
         itself = run_command("run", "-c", "copy.yaml", "--resume", run_id, cwd=tmp_path)
-        refused(itself, 11, f"run {run_id} is going on, in process {live.pid}; wait for its end")
+        refused(itself, 11, f"a run of wpe-backup.yaml is going on, in process {live.pid}; wait for its end")
         waiting = start_command("run", "--lock-wait", "60s", cwd=tmp_path)
         until(lambda: "/locks/" in opened(waiting.pid))
         waiting.send_signal(signal.SIGINT)

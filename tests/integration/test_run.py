@@ -244,16 +244,16 @@ def test_nothing_to_do_is_an_error_and_sends_nothing(tmp_path: Path) -> None:
     )
     ended = run_command("run", cwd=tmp_path)
     assert ended.code == 2
-    assert "nothing to do" in ended.stderr
+    assert "there is no install to back up" in ended.stderr
 
 
 def test_a_bad_configuration_is_said_with_its_places_and_sends_nothing(tmp_path: Path) -> None:
     with stand_in() as server:
-        (tmp_path / "f.yaml").write_text(fleet(server.base_url, 2) + "  - nope\nextra: 1\n")
+        (tmp_path / "f.yaml").write_text(fleet(server.base_url, 2) + "  - {id: nope}\nextra: 1\n")
         ended = run_command("run", "-c", "f.yaml", cwd=tmp_path)
         assert server.stats()["requests"] == 0
     assert ended.code == 2
-    assert ended.stderr.splitlines()[0].startswith("f.yaml:8:5: installs[2].id: must be an install's id")
+    assert ended.stderr.splitlines()[0].startswith("f.yaml:8:10: installs[2].id: must be an install's id")
     assert ended.stderr.splitlines()[3] == "f.yaml:9:1: extra: unknown key"
 
 

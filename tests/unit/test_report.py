@@ -83,6 +83,7 @@ def test_a_line_says_everything_the_contract_lists() -> None:
             "wordpress_version": None,
         },
         "error": None,
+        "reason": None,
         "earlier_backups": [],
         "attempts": 1,
         "throttled": 0,
@@ -140,8 +141,15 @@ def test_the_summary_adds_up_the_accounts() -> None:
     assert set(line["outcomes"]) == {kind.value for kind in OutcomeKind}
     nothing_seen: dict[str, object] = {"refused_rates": None, "retry_after": 0, "headers": {}}
     assert line["accounts"] == {
-        "default": {"requests": 5, "throttled": 2, "rate": 12.346, "limit": None, "evidence": nothing_seen},
-        "b": {"requests": 1, "throttled": 1, "rate": 5.0, "limit": None, "evidence": nothing_seen},
+        "default": {
+            "requests": 5,
+            "throttled": 2,
+            "rate": 12.346,
+            "outcomes": {},
+            "limit": None,
+            "evidence": nothing_seen,
+        },
+        "b": {"requests": 1, "throttled": 1, "rate": 5.0, "outcomes": {}, "limit": None, "evidence": nothing_seen},
     }
 
 
@@ -524,7 +532,8 @@ def test_failures_that_were_tried_are_shown_first_then_one_for_each_reason_of_a_
     [
         (Ending(), 0),
         (Ending(failed=1), 3),
-        (Ending(failed=1, credentials_refused=True), 12),
+        (Ending(failed=1, deadline_passed=True), 10),
+        (Ending(failed=1, deadline_passed=True, credentials_refused=True), 12),
         (Ending(failed=1, credentials_refused=True, signum=2), 130),
         (Ending(failed=1, signum=15), 143),
         (Ending(signum=15, unwritten=True), 4),

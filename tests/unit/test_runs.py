@@ -72,7 +72,7 @@ def record(run_id: str = RUN_ID, scope: str = SCOPE, **fields: Any) -> RunRecord
 
 
 def line(position: int, kind: OutcomeKind = OutcomeKind.ACCEPTED, data: bytes = b"{}\n", **fields: Any) -> Line:
-    return replace(Line(position, kind, 0, reconciled=False, data=data), **fields)
+    return replace(Line(position, kind, 0, reconciled=False, data=data, account="default"), **fields)
 
 
 def standing(position: int, **fields: Any) -> Standing:
@@ -183,13 +183,13 @@ def test_whatever_the_texts_are_they_come_back(
 
     async def main(store: Store) -> tuple[RunRecord, list[StoredBackup]]:
         await begin(store, of_texts, [backup], [stands])
-        await keep(store, RUN_ID, [line(0, data=data)])
+        await keep(store, RUN_ID, [line(0, data=data, account=install.account)])
         return await find(store, "latest", "", description), await load(store, RUN_ID)
 
     with tempfile.TemporaryDirectory() as folder:
         assert with_store(Path(folder) / FILE_NAME, main) == (
             of_texts,
-            [StoredBackup(backup, stands, line(0, data=data))],
+            [StoredBackup(backup, stands, line(0, data=data, account=install.account))],
         )
 
 
