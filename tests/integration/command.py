@@ -7,14 +7,18 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import urllib.request
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from zygote import fork
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 COMMAND = [sys.executable, "-m", "orchestrator"]
 USER, PASSWORD = "an-api-user", "a-secret-password"
@@ -41,18 +45,33 @@ class Ended:
 
 def run_command(*arguments: str, cwd: Path, stdin: str | None = None, **changes: str) -> Ended:
     """Run ``wpe-backup`` with ``arguments`` in ``cwd``, where its state goes too."""
-    ended = subprocess.run(
-        [*COMMAND, *arguments],
-        cwd=cwd,
-        env=environment(**{"WPE_BACKUP_STATE_DIR": str(cwd / "state"), "HOME": str(cwd)} | changes),
-        input=stdin,
-        stdin=None if stdin is not None else subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    return Ended(ended.returncode, ended.stdout, ended.stderr)
+    env = environment(**{"WPE_BACKUP_STATE_DIR": str(cwd / "state"), "HOME": str(cwd)} | changes)
+    with tempfile.TemporaryFile() as given:
+        given.write((stdin or "").encode())
+        given.seek(0)
+        out, err = _Output(), _Output()
+        command = fork(arguments, env, cwd, (given.fileno(), out.sink, err.sink))
+        return Ended(command.wait(60), out.text(), err.text())
+
+
+class _Output:
+    """A pipe that is read as it is written to; whoever starts a command that writes to ``sink`` closes that with it."""
+
+    def __init__(self) -> None:
+        self._source, self.sink = os.pipe()
+        self._read: list[bytes] = []
+        self._reader = threading.Thread(target=self._read_all)
+        self._reader.start()
+
+    def _read_all(self) -> None:
+        with open(self._source, "rb") as pipe:  # noqa: PTH123 - it is open already
+            self._read.append(pipe.read())
+
+    def text(self) -> str:
+        """Return everything that was written, once nobody writes any more."""
+        os.close(self.sink)
+        self._reader.join()
+        return self._read[0].decode()
 
 
 def start_command(*arguments: str, cwd: Path, **changes: str) -> subprocess.Popen[str]:
@@ -95,19 +114,16 @@ def stand_in(*options: str, **changes: str) -> Iterator[StandIn]:
     """
     env = environment(**changes)
     env.pop("COVERAGE_PROCESS_CONFIG", None)
-    process = subprocess.Popen(
-        [*COMMAND, "simulate", "--port", "0", *options],
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    try:
-        yield StandIn(process.stdout.readline().strip())
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=20)
+    source, sink = os.pipe()
+    with open(os.devnull, "r+b") as nothing, open(source, encoding="utf-8") as printed:  # noqa: PTH123 - one is open already
+        streams = (nothing.fileno(), sink, nothing.fileno())
+        process = fork(("simulate", "--port", "0", *options), env, Path.cwd(), streams)
+        os.close(sink)
+        try:
+            yield StandIn(printed.readline().strip())
+        finally:
+            os.kill(process.pid, signal.SIGTERM)
+            process.wait(20)
 
 
 def install_ids(count: int) -> list[str]:
