@@ -39,6 +39,11 @@ class ListedInstall:
     account_id: str | None = None
     primary_domain: str | None = None
 
+    @property
+    def is_pending(self) -> bool:
+        """Tell whether WP Engine is still making it: nothing can be requested of it until it is active."""
+        return self.status == "pending"
+
 
 @dataclass(frozen=True, slots=True)
 class ListedAccount:

@@ -18,7 +18,21 @@ from orchestrator.visible import visible
 
 PROGRAM = "wpe-backup"
 
-COMMANDS = ("run", "settle", "history", "config", "report", "simulate", "demo", "completion")
+COMMANDS = (
+    "run",
+    "settle",
+    "status",
+    "audit",
+    "history",
+    "installs",
+    "init",
+    "config",
+    "report",
+    "doctor",
+    "simulate",
+    "demo",
+    "completion",
+)
 """Each is the module of ``cli`` of that name, and in it the command of that name."""
 
 

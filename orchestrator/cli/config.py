@@ -11,6 +11,7 @@ import rich_click as click
 
 from orchestrator.cli.options import Output, config_option, config_text, option, output_options
 from orchestrator.config import config_schema, read_fleet
+from orchestrator.logs import forgiving
 from orchestrator.visible import visible
 
 if TYPE_CHECKING:
@@ -35,14 +36,29 @@ def config() -> None:
 def validate(*, config_file: str | None, no_secrets: bool, output: Output) -> int:
     """Check the YAML: every problem at once, each with its place. Sends nothing."""
     fleet = _fleet(config_file, no_secrets=no_secrets)
+    for warning in fleet.warnings:
+        forgiving(sys.stderr).write(f"warning: {visible(warning)}\n")
     if not output.is_quiet:
-        installs = fleet.sections.installs
-        sys.stdout.write(
-            f"{visible(fleet.source)}: valid; {len(installs)} installs, "
-            f"{sum(install.enabled for install in installs)} of them enabled, "
-            f"{len(fleet.sections.accounts)} account(s){', credentials not looked at' if no_secrets else ''}\n"
-        )
+        sys.stdout.write(f"{visible(fleet.source)}: valid; {told(fleet, no_secrets=no_secrets)}\n")
     return 0
+
+
+def told(fleet: Fleet, *, no_secrets: bool) -> str:
+    """Return what a YAML comes to, in one line."""
+    sections = fleet.sections
+    disabled = sum(not each.enabled for each in sections.installs)
+    discoveries = sum(source.discover is not None for source in sections.inventory)
+    parts = [
+        f"{_counted(len(sections.installs), 'install')}, {len(sections.installs) - disabled} of them enabled",
+        f"{_counted(discoveries, 'discovery', 'discoveries')} when the plan is made" if discoveries else "",
+        _counted(len(sections.accounts), "account"),
+        "credentials not looked at" if no_secrets else "",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _counted(count: int, one: str, more: str = "") -> str:
+    return f"{count} {one if count == 1 else more or f'{one}s'}"
 
 
 @config.command()

@@ -18,6 +18,8 @@ from orchestrator.report.text import failures, totals
 from orchestrator.visible import visible
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from orchestrator.engine.ports import Log
     from orchestrator.redaction import Redactor
     from orchestrator.usecases.run import RunEnd
@@ -82,22 +84,31 @@ def _show_end(end: RunEnd, output: Output, first: list[dict[str, Any]]) -> None:
         console.print(Text(step), soft_wrap=True)
 
 
+def where_options(config: str, state_dir: Path) -> str:
+    """Return the options that another command on the same things needs, with a space before each."""
+    return ("" if config.startswith("<") else f" -c {shlex.quote(visible(config))}") + state_option(state_dir)
+
+
+def state_option(state_dir: Path) -> str:
+    """Return the option that names the state, with a space before it, unless it is where it is anyway."""
+    is_default = state_dir.absolute() == default_state_dir().absolute()
+    return "" if is_default else f" --state-dir {shlex.quote(visible(str(state_dir)))}"
+
+
 def _next_steps(end: RunEnd) -> list[str]:
     """Say what can be done about what is missing, each as one command."""
     run_id, outcomes = end.summary.run_id, end.summary.outcomes
-    state_dir = end.options.state_dir
-    config = "" if end.config.startswith("<") else f" -c {shlex.quote(visible(end.config))}"
-    is_default = state_dir.absolute() == default_state_dir().absolute()
-    state = "" if is_default else f" --state-dir {shlex.quote(visible(str(state_dir)))}"
+    state = state_option(end.options.state_dir)
+    where = where_options(end.config, end.options.state_dir)
     steps = []
     is_incomplete = outcomes[OutcomeKind.INCOMPLETE] > 0
     if end.unfinished > 0 or end.write_error or is_incomplete:
         wait = " --wait" if end.options.waits or is_incomplete else ""
-        steps.append(f"Finish it:     wpe-backup run{config}{state}{wait} --resume {run_id}")
+        steps.append(f"Finish it:     wpe-backup run{where}{wait} --resume {run_id}")
     if outcomes[OutcomeKind.UNCONFIRMED]:
         steps.append(f"Or settle it:  wpe-backup settle{state} {run_id} INSTALL --exists BACKUP_ID (or --absent)")
     if any(outcomes[kind] for kind in (OutcomeKind.REJECTED, OutcomeKind.EXHAUSTED, OutcomeKind.ABORTED)):
-        steps.append(f"Retry failed:  wpe-backup run{config}{state} --retry-failed {run_id}")
+        steps.append(f"Retry failed:  wpe-backup run{where} --retry-failed {run_id}")
     if outcomes[OutcomeKind.ACCEPTED] and not steps:
-        steps.append(f"See it end:    wpe-backup status{config}{state} {run_id}")
+        steps.append(f"See it end:    wpe-backup status{where} {run_id}")
     return steps

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 from rich.text import Text
 
-from orchestrator.cli.options import Output, option, output_options, state_dir_option
-from orchestrator.cli.report import format_option
+from orchestrator.cli.options import Output, format_option, option, output_options, state_dir_option
+from orchestrator.cli.tables import print_table
 from orchestrator.journal.history import past_runs
 from orchestrator.journal.store import FILE_NAME
-from orchestrator.report.columns import columns
 from orchestrator.report.lines import iso
 from orchestrator.units import age_text
 from orchestrator.visible import visible
@@ -54,10 +53,7 @@ def history(*, limit: int, output_format: str, state_dir: Path, output: Output) 
         where = visible(str(state_dir))
         console.print(Text(f"There are no runs in {where} yet; name another folder with --state-dir"), soft_wrap=True)
         return 0
-    styles = ["", *map(_style, runs)]
-    for row, style in zip(columns(_NAMES, map(_cells, runs)), styles, strict=True):
-        row.stylize(style)
-        console.print(row, soft_wrap=True)
+    print_table(console, _NAMES, [*map(_cells, runs)], [*map(_style, runs)])
     return 0
 
 

@@ -17,8 +17,8 @@ RESERVED = 64
 ENOUGH = 65_536
 
 
-def within_open_files(config: Config, log: Log) -> Config:
-    """Return ``config`` with no more requests in flight than the system lets connections be open."""
+def most_in_flight(config: Config) -> tuple[int, int]:
+    """Return how many requests may be in flight, and how many files be open, which is raised as far as it goes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = ENOUGH if hard == resource.RLIM_INFINITY else min(hard, ENOUGH)
     if soft < wanted:
@@ -26,11 +26,16 @@ def within_open_files(config: Config, log: Log) -> Config:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
             soft = wanted
     accounts = len({install.account for install in config.installs if install.enabled})
-    most = max(1, (soft - RESERVED) // max(1, accounts))
+    return max(1, (soft - RESERVED) // max(1, accounts)), soft
+
+
+def within_open_files(config: Config, log: Log) -> Config:
+    """Return ``config`` with no more requests in flight than the system lets connections be open."""
+    most, files = most_in_flight(config)
     if config.throttle.concurrency <= most:
         return config
     reason = (
-        f"at most {most} requests in flight instead of {config.throttle.concurrency}: only {soft} files may be open"
+        f"at most {most} requests in flight instead of {config.throttle.concurrency}: only {files} files may be open"
     )
     log.warning("plan.warning", reason=reason)
     return replace(config, throttle=replace(config.throttle, concurrency=most))

@@ -88,6 +88,16 @@ state_dir_option = option(
 )
 
 
+format_option = option(
+    "--format",
+    "output_format",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="For people, or for programs.",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Output:
     """How a command speaks to people and machines, on standard error."""

@@ -10,7 +10,7 @@ import rich_click as click
 from rich.text import Text
 
 from orchestrator.cli.completers import complete_reports
-from orchestrator.cli.options import Output, option, output_options, state_dir_option
+from orchestrator.cli.options import Output, format_option, output_options, state_dir_option
 from orchestrator.report.read import Report, find_report, read_report
 from orchestrator.report.text import doubts, totals
 from orchestrator.report.text import failures as failure_rows
@@ -19,14 +19,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _run_argument = click.argument("run", metavar="[RUN|FILE]", default="latest", shell_complete=complete_reports)
-format_option = option(
-    "--format",
-    "output_format",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="For people, or for programs.",
-)
 
 
 @click.group()

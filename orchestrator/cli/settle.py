@@ -63,5 +63,10 @@ def _backup_id(exists: object, *, absent: bool) -> str | None:
 
 def _said(end: Settled, backup_id: str | None) -> str:
     backup = f", backup {visible(backup_id or '')}" if end.kind is OutcomeKind.ACCEPTED else ""
-    where = visible(end.report) if end.report else "not written again, since it is no file"
+    where = written_again(end.report)
     return f"Run {end.run_id}: {visible(end.install)} is {end.kind.value} now{backup}. Report: {where}"
+
+
+def written_again(report: str | None) -> str:
+    """Say where a report was written again, ``None`` being nowhere."""
+    return visible(report) if report else "not written again, since it is no file"

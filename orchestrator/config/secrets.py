@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from orchestrator.config.bounded import FailedError, TooSlowError, command_output, file_content
 from orchestrator.config.schema import DEFAULT_ACCOUNT
-from orchestrator.config.tree import path_of
+from orchestrator.config.tree import path_of, read_tree
 from orchestrator.config.values import LONGEST_TEXT, parse_text, parse_user_id
 
 if TYPE_CHECKING:
@@ -74,8 +74,15 @@ def find_credentials(
     return {name: finder.credentials(name, account) for name, account in _accounts(tree)}
 
 
+def holds_password(text: bytes, file: str) -> bool:
+    """Tell whether a password stands in the YAML ``text`` itself, rather than the name of a variable."""
+    accounts = _accounts(read_tree(text, file, None))
+    given = (account.get("password") for _, account in accounts)
+    return any(isinstance(each, str) and "${" not in each.replace("$$", "") for each in given)
+
+
 def _accounts(tree: Tree) -> Iterator[tuple[str, dict[str, Any]]]:
-    accounts = tree.data["accounts"]
+    accounts = tree.data.get("accounts")
     for name, account in accounts.items() if isinstance(accounts, dict) else ():
         if isinstance(account, dict):
             yield name, account

@@ -167,7 +167,8 @@ def _timezone(value: object) -> ZoneInfo:
         raise wrong(message) from None
 
 
-def _base_url(value: object) -> str:
+def parse_base_url(value: object) -> str:
+    """Return the URL of an API without a slash at its end. Raises ``PydanticCustomError``."""
     text = parse_text(value)
     try:
         parts = urlsplit(text)
@@ -281,7 +282,7 @@ Timezone = Annotated[
 ]
 BaseUrl = Annotated[
     str,
-    BeforeValidator(_base_url),
+    BeforeValidator(parse_base_url),
     _written(_escaped),
     _described({"type": "string", "pattern": r"^https?://[^\s?#@]+$"}),
 ]

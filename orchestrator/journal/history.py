@@ -13,15 +13,18 @@ from datetime import datetime
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from orchestrator.errors import WriteError
+from orchestrator.journal.schema import MIGRATIONS
 from orchestrator.journal.store import PATIENCE_S
 from orchestrator.model import OutcomeKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
+
+T = TypeVar("T")
 
 _COLUMNS = "id, started_at, ended_at, config, report, retried, disabled, summary"
 
@@ -75,7 +78,7 @@ def past_runs(path: Path, limit: int | None = None) -> list[PastRun]:
     if not path.exists():
         return []
     try:
-        rows = _rows(path.absolute(), -1 if limit is None else limit)
+        rows = _read(path.absolute(), partial(_rows, -1 if limit is None else limit))
         return [_past_run(list(group)) for _, group in groupby(rows, itemgetter(0))]
     except (sqlite3.Error, OSError) as error:
         message = f"the state in {path} cannot be read: {error}; name another folder with --state-dir"
@@ -84,8 +87,26 @@ def past_runs(path: Path, limit: int | None = None) -> list[PastRun]:
     raise WriteError(message)
 
 
-def _rows(path: Path, limit: int) -> list[tuple[Any, ...]]:
-    """Return what the query finds.
+def state_fault(path: Path) -> str | None:
+    """Say what is wrong with the state's file ``path``, which is there; ``None`` if nothing is. Reads all of it."""
+    try:
+        version, check = _read(path.absolute(), _version_and_check)
+    except (sqlite3.Error, OSError) as error:
+        return f"cannot be read: {error}"
+    if check != "ok":
+        return f"is damaged: {check}"
+    if not 0 <= version <= len(MIGRATIONS):
+        return f"has schema version {version}, and this program knows those up to {len(MIGRATIONS)}"
+    return None
+
+
+def _version_and_check(connection: sqlite3.Connection) -> tuple[int, str]:
+    version, check = (connection.execute(f"PRAGMA {each}").fetchone()[0] for each in ("user_version", "quick_check(1)"))
+    return int(version), str(check)
+
+
+def _read(path: Path, query: Callable[[sqlite3.Connection], T]) -> T:
+    """Return what ``query`` finds.
 
     Where no file beside this one tells of changes under way, SQLite is told that there are none: else it would make
     such files, and leave them. If somebody changes it meanwhile after all, it is read again.
@@ -93,14 +114,14 @@ def _rows(path: Path, limit: int) -> list[tuple[Any, ...]]:
     before = _looks(path)
     if not before.is_in_use:
         try:
-            rows = _queried(f"{path.as_uri()}?immutable=1", limit)
+            found = _queried(f"{path.as_uri()}?immutable=1", query)
         except sqlite3.Error:
             if _looks(path) == before:
                 raise
         else:
             if _looks(path) == before:
-                return rows
-    return _queried(f"{path.as_uri()}?mode=ro", limit)
+                return found
+    return _queried(f"{path.as_uri()}?mode=ro", query)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +140,16 @@ def _looks(path: Path) -> _Looks:
     return _Looks(is_in_use, stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
 
-def _queried(address: str, limit: int) -> list[tuple[Any, ...]]:
+def _queried(address: str, query: Callable[[sqlite3.Connection], T]) -> T:
     with closing(sqlite3.connect(address, uri=True, timeout=PATIENCE_S, isolation_level=None)) as connection:
         connection.text_factory = partial(str, encoding="utf-8", errors="replace")
-        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'runs'").fetchone():
-            return []  # of a version that kept no runs, or only just made
-        return connection.execute(_QUERY, (limit,)).fetchall()
+        return query(connection)
+
+
+def _rows(limit: int, connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'runs'").fetchone():
+        return []  # of a version that kept no runs, or only just made
+    return connection.execute(_QUERY, (limit,)).fetchall()
 
 
 def _past_run(rows: list[tuple[Any, ...]]) -> PastRun:

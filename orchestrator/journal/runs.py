@@ -117,6 +117,11 @@ async def find(store: Store, word: str, where: str, scope: str | None = None) ->
     return record
 
 
+async def scopes(store: Store) -> list[tuple[str, str]]:
+    """Return each run with its scope, in order of time. Raises ``WriteError``."""
+    return await store.read(_scopes)
+
+
 async def load(store: Store, run_id: str) -> list[StoredBackup]:
     """Return the plan of a run, in order, with what came of it so far. Raises ``WriteError``."""
     return await store.read(partial(_load, run_id=run_id))
@@ -174,10 +179,14 @@ def _update(connection: sqlite3.Connection, change: str, values: _Row) -> None:
     connection.execute(f"UPDATE runs SET {change} WHERE id = ?", values)  # noqa: S608 - our own words
 
 
+def _scopes(connection: sqlite3.Connection) -> list[tuple[str, str]]:
+    runs = connection.execute("SELECT id, scope FROM runs ORDER BY rowid")
+    return [(run_id, json.loads(scope)) for run_id, scope in runs]
+
+
 def _find(connection: sqlite3.Connection, word: str, where: str, scope: str | None) -> RunRecord:
-    runs = connection.execute("SELECT id, scope FROM runs ORDER BY rowid").fetchall()
     is_of_scope = scope is not None and word == "latest"
-    known = [run_id for run_id, its_scope in runs if not is_of_scope or its_scope == json.dumps(scope)]
+    known = [run_id for run_id, its_scope in _scopes(connection) if not is_of_scope or its_scope == scope]
     run_id = run_named(word, known, f"of this configuration {where}" if is_of_scope else where)
     row = connection.execute(
         "SELECT r.id, started_at, scope, config, report, accounts, disabled, retried, summary, ended_at, circumstances"

@@ -78,6 +78,12 @@ class Asker:
         self._dispatcher = dispatcher
         self._fleet = fleet
 
+    async def ask(
+        self, account: str, call: Callable[[Api], Coroutine[object, object, AttemptResult]]
+    ) -> AttemptResult | ErrorInfo:
+        """Return the answer of ``account`` to one request, whatever is in it."""
+        return await self._dispatcher.ask(account, call)
+
     async def installs(self, account: str, of: str | None = None) -> tuple[ListedInstall, ...] | ErrorInfo:
         """Return the installs that ``account`` can see, or those of WP Engine's account with the id ``of``."""
         return await self._whole(

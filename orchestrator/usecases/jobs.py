@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from orchestrator.journal.store import Store
     from orchestrator.model import Config, Install, Plan, PlannedBackup, Standing
     from orchestrator.summary import Brake, Line
-    from orchestrator.usecases.resolve import FailedSource, Inventory
+    from orchestrator.usecases.resolve import FailedSource, Inventory, Lack
 
 NAMED_ONE_BY_ONE = "named: "
+_SHARD = " shard "
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
@@ -109,26 +110,56 @@ class PlannedRun:
     failed: tuple[FailedSource, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Meant:
+    """The installs that are meant. ``lacks`` says of those without an id how they end.
+
+    ``unknown`` are the entries of a list that are not in the plan, each with why; they are among ``installs``, too.
+    """
+
+    installs: tuple[Install, ...] = ()
+    lacks: dict[Install, Lack] = field(default_factory=dict)
+    unknown: tuple[tuple[str, str], ...] = ()
+    disabled: int = 0
+
+
+def meant(config: Config, selection: Selection, inventory: Inventory) -> Meant:
+    """Return the installs of ``inventory`` that ``selection`` means; none where they may be in a source that failed.
+
+    Raises ``UsageError`` if nothing is meant, or an install that was named is not there.
+    """
+    try:
+        chosen = selected(inventory.installs, selection)
+    except UsageError as error:
+        if not inventory.failed:
+            raise
+        if selection.is_named:
+            unread = "\n".join(["", *inventory.unresolved()])
+            message = f"{error}{unread}"
+            raise UsageError(message) from None
+        return Meant()
+    strangers = {
+        replace(config.discovered, name=word): (OutcomeKind.REJECTED, ErrorInfo(ErrorKind.NOT_FOUND, why))
+        for word, why in chosen.unknown
+    }
+    return Meant((*chosen.installs, *strangers), inventory.lacks | strangers, chosen.unknown, chosen.disabled)
+
+
 def planned_run(config: Config, options: RunOptions, inventory: Inventory, run: Run) -> PlannedRun:
     """Return the plan of what the options mean.
 
     Raises ``UsageError`` if that is nothing, or if it is not certain and has to be.
     """
     _check_strict(config, options, inventory)
-    nothing_known = bool(inventory.failed) and not any(each.enabled for each in inventory.installs)
-    chosen = None if nothing_known else selected(inventory.installs, options.selection)
-    installs = [] if chosen is None else [for_this_run(each, options) for each in chosen.installs]
-    lacks = {for_this_run(each, options): lack for each, lack in inventory.lacks.items()}
-    for word, why in chosen.unknown if chosen else ():
-        unknown = for_this_run(replace(config.discovered, name=word), options)
-        installs.append(unknown)
-        lacks[unknown] = (OutcomeKind.REJECTED, ErrorInfo(ErrorKind.NOT_FOUND, why))
-    if options.strict and chosen and chosen.unknown:
+    chosen = meant(config, options.selection, inventory)
+    if options.strict and chosen.unknown:
         raise UsageError("\n".join(f"{word} {why}" for word, why in chosen.unknown))
-    plan = make_plan(replace(config, installs=tuple(installs)), run)
+    installs = tuple(for_this_run(each, options) for each in chosen.installs)
+    lacks = {for_this_run(each, options): lack for each, lack in chosen.lacks.items()}
+    plan = make_plan(replace(config, installs=installs), run)
     plan = replace(
         plan,
-        disabled=chosen.disabled if chosen else 0,
+        disabled=chosen.disabled,
         warnings=(*config.warnings, *inventory.warnings, *plan.warnings),
     )
     foregone = {
@@ -246,12 +277,18 @@ def scope_of(config: Config, selection: Selection) -> str:
     name = _name_of(config)
     if selection.is_named:
         return f"{NAMED_ONE_BY_ONE}{name}"
-    return name if selection.shard is None else f"{name} shard {selection.shard[0]}/{selection.shard[1]}"
+    return name if selection.shard is None else f"{name}{_SHARD}{selection.shard[0]}/{selection.shard[1]}"
 
 
 def is_locked(scope: str) -> bool:
     """Tell whether only one run at a time may be of ``scope``."""
     return not scope.startswith(NAMED_ONE_BY_ONE)
+
+
+def is_of(config: Config, scope: str) -> bool:
+    """Tell whether the runs of ``scope`` are of ``config``: any shard of it, or installs of it that were named."""
+    name = _name_of(config)
+    return scope in {name, f"{NAMED_ONE_BY_ONE}{name}"} or scope.startswith(f"{name}{_SHARD}")
 
 
 def _name_of(config: Config) -> str:

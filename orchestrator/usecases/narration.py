@@ -84,8 +84,8 @@ class Neighbours:
         return held
 
 
-async def heartbeat(log: Log, progress: Callable[[], dict[str, object]]) -> None:
-    """Log ``progress()`` every ``HEARTBEAT_S`` seconds, for ever."""
+async def heartbeat(log: Log, progress: Callable[[], dict[str, object]], event: str = "run.progress") -> None:
+    """Log ``progress()`` as ``event`` every ``HEARTBEAT_S`` seconds, for ever."""
     while True:
         await asyncio.sleep(HEARTBEAT_S)
-        log.info("run.progress", **progress())
+        log.info(event, **progress())

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from orchestrator.usecases.asking import Asker
     from orchestrator.usecases.fleet import Fleet
 
-PENDING = "pending"
+ENVIRONMENTS = {"production", "staging", "development"}
+LONGEST_NAME = 100
 
 Lack = tuple[OutcomeKind, ErrorInfo]
 """How an install ends that has no id, and why."""
@@ -101,7 +102,7 @@ async def resolved(config: Config, selection: Selection, asker: Asker) -> Invent
     for discovery in discoveries:
         found = await _discovered(discovery, inventory, asker)
         if isinstance(found, ErrorInfo):
-            inventory.failed.append(FailedSource(_source(discovery), discovery.account, found))
+            inventory.failed.append(FailedSource(source_of(discovery), discovery.account, found))
             continue
         _add_discovered(inventory, known, (discovery, found), config)
     return inventory
@@ -148,9 +149,18 @@ def looked_up(install: Install, inventory: Inventory) -> Install:
     return replace(
         install,
         id=shown.id,
-        name=install.name or shown.name,
-        environment=install.environment or shown.environment,
+        name=install.name or _name_of(shown),
+        environment=install.environment or _environment_of(shown),
     )
+
+
+def _name_of(shown: ListedInstall) -> str | None:
+    """Return the name that a listing shows, if descriptions, logs and reports can have it."""
+    return shown.name if shown.name.isprintable() and len(shown.name) <= LONGEST_NAME else None
+
+
+def _environment_of(shown: ListedInstall) -> str | None:
+    return shown.environment if shown.environment in ENVIRONMENTS else None
 
 
 def _nameless(installs: Iterable[Install], selection: Selection) -> list[Install]:
@@ -164,7 +174,8 @@ def _meant_discoveries(config: Config, selection: Selection) -> list[Discovery]:
     ]
 
 
-def _source(discovery: Discovery) -> str:
+def source_of(discovery: Discovery) -> str:
+    """Return what people call ``discovery``: where it stands, and whom it asks."""
     return f"{discovery.place}: discover {discovery.account}" if discovery.place else f"discover {discovery.account}"
 
 
@@ -184,18 +195,18 @@ def _add_discovered(
     inventory: Inventory, known: dict[str, Install], found: tuple[Discovery, list[ListedInstall]], config: Config
 ) -> None:
     discovery, listed = found
-    pending = [each.name for each in listed if each.status == PENDING]
+    pending = [each.name for each in listed if each.is_pending]
     if pending:
         shown = ", ".join(pending[:5]) + (", …" if len(pending) > 5 else "")  # noqa: PLR2004 - as many as fit a line
-        inventory.warnings.append(f"{_source(discovery)}: {len(pending)} pending, and left out until active: {shown}")
+        inventory.warnings.append(f"{source_of(discovery)}: {len(pending)} pending, and left out until active: {shown}")
     for each in listed:
-        if each.status == PENDING or each.id in known:
+        if each.is_pending or each.id in known:
             continue
         install = replace(
             config.discovered,
             id=each.id,
-            name=each.name,
-            environment=each.environment,
+            name=_name_of(each),
+            environment=_environment_of(each),
             account=discovery.account,
             place=discovery.place,
         )
@@ -205,22 +216,30 @@ def _add_discovered(
 
 async def _discovered(discovery: Discovery, inventory: Inventory, asker: Asker) -> list[ListedInstall] | ErrorInfo:
     """Return what ``discovery`` finds, or why it could not look."""
-    listed: list[ListedInstall] = []
-    if discovery.wpengine_accounts:
-        ids = await _account_ids(discovery, asker)
-        if isinstance(ids, ErrorInfo):
-            return ids
-        for account_id in ids:
-            part = await asker.installs(discovery.account, account_id)
-            if isinstance(part, ErrorInfo):
-                return part
-            listed += part
-    else:
+    seen = await looked_through(discovery, inventory, asker)
+    return seen if isinstance(seen, ErrorInfo) else [each for each in seen if is_wanted(each, discovery)]
+
+
+async def looked_through(
+    discovery: Discovery, inventory: Inventory, asker: Asker
+) -> tuple[ListedInstall, ...] | ErrorInfo:
+    """Return every install that ``discovery`` looks at, wanted or not, or why it could not look.
+
+    The whole listing of its account has to be read before, unless it names WP Engine's accounts.
+    """
+    if not discovery.wpengine_accounts:
         whole = inventory.listings[discovery.account]
-        if isinstance(whole, ErrorInfo):
-            return whole
-        listed += whole.installs
-    return [each for each in listed if is_wanted(each, discovery)]
+        return whole if isinstance(whole, ErrorInfo) else whole.installs
+    ids = await _account_ids(discovery, asker)
+    if isinstance(ids, ErrorInfo):
+        return ids
+    listed: tuple[ListedInstall, ...] = ()
+    for account_id in ids:
+        part = await asker.installs(discovery.account, account_id)
+        if isinstance(part, ErrorInfo):
+            return part
+        listed += part
+    return listed
 
 
 def is_wanted(install: ListedInstall, discovery: Discovery) -> bool:

@@ -25,6 +25,8 @@ from orchestrator.usecases.jobs import (
 from orchestrator.usecases.resolve import Inventory, looked_up
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from orchestrator.engine.ports import Log
     from orchestrator.journal.runs import RunRecord, StoredBackup
     from orchestrator.journal.store import Store
@@ -59,7 +61,7 @@ async def what_is_left(config: Config, options: RunOptions, run_id: str, store: 
     stored = await load(store, record.run.id)
     goes_on = _GOES_ON | ({OutcomeKind.INCOMPLETE} if options.waits else set())
     left = [each for each in stored if each.line is None or each.line.kind in goes_on]
-    check_accounts(config, record, [each for each in left if each.planned.install.enabled])
+    check_accounts(config, record, {each.planned.install.account for each in left if each.planned.install.enabled})
     return Left(record, stored, left)
 
 
@@ -148,17 +150,23 @@ def _shown(stored: StoredBackup) -> Backup | None:
     return Backup(**fields) if fields else None
 
 
-def check_accounts(config: Config, record: RunRecord, left: list[StoredBackup]) -> None:
+def check_accounts(
+    config: Config,
+    record: RunRecord,
+    names: Iterable[str],
+    cannot: str = "cannot go on",
+    remedy: str = "begin a new run",
+) -> None:
     """Refuse to ask anybody else than the run did: what is not listed there proves nothing. Raises ``UsageError``."""
-    for name in sorted({each.planned.install.account for each in left}):
+    for name in sorted(names):
         account = config.accounts.get(name)
         if account is None:
-            message = f"run {record.run.id} cannot go on: the account {name} is no longer in {config.source}"
+            message = f"run {record.run.id} {cannot}: the account {name} is no longer in {config.source}"
             raise UsageError(message)
         if account.base_url != record.accounts.get(name):
             message = (
-                f"run {record.run.id} cannot go on: the account {name} was at {record.accounts.get(name)} and is now"
-                f" at {account.base_url}; begin a new run"
+                f"run {record.run.id} {cannot}: the account {name} was at {record.accounts.get(name)} and is now"
+                f" at {account.base_url}; {remedy}"
             )
             raise UsageError(message)
 

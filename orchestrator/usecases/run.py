@@ -266,14 +266,15 @@ def _progress(fleet: Fleet, recorder: Recorder, job: Job) -> dict[str, object]:
     totals = fleet.totals()
     rate = fleet.rate()
     tally = recorder.tally
-    left, in_doubt = len(job.planned) - tally.outcomes.total(), fleet.in_doubt()
+    in_doubt, waiting = fleet.in_doubt(), fleet.watched()
+    left = max(0, len(job.planned) - tally.outcomes.total() - waiting)
     return {
         "done": tally.outcomes.total(),
         "planned": len(job.planned),
         "failed": tally.failed,
         "in_doubt": in_doubt,
-        "waiting": fleet.watched(),
+        "waiting": waiting,
         "throttled": sum(each.throttled for each in totals.values()),
         "rate": round(rate, 2),
-        "left_s": round(max(left / rate, fleet.next_look_s())) if rate else None,
+        "left_s": round(max(left / rate, fleet.next_look_s())) if rate and left else None,
     }

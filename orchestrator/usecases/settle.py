@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from orchestrator.errors import UsageError
 from orchestrator.journal import runs
-from orchestrator.journal.locks import locked, run_lock
-from orchestrator.journal.store import FILE_NAME, Store
+from orchestrator.journal.store import Store
 from orchestrator.model import Backup, OutcomeKind
 from orchestrator.report.lines import encode
-from orchestrator.report.write import rewrite, write_summary
-from orchestrator.summary import exit_code_now
-from orchestrator.usecases.jobs import report_of
+from orchestrator.usecases.retelling import retell, run_at_rest, state_file
 
 if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from orchestrator.journal.runs import RunRecord, StoredBackup
+    from orchestrator.journal.runs import StoredBackup
     from orchestrator.summary import Line
 
 OPERATOR = "operator"
@@ -44,32 +40,13 @@ async def settle(state_dir: Path, run: str, install: str, backup_id: str | None,
     run is alive, ``WriteError``.
     """
     async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(Store(_state_file(state_dir)))
-        record = await runs.find(store, run, f"in {state_dir}")
-        lock = locked(run_lock(state_dir, record.run.id), f"run {record.run.id} is going on")
-        await stack.enter_async_context(lock)
-        stored = await runs.load(store, record.run.id)
-        meant = _unconfirmed(stored, install, record.run.id)
+        store = await stack.enter_async_context(Store(state_file(state_dir)))
+        run_id = (await runs.find(store, run, f"in {state_dir}")).run.id
+        stored_run = await run_at_rest(stack, store, state_dir, run_id)
+        meant = _unconfirmed(stored_run.stored, install, run_id)
         line = _settled(meant, backup_id)
-        await runs.keep(store, record.run.id, [line])
-        lines = [line if each is meant.line else each for each in (one.line for one in stored) if each is not None]
-        report = report_of(record, state_dir)
-        summary = _summary(record, lines, report) if record.has_ended and len(lines) == len(stored) else None
-        if summary is not None:
-            await runs.end(store, record.run.id, now, summary)
-            write_summary(state_dir / "runs" / record.run.id, summary)
-        data = b"".join(each.data for each in lines) + (b"" if summary is None else encode(summary))
-        is_file = rewrite(report, data)
-        return Settled(record.run.id, meant.planned.install.label, line.kind, report if is_file else None)
-
-
-def _state_file(state_dir: Path) -> Path:
-    """Return the state's file, which is not made just to be looked into."""
-    path = state_dir / FILE_NAME
-    if not path.exists():
-        message = f"there are no runs in {state_dir} yet; name the folder with --state-dir"
-        raise UsageError(message)
-    return path
+        report = await retell(store, state_dir, stored_run, [line], now)
+        return Settled(run_id, meant.planned.install.label, line.kind, report)
 
 
 def _unconfirmed(stored: list[StoredBackup], install: str, run_id: str) -> StoredBackup:
@@ -102,13 +79,3 @@ def _settled(meant: StoredBackup, backup_id: str | None) -> Line:
         kind, error, backup = OutcomeKind.ACCEPTED, None, asdict(Backup(backup_id))
     fields |= {"outcome": kind.value, "error": error, "backup": backup, "settled_by": OPERATOR, "look_for": []}
     return replace(meant.line, kind=kind, data=encode(fields))
-
-
-def _summary(record: RunRecord, lines: list[Line], report: str) -> dict[str, Any] | None:
-    """Return the run's summary line with its outcomes counted anew; ``None`` if it never came to one."""
-    if record.summary is None:
-        return None
-    counts = Counter(line.kind for line in lines)
-    outcomes = {kind.value: counts[kind] for kind in OutcomeKind}
-    code = exit_code_now(record.summary["exit_code"], counts, len(record.failed_sources))
-    return record.summary | {"outcomes": outcomes, "exit_code": code, "report": report}

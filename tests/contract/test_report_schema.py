@@ -226,7 +226,7 @@ def _at(line: Any, way: tuple[str, ...]) -> Any:
         ("accepted", {"reconciled": 0}, r"\$\.reconciled: 0 is not of type 'boolean'"),
         ("accepted", {"settled_by": "nobody"}, r"\$\.settled_by: 'nobody' is not one of"),
         ("accepted", {"look_for": [marker(RUN_ID)]}, r"\$\.look_for: .* is too long|expected to be empty"),
-        ("rejected", {"settled_by": "operator"}, r"\$\.outcome: 'rejected' is not one of \['accepted', 'exhausted'\]"),
+        ("rejected", {"settled_by": "operator"}, r"\$\.outcome: 'rejected' is not one of \['accepted', 'compl"),
         ("rejected", {"reconciled": True}, r"\$\.outcome: 'rejected' is not one of"),
         ("unconfirmed", {"look_for": []}, r"\$\.look_for: \[\] (is too short|should be non-empty)"),
         ("unconfirmed", {"look_for": [RUN_ID]}, r"\$\.look_for\[0\]: .* does not match"),

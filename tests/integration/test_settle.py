@@ -65,6 +65,7 @@ def test_one_that_exists_is_accepted_in_report_and_summary(server: StandIn, tmp_
     assert (line["outcome"], line["backup"]["id"], line["settled_by"]) == ("accepted", made["id"], "operator")
     assert (line["error"], line["look_for"]) == (None, [])
     assert (summary["outcomes"]["accepted"], summary["outcomes"]["unconfirmed"], summary["exit_code"]) == (5, 0, 3)
+    assert summary["accounts"]["default"]["outcomes"] == {"accepted": 5, "rejected": 1}
     (folder,) = (tmp_path / "state/runs").iterdir()
     assert json.loads((folder / "summary.json").read_text()) == summary
 

@@ -1,0 +1,155 @@
+"""``wpe-backup audit``: how old the newest completed backup of every install is, whoever made it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+from rich.text import Text
+
+from orchestrator.cli.completers import complete_installs
+from orchestrator.cli.open_files import within_open_files
+from orchestrator.cli.options import (
+    Output,
+    config_option,
+    format_option,
+    option,
+    output_options,
+    parsed_by,
+    read_config,
+    redactor_of,
+    state_dir_option,
+    throttle_options,
+    throttled,
+)
+from orchestrator.cli.selecting import check_accounts, selection_options
+from orchestrator.cli.stopping import stopped_by_signals
+from orchestrator.cli.tables import print_table, why
+from orchestrator.config.values import parse_duration
+from orchestrator.freshness import Verdict
+from orchestrator.report.lines import backup_fields, error_fields
+from orchestrator.units import age_text, duration_text
+from orchestrator.usecases.audit import AuditOptions, audited
+from orchestrator.usecases.survey import NOT_ASKED
+
+if TYPE_CHECKING:
+    from orchestrator.engine.ports import Log
+    from orchestrator.model import Config
+    from orchestrator.selection import Selection
+    from orchestrator.usecases.audit import Audited, AuditEnd
+
+_NAMES = ("install", "account", "environment", "age", "max age", "verdict", "made by", "backup id", "note")
+_STYLES = {Verdict.MISSING: "red", Verdict.UNKNOWN: "yellow", Verdict.STALE: "red"}
+
+
+@click.command()
+@click.argument("install", nargs=-1, metavar="[INSTALL]...", shell_complete=complete_installs)
+@option(
+    "--max-age",
+    metavar="DURATION",
+    callback=parsed_by(parse_duration),
+    help="How old the newest completed backup may be, as 26h, instead of each install's own max_age.",
+)
+@config_option
+@selection_options
+@format_option
+@state_dir_option
+@throttle_options
+@output_options
+def audit(
+    *,
+    install: tuple[str, ...],
+    config_file: str | None,
+    selection: Selection,
+    output_format: str,
+    output: Output,
+    **given: Any,  # noqa: ANN401 - the options above, by name
+) -> int:
+    """Say how old the newest completed backup of every install is, whoever made it, and whether that is too old.
+
+    INSTALL is a name or an id of the plan. One listing for each install; nothing is requested, and no state is made.
+    The age counts from the backup's create_time. Exit codes: 0 every install has a recent backup, 2 bad usage or
+    configuration, or nothing selected, 3 one is stale, missing or unknown, or a source of installs could not be read,
+    12 credentials refused.
+    """
+    config = read_config(config_file)
+    options = AuditOptions(replace(selection, names=install), given["max_age"], given["state_dir"].absolute())
+    check_accounts(options.selection, config.accounts)
+    config = replace(config, throttle=throttled(config.throttle, given))
+    log = output.log(redactor_of(config))
+    end = asyncio.run(_audit(within_open_files(config, log), options, log))
+    for source in end.failed:
+        log.error("source.failed", source=source.source, reason=source.error.message)
+    if not (output.is_quiet and end.exit_code == 0):
+        _show(end, output, as_json=output_format == "json")
+    return end.exit_code
+
+
+async def _audit(config: Config, options: AuditOptions, log: Log) -> AuditEnd:
+    with stopped_by_signals() as stop:
+        return await audited(config, options, log, stop)
+
+
+def _show(end: AuditEnd, output: Output, *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps([_fields(each) for each in end.installs]) + "\n")
+        return
+    console = output.console(sys.stdout)
+    shown = [each for each in end.installs if each.freshness.error is not NOT_ASKED]
+    if shown:
+        print_table(console, _NAMES, [*map(_cells, shown)], [_STYLES.get(each.freshness.verdict, "") for each in shown])
+    console.print(Text(_totals(end)), soft_wrap=True)
+
+
+def _fields(row: Audited) -> dict[str, Any]:
+    """Return an install as an object, its fields named as the report's are."""
+    install, found = row.install, row.freshness
+    newest, under_way = found.newest, found.under_way
+    return {
+        "install_id": install.id,
+        "name": install.name,
+        "account": install.account,
+        "environment": install.environment,
+        "verdict": found.verdict.value,
+        "max_age_s": row.max_age_s,
+        "age_s": found.age_s,
+        "create_time": newest and newest.create_time,
+        "ours": None if newest is None else row.run_id is not None,
+        "run_id": row.run_id,
+        "backup": newest and backup_fields(newest),
+        "under_way": under_way and backup_fields(under_way),
+        "error": found.error and error_fields(found.error),
+    }
+
+
+def _cells(row: Audited) -> tuple[object, ...]:
+    install, found = row.install, row.freshness
+    newest = found.newest
+    notes = [why(found.error)] if found.error else []
+    if found.under_way:
+        notes.append(f"another is under way: {found.under_way.id}")
+    return (
+        install.label,
+        install.account,
+        install.environment,
+        None if found.age_s is None else age_text(found.age_s),
+        duration_text(row.max_age_s),
+        found.verdict.value,
+        None if newest is None else "ours" if row.run_id else "other",
+        newest and newest.id,
+        "; ".join(notes),
+    )
+
+
+def _totals(end: AuditEnd) -> str:
+    counts = end.counts
+    parts = [f"{counts[verdict]} {verdict}" for verdict in reversed(Verdict) if counts[verdict]]
+    ours = sum(each.run_id is not None for each in end.installs)
+    said = f"{len(end.installs)} install{'' if len(end.installs) == 1 else 's'}" + (
+        f": {', '.join(parts)}; made by us: {ours}" if parts else ""
+    )
+    return f"{said}; sources that could not be read: {len(end.failed)}" if end.failed else said

@@ -1,0 +1,154 @@
+"""``wpe-backup status``: how the backups of a run ended."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+from rich.text import Text
+
+from orchestrator.cli.completers import complete_runs
+from orchestrator.cli.ending import where_options
+from orchestrator.cli.open_files import within_open_files
+from orchestrator.cli.options import (
+    Output,
+    config_option,
+    format_option,
+    output_options,
+    read_config,
+    redactor_of,
+    state_dir_option,
+    throttle_options,
+    throttled,
+)
+from orchestrator.cli.settle import written_again
+from orchestrator.cli.stopping import stopped_by_signals
+from orchestrator.cli.tables import print_table, why
+from orchestrator.report.lines import backup_fields, error_fields
+from orchestrator.units import age_text
+from orchestrator.usecases.status import Condition, run_status
+from orchestrator.usecases.survey import NOT_ASKED
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orchestrator.engine.ports import Log
+    from orchestrator.model import Config
+    from orchestrator.usecases.status import Known, StatusEnd
+
+_NAMES = ("install", "account", "outcome", "backup is", "took", "backup id", "why")
+_STYLES = {Condition.ABORTED: "red", Condition.UNKNOWN: "yellow", Condition.UNDER_WAY: "yellow"}
+
+
+@click.command()
+@click.argument("run", metavar="[RUN]", default="latest", shell_complete=complete_runs)
+@config_option
+@format_option
+@state_dir_option
+@throttle_options
+@output_options
+def status(
+    *,
+    run: str,
+    config_file: str | None,
+    output_format: str,
+    state_dir: Path,
+    output: Output,
+    **given: Any,  # noqa: ANN401 - the options above, by name
+) -> int:
+    """Ask the API how the backups of a run ended, and have its report and the state say so.
+
+    RUN is a run id, the beginning of one, or latest: the newest run of this YAML, any shard of it and runs of named
+    installs included. One request for each backup that has not ended yet, none if all have. Exit codes: 0 every backup
+    of the run is completed, 2 bad usage or configuration, 3 one was aborted, has not ended or cannot be asked about
+    (installs without a backup do not count), 4 the state or the report cannot be written, 11 the run is going on,
+    12 credentials refused.
+    """
+    config = read_config(config_file)
+    config = replace(config, throttle=throttled(config.throttle, given))
+    log = output.log(redactor_of(config))
+    end = asyncio.run(_ask(within_open_files(config, log), state_dir.absolute(), run, log))
+    if not (output.is_quiet and end.exit_code == 0):
+        _show(end, output, as_json=output_format == "json")
+        _say_end(end, output, log, where_options(config.source, state_dir))
+    return end.exit_code
+
+
+async def _ask(config: Config, state_dir: Path, run: str, log: Log) -> StatusEnd:
+    with stopped_by_signals() as stop:
+        return await run_status(config, state_dir, run, log, stop)
+
+
+def _show(end: StatusEnd, output: Output, *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps([_fields(end.run_id, each) for each in end.backups]) + "\n")
+        return
+    console = output.console(sys.stdout)
+    shown = [each for each in end.backups if each.error is not NOT_ASKED]
+    if shown:
+        print_table(console, _NAMES, [*map(_cells, shown)], [_STYLES.get(each.condition, "") for each in shown])
+    console.print(Text(_totals(end)), soft_wrap=True)
+
+
+def _fields(run_id: str, known: Known) -> dict[str, Any]:
+    """Return a backup as an object, its fields named as the report's are."""
+    install = known.install
+    return {
+        "run_id": run_id,
+        "install_id": install.id,
+        "name": install.name,
+        "account": install.account,
+        "environment": install.environment,
+        "outcome": known.line.kind.value,
+        "backup": backup_fields(known.backup),
+        "age_s": known.age_s,
+        "took_s": known.took_s,
+        "error": known.error and error_fields(known.error),
+    }
+
+
+def _cells(known: Known) -> tuple[object, ...]:
+    took = known.took_s if known.age_s is None else known.age_s
+    so_far = "" if known.age_s is None else " so far"
+    return (
+        known.install.label,
+        known.install.account,
+        known.line.kind.value,
+        known.backup.status,
+        None if took is None else age_text(took) + so_far,
+        known.backup.id,
+        known.error and why(known.error),
+    )
+
+
+def _totals(end: StatusEnd) -> str:
+    counts = end.counts
+    parts = [f"{counts[condition]} {condition}" for condition in reversed(Condition) if counts[condition]]
+    said = f"Run {end.run_id}: {', '.join(parts) or 'no backups'}"
+    return f"{said}; without a backup: {end.failures}" if end.failures else said
+
+
+def _say_end(end: StatusEnd, output: Output, log: Log, where: str) -> None:
+    """Say on standard error what the table does not, and what can be done about it."""
+    if output.is_json:
+        counts = {condition.name.lower(): count for condition, count in end.counts.items()}
+        fields = {"asked": end.asked, "report": end.report, "exit_code": end.exit_code, **counts}
+        (log.error if end.exit_code else log.info)("status.finished", run_id=end.run_id, **fields)
+        return
+    console = output.console(sys.stderr)
+    lines = []
+    if not end.asked and not end.counts[Condition.UNKNOWN]:
+        lines.append("Nothing was asked: no backup of this run is known to be under way")
+    if end.unfinished:
+        lines.append(f"The run did not come to its end, and {end.unfinished} of its installs have no outcome")
+        lines.append(f"Finish it:     wpe-backup run{where} --resume {end.run_id}")
+    if end.counts[Condition.ABORTED]:
+        lines.append(f"Retry failed:  wpe-backup run{where} --retry-failed {end.run_id}")
+    if end.has_news:
+        lines.append(f"Report: {written_again(end.report)}")
+    for line in lines:
+        console.print(Text(line), soft_wrap=True)

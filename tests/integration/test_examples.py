@@ -1,0 +1,115 @@
+"""The examples do what they say: every command of examples/README.md, and each script, against the stand-in."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from command import Ended, StandIn, environment, run_command, stand_in
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.usefixtures("without_coverage")
+
+ROOT = Path(__file__).parents[2]
+CODE = re.compile(r"#.*exit code (\d+)")
+PACE = {"WPE_BACKUP_RATE": "100", "WPE_BACKUP_MAX_RATE": "100"}
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[StandIn]:
+    """Serve the examples' scenario, without its limit and quicker, and have the examples in ``tmp_path`` ask it."""
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    scenario = tmp_path / "examples/scenarios/agency.yaml"
+    text = scenario.read_text()
+    assert text.count("completes_after: [2s, 10s], aborts: 0.05") == text.count("- {kind: bucket, rate: 20, burst: 20}")
+    text = text.replace("[2s, 10s], aborts: 0.05", "[200ms, 500ms], aborts: 0").replace("limits:\n", "limits: []\n")
+    scenario.write_text(text.replace("  - {kind: bucket, rate: 20, burst: 20}\n", "latency: 1ms\n"))
+    with stand_in("--scenario", str(scenario)) as running:
+        for path in tmp_path.glob("examples/*.yaml"):
+            path.write_text(path.read_text().replace("http://127.0.0.1:8080/v1", running.base_url))
+        yield running
+
+
+def commands() -> list[str]:
+    lines = (ROOT / "examples/README.md").read_text(encoding="utf-8").splitlines()
+    found = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+    return [line for line in found if "wpe-backup simulate" not in line]
+
+
+def test_every_command_of_the_walk_ends_as_it_says(server: StandIn, tmp_path: Path) -> None:
+    assert len(commands()) >= 20
+    for line in commands():
+        program, *arguments = shlex.split(line.replace("http://127.0.0.1:8080/v1", server.base_url), comments=True)
+        slow = ["--rate", "5"] if "--deadline" in arguments else []
+        ended = run_command(*arguments, *slow, cwd=tmp_path, **({} if slow else PACE))
+        expected = CODE.search(line)
+        assert program == "wpe-backup"
+        assert ended.code == (int(expected[1]) if expected else 0), (
+            f"{line}\n{ended.stdout[-2000:]}{ended.stderr[-2000:]}"
+        )
+        assert "Traceback" not in ended.stderr
+    assert server.stats()["most_per_install"] <= 4
+
+
+def script(folder: Path, name: str, *arguments: str) -> Ended:
+    """Run a script of the examples, with the command under test as ``wpe-backup``."""
+    program = folder / "bin" / "wpe-backup"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m orchestrator "$@"\n')
+    program.chmod(0o755)
+    env = environment(
+        HOME=str(folder),
+        WPE_BACKUP_STATE_DIR=str(folder / "state"),
+        WPE_BACKUP_CONFIG="examples/agency.yaml",
+        PATH=f"{program.parent}:{os.environ['PATH']}",
+        **PACE,
+    )
+    ended = subprocess.run(
+        [str(folder / "examples" / name), *arguments],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return Ended(ended.returncode, ended.stdout, ended.stderr)
+
+
+def test_the_gate_deploys_only_with_completed_backups(server: StandIn, tmp_path: Path) -> None:
+    ended = script(tmp_path, "maintenance-gate.sh", "torquemag", "torqueshop")
+    assert (ended.code, "deploying" in ended.stdout) == (0, True), ended.stderr
+    assert {backup["status"] for backup in server.backups()} == {"completed"}
+    assert len(server.backups()) == 2
+
+
+def test_the_gate_stays_closed_for_what_is_not_there(server: StandIn, tmp_path: Path) -> None:
+    text = (tmp_path / "examples/agency.yaml").read_text()
+    (tmp_path / "examples/agency.yaml").write_text(text + "  - {name: vanished, account: clients}\n")
+    ended = script(tmp_path, "maintenance-gate.sh", "torquemag", "vanished")
+    assert (ended.code, "deploying" in ended.stdout, "Not deploying" in ended.stderr) == (3, False, True)
+    assert len(server.backups()) == 1
+
+
+def test_a_night_ends_with_an_audit_and_tells_of_drift(server: StandIn, tmp_path: Path) -> None:
+    ended = script(tmp_path, "nightly.sh")
+    assert ended.code == 3, ended.stderr
+    assert "unprotected" in ended.stdout
+    assert server.stats()["most_per_install"] == 1
+
+
+def test_the_four_parts_are_the_whole_fleet(server: StandIn, tmp_path: Path) -> None:
+    planned = run_command("run", "-c", "examples/agency.yaml", "-n", "--log-format", "json", cwd=tmp_path).lines()
+    ended = script(tmp_path, "shards.sh")
+    assert ended.code == 0, ended.stderr
+    assert {backup["install_id"] for backup in server.backups()} == {line["install_id"] for line in planned}
+    assert server.stats()["most_per_install"] == 1
