@@ -45,20 +45,13 @@ def validate(*, config_file: str | None, no_secrets: bool, output: Output) -> in
 
 def told(fleet: Fleet, *, no_secrets: bool) -> str:
     """Return what a YAML comes to, in one line."""
-    sections = fleet.sections
-    disabled = sum(not each.enabled for each in sections.installs)
-    discoveries = sum(source.discover is not None for source in sections.inventory)
-    parts = [
-        f"{_counted(len(sections.installs), 'install')}, {len(sections.installs) - disabled} of them enabled",
-        f"{_counted(discoveries, 'discovery', 'discoveries')} when the plan is made" if discoveries else "",
-        _counted(len(sections.accounts), "account"),
-        "credentials not looked at" if no_secrets else "",
-    ]
-    return ", ".join(part for part in parts if part)
-
-
-def _counted(count: int, one: str, more: str = "") -> str:
-    return f"{count} {one if count == 1 else more or f'{one}s'}"
+    installs = fleet.sections.installs
+    discoveries = sum(source.discover is not None for source in fleet.sections.inventory)
+    return (
+        f"{len(installs)} installs, {sum(install.enabled for install in installs)} of them enabled, "
+        + (f"{discoveries} discover section(s) for more, asked when the plan is made, " if discoveries else "")
+        + f"{len(fleet.sections.accounts)} account(s){', credentials not looked at' if no_secrets else ''}"
+    )
 
 
 @config.command()

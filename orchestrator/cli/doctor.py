@@ -1,0 +1,149 @@
+"""``wpe-backup doctor``: can this work at all? Each check with a verdict and a remedy."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import rich_click as click
+from rich.text import Text
+
+from orchestrator.cli.config import told
+from orchestrator.cli.open_files import most_in_flight
+from orchestrator.cli.options import (
+    Output,
+    config_option,
+    config_text,
+    format_option,
+    output_options,
+    redactor_of,
+    state_dir_option,
+)
+from orchestrator.cli.stopping import stopped_by_signals
+from orchestrator.config import load_config, read_fleet
+from orchestrator.config.secrets import holds_password
+from orchestrator.errors import ConfigError, UsageError
+from orchestrator.logs import make_log
+from orchestrator.redaction import Redactor
+from orchestrator.report.columns import columns
+from orchestrator.usecases.checks import Check, Verdict, config_file_check, machine_checks
+from orchestrator.usecases.doctor import ACCOUNT_CHECKS, account_checks
+from orchestrator.visible import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from orchestrator.model import Config
+
+FAILED = 3
+INDENT = " " * 9
+_STYLES = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold red"}
+
+
+@click.command()
+@config_option
+@format_option
+@state_dir_option
+@output_options
+def doctor(*, config_file: str | None, output_format: str, state_dir: Path, output: Output) -> int:
+    """Check configuration, credentials, API, clock, permissions and disk: each with a verdict and a remedy.
+
+    Three reads for each account of the YAML; nothing is requested, nothing made. Exit codes: 0 no check failed, 3 one
+    did. A warning is no failure.
+    """
+    config, first = _configuration(config_file)
+    machine = machine_checks(state_dir.absolute(), config)
+    accounts = _of_accounts(config, output, {each.name for each in first})
+    checks = [*first, *accounts, *machine, _open_files(config)]
+    is_well = all(each.verdict in {Verdict.OK, Verdict.SKIPPED} for each in checks)
+    if output_format == "json":
+        sys.stdout.write(json.dumps([_fields(each) for each in checks]) + "\n")
+    elif not (output.is_quiet and is_well):
+        _show(checks, output)
+    return FAILED if any(each.verdict is Verdict.FAIL for each in checks) else 0
+
+
+def _configuration(config_file: str | None) -> tuple[Config | None, list[Check]]:
+    """Return the configuration, ``None`` if there is no usable one, and what is to be said of it."""
+    try:
+        name, text = config_text(config_file)
+        fleet = read_fleet(text, name, os.environ, with_secrets=False)
+    except UsageError as error:
+        remedy = "write one by wpe-backup init --from-api, or name it with -c FILE"
+        return None, [Check("configuration", Verdict.FAIL, str(error), remedy)]
+    except ConfigError as error:
+        return None, [_wrong("configuration", error, "mend it; wpe-backup config validate shows each line")]
+    found = f"{fleet.source}: {told(fleet, no_secrets=False)}"
+    checks = [Check("configuration", Verdict.OK, found)]
+    if fleet.warnings:
+        remedy = "mend the YAML, or put the files where it looks for them"
+        checks = [Check("configuration", Verdict.WARN, f"{found}; {'; '.join(fleet.warnings)}", remedy)]
+    checks.append(config_file_check(Path(name), holds_password=holds_password(text, name)))
+    try:
+        return load_config(text, name, os.environ), checks
+    except ConfigError as error:
+        return None, [*checks, _wrong("credentials", error, "give them as the message says")]
+
+
+def _wrong(name: str, error: ConfigError, remedy: str) -> Check:
+    return Check(name, Verdict.FAIL, "; ".join(map(str, error.problems)), remedy)
+
+
+def _of_accounts(config: Config | None, output: Output, checked: set[str]) -> list[Check]:
+    if config is None:
+        names = [name for name in ACCOUNT_CHECKS if name not in checked]
+        return [Check(name, Verdict.SKIPPED, "there is no usable configuration") for name in names]
+    nowhere = make_log(io.StringIO(), Redactor(), as_json=True, colors=False, verbosity=-1)
+    log = output.log(redactor_of(config)) if output.verbosity > 0 else nowhere
+
+    async def ask(config: Config) -> list[Check]:
+        with stopped_by_signals() as stop:
+            return await account_checks(config, log, stop)
+
+    return asyncio.run(ask(config))
+
+
+def _open_files(config: Config | None) -> Check:
+    if config is None:
+        return Check("open_files", Verdict.SKIPPED, "there is no usable configuration")
+    most, files = most_in_flight(config)
+    wanted = config.throttle.concurrency
+    if wanted <= most:
+        return Check("open_files", Verdict.OK, f"{files} may be open, enough for {wanted} requests in flight")
+    found = f"{files} may be open, enough for {most} requests in flight instead of {wanted}"
+    return Check("open_files", Verdict.WARN, found, "raise the hard limit (ulimit -Hn), or lower throttle.concurrency")
+
+
+def _show(checks: Sequence[Check], output: Output) -> None:
+    console = output.console(sys.stdout)
+    names, *rows = columns(("verdict", "check", "found"), map(_cells, checks))
+    console.print(names)
+    for row, check in zip(rows, checks, strict=True):
+        row.stylize(_STYLES.get(check.verdict, ""), 0, len(check.verdict))
+        console.print(row, soft_wrap=True)
+        if check.remedy:
+            console.print(Text(f"{INDENT}remedy: {visible(check.remedy)}"), soft_wrap=True)
+    counts = Counter(each.verdict for each in checks)
+    total = ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])
+    console.print(Text(f"{len(checks)} checks: {total}"), soft_wrap=True)
+
+
+def _cells(check: Check) -> tuple[object, ...]:
+    name = check.name if check.account is None else f"{check.name} {check.account}"
+    return check.verdict.value, name, check.found
+
+
+def _fields(check: Check) -> dict[str, object]:
+    return {
+        "check": check.name,
+        "account": check.account,
+        "verdict": check.verdict.value,
+        "found": check.found,
+        "remedy": check.remedy or None,
+    }

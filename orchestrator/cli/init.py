@@ -1,0 +1,153 @@
+"""``wpe-backup init``: a commented YAML to begin with."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from orchestrator.cli.environment import config_of_environment
+from orchestrator.cli.options import STANDARD_INPUT, Output, option, output_options, parsed_by, redactor_of
+from orchestrator.cli.stopping import stopped_by_signals
+from orchestrator.cli.tables import why
+from orchestrator.config.starter import starter
+from orchestrator.config.values import DEFAULT_BASE_URL, parse_base_url, parse_email
+from orchestrator.logs import forgiving
+from orchestrator.model import ErrorInfo, ErrorKind
+from orchestrator.summary import Ending, exit_code
+from orchestrator.usecases.init import VisibleInstalls, check_target, visible_installs, write_starter
+from orchestrator.visible import visible
+
+if TYPE_CHECKING:
+    from orchestrator.engine.ports import Log
+    from orchestrator.model import Config
+
+DEFAULT_FILE = "wpe-backup.yaml"
+
+
+def _emails(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    one = parsed_by(parse_email)
+    return tuple(one(context, parameter, value) for value in values)
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """Where the YAML goes; ``-`` is standard output."""
+
+    file: str
+    replaces: bool
+
+    @property
+    def is_printed(self) -> bool:
+        return self.file == STANDARD_INPUT
+
+    @property
+    def option(self) -> str:
+        """Return the option that names the file to other commands, with a space before it."""
+        return f" -c {shlex.quote(visible(self.file))}" if self.file not in {STANDARD_INPUT, DEFAULT_FILE} else ""
+
+
+@click.command()
+@option(
+    "-c",
+    "--config",
+    "config_file",
+    metavar="FILE",
+    default=DEFAULT_FILE,
+    show_default=True,
+    help="The file to write; - prints.",
+)
+@option("--from-api", is_flag=True, help="List every install that the environment's credentials can see.")
+@option(
+    "--base-url",
+    metavar="URL",
+    callback=parsed_by(parse_base_url),
+    help=f"Where the API is.  [default: {DEFAULT_BASE_URL}]",
+)
+@option(
+    "--email",
+    multiple=True,
+    metavar="ADDRESS",
+    callback=_emails,
+    help="Whom WP Engine mails when a backup has completed. Repeatable; nobody if not given.",
+)
+@option("--force", is_flag=True, help="Replace the file if there is one.")
+@output_options
+def init(
+    *,
+    config_file: str,
+    from_api: bool,
+    base_url: str | None,
+    output: Output,
+    **given: Any,  # noqa: ANN401 - the options above, by name
+) -> int:
+    """Write a commented YAML to begin with, which is valid as it is and holds no secret.
+
+    --from-api asks with WPE_API_USER_ID and WPE_API_PASSWORD, or the same with _FILE or _COMMAND, and lists every
+    install: those that WP Engine is still making are commented out. Exit codes: 0 written, 2 bad usage, or the file is
+    there already, 3 the installs could not be listed, 4 it could not be written, 12 credentials refused.
+    """
+    target = _Target(config_file, given["force"])
+    if not target.is_printed:
+        check_target(Path(config_file), replaces=target.replaces)
+    found = None
+    if from_api:
+        config = config_of_environment(base_url)
+        log = output.log(redactor_of(config))
+        answer = asyncio.run(_look(config, log))
+        if isinstance(answer, ErrorInfo):
+            return _say_failure(answer)
+        found = answer
+        if found.unnamed:
+            log.warning("accounts.unnamed", reason=why(found.unnamed))
+    text = starter(given["email"], base_url, None if found is None else found.groups)
+    if target.is_printed:
+        sys.stdout.write(text)
+    else:
+        write_starter(Path(config_file), text, replaces=target.replaces)
+    if not output.is_quiet:
+        _say_what_is_next(target, found)
+    return 0
+
+
+async def _look(config: Config, log: Log) -> VisibleInstalls | ErrorInfo:
+    with stopped_by_signals() as stop:
+        return await visible_installs(config, log, stop)
+
+
+def _say_failure(error: ErrorInfo) -> int:
+    forgiving(sys.stderr).write(
+        f"wpe-backup: the installs could not be listed, so nothing was written: {visible(why(error))}\n"
+    )
+    return exit_code(Ending(credentials_refused=error.kind is ErrorKind.CREDENTIALS, failed=1))
+
+
+def _say_what_is_next(target: _Target, found: VisibleInstalls | None) -> None:
+    """Say what was written, and what to do with it: on standard error, where the YAML is not."""
+    lines = [] if target.is_printed else [f"Wrote {visible(target.file)}{_told(found)}"]
+    if target.is_printed:
+        lines.append("Put it into a file, wpe-backup.yaml, then:")
+    elif found is None:
+        lines.append("Put your installs in at its end, or list all of them by --from-api --force, then:")
+    steps = {
+        f"config validate{target.option}": "is it right?",
+        f"doctor{target.option}": "credentials, API, clock, disk",
+        f"run{target.option} --dry-run": "what would be backed up",
+    }
+    widest = max(map(len, steps))
+    lines += [f"  wpe-backup {command:<{widest}}   # {why_it}" for command, why_it in steps.items()]
+    forgiving(sys.stderr).write("".join(f"{line}\n" for line in lines))
+
+
+def _told(found: VisibleInstalls | None) -> str:
+    if found is None:
+        return ""
+    installs = found.installs
+    pending = sum(each.is_pending for each in installs)
+    said = f": {len(installs) - pending} install{'' if len(installs) - pending == 1 else 's'}"
+    return said + (f", and {pending} pending that are commented out" if pending else "")

@@ -1,0 +1,104 @@
+"""A YAML to begin with: what the credentials can see is asked for, the file written whole and over nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import defaultdict
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from orchestrator.config.starter import ListedGroup
+from orchestrator.errors import UsageError, WriteError
+from orchestrator.model import ErrorInfo
+from orchestrator.report.write import write_whole
+from orchestrator.usecases.asking import asked
+from orchestrator.usecases.fleet import Fleet
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orchestrator.engine.ports import Log
+    from orchestrator.engine.stop import StopSwitch
+    from orchestrator.inventory import ListedInstall
+    from orchestrator.model import Config
+    from orchestrator.usecases.asking import Asker
+
+UNNAMED = "of an account of WP Engine's that is not told"
+
+
+@dataclass(frozen=True, slots=True)
+class VisibleInstalls:
+    """Every install that credentials can see, by WP Engine's accounts.
+
+    ``unnamed`` says why the names of these could not be had, ``None`` if they could.
+    """
+
+    groups: tuple[ListedGroup, ...]
+    unnamed: ErrorInfo | None = None
+
+    @property
+    def installs(self) -> list[ListedInstall]:
+        """Return the installs of all groups."""
+        return [each for group in self.groups for each in group.installs]
+
+
+async def visible_installs(config: Config, log: Log, stop: StopSwitch) -> VisibleInstalls | ErrorInfo:
+    """Return what the one account of ``config`` can see, or why it cannot be listed.
+
+    Raises ``StoppedError`` if a signal comes first.
+    """
+    (account,) = config.accounts
+    async with AsyncExitStack() as stack:
+        return await asked(Fleet(config, None, log, stack), [account], lambda asker: _look(account, asker), stop)
+
+
+async def _look(account: str, asker: Asker) -> VisibleInstalls | ErrorInfo:
+    installs, accounts = await asyncio.gather(asker.installs(account), asker.accounts(account))
+    if isinstance(installs, ErrorInfo):
+        return installs
+    names = {} if isinstance(accounts, ErrorInfo) else {each.id: f"{each.name} ({each.id})" for each in accounts}
+    by_account: defaultdict[str, dict[str, ListedInstall]] = defaultdict(dict)
+    for each in installs:
+        title = each.account_id and f"of WP Engine's account {names.get(each.account_id, each.account_id)}"
+        by_account[title or UNNAMED][each.id] = each
+    groups = (ListedGroup(title, tuple(by_account[title].values())) for title in sorted(by_account))
+    return VisibleInstalls(tuple(groups), accounts if isinstance(accounts, ErrorInfo) else None)
+
+
+def check_target(path: Path, *, replaces: bool) -> None:
+    """Raise ``UsageError`` if a new file cannot be at ``path``; one that is there has to be meant, by ``replaces``."""
+    if not path.parent.is_dir():
+        message = f"there is no folder {path.parent}: make it first, or name another file with -c"
+        raise UsageError(message)
+    if os.path.lexists(path) and not path.is_file():
+        message = f"{path} is no regular file: name another with -c; -c - prints"
+        raise UsageError(message)
+    if path.exists() and not replaces:
+        raise UsageError(_is_there(path))
+
+
+def write_starter(path: Path, text: str, *, replaces: bool) -> None:
+    """Write ``text`` to ``path``, whole or not at all, readable for its owner alone.
+
+    Raises ``UsageError`` if there is a file meanwhile that it is not to take the place of, ``WriteError``.
+    """
+    if not replaces:
+        try:
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        except FileExistsError:
+            raise UsageError(_is_there(path)) from None
+        except OSError as error:
+            message = f"{path} cannot be written: {error.strerror}"
+            raise WriteError(message) from error
+    try:
+        write_whole(path, text.encode())
+    except WriteError:
+        if not replaces:
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _is_there(path: Path) -> str:
+    return f"{path} exists already: --force replaces it, -c FILE writes another one, -c - prints"
