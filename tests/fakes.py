@@ -92,10 +92,16 @@ class FakeClock:
 
 
 class FakeThrottle:
-    """Admit at once, ``concurrency`` at a time, and remember what it was told."""
+    """Admit at once, ``concurrency`` at a time, and remember what it was told.
 
-    def __init__(self, concurrency: int = 4) -> None:
+    With ``spaced`` starts are a tenth of a second apart, as ``rate`` says; none is before ``held_until``.
+    """
+
+    def __init__(self, concurrency: int = 4, *, spaced: bool = False) -> None:
         self._slots = asyncio.Semaphore(concurrency)
+        self._gap_s = 1.0 / self.rate() if spaced else 0.0
+        self._next_at = 0.0
+        self.held_until = 0.0
         self.words: list[Word] = []
         self.released = 0
         self.out = 0
@@ -106,9 +112,20 @@ class FakeThrottle:
 
     async def admit(self) -> Ticket:
         await self._slots.acquire()
+        try:
+            await self._start()
+        except asyncio.CancelledError:
+            self._slots.release()
+            raise
         self.out += 1
         read_only, self.read_only_once = self.read_only_once, False
         return Ticket(0.0, 0, canary=read_only, read_only=read_only)
+
+    async def _start(self) -> None:
+        now = asyncio.get_running_loop().time
+        while (wait_s := max(self._next_at, self.held_until) - now()) > 0:  # noqa: ASYNC110 - a wait that may grow
+            await asyncio.sleep(wait_s)
+        self._next_at = now() + self._gap_s
 
     def observe(self, ticket: Ticket, word: Word) -> None:  # noqa: ARG002 - the Protocol's
         self.words.append(word)
@@ -138,7 +155,8 @@ class FakeApi:
 
     A POST that is answered with a backup makes one, and so does every POST of an install in ``makes``, whatever it is
     answered. A listing without a script shows what was made ``lists_after_s`` ago, with its description, on one page.
-    ``takes_s`` is how long each answer takes.
+    ``takes_s`` is how long each answer takes. A backup ends ``ends_after_s`` after its POST, ``ends_as`` says how;
+    ``on_poll`` is told the install, the backup and how often it was polled, and answers, or leaves it to the truth.
     """
 
     def __init__(self, default: AttemptResult = ACCEPTED, takes_s: float = 0.1) -> None:
@@ -146,6 +164,8 @@ class FakeApi:
         self._takes_s = takes_s
         self.check_takes_s = takes_s
         self.list_takes_s = takes_s
+        self.post_takes_s = takes_s
+        self.poll_takes_s = takes_s
         self.lists_after_s = 0.0
         self._scripts: dict[str, list[AttemptResult]] = {}
         self._listings: dict[str, list[AttemptResult | None]] = {}
@@ -156,7 +176,7 @@ class FakeApi:
         self.post_times: dict[str, list[float]] = defaultdict(list)
         self.looks: dict[str, list[tuple[float, int]]] = defaultdict(list)
         self.polls: dict[str, list[float]] = defaultdict(list)
-        self.on_poll: Callable[[str, str, int], AttemptResult] | None = None
+        self.on_poll: Callable[[str, str, int], AttemptResult | None] = lambda *_: None
         self.ends_after_s = 60.0
         self.ends_as: Callable[[str], str] = lambda _: "completed"
         self.checked = 0
@@ -195,29 +215,36 @@ class FakeApi:
         backup = result.backup or (Backup(f"made-{nth}", "requested") if request.install_id in self.makes else None)
         if backup:
             now = asyncio.get_running_loop().time()
+            if backup.id in {each.id for _, each in self._made[request.install_id]}:
+                backup = replace(backup, id=f"{backup.id}.{nth}")
+                result = replace(result, backup=backup if result.backup else None)
             self._made[request.install_id].append((now, replace(backup, description=request.description)))
-        return await _after(self._takes_s, result)
+        return await _after(self.post_takes_s, result)
 
     async def list_backups(self, install_id: str, offset: int) -> AttemptResult:
         nth, now = len(self.looks[install_id]), asyncio.get_running_loop().time()
         self.looks[install_id].append((now, offset))
         script = self._listings.get(install_id, [None])
         scripted = script[min(nth, len(script) - 1)]
-        listed = [backup for at, backup in self._made[install_id] if at + self.lists_after_s <= now]
+        made = [(at, backup) for at, backup in self._made[install_id] if at + self.lists_after_s <= now]
+        listed = [self._stands(at, backup, now) for at, backup in made]
         return await _after(self.list_takes_s, scripted or listing(*listed))
 
     async def show_backup(self, install_id: str, backup_id: str) -> AttemptResult:
         now = asyncio.get_running_loop().time()
         polls = self.polls[install_id]
         polls.append(now)
-        if self.on_poll:
-            return await _after(self._takes_s, self.on_poll(install_id, backup_id, len(polls)))
-        made = next((each for _, each in self._made[install_id] if each.id == backup_id), None)
-        if made is None:
-            return await _after(self._takes_s, NOT_FOUND)
-        begun = next(at for at, each in self._made[install_id] if each.id == backup_id)
-        status = self.ends_as(backup_id) if now - begun >= self.ends_after_s else "in_progress"
-        return await _after(self._takes_s, AttemptResult(status=200, backup=replace(made, status=status)))
+        answer = self.on_poll(install_id, backup_id, len(polls))
+        made = next((entry for entry in self._made[install_id] if entry[1].id == backup_id), None)
+        if answer is None:
+            answer = AttemptResult(status=200, backup=self._stands(*made, now)) if made else NOT_FOUND
+        return await _after(self.poll_takes_s, answer)
+
+    def _stands(self, began_at: float, backup: Backup, now: float) -> Backup:
+        if backup.status in {"completed", "aborted"}:
+            return backup
+        status = self.ends_as(backup.id) if now - began_at >= self.ends_after_s else "in_progress"
+        return replace(backup, status=status)
 
     async def list_installs(self, account_id: str | None, offset: int) -> AttemptResult:  # noqa: ARG002 - the Protocol's
         return await _after(self._takes_s, NOT_FOUND)

@@ -133,6 +133,4 @@ class Accounts:
                 "account.stopped", account=lane.name, kind=kind.value, status=result.status, reason=lane.stop.message
             )
         await self._ledger.cancel_all(lane.clear(), lane.stop)
-        budget = admitted.budget
-        if budget.admission and budget.ready_at() is None:
-            budget.admission.cancel()
+        admitted.budget.look_again()

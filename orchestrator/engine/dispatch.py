@@ -23,7 +23,6 @@ from orchestrator.engine.screens import Screens
 from orchestrator.engine.watches import Watches
 from orchestrator.engine.wire import Admitted, Wire
 from orchestrator.model import ErrorInfo, ErrorKind, Outcome, OutcomeKind
-from orchestrator.units import age_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
@@ -100,10 +99,10 @@ class Dispatcher:
             for task in (working, *loops):
                 task.cancel()
             self._wire.break_off(reads_only=True)
-            results = await asyncio.gather(*loops, *self._workers, return_exceptions=True)
-        if not is_done:
-            crash = next((result for result in results if isinstance(result, Exception)), None)
-            raise crash or self._end.crash or RuntimeError("the dispatcher ended before its work")
+            _, *results = await asyncio.gather(working, *loops, *self._workers, return_exceptions=True)
+        self._note_crashes(results)
+        if self._end.crash or not is_done:
+            raise self._end.crash or RuntimeError("the dispatcher ended before its work")
         return working.result()
 
     def _set_attended(self, *, is_attended: bool) -> None:
@@ -136,10 +135,9 @@ class Dispatcher:
         """Bound the time of backups whose watch began in an earlier process."""
         for budget in self.budgets:
             for lane in budget.lanes:
-                for _, work in lane.reads:
+                for _, work in lane.polls:
                     if isinstance(work, Effort) and work.watch:
-                        lane.watched += 1
-                        self._watches.expires(work, work.watch)
+                        self._watches.expires(budget, work, work.watch)
 
     def _note_crashes(self, results: Iterable[object]) -> None:
         for result in results:
@@ -255,17 +253,14 @@ class Dispatcher:
         for budget in self.budgets:
             for lane in budget.lanes:
                 await self._ledger.cancel_all(lane.take_requests(), why)
-            budget.changed.set()
-            if budget.admission and budget.ready_at() is None:
-                budget.admission.cancel()
+            budget.look_again()
 
     async def _close_in_time(self) -> None:
         seconds = self._limits.deadline_s
         if seconds is None:
             return
         await asyncio.sleep(seconds)
-        why = f"the deadline passed {age_text(seconds)} after the run began (--deadline)"
-        self._ledger.close(ErrorInfo(ErrorKind.DEADLINE, why))
+        self._ledger.close(ErrorInfo(ErrorKind.DEADLINE, "the run's deadline had passed (--deadline)"))
 
     async def _cancel_what_is_left(self) -> None:
         signum = self._around.stop.signum

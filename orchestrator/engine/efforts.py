@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from datetime import datetime
 
+    from orchestrator.engine.lanes import Budget
     from orchestrator.engine.ports import Api
-    from orchestrator.engine.wire import Admitted
     from orchestrator.model import AttemptResult, Backup, ErrorInfo, PlannedBackup
 
 
@@ -79,8 +79,8 @@ class Watch:
 
     ``is_own`` tells that a request of this plan made it; one that is not would be the recent backup that makes a
     request needless. ``may_repeat`` tells that it may be requested once more if it is aborted; ``is_polled_once`` that
-    one look is all it gets. ``error`` is what came of the last poll, ``None`` if it was answered; ``is_in_flight``
-    tells that one is under way. ``admitted`` is the request that came last, for its lane and budget.
+    one look is all it gets. ``error`` is what came of the last poll, ``None`` if it was answered; ``poller`` is the one
+    that is under way. ``budget`` is what its polls are admitted by.
     """
 
     backup: Backup
@@ -90,8 +90,8 @@ class Watch:
     is_polled_once: bool = False
     failed: int = 0
     error: ErrorInfo | None = None
-    is_in_flight: bool = False
-    admitted: Admitted | None = None
+    poller: asyncio.Task[object] | None = None
+    budget: Budget | None = None
 
 
 @dataclass(slots=True)

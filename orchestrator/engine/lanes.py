@@ -3,7 +3,7 @@
 No waiting happens here. ``Budget.take`` says which request goes next: a check of credentials first, then looks that
 settle whether a backup exists, then installs in the order of the plan and retries in turn, so that a sick group of
 installs starves nobody. Reads that nothing depends on yet get every tenth turn while there is something to request,
-and all turns after that. Accounts in turn.
+and all turns after that; of these, polls take no more than ``POLL_SHARE``. Accounts in turn.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ MOST_RATE_HEADERS = 16
 TURNS_OF_READS = 10
 """Of so many requests one is a poll or such a read, while there is something to request."""
 
+POLL_SHARE = 0.5
+"""Of the rate, once nothing is left to request: others may use the same limit."""
+
 
 class LaneState(StrEnum):
     """Whether an account's installs may be requested."""
@@ -57,6 +60,10 @@ class Queue:
     def __bool__(self) -> bool:
         """Tell whether there is anything in it."""
         return self.due_at() is not None
+
+    def __len__(self) -> int:
+        """Return how many are in it, at most: of what has its outcome, some are passed over only when they are due."""
+        return len(self._heap)
 
     def __iter__(self) -> Iterator[tuple[float, Effort | Errand]]:
         """Yield each instant with its work, in order."""
@@ -97,13 +104,14 @@ class Lane:
     """One account's work still to be done, and how the account fares.
 
     ``fresh`` are installs to be requested that were not tried yet, ``retries`` those that were. ``looks`` settle
-    whether a backup exists. ``reads`` are polls, screens and errands. ``suspects`` is work whose 401, kept with it,
-    waits for the check. ``unserved_since`` is when the first failure after the last served POST was seen. ``stop`` says
-    why the account stopped. ``watched`` counts the backups that are waited for. ``rate_headers`` are the last values of
-    headers about rates. ``server_ahead_s`` is what to add to monotonic seconds for the server's clock, at least;
-    ``backend_behind_s`` is how far the clock behind ``create_time`` was seen behind that one. ``specimen`` is the first
-    install whose backup was accepted, and when, ``specimen_looked_at`` when its listing was last read;
-    ``markers_come_back`` tells whether listings show markers, ``None`` while that is not known.
+    whether a backup exists. ``polls`` are backups that are waited for, none is asked before ``polls_from``; ``reads``
+    are screens, errands, and backups that are asked once. ``suspects`` is work whose 401, kept with it, waits for the
+    check. ``unserved_since`` is when the first failure after the last served POST was seen. ``stop`` says why the
+    account stopped. ``rate_headers`` are the last values of headers about rates. ``server_ahead_s`` is what to add to
+    monotonic seconds for the server's clock, at least; ``backend_behind_s`` is how far the clock behind ``create_time``
+    was seen behind that one. ``specimen`` is the first install whose backup was accepted, and when,
+    ``specimen_looked_at`` when its listing was last read; ``markers_come_back`` tells whether listings show markers,
+    ``None`` while that is not known.
     """
 
     name: str
@@ -111,6 +119,8 @@ class Lane:
     fresh: deque[Effort] = field(default_factory=deque)
     retries: Queue = field(default_factory=Queue)
     looks: Queue = field(default_factory=Queue)
+    polls: Queue = field(default_factory=Queue)
+    polls_from: float = 0.0
     reads: Queue = field(default_factory=Queue)
     state: LaneState = LaneState.TO_CHECK
     check_due_at: float = 0.0
@@ -118,7 +128,6 @@ class Lane:
     suspects: list[tuple[Effort | Errand, AttemptResult]] = field(default_factory=list)
     unserved_since: float | None = None
     stop: ErrorInfo | None = None
-    watched: int = 0
     requests: int = 0
     throttled: int = 0
     rate_headers: dict[str, str] = field(default_factory=dict)
@@ -129,11 +138,18 @@ class Lane:
     markers_come_back: bool | None = None
     _retry_next: bool = True
     _since_read: int = 0
+    _poll_was_last: bool = False
 
     @property
     def has_work(self) -> bool:
         """Tell whether anything of this account is still to be done."""
-        return bool(self.fresh or self.retries or self.looks or self.reads or self.suspects)
+        is_any_suspect = any(not work.is_settled for work, _ in self.suspects)
+        return bool(self.has_requests or self.polls or self.reads or is_any_suspect)
+
+    @property
+    def watched(self) -> int:
+        """Return how many backups are waited for, without those that are being asked."""
+        return len(self.polls)
 
     @property
     def has_requests(self) -> bool:
@@ -150,7 +166,10 @@ class Lane:
             return None
         if self.fresh:
             return 0.0
-        due = (queue.due_at() for queue in (self.retries, self.looks, self.reads))
+        due = [queue.due_at() for queue in (self.retries, self.looks, self.reads)]
+        poll_at = self.polls.due_at()
+        if poll_at is not None:
+            due.append(max(poll_at, self.polls_from))
         return min((at for at in due if at is not None), default=None)
 
     def notes_headers(self, result: AttemptResult) -> bool:
@@ -167,7 +186,9 @@ class Lane:
 
     def queue(self, work: Effort | Errand, due_at: float) -> None:
         """Queue ``work`` from ``due_at`` on, wherever its stage belongs."""
-        if isinstance(work, Errand) or work.screen or work.watch:
+        if isinstance(work, Effort) and work.watch and not work.watch.is_polled_once:
+            self.polls.put(work, due_at)
+        elif isinstance(work, Errand) or work.screen or work.watch:
             self.reads.put(work, due_at)
         elif work.doubt:
             self.looks.put(work, due_at)
@@ -182,11 +203,11 @@ class Lane:
         if self.state is LaneState.TO_CHECK:
             self.state = LaneState.CHECKING
             return CredentialsCheck()
-        is_retry_due, is_read_due = self.retries.is_due(now), self.reads.is_due(now)
+        is_retry_due, reads = self.retries.is_due(now), self._due_reads(now)
         has_others = bool(self.fresh) or is_retry_due or self.looks.is_due(now)
-        if is_read_due and (not has_others or self._since_read >= TURNS_OF_READS - 1):
-            self._since_read = 0
-            return self.reads.pop()
+        if reads is not None and (not has_others or self._since_read >= TURNS_OF_READS - 1):
+            self._since_read, self._poll_was_last = 0, reads is self.polls
+            return reads.pop()
         self._since_read += 1
         if self.looks.is_due(now):
             return self.looks.pop()
@@ -196,10 +217,18 @@ class Lane:
         self._retry_next = True
         return self.fresh.popleft()
 
+    def _due_reads(self, now: float) -> Queue | None:
+        """Return the queue whose turn it is among the reads, polls and others alternately."""
+        is_poll_due = self.polls_from <= now and self.polls.is_due(now)
+        is_other_due = self.reads.is_due(now)
+        if is_poll_due and not (is_other_due and self._poll_was_last):
+            return self.polls
+        return self.reads if is_other_due else None
+
     def clear(self) -> list[Effort | Errand]:
         """Take out everything that is still to be done, in the order in which it would have been tried."""
         left = [*(work for work, _ in self.suspects), *self.looks.clear(), *self.retries.clear()]
-        left += [*self.reads.clear(), *self.fresh]
+        left += [*self.polls.clear(), *self.reads.clear(), *self.fresh]
         self.suspects.clear()
         self.fresh.clear()
         return left
@@ -238,10 +267,11 @@ class Budget:
         """Tell whether nothing is left to do and nothing under way could bring more."""
         return not self.is_attended and self.in_flight == 0 and not any(lane.has_work for lane in self.lanes)
 
-    @property
-    def watched(self) -> int:
-        """Return how many backups are waited for."""
-        return sum(lane.watched for lane in self.lanes)
+    def look_again(self) -> None:
+        """Let whoever admits see that something was settled meanwhile; for nothing, no ticket is waited for."""
+        self.changed.set()
+        if self.admission and self.ready_at() is None:
+            self.admission.cancel()
 
     def ready_at(self) -> float | None:
         """Return the instant from which some lane has something to send, ``None`` if only an answer can tell."""
@@ -262,5 +292,14 @@ class Budget:
             )
             if work is not None:
                 self.lanes.append(self.lanes.pop(index))
+                self._space_polls(work, now)
                 return lane, work
         return None
+
+    def _space_polls(self, work: Work, now: float) -> None:
+        """Let no other poll follow ``work``, if that is one, before its share of the rate allows it."""
+        if not isinstance(work, Effort) or work.watch is None:
+            return
+        gap_s = 1.0 / (self.throttle.rate() * POLL_SHARE)
+        for lane in self.lanes:
+            lane.polls_from = max(lane.polls_from, now - gap_s) + gap_s

@@ -47,6 +47,8 @@ class Screens:
             await self._accounts.queue(lane, effort)
         elif result.page is not None:
             screen.failed = 0
+            if not lane.has_requests:
+                lane.unserved_since = None
             await self._page(lane, effort, screen, result.page)
             if effort.watch:
                 await self._watches.begin(admitted, effort)

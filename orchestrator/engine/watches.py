@@ -1,34 +1,37 @@
 """Watches: accepted is not completed, so a backup is polled until it has ended or its time is over.
 
-Polls pass the limiter like every request. With many unfinished backups each is asked the less often, so that all polls
-together take at most ``POLL_SHARE`` of the rate; while there is something to request they get a tenth of the turns. A
-poll that fails is repeated. A slow backup is never requested again; an aborted one is once, if that was asked for.
+Polls pass the limiter like every request, and ``lanes.py`` lets them take no more than a share of the rate: with many
+unfinished backups each is asked the less often. A poll that fails is repeated. A slow backup is never requested again;
+an aborted one is once, if that was asked for.
 """
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orchestrator.engine.efforts import Effort, Watch
 from orchestrator.engine.lanes import Queue
 from orchestrator.engine.wire import effect_of
 from orchestrator.errors import WriteError
-from orchestrator.freshness import ABORTED, has_ended
+from orchestrator.freshness import ABORTED, has_ended, merged
 from orchestrator.marker import described_again
 from orchestrator.model import ErrorInfo, ErrorKind, Fault, Made, OutcomeKind
 from orchestrator.outcome import Answer, backoff, classify, error_info, error_kind
+from orchestrator.pacing import Effect
 from orchestrator.units import age_text
 
 if TYPE_CHECKING:
-    from orchestrator.engine.core import Core
-    from orchestrator.engine.wire import Admitted
-    from orchestrator.model import AttemptResult, Backup
+    from collections.abc import Iterator
 
-POLL_SHARE = 0.5
-"""Of the rate, once nothing is left to request: others may use the same limit."""
+    from orchestrator.engine.core import Core
+    from orchestrator.engine.lanes import Budget, Lane
+    from orchestrator.engine.wire import Admitted
+    from orchestrator.model import AttemptResult
+
+OF_ANOTHER = "the answer shows another backup"
 
 LAST_POLL_S = 2.0
 """How long after its time a backup's last poll may still be under way to the limiter."""
@@ -68,18 +71,17 @@ class Watches:
         watch = effort.watch
         if watch is None:
             return
-        admitted.lane.watched += 1
         if has_ended(watch.backup):
             await self._ended(admitted, effort, watch)
             return
-        self.expires(effort, watch)
-        await self._accounts.queue(admitted.lane, effort, self._next_s(admitted, watch))
+        self.expires(admitted.budget, effort, watch)
+        await self._accounts.queue(admitted.lane, effort, self._next_s(watch))
 
-    def expires(self, effort: Effort, watch: Watch) -> None:
+    def expires(self, budget: Budget, effort: Effort, watch: Watch) -> None:
         """See to it that ``effort`` is settled when its time is over, also if the limiter lets no poll through."""
-        if not watch.is_polled_once:
-            self._deadlines.put(effort, watch.until + LAST_POLL_S)
-            self._changed.set()
+        watch.budget = budget
+        self._deadlines.put(effort, watch.until + LAST_POLL_S)
+        self._changed.set()
 
     async def expire(self) -> None:
         """Settle what has not ended in time, for ever."""
@@ -92,24 +94,36 @@ class Watches:
                     async with asyncio.timeout(wait_s):
                         await self._changed.wait()
                 continue
+            await asyncio.gather(*(self._expired(effort, watch) for effort, watch in self._overdue()))
+
+    def _overdue(self) -> Iterator[tuple[Effort, Watch]]:
+        """Yield those whose time is over; not what is over already, or another watch by now."""
+        while self._deadlines.is_due(self._now()):
             effort = self._deadlines.pop()
-            if isinstance(effort, Effort) and effort.watch and not effort.watch.is_in_flight:
-                await self._give_up(effort, effort.watch)
+            if isinstance(effort, Effort) and effort.watch and effort.watch.until + LAST_POLL_S <= self._now():
+                yield effort, effort.watch
+
+    async def _expired(self, effort: Effort, watch: Watch) -> None:
+        if watch.poller:
+            watch.poller.cancel()
+        await self._give_up(effort, watch)
 
     async def poll(self, admitted: Admitted, effort: Effort, watch: Watch) -> None:
         """Ask once how the backup of ``effort`` stands, and do what follows."""
         lane = admitted.lane
-        watch.is_in_flight = True
+        watch.poller = asyncio.current_task()
         call = lane.api.show_backup(effort.planned.request.install_id, watch.backup.id)
         result = await self._wire.send(admitted, call, is_read=True)
-        watch.is_in_flight = False
+        watch.poller = None
         self._wire.tell(admitted, effect_of(classify(result)), result)
+        if effort.is_settled:
+            return
         if result.backup is None or result.backup.id.lower() != watch.backup.id.lower():
             await self._failed(admitted, effort, watch, result)
             return
         if not lane.has_requests:
             lane.unserved_since = None
-        watch.backup, watch.failed, watch.error = _merged(watch.backup, result.backup), 0, None
+        watch.backup, watch.failed, watch.error = merged(watch.backup, result.backup), 0, None
         if watch.is_own:
             effort.made = replace(effort.made, backup=watch.backup)
         if has_ended(watch.backup):
@@ -117,10 +131,9 @@ class Watches:
         elif watch.is_polled_once or self._now() >= watch.until:
             await self._give_up(effort, watch)
         else:
-            await self._accounts.queue(lane, effort, self._next_s(admitted, watch))
+            await self._accounts.queue(lane, effort, self._next_s(watch))
 
     async def _ended(self, admitted: Admitted, effort: Effort, watch: Watch) -> None:
-        admitted.lane.watched -= 1
         if watch.backup.status != ABORTED:
             await self._completed(effort, watch)
             return
@@ -155,27 +168,28 @@ class Watches:
         lane, answer = admitted.lane, classify(result)
         if result.fault is Fault.INTERRUPTED or answer is Answer.THROTTLED:
             await self._accounts.queue(lane, effort)
-        elif answer is Answer.CREDENTIALS:
-            await self._accounts.suspect(lane, effort, result)
         elif answer in {Answer.QUOTA, Answer.MISCONFIGURED}:
             lane.suspects.append((effort, result))
             await self._accounts.stop(admitted, error_kind(answer, result), result)
         else:
-            await self._poll_again(admitted, effort, watch, result)
+            await self._poll_again(lane, effort, watch, result)
+        if watch.is_polled_once and effect_of(answer) is not Effect.SERVED:
+            await self._accounts.stop_if_hopeless(admitted, answer, result)
 
-    async def _poll_again(self, admitted: Admitted, effort: Effort, watch: Watch, result: AttemptResult) -> None:
+    async def _poll_again(self, lane: Lane, effort: Effort, watch: Watch, result: AttemptResult) -> None:
+        answer = classify(result)
         watch.failed += 1
-        watch.error = error_info(error_kind(classify(result), result), result)
+        watch.error = error_info(error_kind(answer, result), result, OF_ANOTHER if result.backup else None)
         say = self._around.log.info if watch.failed == 1 else self._around.log.debug
-        say("backup.poll_failed", install=effort.planned.install.label, status=result.status, reason=result.message)
-        is_over = watch.failed >= self._limits.retry.max_attempts if watch.is_polled_once else False
-        if is_over or (not watch.is_polled_once and self._now() >= watch.until):
+        reason = watch.error.message
+        say("backup.poll_failed", install=effort.planned.install.label, status=result.status, reason=reason)
+        if watch.failed >= self._limits.retry.max_attempts if watch.is_polled_once else self._now() >= watch.until:
             await self._give_up(effort, watch)
-            return
-        after_s = backoff(watch.failed, self._around.clock.draw())
-        if not watch.is_polled_once:
-            after_s = max(after_s, self._next_s(admitted, watch))
-        await self._accounts.queue(admitted.lane, effort, after_s)
+        elif answer is Answer.CREDENTIALS:
+            await self._accounts.suspect(lane, effort, result)
+        else:
+            after_s = max(backoff(watch.failed, self._around.clock.draw()), self._next_s(watch))
+            await self._accounts.queue(lane, effort, after_s)
 
     async def _give_up(self, effort: Effort, watch: Watch) -> None:
         wait = self._limits.wait
@@ -185,25 +199,14 @@ class Watches:
             message += f"; the last poll failed: {watch.error.message}"
         effort.made = replace(effort.made, backup=watch.backup)
         await self._ledger.settle(effort, OutcomeKind.INCOMPLETE, ErrorInfo(ErrorKind.TIMEOUT, message))
-        if watch.admitted:
-            watch.admitted.lane.watched -= 1
-            watch.admitted.budget.changed.set()
+        if watch.budget:
+            watch.budget.look_again()
 
-    def _next_s(self, admitted: Admitted, watch: Watch) -> float:
-        """Return the seconds until the next poll: the more backups are waited for, the longer."""
-        watch.admitted = admitted
-        if watch.is_polled_once:
+    def _next_s(self, watch: Watch) -> float:
+        """Return the seconds until the next poll, at least."""
+        if self._limits.wait is None or watch.is_polled_once:
             return 0.0
-        interval_s = self._limits.wait.poll_interval_s if self._limits.wait else 0.0
-        rate = admitted.budget.throttle.rate() * POLL_SHARE
-        spread_s = admitted.budget.watched / rate if rate > 0 else interval_s
-        return max(0.0, min(max(interval_s, spread_s), watch.until - self._now()))
+        return max(0.0, min(self._limits.wait.poll_interval_s, watch.until - self._now()))
 
     def _now(self) -> float:
         return self._around.clock.monotonic()
-
-
-def _merged(known: Backup, shown: Backup) -> Backup:
-    """Return ``shown`` with what it does not say from ``known``."""
-    lacking = {each.name: getattr(known, each.name) for each in fields(shown) if getattr(shown, each.name) is None}
-    return replace(shown, **lacking)

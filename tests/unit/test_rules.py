@@ -1,0 +1,258 @@
+"""The deadline and the stopping rules: what was not requested is cancelled, what was ends as it ends."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import replace
+
+import pytest
+from fakes import (
+    ACCEPTED,
+    DISCONNECTED,
+    GATEWAY_TIMEOUT,
+    NOT_FOUND,
+    REFUSED,
+    THROTTLED,
+    UNAUTHORIZED,
+    FakeApi,
+    FakeJournal,
+    FakeThrottle,
+    install_id,
+)
+from fleet_bench import BEGAN_S, REPEAT, WAIT, Bench, status
+
+from orchestrator.model import ErrorKind, OutcomeKind, Standing
+from orchestrator.summary import LEAST_FOR_A_SHARE, Brake
+
+ACCEPT, COMPLETE, CANCEL = OutcomeKind.ACCEPTED, OutcomeKind.COMPLETED, OutcomeKind.CANCELLED
+REJECT, ABORT, UNKNOWN = OutcomeKind.REJECTED, OutcomeKind.ABORTED, OutcomeKind.UNCONFIRMED
+EXHAUSTED, INCOMPLETE = OutcomeKind.EXHAUSTED, OutcomeKind.INCOMPLETE
+
+
+def errors_of(bench: Bench, kind: OutcomeKind = CANCEL) -> set[ErrorKind]:
+    return {each.error.kind for each in bench.sink.outcomes if each.kind is kind and each.error}
+
+
+# -- the deadline ------------------------------------------------------------------------------------------------------
+
+
+def test_after_the_deadline_nothing_is_requested_and_the_rest_is_cancelled() -> None:
+    bench = Bench(installs=50, wait=None, deadline_s=1.05, throttle=FakeThrottle(concurrency=1))
+    end = bench.run()
+    assert end.deadline_passed
+    assert bench.kinds() == {ACCEPT: sum(bench.api.posts.values()), CANCEL: 50 - sum(bench.api.posts.values())}
+    assert max(at[0] for at in bench.api.post_times.values()) <= BEGAN_S + 1.05
+    assert errors_of(bench) == {ErrorKind.DEADLINE}
+    assert not end.interrupted
+    assert bench.seconds < 1.2
+    assert bench.log.names.count("run.closed") == 1
+
+
+@pytest.mark.parametrize("deadline_s", [0.0, 0.05])
+def test_a_deadline_that_has_passed_before_it_began_cancels_everything(deadline_s: float) -> None:
+    bench = Bench(installs=5, deadline_s=deadline_s)
+    assert bench.run().deadline_passed
+    assert (bench.kinds(), sum(bench.api.posts.values())) == ({CANCEL: 5}, 0)
+
+
+def test_a_deadline_that_comes_after_the_end_is_nothing() -> None:
+    bench = Bench(installs=5, wait=None, deadline_s=10.0)
+    assert not bench.run().deadline_passed
+    assert (bench.kinds(), bench.seconds < 1) == ({ACCEPT: 5}, True)
+
+
+def test_what_is_in_flight_at_the_deadline_ends_as_it_ends() -> None:
+    bench = Bench(installs=4, wait=None, deadline_s=5.0, api=FakeApi(takes_s=3.0))
+    bench.api.script(1, NOT_FOUND)
+    bench.api.script(2, THROTTLED)
+    bench.api.script(3, REFUSED)
+    end = bench.run()
+    assert [bench.sink.of(number).kind for number in range(4)] == [ACCEPT, REJECT, CANCEL, CANCEL]
+    assert errors_of(bench) == {ErrorKind.DEADLINE}
+    assert end.deadline_passed
+    assert sum(bench.api.posts.values()) == 4
+    assert (bench.sink.of(2).spent.throttled, bench.sink.of(3).spent.tries) == (1, 1)
+
+
+def test_waiting_goes_on_after_the_deadline() -> None:
+    bench = Bench(installs=10, deadline_s=0.35, throttle=FakeThrottle(concurrency=1))
+    end = bench.run()
+    assert end.deadline_passed
+    assert bench.kinds() == {COMPLETE: 3, CANCEL: 7}
+    assert bench.seconds > 60
+
+
+@pytest.mark.parametrize("is_made", [True, False])
+@pytest.mark.parametrize("lost", [GATEWAY_TIMEOUT, DISCONNECTED])
+def test_doubts_are_settled_after_the_deadline_and_what_is_absent_is_not_requested_again(
+    lost: object,
+    is_made: bool,  # noqa: FBT001 - a column
+) -> None:
+    assert lost in {GATEWAY_TIMEOUT, DISCONNECTED}
+    bench = Bench(wait=None, deadline_s=5.0)
+    bench.api.lists_after_s = 10.0
+    (bench.api.lose if is_made else bench.api.script)(0, GATEWAY_TIMEOUT if lost is GATEWAY_TIMEOUT else DISCONNECTED)
+    end = bench.run()
+    assert len(bench.posted()) == 1
+    assert bench.only.kind is (ACCEPT if is_made else CANCEL)
+    assert bench.only.reconciled is is_made
+    assert end.deadline_passed is not is_made
+    assert errors_of(bench) == (set() if is_made else {ErrorKind.DEADLINE})
+    assert bench.seconds >= 20
+
+
+def test_an_intent_that_is_kept_while_the_deadline_passes_sends_nothing() -> None:
+    bench = Bench(installs=3, wait=None, deadline_s=3.0, journal=FakeJournal(takes_s=5.0))
+    bench.run()
+    assert (bench.kinds(), sum(bench.api.posts.values())) == ({CANCEL: 3}, 0)
+    assert [bench.journal.of(number)[-1].sought for number in range(3)] == [()] * 3
+
+
+def test_what_waits_for_a_check_of_the_credentials_is_not_requested_after_the_deadline() -> None:
+    bench = Bench(installs=2, wait=None, deadline_s=5.0, throttle=FakeThrottle(concurrency=1))
+    bench.api.script(0, UNAUTHORIZED)
+    bench.api.check_takes_s = 4.0
+    bench.run()
+    assert [bench.sink.of(number).kind for number in range(2)] == [REJECT, CANCEL]
+    assert len(bench.posted(1)) == 0
+
+
+def test_a_deadline_while_the_limiter_is_held_ends_the_run_at_once() -> None:
+    bench = Bench(installs=20, wait=None, deadline_s=5.0, held_after_s=0.35, throttle=FakeThrottle(concurrency=1))
+    assert bench.run().deadline_passed
+    assert bench.seconds < 6
+
+
+def test_a_signal_after_the_deadline_ends_the_wait() -> None:
+    bench = Bench(installs=3, deadline_s=5.0, signals=((30.0, signal.SIGTERM),))
+    assert bench.run().interrupted
+    assert (bench.kinds(), bench.seconds < 31) == ({INCOMPLETE: 3}, True)
+
+
+# -- failures ----------------------------------------------------------------------------------------------------------
+
+
+def failing(brake: Brake, *bad: int, **fields: object) -> Bench:
+    """Return a bench of a hundred installs, one at a time, of which ``bad`` are rejected."""
+    bench = Bench(**{"installs": 100, "wait": None, "brake": brake, "throttle": FakeThrottle(concurrency=1)} | fields)  # type: ignore[arg-type]  # each is a field of the bench
+    for number in bad:
+        bench.api.script(number, NOT_FOUND)
+    return bench
+
+
+def test_fail_fast_stops_at_the_first_failure() -> None:
+    bench = failing(Brake(failures=1), 7)
+    end = bench.run()
+    assert bench.kinds() == {ACCEPT: 7, REJECT: 1, CANCEL: 92}
+    assert errors_of(bench) == {ErrorKind.STOPPED}
+    assert (end.deadline_passed, end.stops, end.interrupted) == (False, {}, False)
+    assert sum(bench.api.posts.values()) == 8
+    error = bench.sink.of(50).error
+    assert error
+    assert error.message == "the run stopped requesting: 1 of 8 installs failed (--max-failures 1)"
+
+
+def test_a_number_of_failures_is_borne_up_to_it() -> None:
+    assert failing(Brake(failures=3), 1, 2).run().stops == {}
+    bench = failing(Brake(failures=3), 1, 2, 30)
+    bench.run()
+    assert bench.kinds() == {ACCEPT: 28, REJECT: 3, CANCEL: 69}
+
+
+def test_a_share_counts_from_twenty_outcomes_on() -> None:
+    bench = failing(Brake(percent=10.0), 0, 1, 2)
+    bench.run()
+    assert bench.kinds() == {ACCEPT: LEAST_FOR_A_SHARE - 3, REJECT: 3, CANCEL: 100 - LEAST_FOR_A_SHARE}
+    bench = failing(Brake(percent=10.0), 0, *range(50, 60))
+    bench.run()
+    assert (bench.kinds()[REJECT], bench.kinds()[CANCEL]) == (6, 45)
+
+
+def test_what_is_in_flight_when_it_stops_ends_as_it_ends() -> None:
+    bench = failing(Brake(failures=1), 1, throttle=FakeThrottle(concurrency=10), api=FakeApi(takes_s=1.0))
+    bench.api.lose(2, GATEWAY_TIMEOUT)
+    bench.api.script(3, THROTTLED, ACCEPTED)
+    bench.api.script(4, GATEWAY_TIMEOUT, ACCEPTED)
+    bench.run()
+    assert [bench.sink.of(number).kind for number in range(5)] == [ACCEPT, REJECT, ACCEPT, CANCEL, CANCEL]
+    assert bench.sink.of(2).reconciled
+    assert bench.kinds() == {ACCEPT: 7, REJECT: 1, CANCEL: 92}
+    assert (len(bench.posted(3)), len(bench.posted(4))) == (1, 1)
+
+
+@pytest.mark.parametrize("kind", [ABORT, INCOMPLETE])
+def test_a_backup_that_fails_while_it_is_waited_for_stops_what_was_not_requested(kind: OutcomeKind) -> None:
+    bench = Bench(installs=40, brake=Brake(1), throttle=FakeThrottle(concurrency=1), wait=replace(WAIT, timeout_s=70.0))
+    bench.api.post_takes_s = 5.0
+    bench.api.on_poll = lambda *_: status("aborted" if kind is ABORT else "slow")
+    bench.run()
+    kinds = bench.kinds()
+    assert (set(kinds), kinds[CANCEL] > 20) == ({kind, CANCEL}, True)
+    first = min(each.finished_at for each in bench.sink.outcomes if each.kind is kind)
+    started = [each.spent.started_at for each in bench.sink.outcomes if each.spent.started_at]
+    assert max(started) <= first
+    assert len(started) == kinds[kind]
+
+
+def test_an_abort_after_the_stop_is_not_requested_once_more() -> None:
+    bench = Bench(installs=30, wait=REPEAT, brake=Brake(1), throttle=FakeThrottle(concurrency=1))
+    bench.api.script(20, NOT_FOUND)
+    bench.api.ends_as = lambda _: "aborted"
+    bench.run()
+    assert bench.kinds() == {ABORT: 20, REJECT: 1, CANCEL: 9}
+    assert all(each.error is None and each.backup and not each.earlier for each in bench.sink.outcomes[9 + 1 :])
+
+
+def test_what_was_cancelled_is_no_failure_that_stops() -> None:
+    bench = Bench(installs=30, others=30, wait=None, brake=Brake(failures=2), throttle=FakeThrottle(concurrency=2))
+    bench.api.checks = [UNAUTHORIZED]
+    bench.run()
+    assert bench.kinds() == {CANCEL: 30, ACCEPT: 30}
+
+
+def test_what_stops_first_says_why() -> None:
+    bench = failing(Brake(failures=1), 5, deadline_s=1.0)
+    end = bench.run()
+    assert (errors_of(bench), end.deadline_passed) == ({ErrorKind.STOPPED}, False)
+    bench = failing(Brake(failures=1), 50, deadline_s=1.0)
+    end = bench.run()
+    assert (errors_of(bench), end.deadline_passed) == ({ErrorKind.DEADLINE}, True)
+
+
+def test_a_stop_while_an_intent_is_kept_sends_nothing_more() -> None:
+    class Slow(FakeJournal):
+        async def note(self, standing: Standing) -> None:
+            self.takes_s = 0.0 if standing.planned.position == 0 else 5.0
+            await super().note(standing)
+
+    bench = failing(Brake(failures=1), 0, journal=Slow(), throttle=FakeThrottle(concurrency=8))
+    bench.run()
+    assert bench.kinds() == {REJECT: 1, CANCEL: 99}
+    assert bench.api.posts == {install_id(0): 1}
+
+
+@pytest.mark.parametrize(
+    ("brake", "failed", "settled", "holds"),
+    [
+        (Brake(1), 0, 100, False),
+        (Brake(1), 1, 1, True),
+        (Brake(3), 2, 2, False),
+        (Brake(3), 3, 1000, True),
+        (Brake(3), 5, 1000, True),
+        (Brake(percent=10), 19, 19, False),
+        (Brake(percent=10), 1, 20, False),
+        (Brake(percent=10), 2, 20, True),
+        (Brake(percent=10), 9, 91, False),
+        (Brake(percent=100), 99, 100, False),
+        (Brake(percent=100), 100, 100, True),
+        (Brake(percent=0.1), 1, 1000, True),
+        (Brake(percent=0.1), 1, 1001, False),
+        (Brake(), 50, 50, False),
+    ],
+)
+def test_when_failures_are_too_many(brake: Brake, failed: int, settled: int, holds: bool) -> None:  # noqa: FBT001 - a column
+    assert brake.holds(failed, settled) is holds
+
+
+def test_a_rule_is_written_as_on_the_command_line() -> None:
+    assert (str(Brake(3)), str(Brake(percent=12.5))) == ("--max-failures 3", "--max-failures 12.5%")
