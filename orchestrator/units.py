@@ -29,7 +29,8 @@ def duration_text(seconds: float) -> str:
 
 def age_text(seconds: float) -> str:
     """Write an age as people say it, in two units at most: ``2d 4h``, ``3h 5m``, ``12m``, ``40s``."""
-    sign, left = ("-" if seconds < 0 else ""), round(abs(seconds))
+    left = round(abs(seconds))
+    sign = "-" if seconds < 0 and left else ""
     parts = []
     for unit in ("d", "h", "m", "s"):
         count, left = divmod(left, round(_SECONDS[unit]))

@@ -137,7 +137,7 @@ class Dispatcher:
             for lane in budget.lanes:
                 for _, work in lane.polls:
                     if isinstance(work, Effort) and work.watch:
-                        self._watches.expires(budget, work, work.watch)
+                        self._watches.expires(budget, lane, work, work.watch)
 
     def _note_crashes(self, results: Iterable[object]) -> None:
         for result in results:

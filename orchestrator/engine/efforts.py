@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from datetime import datetime
 
-    from orchestrator.engine.lanes import Budget
+    from orchestrator.engine.lanes import Budget, Lane
     from orchestrator.engine.ports import Api
     from orchestrator.model import AttemptResult, Backup, ErrorInfo, PlannedBackup
 
@@ -80,7 +80,7 @@ class Watch:
     ``is_own`` tells that a request of this plan made it; one that is not would be the recent backup that makes a
     request needless. ``may_repeat`` tells that it may be requested once more if it is aborted; ``is_polled_once`` that
     one look is all it gets. ``error`` is what came of the last poll, ``None`` if it was answered; ``poller`` is the one
-    that is under way. ``budget`` is what its polls are admitted by.
+    that is under way, ``is_last`` tells that it is the last. ``budget`` and ``lane`` are what its polls pass.
     """
 
     backup: Backup
@@ -91,7 +91,9 @@ class Watch:
     failed: int = 0
     error: ErrorInfo | None = None
     poller: asyncio.Task[object] | None = None
+    is_last: bool = False
     budget: Budget | None = None
+    lane: Lane | None = None
 
 
 @dataclass(slots=True)
@@ -102,7 +104,8 @@ class Effort:
     process, ``started_at`` that of the run. ``request_id`` is of the last answer. ``sought`` are the runs whose
     requests may have made it, ``sent_at`` when the first of these was sent, in seconds since 1970 by the server's
     clock, ``described`` what it was to be called if not as planned. ``made`` is what is known to exist. ``is_resumed``
-    tells that another process began it. ``is_settled`` tells that it has its outcome, which is its only one.
+    tells that another process began it. ``is_settled`` tells that it has its outcome, which is its only one. ``turn``
+    counts how often it was queued: only where it was put last does it stand.
     """
 
     planned: PlannedBackup
@@ -122,6 +125,7 @@ class Effort:
     watch: Watch | None = None
     is_resumed: bool = False
     is_settled: bool = False
+    turn: int = 0
 
     @property
     def is_to_be_requested(self) -> bool:
@@ -171,6 +175,7 @@ class Errand:
     call: Callable[[Api], Coroutine[object, object, AttemptResult]]
     answer: asyncio.Future[AttemptResult | ErrorInfo]
     failed: int = 0
+    turn: int = 0
 
     @property
     def is_settled(self) -> bool:

@@ -49,12 +49,12 @@ class LaneState(StrEnum):
 class Queue:
     """Work by the monotonic instant from which it is due; of one instant, in the order in which it came.
 
-    What has its outcome meanwhile is passed over.
+    What has its outcome meanwhile is passed over, and so is what was put elsewhere later, where ``turn`` tells.
     """
 
     def __init__(self) -> None:
         """Begin empty."""
-        self._heap: list[tuple[float, int, Effort | Errand]] = []
+        self._heap: list[_Entry] = []
         self._order = count()
 
     def __bool__(self) -> bool:
@@ -67,15 +67,15 @@ class Queue:
 
     def __iter__(self) -> Iterator[tuple[float, Effort | Errand]]:
         """Yield each instant with its work, in order."""
-        return ((at, work) for at, _, work in sorted(self._heap, key=_by_time) if not work.is_settled)
+        return ((entry[0], entry[2]) for entry in sorted(self._heap, key=_by_time) if not _is_over(entry))
 
-    def put(self, work: Effort | Errand, due_at: float) -> None:
-        """Queue ``work`` from ``due_at`` on."""
-        heapq.heappush(self._heap, (due_at, next(self._order), work))
+    def put(self, work: Effort | Errand, due_at: float, turn: int | None = None) -> None:
+        """Queue ``work`` from ``due_at`` on, for as long as ``turn``, where it is given, is the turn of ``work``."""
+        heapq.heappush(self._heap, (due_at, next(self._order), work, turn))
 
     def due_at(self) -> float | None:
         """Return the instant of the first, ``None`` if there is none."""
-        while self._heap and self._heap[0][2].is_settled:
+        while self._heap and _is_over(self._heap[0]):
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
@@ -95,8 +95,16 @@ class Queue:
         return left
 
 
-def _by_time(entry: tuple[float, int, object]) -> tuple[float, int]:
+_Entry = tuple[float, int, Effort | Errand, int | None]
+
+
+def _by_time(entry: _Entry) -> tuple[float, int]:
     return entry[:2]
+
+
+def _is_over(entry: _Entry) -> bool:
+    _, _, work, turn = entry
+    return work.is_settled or (turn is not None and turn != work.turn)
 
 
 @dataclass(slots=True)
@@ -104,14 +112,14 @@ class Lane:
     """One account's work still to be done, and how the account fares.
 
     ``fresh`` are installs to be requested that were not tried yet, ``retries`` those that were. ``looks`` settle
-    whether a backup exists. ``polls`` are backups that are waited for, none is asked before ``polls_from``; ``reads``
-    are screens, errands, and backups that are asked once. ``suspects`` is work whose 401, kept with it, waits for the
-    check. ``unserved_since`` is when the first failure after the last served POST was seen. ``stop`` says why the
-    account stopped. ``rate_headers`` are the last values of headers about rates. ``server_ahead_s`` is what to add to
-    monotonic seconds for the server's clock, at least; ``backend_behind_s`` is how far the clock behind ``create_time``
-    was seen behind that one. ``specimen`` is the first install whose backup was accepted, and when,
-    ``specimen_looked_at`` when its listing was last read; ``markers_come_back`` tells whether listings show markers,
-    ``None`` while that is not known.
+    whether a backup exists, or how one stands whose wait is over. ``polls`` are backups that are waited for, none is
+    asked before ``polls_from``; ``reads`` are screens, errands, and backups that are asked once. ``suspects`` is work
+    whose 401, kept with it, waits for the check. ``unserved_since`` is when the first failure after the last served
+    POST was seen. ``stop`` says why the account stopped. ``rate_headers`` are the last values of headers about rates.
+    ``server_ahead_s`` is what to add to monotonic seconds for the server's clock, at least; ``backend_behind_s`` is how
+    far the clock behind ``create_time`` was seen behind that one. ``specimen`` is the first install whose backup was
+    accepted, and when, ``specimen_looked_at`` when its listing was last read; ``markers_come_back`` tells whether
+    listings show markers, ``None`` while that is not known.
     """
 
     name: str
@@ -186,14 +194,20 @@ class Lane:
 
     def queue(self, work: Effort | Errand, due_at: float) -> None:
         """Queue ``work`` from ``due_at`` on, wherever its stage belongs."""
+        work.turn += 1
+        self._queue_of(work).put(work, due_at, work.turn)
+
+    def queue_last_poll(self, effort: Effort, now: float) -> None:
+        """Let ``effort``, whose wait is over, be polled once more before anything else, wherever it is queued."""
+        effort.turn += 1
+        self.looks.put(effort, now, effort.turn)
+
+    def _queue_of(self, work: Effort | Errand) -> Queue:
         if isinstance(work, Effort) and work.watch and not work.watch.is_polled_once:
-            self.polls.put(work, due_at)
-        elif isinstance(work, Errand) or work.screen or work.watch:
-            self.reads.put(work, due_at)
-        elif work.doubt:
-            self.looks.put(work, due_at)
-        else:
-            self.retries.put(work, due_at)
+            return self.polls
+        if isinstance(work, Errand) or work.screen or work.watch:
+            return self.reads
+        return self.looks if work.doubt else self.retries
 
     def take(self, now: float) -> Work | None:
         """Return what this account sends now, and count it as under way."""
@@ -243,7 +257,7 @@ class Lane:
             if isinstance(work, Effort) and work.is_to_be_requested:
                 queued.append(work)
             else:
-                self.reads.put(work, at)
+                self.reads.put(work, at, work.turn)
         return [work for work in queued if isinstance(work, Effort)]
 
 

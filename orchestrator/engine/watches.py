@@ -74,13 +74,13 @@ class Watches:
         if has_ended(watch.backup):
             await self._ended(admitted, effort, watch)
             return
-        self.expires(admitted.budget, effort, watch)
+        self.expires(admitted.budget, admitted.lane, effort, watch)
         await self._accounts.queue(admitted.lane, effort, self._next_s(watch))
 
-    def expires(self, budget: Budget, effort: Effort, watch: Watch) -> None:
+    def expires(self, budget: Budget, lane: Lane, effort: Effort, watch: Watch) -> None:
         """See to it that ``effort`` is settled when its time is over, also if the limiter lets no poll through."""
-        watch.budget = budget
-        self._deadlines.put(effort, watch.until + LAST_POLL_S)
+        watch.budget, watch.lane = budget, lane
+        self._deadlines.put(effort, watch.until)
         self._changed.set()
 
     async def expire(self) -> None:
@@ -97,11 +97,26 @@ class Watches:
             await asyncio.gather(*(self._expired(effort, watch) for effort, watch in self._overdue()))
 
     def _overdue(self) -> Iterator[tuple[Effort, Watch]]:
-        """Yield those whose time is over; not what is over already, or another watch by now."""
-        while self._deadlines.is_due(self._now()):
+        """Yield those whose time is over, last poll and all; not what is another watch by now."""
+        now = self._now()
+        while self._deadlines.is_due(now):
             effort = self._deadlines.pop()
-            if isinstance(effort, Effort) and effort.watch and effort.watch.until + LAST_POLL_S <= self._now():
-                yield effort, effort.watch
+            watch = effort.watch if isinstance(effort, Effort) else None
+            if watch is None or not isinstance(effort, Effort) or watch.until > now:
+                continue
+            if watch.is_last:
+                yield effort, watch
+            else:
+                self._poll_for_the_last_time(effort, watch)
+
+    def _poll_for_the_last_time(self, effort: Effort, watch: Watch) -> None:
+        """Let the last poll go first: in a large fleet its turn may not have come, though the backup is completed."""
+        watch.is_last = True
+        self._deadlines.put(effort, watch.until + LAST_POLL_S)
+        is_queued = watch.poller is None and not watch.is_polled_once
+        if is_queued and watch.lane and watch.lane.stop is None and watch.budget:
+            watch.lane.queue_last_poll(effort, self._now())
+            watch.budget.changed.set()
 
     async def _expired(self, effort: Effort, watch: Watch) -> None:
         if watch.poller:

@@ -221,7 +221,7 @@ async def screened(config: Config, options: RunOptions, job: Job, store: Store) 
         backup = known.get((config.accounts[install.account].base_url, effort.planned.request.install_id))
         age = None if backup is None else age_s(backup, now_s)
         is_to_be_requested = effort.is_to_be_requested and not effort.made.is_second
-        if is_to_be_requested and backup is not None and age is not None and age < within_s:
+        if is_to_be_requested and backup is not None and age is not None and abs(age) < within_s:
             effort.made = replace(effort.made, backup=backup)
             reason = Recent(backup, age, is_completed=True).said(within_s)
             foregone.append(Foregone(effort, OutcomeKind.SKIPPED, reason=reason))

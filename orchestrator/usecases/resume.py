@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from orchestrator.engine.efforts import Effort, Watch
 from orchestrator.errors import UsageError
 from orchestrator.journal.runs import find, load
-from orchestrator.marker import described_again
+from orchestrator.marker import described_again, second
 from orchestrator.model import Backup, OutcomeKind, PlannedBackup, Standing
 from orchestrator.plan import differences, make_plan
 from orchestrator.usecases.jobs import (
@@ -114,7 +114,8 @@ def _effort(run_id: str, stored: StoredBackup, wait_s: float | None, *, may_repe
     standing = stored.standing or Standing(stored.planned)
     standing = replace(standing, planned=_planned(stored.planned, standing, run_id))
     kind = stored.line.kind if stored.line else None
-    sought = standing.sought or ((run_id,) if kind is OutcomeKind.UNCONFIRMED else ())
+    name = second(run_id) if standing.made.is_second else run_id
+    sought = standing.sought or ((name,) if kind is OutcomeKind.UNCONFIRMED else ())
     if sought:
         return effort_in_doubt(replace(standing, sought=sought))
     spent, made = standing.spent, standing.made

@@ -520,6 +520,28 @@ def test_the_last_ones_are_polled_as_often_as_if_there_had_never_been_more() -> 
     assert bench.seconds < slow_until + 2 * INTERVAL_S
 
 
+def test_a_fleet_that_takes_longer_than_the_wait_calls_nothing_unfinished_that_is_completed() -> None:
+    wait = replace(WAIT, timeout_s=60.0)
+    bench = Bench(installs=1500, throttle=FakeThrottle(spaced=True), wait=wait)
+    bench.api.ends_after_s = 30.0
+    bench.run()
+    assert bench.kinds() == {COMPLETE: 1500}
+    assert max(len(polls) for polls in bench.api.polls.values()) <= 4
+
+
+def test_a_last_poll_leaves_nothing_of_the_effort_in_its_old_place() -> None:
+    bench = Bench(installs=40, throttle=FakeThrottle(spaced=True), wait=replace(REPEAT, timeout_s=10.0))
+    bench.api.ends_after_s = 9.0
+    bench.api.ends_as = lambda backup_id: "aborted" if backup_id in {made[0] for made in firsts()} else "completed"
+
+    def firsts() -> list[list[str]]:
+        return [made for number in range(40) if (made := bench.api.made(number))]
+
+    bench.run()
+    assert bench.kinds() == {COMPLETE: 40}
+    assert {len(bench.api.made(number)) for number in range(40)} == {2}
+
+
 def test_looks_for_what_is_in_doubt_go_before_posts_and_polls() -> None:
     bench = Bench(installs=400, throttle=FakeThrottle(concurrency=1))
     bench.api.ends_after_s = 1e6
