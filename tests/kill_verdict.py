@@ -15,8 +15,12 @@ from schemas import report_line_problems
 Line = dict[str, Any]
 
 TOLD_TO_STOP = 128 + signal.SIGTERM
-OPEN = {"unconfirmed", "cancelled"}
+OPEN = {"unconfirmed", "cancelled", "incomplete"}
 """Outcomes that a resumption takes up again; all others stay as they are."""
+
+
+ENDED = {"completed", "aborted"}
+"""Outcomes that say how the backup itself ended."""
 
 
 @dataclass(slots=True)
@@ -48,11 +52,16 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """The fleet's size, and what the promise depends on: the grace, and how long the listing lags."""
+    """The fleet's size, and what the promise depends on: the grace, and how long the listing lags.
+
+    ``waits`` tells that backups are waited for, ``repeats`` that an aborted one is requested once more.
+    """
 
     installs: int
     grace_s: float
     lag_s: float
+    waits: bool = False
+    repeats: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,14 +94,20 @@ class Seen:
 
     def is_final(self) -> bool:
         """Tell whether nothing is left to be requested."""
-        return self.code in {0, 3} and "cancelled" not in self.outcomes().values()
+        return self.code in {0, 3} and not {"cancelled", "incomplete"} & set(self.outcomes().values())
 
     def twice(self) -> dict[str, list[Line]]:
-        """Return the backups of the installs that have several."""
+        """Return the backups of the installs that have several, other than an aborted one and the one that followed."""
         made: dict[str, list[Line]] = {}
         for backup in self.made:
             made.setdefault(backup["install_id"], []).append(backup)
-        return {install_id: backups for install_id, backups in made.items() if len(backups) > 1}
+        return {install_id: backups for install_id, backups in made.items() if len(self._without_aborted(backups)) > 1}
+
+    def _without_aborted(self, backups: list[Line]) -> list[Line]:
+        """Return ``backups`` without one that was aborted, if another was rightly requested after it."""
+        is_followed = self.terms.repeats and any("/2]" in each["description"] for each in backups)
+        first = next((each for each in backups if is_followed and "/2]" not in each["description"]), None)
+        return [each for each in backups if first is None or each is not first or each["status"] != "aborted"]
 
     def is_late(self, install_id: str, backups: list[Line]) -> bool:
         """Tell whether the second request came after the grace, and before the listing showed the first backup."""
@@ -165,7 +180,7 @@ def _of_the_whole(seen: Seen, run_id: str | None, report: Path) -> list[str]:
         found.append(f"the report is said to be {summary['report']}, not {report}")
     if {kind: count for kind, count in summary["outcomes"].items() if count} != counted:
         found.append(f"the summary counts {summary['outcomes']}, the lines are {counted}")
-    expected = 0 if set(counted) == {"accepted"} else 3
+    expected = 0 if set(counted) <= {"accepted", "completed"} else 3
     if not (seen.code == summary["exit_code"] and seen.code in {expected, TOLD_TO_STOP}):
         found.append(f"exit code {seen.code}, in the summary {summary['exit_code']}, by the outcomes {expected}")
     return found
@@ -179,11 +194,17 @@ def _of_backups(seen: Seen, run_id: str | None) -> list[str]:
         if not seen.is_late(install_id, backups)
     ]
     found += [f"no line tells of {backup}" for backup in seen.lost()]
-    found += [f"not of this run: {each}" for each in seen.made if f"[wpe-backup {run_id}]" not in each["description"]]
-    made = {backup["id"]: backup["install_id"] for backup in seen.made}
+    ours = (f"[wpe-backup {run_id}]", f"[wpe-backup {run_id}/2]")
+    found += [f"not of this run: {each}" for each in seen.made if not each["description"].endswith(ours)]
+    made = {backup["id"]: backup for backup in seen.made}
     for line in seen.backup_lines:
         told = [each["id"] for each in _backups_of(line)]
-        found += [f"nobody made {each} for {line}" for each in told if made.get(each) != line["install_id"]]
+        lacking = [each for each in told if each not in made or made[each]["install_id"] != line["install_id"]]
+        found += [f"nobody made {each} for {line}" for each in lacking]
+        if line["outcome"] in ENDED and told[0] in made and made[told[0]]["status"] != line["outcome"]:
+            found.append(f"{made[told[0]]['status']} is the backup of {line}")
+        if line["outcome"] == "accepted" and seen.terms.waits and not line["settled_by"]:
+            found.append(f"accepted, though it was to be waited for: {line}")
     return found
 
 

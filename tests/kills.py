@@ -41,6 +41,8 @@ PATIENCE_S = 120.0
 """How long a command may take to its end: several graces and holds, on a machine that has other work."""
 SLACK_S = 1.2
 """How much longer the grace is than the stand-in's own delays: what a busy machine adds to them."""
+SHARE_THAT_WAITS = 0.5
+"""Of the trials: their backups are waited for, and killed while they are."""
 MOST_RESUMES = 4
 """Resumptions until nothing is cancelled any more: a sick API may stop an account."""
 
@@ -54,6 +56,9 @@ POST_FAULTS: tuple[Line, ...] = (
 )
 LISTING_FAULTS: tuple[Line, ...] = tuple(
     {"kind": kind, "operation": "listing"} for kind in ("unavailable", "reset", "hang", "broken_json", "cut_short")
+)
+POLL_FAULTS: tuple[Line, ...] = tuple(
+    {"kind": kind, "operation": "show"} for kind in ("unavailable", "reset", "broken_json", "not_found", "missing_id")
 )
 BACKENDS = (("0ms", 50, 29_000), ("10ms", 700, 500), ("10ms", 1250, 29_000))
 """The backend's quickest and slowest (ms), and its gateway's patience (ms): well; 504 before the backup is made; made
@@ -104,6 +109,7 @@ def drawn(seed: int, number: int, installs: tuple[int, int] = (30, 60)) -> Trial
     lag = rng.choice((0, 200, 500))
     grace_s = (100 + slowest + lag) / 1000 + SLACK_S
     rejected = {"kind": rng.choice(("bad_request", "forbidden", "not_found")), "share": rng.uniform(0, 0.1)}
+    faults = [*_shared(rng, POST_FAULTS, 0.6), *_shared(rng, LISTING_FAULTS, 0.2), rejected]
     scenario = {
         "seed": rng.randrange(10**6),
         "latency": ["2ms", "40ms"],
@@ -114,7 +120,7 @@ def drawn(seed: int, number: int, installs: tuple[int, int] = (30, 60)) -> Trial
         "gateway_timeout": f"{patience}ms",
         "pages": {"size": rng.choice((1, 2, 100))},
         "listing": {"lag": f"{lag}ms", "order": rng.choice(("random", "newest")), "nightly": rng.choice((0, 2))},
-        "faults": [*_shared(rng, POST_FAULTS, 0.6), *_shared(rng, LISTING_FAULTS, 0.2), rejected],
+        "faults": faults,
     }
     sections = (
         f"timeouts: {{connect: 1s, read: 1s}}\nreconcile: {{grace: {grace_s:.2f}s}}\n"
@@ -122,8 +128,15 @@ def drawn(seed: int, number: int, installs: tuple[int, int] = (30, 60)) -> Trial
         "throttle: {start_requests_per_second: 20, max_requests_per_second: 50}\n"
     )
     blows = tuple(_blow(rng, is_first=n == 0) for n in range(rng.choice((1, 2, 2, 3, 3, 4))))
-    terms = Terms(rng.randint(*installs), grace_s, lag / 1000)
-    return Trial(terms, scenario, sections, rng.choice((None, "whole.jsonl")), blows)
+    count, report = rng.randint(*installs), rng.choice((None, "whole.jsonl"))
+    waits, repeats = rng.random() < SHARE_THAT_WAITS, rng.random() < 0.5
+    if waits:
+        faults.extend(fault | {"of": "requests"} for fault in _shared(rng, POLL_FAULTS, 0.3))
+        ends = {"completes_after": ["100ms", rng.choice(("500ms", "3s"))], "aborts": rng.choice((0, 0.1, 0.3))}
+        scenario["backups"] = ends
+        sections += f"wait: {{timeout: 60s, poll_interval: 200ms, retry_aborted: {int(repeats)}}}\n"
+    terms = Terms(count, grace_s, lag / 1000, waits, waits and repeats)
+    return Trial(terms, scenario, sections, report, blows)
 
 
 def _shared(rng: random.Random, faults: Sequence[Line], most: float) -> list[Line]:
@@ -186,6 +199,7 @@ class Play:
         """Run the command once, and hit it with ``blow``."""
         self.commands += 1
         options = ["--resume", "latest"] if self.is_begun else ["-o", self.trial.report] if self.trial.report else []
+        options += ["--wait"] if self.trial.terms.waits else []
         with (self.folder / f"{self.commands}.log").open("wb") as log:
             process = subprocess.Popen(
                 [*COMMAND, "run", "-v", "--log-format", "json", *options],
