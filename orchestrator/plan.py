@@ -106,9 +106,5 @@ def _said(planned: PlannedBackup) -> tuple[object, ...]:
     return planned.request, planned.install.account
 
 
-def _labels(backups: list[PlannedBackup]) -> str:
-    return _named([planned.install.label for planned in backups])
-
-
 def _named(labels: list[str]) -> str:
     return ", ".join(labels[:3]) + (", …" if len(labels) > 3 else "")  # noqa: PLR2004 - as many as fit a line

@@ -41,7 +41,7 @@ MOST_PAGES = 100
 LIKENESS = 12
 """Characters at the beginning of a description by which one that was cut, or escaped further on, is still known."""
 
-_ELLIPSES = " .…"
+_ELLIPSES = " \n\t.…"
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,11 +126,17 @@ def _criteria(selection: Selection) -> list[tuple[str, Fits]]:
             partial(may_be_meant, selection=Selection(accounts=selection.accounts)),
         ),
         (_typed("--tag", selection.tags), partial(may_be_meant, selection=Selection(tags=selection.tags))),
-        (_typed("--environment", selection.environments), lambda install: install.environment in environments),
+        (_typed("--environment", selection.environments), lambda install: _may_be_of(install, environments)),
         (_typed("--only", selection.only), lambda install: is_wanted(install.name, install.id)),
         (_typed("--exclude", selection.exclude), lambda install: not is_excluded(install.name, install.id)),
     )
     return [(words, fits) for words, fits in every if words]
+
+
+def _may_be_of(install: Install, environments: frozenset[str]) -> bool:
+    """Tell whether ``install`` is, or without a listing could be, of one of ``environments``."""
+    is_unknown = install.id is None and install.environment is None
+    return is_unknown or install.environment in environments
 
 
 def _answers_to(entries: Iterable[str]) -> Fits:

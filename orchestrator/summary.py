@@ -19,16 +19,21 @@ FAILURES_KEPT = 5
 """The failures that a run shows at its end: as many as a person reads before opening the report."""
 
 
+FAIL_FAST = "--fail-fast"
 LEAST_FOR_A_SHARE = 20
 """Outcomes from which on a share of failures says something."""
 
 
 @dataclass(frozen=True, slots=True)
 class Brake:
-    """How many failures are too many to go on: ``failures`` of them, or ``percent`` of all outcomes so far."""
+    """How many failures are too many to go on: ``failures`` of them, or ``percent`` of all outcomes so far.
+
+    ``option`` is what was asked for.
+    """
 
     failures: int | None = None
     percent: float | None = None
+    option: str = "--max-failures"
 
     def holds(self, failed: int, settled: int) -> bool:
         """Tell whether ``failed`` of ``settled`` outcomes are too many."""
@@ -40,8 +45,10 @@ class Brake:
 
     def __str__(self) -> str:
         """Write the rule as on the command line."""
+        if self.option == FAIL_FAST:
+            return FAIL_FAST
         limit = self.failures if self.percent is None else f"{self.percent:g}%"
-        return f"--max-failures {limit}"
+        return f"{self.option} {limit}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +188,9 @@ def exit_code_now(before: int, outcomes: Counter[OutcomeKind], failed_sources: i
     """Return the exit code of a run that ended with ``before``, now that its outcomes are ``outcomes``.
 
     ``failed_sources`` counts the parts of its inventory that could not be read. A crash stays one, and what was cut
-    short stays so while something of it was never tried.
+    short stays so while something of it was never tried, or not waited for to its end.
     """
     failed = sum(count for kind, count in outcomes.items() if not kind.is_success)
-    is_final = before in {0, 3} or (before != 1 and not outcomes[OutcomeKind.CANCELLED])
+    is_open = outcomes[OutcomeKind.CANCELLED] + outcomes[OutcomeKind.INCOMPLETE] > 0
+    is_final = before in {0, 3} or (before != 1 and not is_open)
     return exit_code(Ending(failed=failed + failed_sources)) if is_final else before

@@ -86,7 +86,8 @@ def _show_end(end: RunEnd, output: Output, first: list[dict[str, Any]]) -> None:
 
 def where_options(config: str, state_dir: Path) -> str:
     """Return the options that another command on the same things needs, with a space before each."""
-    return ("" if config.startswith("<") else f" -c {shlex.quote(visible(config))}") + state_option(state_dir)
+    name = "-" if config.startswith("<") else shlex.quote(visible(config))
+    return f" -c {name}{state_option(state_dir)}"
 
 
 def state_option(state_dir: Path) -> str:

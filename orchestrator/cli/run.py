@@ -35,16 +35,16 @@ from orchestrator.config.values import parse_duration, parse_email, parse_templa
 from orchestrator.errors import UsageError
 from orchestrator.report.plan_text import plan_lines, plan_table, plan_totals
 from orchestrator.selection import Selection
-from orchestrator.summary import Brake
+from orchestrator.summary import FAIL_FAST, Brake
 from orchestrator.usecases.jobs import RunOptions
 from orchestrator.usecases.preview import previewed
 from orchestrator.usecases.run import RunEnd, run_backups
 
 if TYPE_CHECKING:
     from orchestrator.engine.ports import Log
-    from orchestrator.model import Config
+    from orchestrator.model import Config, Plan
 
-UNRESOLVED = 3
+UNRESOLVED, REFUSED = 3, 12
 
 
 def _emails(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...] | None:
@@ -173,7 +173,7 @@ def _options(given: dict[str, Any]) -> RunOptions:
         waits=given["wait"],
         recent_s=given["skip_if_recent"],
         deadline_s=given["deadline"],
-        brake=Brake(failures=1) if given["fail_fast"] else given["max_failures"],
+        brake=Brake(failures=1, option=FAIL_FAST) if given["fail_fast"] else given["max_failures"],
     )
     _check_together(options, dry_run=given["dry_run"])
     return options
@@ -210,20 +210,21 @@ async def _run(config: Config, options: RunOptions, log: Log) -> RunEnd:
 
 
 def _show_plan(config: Config, options: RunOptions, output: Output, log: Log) -> int:
-    """Print what the run would request; 3 if it could not request all of it."""
+    """Print what the run would request; 3 if it could not request all of it, 12 if credentials were refused."""
 
-    async def preview() -> tuple[Any, bool]:
+    async def preview() -> tuple[Plan, int]:
         with stopped_by_signals() as stop:
-            planned = await previewed(config, options, log, stop)
+            planned, is_refused = await previewed(config, options, log, stop)
             for position, each in planned.foregone.items():
                 label = planned.plan.backups[position].install.label
                 event = f"backup.{each.kind.value}"
                 log.warning(event, install=label, reason=each.error and each.error.message)
             for source in planned.failed:
                 log.error("source.failed", source=source.source, reason=source.error.message)
-            return planned.plan, bool(planned.foregone or planned.failed)
+            lacking = UNRESOLVED if planned.foregone or planned.failed else 0
+            return planned.plan, REFUSED if is_refused else lacking
 
-    plan, is_lacking = asyncio.run(preview())
+    plan, code = asyncio.run(preview())
     if output.is_json:
         sys.stdout.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in plan_lines(plan))
     else:
@@ -231,4 +232,4 @@ def _show_plan(config: Config, options: RunOptions, output: Output, log: Log) ->
         for row in plan_table(plan):
             console.print(row, soft_wrap=True)
         console.print(Text(plan_totals(plan)), soft_wrap=True)
-    return UNRESOLVED if is_lacking else 0
+    return code

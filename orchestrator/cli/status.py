@@ -128,7 +128,7 @@ def _cells(known: Known) -> tuple[object, ...]:
 def _totals(end: StatusEnd) -> str:
     counts = end.counts
     parts = [f"{counts[condition]} {condition}" for condition in reversed(Condition) if counts[condition]]
-    said = f"Run {end.run_id}: {', '.join(parts) or 'no backups'}"
+    said = f"Run {end.run_id}: {', '.join(parts) or 'no backup with an outcome'}"
     return f"{said}; without a backup: {end.failures}" if end.failures else said
 
 
@@ -142,9 +142,12 @@ def _say_end(end: StatusEnd, output: Output, log: Log, where: str) -> None:
     console = output.console(sys.stderr)
     lines = []
     if not end.asked and not end.counts[Condition.UNKNOWN]:
-        lines.append("Nothing was asked: no backup of this run is known to be under way")
+        lines.append("Nothing was asked: no backup of those that have an outcome is under way")
     if end.unfinished:
-        lines.append(f"The run did not come to its end, and {end.unfinished} of its installs have no outcome")
+        lines.append(
+            f"The run did not come to its end, and {end.unfinished} of its installs have no outcome, though backups of"
+            " them may exist: --resume knows what was requested"
+        )
         lines.append(f"Finish it:     wpe-backup run{where} --resume {end.run_id}")
     if end.counts[Condition.ABORTED]:
         lines.append(f"Retry failed:  wpe-backup run{where} --retry-failed {end.run_id}")

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+LATE = ErrorInfo(ErrorKind.DEADLINE, "the run's deadline had passed (--deadline)")
+
 
 @dataclass(slots=True)
 class DispatchEnd:
@@ -90,16 +92,16 @@ class Dispatcher:
         """Return what ``work`` returns, and let what it asks meanwhile through the limiters."""
         self._set_attended(is_attended=True)
         loops = [asyncio.create_task(self._admit(budget)) for budget in self.budgets]
-        working = asyncio.ensure_future(work)
+        working, closing = asyncio.ensure_future(work), asyncio.create_task(self._close_errands_in_time())
         try:
             await asyncio.wait((working, *loops), return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._set_attended(is_attended=False)
             is_done = working.done()
-            for task in (working, *loops):
+            for task in (working, closing, *loops):
                 task.cancel()
             self._wire.break_off(reads_only=True)
-            _, *results = await asyncio.gather(working, *loops, *self._workers, return_exceptions=True)
+            _, *results = await asyncio.gather(working, closing, *loops, *self._workers, return_exceptions=True)
         self._note_crashes(results)
         if self._end.crash or not is_done:
             raise self._end.crash or RuntimeError("the dispatcher ended before its work")
@@ -113,19 +115,22 @@ class Dispatcher:
         """Return when every planned backup has its outcome."""
         self._watch_for_what_is_left()
         loops = [asyncio.create_task(self._admit(budget)) for budget in self.budgets]
+        closing = asyncio.create_task(self._close_when_told())
         waits = (
             self._drain_when_told(loops),
             self._abort_when_told(),
-            self._close_when_told(),
             self._close_in_time(),
             self._watches.expire(),
         )
-        watches = [asyncio.create_task(wait) for wait in waits]
+        watches = [closing, *map(asyncio.create_task, waits)]
         self._note_crashes(await asyncio.gather(*loops, return_exceptions=True))
         while self._workers:
             await asyncio.wait(self._workers)
         self._end.interrupted = self._around.stop.draining.is_set()
+        if self._ledger.closing.is_set():
+            await asyncio.wait([closing])
         await self._cancel_what_is_left()
+        await self._watches.all_expired()
         for watch in watches:
             watch.cancel()
         self._note_crashes(await asyncio.gather(*watches, return_exceptions=True))
@@ -256,11 +261,15 @@ class Dispatcher:
             budget.look_again()
 
     async def _close_in_time(self) -> None:
-        seconds = self._limits.deadline_s
-        if seconds is None:
-            return
-        await asyncio.sleep(seconds)
-        self._ledger.close(ErrorInfo(ErrorKind.DEADLINE, "the run's deadline had passed (--deadline)"))
+        if self._limits.deadline_s is not None:
+            await asyncio.sleep(self._limits.deadline_s)
+            self._ledger.close(LATE)
+
+    async def _close_errands_in_time(self) -> None:
+        if self._limits.deadline_s is not None:
+            await asyncio.sleep(self._limits.deadline_s)
+            self._errands.close((lane for budget in self.budgets for lane in budget.lanes), LATE)
+            self._wire.break_off(reads_only=True)
 
     async def _cancel_what_is_left(self) -> None:
         signum = self._around.stop.signum

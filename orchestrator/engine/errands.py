@@ -13,7 +13,7 @@ from orchestrator.pacing import Effect
 from orchestrator.reconcile import decide_failed_read
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterable
 
     from orchestrator.engine.core import Core
     from orchestrator.engine.lanes import Budget, Lane
@@ -33,13 +33,22 @@ class Errands:
         self._accounts = core.accounts
         self._limits = core.limits
         self._clock = core.around.clock
+        self._closed: ErrorInfo | None = None
+
+    def close(self, lanes: Iterable[Lane], why: ErrorInfo) -> None:
+        """Answer ``why`` to whoever asks from now on, and to those who wait already."""
+        self._closed = why
+        for lane in lanes:
+            for _, work in lane.reads:
+                if isinstance(work, Errand):
+                    work.end(why)
 
     async def ask(
         self, budget: Budget, lane: Lane, call: Callable[[Api], Coroutine[object, object, AttemptResult]]
     ) -> AttemptResult | ErrorInfo:
         """Return the answer to ``call``, or why there is none. The budget has to be attended meanwhile."""
-        if lane.stop:
-            return lane.stop
+        if lane.stop or self._closed:
+            return lane.stop or self._closed or BUG
         errand = Errand(call, asyncio.get_running_loop().create_future())
         lane.queue(errand, self._clock.monotonic())
         budget.changed.set()
@@ -51,7 +60,9 @@ class Errands:
         result = await self._wire.send(admitted, errand.call(lane.api), is_read=True)
         answer = classify(result)
         self._wire.tell(admitted, effect_of(answer), result)
-        if result.fault is Fault.INTERRUPTED:
+        if self._closed:
+            errand.end(self._closed)
+        elif result.fault is Fault.INTERRUPTED:
             await self._accounts.queue(lane, errand)
         elif answer is Answer.ACCEPTED:
             lane.unserved_since = None

@@ -102,7 +102,8 @@ class Ledger:
         elif work.doubt:
             await self.leave_open(work, f"not looked up to the end: {why.message}")
         elif work.watch and work.watch.is_own:
-            await self.settle(work, OutcomeKind.INCOMPLETE, why)
+            cut_short = replace(why, kind=ErrorKind.TIMEOUT, message=f"the wait was cut short: {why.message}")
+            await self.settle(work, OutcomeKind.INCOMPLETE, cut_short)
         elif work.made.is_second:
             await self.leave_aborted(work)
         else:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 OF_ANOTHER = "the answer shows another backup"
 
 LAST_POLL_S = 2.0
-"""How long after its time a backup's last poll may still be under way to the limiter."""
+"""How long after its time a backup's last poll may still be under way, beyond the polls of others that come first."""
 
 
 class Watches:
@@ -49,6 +49,7 @@ class Watches:
         self._around = core.around
         self._deadlines = Queue()
         self._changed = asyncio.Event()
+        self._expiring: asyncio.Future[list[None]] | None = None
 
     async def accepted(self, admitted: Admitted, effort: Effort) -> None:
         """Wait for the backup that was made for ``effort``, or settle it as accepted if that is all that is wanted."""
@@ -94,7 +95,13 @@ class Watches:
                     async with asyncio.timeout(wait_s):
                         await self._changed.wait()
                 continue
-            await asyncio.gather(*(self._expired(effort, watch) for effort, watch in self._overdue()))
+            self._expiring = asyncio.gather(*(self._expired(effort, watch) for effort, watch in self._overdue()))
+            await asyncio.shield(self._expiring)
+
+    async def all_expired(self) -> None:
+        """Return when what is being settled since its time is over has been."""
+        if self._expiring:
+            await asyncio.wait([self._expiring])
 
     def _overdue(self) -> Iterator[tuple[Effort, Watch]]:
         """Yield those whose time is over, last poll and all; not what is another watch by now."""
@@ -112,11 +119,13 @@ class Watches:
     def _poll_for_the_last_time(self, effort: Effort, watch: Watch) -> None:
         """Let the last poll go first: in a large fleet its turn may not have come, though the backup is completed."""
         watch.is_last = True
-        self._deadlines.put(effort, watch.until + LAST_POLL_S)
+        over_at = watch.until + LAST_POLL_S
         is_queued = watch.poller is None and not watch.is_polled_once
         if is_queued and watch.lane and watch.lane.stop is None and watch.budget:
             watch.lane.queue_last_poll(effort, self._now())
             watch.budget.changed.set()
+            over_at += len(watch.lane.looks) / watch.budget.throttle.rate()
+        self._deadlines.put(effort, over_at)
 
     async def _expired(self, effort: Effort, watch: Watch) -> None:
         if watch.poller:

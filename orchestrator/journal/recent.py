@@ -31,8 +31,9 @@ async def completed_since(store: Store, since_s: float) -> dict[Key, Backup]:
 
 
 def _completed_since(connection: sqlite3.Connection, since_s: float) -> dict[Key, Backup]:
+    """Read the runs first, as CROSS JOIN demands: SQLite would go through every outcome ever kept otherwise."""
     rows = connection.execute(
-        "SELECT r.accounts, o.line FROM outcomes o JOIN runs r ON r.id = o.run_id"
+        "SELECT r.accounts, o.line FROM runs r CROSS JOIN outcomes o ON o.run_id = r.id"
         " WHERE o.outcome IN (?, ?) AND (r.ended_at IS NULL OR r.ended_at >= ?)",
         (*_KINDS, iso(datetime.fromtimestamp(since_s, UTC))),
     )

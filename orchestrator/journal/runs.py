@@ -147,8 +147,7 @@ def _begin(
     texts = map(json.dumps, (record.scope, record.config, record.report, record.accounts))
     row = (run.id, iso(run.started_at), *texts, record.disabled, json.dumps(record.retried), None, None)
     _insert(connection, "runs", [row])
-    circumstances = {"is_part": record.is_part, "failed_sources": record.failed_sources}
-    _insert(connection, "circumstances", [(run.id, json.dumps(circumstances))])
+    _insert(connection, "circumstances", [_circumstances_row(record)])
     _insert(connection, "planned_backups", [(run.id, each.position, _plan_text(each)) for each in planned])
     _note(connection, run.id, standings)
 
@@ -166,7 +165,12 @@ def _reopen(connection: sqlite3.Connection, record: RunRecord, standings: Sequen
     _insert(connection, "planned_backups", plans)
     positions = [(run_id, standing.planned.position) for standing in standings]
     connection.executemany("DELETE FROM outcomes WHERE run_id = ? AND position = ?", positions)
+    _insert(connection, "circumstances", [_circumstances_row(record)])
     _update(connection, "report = ?, ended_at = NULL", (json.dumps(record.report), run_id))
+
+
+def _circumstances_row(record: RunRecord) -> _Row:
+    return record.run.id, json.dumps({"is_part": record.is_part, "failed_sources": record.failed_sources})
 
 
 def _insert(connection: sqlite3.Connection, table: str, rows: Sequence[_Row]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from random import random
 from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
@@ -147,14 +147,21 @@ def limits_of(config: Config) -> Limits:
 
 
 async def asked(
-    fleet: Fleet, accounts: Iterable[str], work: Callable[[Asker], Coroutine[object, object, T]], stop: StopSwitch
+    fleet: Fleet,
+    accounts: Iterable[str],
+    work: Callable[[Asker], Coroutine[object, object, T]],
+    stop: StopSwitch,
+    within_s: float | None = None,
 ) -> T:
-    """Return what ``work`` finds out of ``accounts``. Raises ``StoppedError`` if a signal comes first."""
+    """Return what ``work`` finds out of ``accounts``, which is told so when ``within_s`` seconds are over.
+
+    Raises ``StoppedError`` if a signal comes first.
+    """
     for account in accounts:
         await fleet.reach(account)
     nowhere = _Nowhere()
     around = Surroundings("", nowhere, nowhere, SystemClock(), fleet.log, stop)
-    dispatcher = Dispatcher(fleet.budgets, limits_of(fleet.config), around)
+    dispatcher = Dispatcher(fleet.budgets, replace(limits_of(fleet.config), deadline_s=within_s), around)
     return await stop.unless_pressed(dispatcher.attend(work(Asker(dispatcher, fleet))))
 
 

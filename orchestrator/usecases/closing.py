@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator import __version__
 from orchestrator.errors import LockedError, WriteError
@@ -14,7 +14,7 @@ from orchestrator.journal.locks import locked, run_lock
 from orchestrator.model import ErrorKind, OutcomeKind
 from orchestrator.report.lines import account_totals, encode, summary_line
 from orchestrator.report.write import drop_run, write_summary
-from orchestrator.summary import AccountTotals, Ending, Summary, exit_code
+from orchestrator.summary import AccountTotals, Ending, Summary, exit_code, exit_code_now
 from orchestrator.usecases.jobs import folder_of
 
 if TYPE_CHECKING:
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from orchestrator.summary import Tally
     from orchestrator.usecases.jobs import Job, RunOptions
 
+
+FAILED = 3
+RETOLD = {0, 1, FAILED, WriteError.exit_code}
+"""Exit codes of a run that are found out anew: by its outcomes, now that they are all written."""
 
 NOBODY_ASKED = AccountTotals(0, 0, 0.0)
 
@@ -74,10 +78,10 @@ async def closed(
         unwritten=end.write_error is not None,
         signum=signum if end.interrupted else None,
         credentials_refused=any(why.kind is ErrorKind.CREDENTIALS for why in end.stops.values()),
-        deadline_passed=end.deadline_passed,
+        deadline_passed=end.deadline_passed or _is_late(totals.job.record.failed_sources),
         failed=totals.tally.failed + len(totals.job.record.failed_sources),
     )
-    summary = _summary(totals, ending)
+    summary = _as_it_ended(totals, _summary(totals, ending))
     unwritten = replace(summary, exit_code=exit_code(replace(ending, unwritten=True)))
     failure = await places.keep(summary)
     if failure:
@@ -112,6 +116,21 @@ def _summary(totals: Totals, ending: Ending) -> Summary:
         version=__version__,
         failed_sources=record.failed_sources,
     )
+
+
+def _is_late(failed_sources: tuple[dict[str, Any], ...]) -> bool:
+    """Tell whether a part of the inventory was not read since the deadline had passed."""
+    return any(source["error"]["kind"] == ErrorKind.DEADLINE for source in failed_sources)
+
+
+def _as_it_ended(totals: Totals, summary: Summary) -> Summary:
+    """Return the summary of a run with nothing left to do with the code of its end, as long as that still applies."""
+    job, before = totals.job, totals.job.record.summary
+    is_done = not (job.is_new or job.efforts or job.foregone) and job.record.has_ended
+    if not is_done or before is None or before["exit_code"] in RETOLD or summary.exit_code not in {0, FAILED}:
+        return summary
+    code = exit_code_now(before["exit_code"], totals.tally.outcomes, len(job.record.failed_sources))
+    return replace(summary, exit_code=code)
 
 
 def _by_account(accounts: dict[str, AccountTotals], tally: Tally) -> dict[str, AccountTotals]:

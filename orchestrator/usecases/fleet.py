@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from orchestrator.engine.efforts import Effort
 from orchestrator.engine.lanes import Budget, Lane
 from orchestrator.errors import WriteError
 from orchestrator.journal.rates import remember, remembered
@@ -25,7 +26,6 @@ from orchestrator.wpengine.client import Client
 if TYPE_CHECKING:
     from contextlib import AsyncExitStack
 
-    from orchestrator.engine.efforts import Effort
     from orchestrator.engine.ports import Log
     from orchestrator.journal.store import Store
     from orchestrator.model import Config, ErrorInfo, Learned
@@ -114,7 +114,7 @@ class Fleet:
 
     def in_doubt(self) -> int:
         """Return how many backups wait for a look at the listing."""
-        return sum(1 for lane in self.lanes.values() for _ in lane.looks)
+        return len(self._looks())
 
     def watched(self) -> int:
         """Return how many backups are waited for."""
@@ -122,8 +122,12 @@ class Fleet:
 
     def next_look_s(self) -> float:
         """Return the seconds until the last of the looks that are planned so far."""
-        due = [at for lane in self.lanes.values() for at, _ in lane.looks]
-        return max(0.0, max(due, default=0.0) - asyncio.get_running_loop().time())
+        return max(0.0, max(self._looks(), default=0.0) - asyncio.get_running_loop().time())
+
+    def _looks(self) -> list[float]:
+        """Return the instants of the looks that are planned so far."""
+        looks = (entry for lane in self.lanes.values() for entry in lane.looks)
+        return [at for at, work in looks if isinstance(work, Effort) and work.doubt]
 
     def totals(self) -> dict[str, AccountTotals]:
         """Return what each account asked, and what its budget found out."""

@@ -10,25 +10,27 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.engine.efforts import Doubt, Effort, Screen
+from orchestrator.engine.efforts import Doubt, Effort, Screen, Watch
 from orchestrator.errors import UsageError
 from orchestrator.freshness import Recent, age_s
 from orchestrator.journal import recent as journal_recent
 from orchestrator.journal.runs import RunRecord
-from orchestrator.model import ErrorInfo, ErrorKind, OutcomeKind, Run
+from orchestrator.model import ErrorInfo, ErrorKind, Made, OutcomeKind, Run
 from orchestrator.plan import make_plan
 from orchestrator.report.read import run_of
 from orchestrator.report.write import OWN_REPORT, STANDARD_OUTPUT
-from orchestrator.selection import Selection, selected
+from orchestrator.selection import Selected, Selection, selected
 
 if TYPE_CHECKING:
     from orchestrator.engine.ports import Log
     from orchestrator.journal.store import Store
-    from orchestrator.model import Config, Install, Plan, PlannedBackup, Standing
+    from orchestrator.model import Backup, Config, Install, Plan, PlannedBackup, Standing
     from orchestrator.summary import Brake, Line
     from orchestrator.usecases.resolve import FailedSource, Inventory, Lack
 
 NAMED_ONE_BY_ONE = "named: "
+NOT_IN_THE_PLAN = "--installs-from"
+"""The place of what only a list names: nothing in the configuration does, so it is never looked up."""
 _SHARD = " shard "
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -78,6 +80,16 @@ class Foregone:
     error: ErrorInfo | None = None
     reason: str | None = None
 
+    @property
+    def is_kept(self) -> bool:
+        """Tell whether the journal has to know how it stands: a backup of it exists, or may."""
+        return bool(self.effort.sought or self.effort.watch)
+
+    def standing(self) -> Standing:
+        """Return how it stands, for the journal: somebody else's backup is none that was made for it."""
+        standing = self.effort.standing()
+        return replace(standing, made=Made()) if self.kind is OutcomeKind.SKIPPED else standing
+
     def settled(self) -> tuple[Effort, OutcomeKind, ErrorInfo | None, str | None]:
         """Return what the dispatcher is to record."""
         return self.effort, self.kind, self.error, self.reason
@@ -123,6 +135,12 @@ class Meant:
     disabled: int = 0
 
 
+def watch_of_earlier(backup: Backup, wait_s: float | None) -> Watch:
+    """Return the watch of a backup that an earlier run made: it is polled, once without ``wait_s``, never repeated."""
+    until = asyncio.get_running_loop().time() + (wait_s or 0.0)
+    return Watch(backup, until, may_repeat=False, is_polled_once=wait_s is None)
+
+
 def meant(config: Config, selection: Selection, inventory: Inventory) -> Meant:
     """Return the installs of ``inventory`` that ``selection`` means; none where they may be in a source that failed.
 
@@ -134,15 +152,25 @@ def meant(config: Config, selection: Selection, inventory: Inventory) -> Meant:
         if not inventory.failed:
             raise
         if selection.is_named:
-            unread = "\n".join(["", *inventory.unresolved()])
+            unread = "\n".join(["", *inventory.unresolved({})])
             message = f"{error}{unread}"
             raise UsageError(message) from None
-        return Meant()
+        words = dict(selection.listed or ())
+        chosen = Selected((), tuple((word, f"is not in the plan ({place})") for word, place in words.items()))
     strangers = {
-        replace(config.discovered, name=word): (OutcomeKind.REJECTED, ErrorInfo(ErrorKind.NOT_FOUND, why))
+        replace(config.discovered, name=word, place=NOT_IN_THE_PLAN): _end_of_stranger(why, inventory)
         for word, why in chosen.unknown
     }
     return Meant((*chosen.installs, *strangers), inventory.lacks | strangers, chosen.unknown, chosen.disabled)
+
+
+def _end_of_stranger(why: str, inventory: Inventory) -> Lack:
+    """Return how an entry of a list ends that is not in the plan: it may be in a source that could not be read."""
+    if inventory.failed:
+        source = inventory.failed[0]
+        message = f"{why}; it may be in what could not be read: {source.source}: {source.error.message}"
+        return OutcomeKind.CANCELLED, replace(source.error, message=message)
+    return OutcomeKind.REJECTED, ErrorInfo(ErrorKind.NOT_FOUND, why)
 
 
 def planned_run(config: Config, options: RunOptions, inventory: Inventory, run: Run) -> PlannedRun:
@@ -150,17 +178,17 @@ def planned_run(config: Config, options: RunOptions, inventory: Inventory, run: 
 
     Raises ``UsageError`` if that is nothing, or if it is not certain and has to be.
     """
-    _check_strict(config, options, inventory)
     chosen = meant(config, options.selection, inventory)
-    if options.strict and chosen.unknown:
-        raise UsageError("\n".join(f"{word} {why}" for word, why in chosen.unknown))
+    if options.strict:
+        lacking = {install: lack for install, lack in chosen.lacks.items() if install in set(chosen.installs)}
+        check_resolved([*config.warnings, *inventory.renamed, *inventory.unresolved(lacking)])
     installs = tuple(for_this_run(each, options) for each in chosen.installs)
     lacks = {for_this_run(each, options): lack for each, lack in chosen.lacks.items()}
     plan = make_plan(replace(config, installs=installs), run)
     plan = replace(
         plan,
         disabled=chosen.disabled,
-        warnings=(*config.warnings, *inventory.warnings, *plan.warnings),
+        warnings=(*config.warnings, *inventory.warnings, *inventory.renamed, *plan.warnings),
     )
     foregone = {
         each.position: Foregone(Effort(each), *lacks[each.install]) for each in plan.backups if each.install in lacks
@@ -168,10 +196,8 @@ def planned_run(config: Config, options: RunOptions, inventory: Inventory, run: 
     return PlannedRun(plan, foregone, tuple(inventory.failed))
 
 
-def _check_strict(config: Config, options: RunOptions, inventory: Inventory) -> None:
-    if not options.strict:
-        return
-    unresolved = [*config.warnings, *inventory.unresolved()]
+def check_resolved(unresolved: list[str]) -> None:
+    """Raise ``UsageError`` if anything is ``unresolved``."""
     if unresolved:
         raise UsageError("\n".join([*unresolved, "nothing was sent, by --strict"]))
 
@@ -294,7 +320,7 @@ def is_of(config: Config, scope: str) -> bool:
 def _name_of(config: Config) -> str:
     if Path(config.source).is_file():
         return str(Path(config.source).resolve())
-    ids = " ".join(sorted(install.id or install.label for install in config.installs))
+    ids = " ".join([*sorted(install.id or install.label for install in config.installs), *map(str, config.discoveries)])
     return f"{config.source} {hashlib.sha256(ids.encode()).hexdigest()[:16]}"
 
 

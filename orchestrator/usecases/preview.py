@@ -10,6 +10,7 @@ from orchestrator.model import Run
 from orchestrator.usecases.fleet import Fleet
 from orchestrator.usecases.jobs import new_run_id, planned_run, say_warnings
 from orchestrator.usecases.resolve import inventory_of
+from orchestrator.usecases.survey import are_credentials_refused
 
 if TYPE_CHECKING:
     from orchestrator.engine.ports import Log
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
     from orchestrator.usecases.jobs import PlannedRun, RunOptions
 
 
-async def previewed(config: Config, options: RunOptions, log: Log, stop: StopSwitch) -> PlannedRun:
-    """Return the plan of a new run. Listings are read where names or discoveries need them.
+async def previewed(config: Config, options: RunOptions, log: Log, stop: StopSwitch) -> tuple[PlannedRun, bool]:
+    """Return the plan of a new run, and whether an account's credentials were refused.
+
+    Listings are read where names or discoveries need them.
 
     Raises ``UsageError`` if nothing is selected, ``StoppedError`` if a signal comes first.
     """
@@ -28,4 +31,4 @@ async def previewed(config: Config, options: RunOptions, log: Log, stop: StopSwi
         inventory = await inventory_of(config, options.selection, fleet, stop)
         planned = planned_run(config, options, inventory, Run(new_run_id(), datetime.now(UTC)))
     say_warnings(config, planned.plan, log)
-    return planned
+    return planned, are_credentials_refused(fleet)

@@ -59,20 +59,20 @@ class Inventory:
     """The installs of a configuration, names looked up and discoveries made.
 
     ``lacks`` says of the installs that have no id how they end. ``failed`` are sources that could not be read.
-    ``listings`` is what each account's whole listing showed, where it was read, or why it could not be.
+    ``renamed`` says where a listing contradicts the configuration. ``listings`` is what each account's whole listing
+    showed, where it was read, or why it could not be.
     """
 
     installs: list[Install] = field(default_factory=list)
     lacks: dict[Install, Lack] = field(default_factory=dict)
     failed: list[FailedSource] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    renamed: list[str] = field(default_factory=list)
     listings: dict[str, Listing | ErrorInfo] = field(default_factory=dict)
 
-    def unresolved(self) -> list[str]:
-        """Return one line for each thing that could not be resolved."""
-        lines = [
-            f"{each.place or each.label}: {each.label}: {error.message}" for each, (_, error) in self.lacks.items()
-        ]
+    def unresolved(self, lacks: dict[Install, Lack]) -> list[str]:
+        """Return one line for each of ``lacks``, and for each source that could not be read."""
+        lines = [f"{each.place or each.label}: {each.label}: {error.message}" for each, (_, error) in lacks.items()]
         return lines + [f"{each.source}: {each.error.message}" for each in self.failed]
 
 
@@ -96,6 +96,10 @@ async def resolved(config: Config, selection: Selection, asker: Asker) -> Invent
     whole |= {each.account for each in discoveries if not each.wpengine_accounts}
     for account in sorted(whole):
         await read_listing(inventory, account, asker)
+    for account in sorted({each.account for each in _nameless(config.installs, selection)}):
+        answer = inventory.listings[account]
+        if isinstance(answer, ErrorInfo):
+            inventory.failed.append(FailedSource(names_of(account), account, answer))
     known: dict[str, Install] = {}
     for install in config.installs:
         _add(inventory, known, looked_up(install, inventory), config)
@@ -108,12 +112,17 @@ async def resolved(config: Config, selection: Selection, asker: Asker) -> Invent
     return inventory
 
 
-async def inventory_of(config: Config, selection: Selection, fleet: Fleet, stop: StopSwitch) -> Inventory:
-    """Return the inventory of ``config``, asking whom it takes. Raises ``StoppedError`` if a signal comes first."""
+async def inventory_of(
+    config: Config, selection: Selection, fleet: Fleet, stop: StopSwitch, within_s: float | None = None
+) -> Inventory:
+    """Return the inventory of ``config``, asking whom it takes, for ``within_s`` seconds at most.
+
+    Raises ``StoppedError`` if a signal comes first.
+    """
     accounts = asked_accounts(config, selection)
     if not accounts:
         return offline(config)
-    return await asked(fleet, accounts, lambda asker: resolved(config, selection, asker), stop)
+    return await asked(fleet, accounts, lambda asker: resolved(config, selection, asker), stop, within_s)
 
 
 async def read_listing(inventory: Inventory, account: str, asker: Asker) -> None:
@@ -140,7 +149,7 @@ def looked_up(install: Install, inventory: Inventory) -> Install:
     else:
         shown = listing.by_id.get(install.id)
         if shown is not None and install.name not in {None, shown.name}:
-            inventory.warnings.append(
+            inventory.renamed.append(
                 f"{install.place or install.id}: {install.name} is {shown.name} in the listing of account"
                 f" {install.account}"
             )
@@ -174,6 +183,11 @@ def _meant_discoveries(config: Config, selection: Selection) -> list[Discovery]:
     ]
 
 
+def names_of(account: str) -> str:
+    """Return what people call the look-up of names in the listing of ``account``."""
+    return f"the names of account {account}"
+
+
 def source_of(discovery: Discovery) -> str:
     """Return what people call ``discovery``: where it stands, and whom it asks."""
     return f"{discovery.place}: discover {discovery.account}" if discovery.place else f"discover {discovery.account}"
@@ -187,7 +201,8 @@ def _add(inventory: Inventory, known: dict[str, Install], install: Install, conf
         return
     inventory.warnings.append(
         f"{install.place or config.source}: {install.label} is the same install as {first.label}"
-        f" ({first.place or first.id}); it is backed up once, as that says"
+        f" ({first.place or first.id}); "
+        + ("it is backed up once, as that says" if first.enabled else "it is disabled there, and not backed up")
     )
 
 
@@ -199,8 +214,9 @@ def _add_discovered(
     if pending:
         shown = ", ".join(pending[:5]) + (", …" if len(pending) > 5 else "")  # noqa: PLR2004 - as many as fit a line
         inventory.warnings.append(f"{source_of(discovery)}: {len(pending)} pending, and left out until active: {shown}")
+    nameless = {each.name for each in inventory.installs if each.id is None}
     for each in listed:
-        if each.is_pending or each.id in known:
+        if each.is_pending or each.id in known or each.name in nameless:
             continue
         install = replace(
             config.discovered,
@@ -217,7 +233,10 @@ def _add_discovered(
 async def _discovered(discovery: Discovery, inventory: Inventory, asker: Asker) -> list[ListedInstall] | ErrorInfo:
     """Return what ``discovery`` finds, or why it could not look."""
     seen = await looked_through(discovery, inventory, asker)
-    return seen if isinstance(seen, ErrorInfo) else [each for each in seen if is_wanted(each, discovery)]
+    if isinstance(seen, ErrorInfo):
+        return seen
+    is_excluded = matcher(discovery.exclude)
+    return [each for each in seen if _is_of_environment(each, discovery) and not is_excluded(each.name, each.id)]
 
 
 async def looked_through(
@@ -242,11 +261,8 @@ async def looked_through(
     return listed
 
 
-def is_wanted(install: ListedInstall, discovery: Discovery) -> bool:
-    """Tell whether ``discovery`` is about ``install``, by environment and by the globs that leave out."""
-    if discovery.environments and install.environment not in discovery.environments:
-        return False
-    return not matcher(discovery.exclude)(install.name, install.id)
+def _is_of_environment(install: ListedInstall, discovery: Discovery) -> bool:
+    return not discovery.environments or install.environment in discovery.environments
 
 
 async def _account_ids(discovery: Discovery, asker: Asker) -> list[str] | ErrorInfo:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.engine.efforts import Effort, Watch
 from orchestrator.errors import UsageError
 from orchestrator.journal.runs import find, load
 from orchestrator.marker import described_again, second
-from orchestrator.model import Backup, OutcomeKind, PlannedBackup, Standing
+from orchestrator.model import Backup, ErrorInfo, ErrorKind, OutcomeKind, PlannedBackup, Standing
 from orchestrator.plan import differences, make_plan
 from orchestrator.usecases.jobs import (
+    NOT_IN_THE_PLAN,
     Foregone,
     Job,
     RunOptions,
@@ -21,16 +22,17 @@ from orchestrator.usecases.jobs import (
     report_of,
     scope_of,
     target_of,
+    watch_of_earlier,
 )
-from orchestrator.usecases.resolve import Inventory, looked_up
+from orchestrator.usecases.resolve import Inventory, looked_up, names_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from orchestrator.engine.ports import Log
     from orchestrator.journal.runs import RunRecord, StoredBackup
     from orchestrator.journal.store import Store
-    from orchestrator.model import Config
+    from orchestrator.model import Config, Install
 
 _GOES_ON = {OutcomeKind.CANCELLED, OutcomeKind.UNCONFIRMED}
 
@@ -46,7 +48,7 @@ class Left:
     def nameless(self) -> list[str]:
         """Return the accounts whose listings have to be read, for names that could not be looked up then."""
         installs = (each.planned.install for each in self.left)
-        return sorted({each.account for each in installs if each.id is None and each.enabled})
+        return sorted({each.account for each in installs if _is_to_be_looked_up(each)})
 
 
 async def run_to_resume(config: Config, options: RunOptions, store: Store) -> RunRecord:
@@ -69,17 +71,20 @@ def resumed_job(config: Config, options: RunOptions, left: Left, inventory: Inve
     """Return the job that ``left`` comes to; names that could not be looked up then are in ``inventory``'s listings."""
     record, run_id = left.record, left.record.run.id
     _say_differences(config, record, left.stored, log.bind(run_id=run_id))
-    found = {each.planned.position: _with_id(each, inventory) for each in left.left}
+    others = {each.planned.request.install_id: each.planned.install.label for each in left.stored}
+    found = {each.planned.position: _with_id(config, record, each, inventory, others) for each in left.left}
     left_positions = {each.planned.position for each in left.left}
     done = [(each.planned, each.line) for each in left.stored if each.planned.position not in left_positions]
     wait_s = config.wait.timeout_s if options.waits else None
     efforts: list[Effort] = []
     foregone: list[Foregone] = []
     for each in found.values():
-        effort = _effort(run_id, each, wait_s, may_repeat=config.wait.retry_aborted)
+        effort = _effort(record, each, wait_s, may_repeat=config.wait.retry_aborted)
         install = effort.planned.install
         if install in inventory.lacks:
             foregone.append(Foregone(effort, *inventory.lacks[install]))
+        elif install.place == NOT_IN_THE_PLAN:
+            foregone.append(Foregone(effort, *_end_of_stranger(each)))
         elif not install.enabled:
             foregone.append(Foregone(effort, OutcomeKind.CANCELLED, gone_since(record.retried or "")))
         elif effort.made.backup and effort.watch is None:
@@ -87,7 +92,11 @@ def resumed_job(config: Config, options: RunOptions, left: Left, inventory: Inve
         else:
             efforts.append(effort)
     return Job(
-        record=replace(record, report=target_of(options, report_of(record, options.state_dir))),
+        record=replace(
+            record,
+            report=target_of(options, report_of(record, options.state_dir)),
+            failed_sources=tuple(_still_failed(record, inventory)),
+        ),
         planned=tuple(found.get(each.planned.position, each).planned for each in left.stored),
         efforts=tuple(efforts),
         foregone=tuple(foregone),
@@ -101,16 +110,47 @@ def resumed_job(config: Config, options: RunOptions, left: Left, inventory: Inve
     )
 
 
-def _with_id(stored: StoredBackup, inventory: Inventory) -> StoredBackup:
+def _is_to_be_looked_up(install: Install) -> bool:
+    return install.id is None and install.enabled and install.place != NOT_IN_THE_PLAN
+
+
+def _with_id(
+    config: Config, record: RunRecord, stored: StoredBackup, inventory: Inventory, others: dict[str, str]
+) -> StoredBackup:
+    """Return ``stored`` with what a listing shows by now; ``others`` are installs of the run by id, which stay one."""
     planned = stored.planned
-    if planned.install.id is not None or not planned.install.enabled:
+    if not _is_to_be_looked_up(planned.install):
         return stored
     install = looked_up(planned.install, inventory)
-    request = replace(planned.request, install_id=install.id or "")
-    return replace(stored, planned=replace(planned, install=install, request=request))
+    if install.id is None:
+        return stored
+    if install.id in others:
+        message = f"it is the same install as {others[install.id]}, which this run has already"
+        inventory.lacks[planned.install] = (OutcomeKind.CANCELLED, ErrorInfo(ErrorKind.STOPPED, message))
+        return stored
+    (rendered,) = make_plan(replace(config, installs=(install,)), record.run).backups
+    return replace(stored, planned=replace(planned, install=install, request=rendered.request))
 
 
-def _effort(run_id: str, stored: StoredBackup, wait_s: float | None, *, may_repeat: bool) -> Effort:
+def _end_of_stranger(stored: StoredBackup) -> tuple[OutcomeKind, ErrorInfo]:
+    """Return again how an entry of a list ended that was not in the plan."""
+    if stored.line and stored.line.kind is OutcomeKind.CANCELLED:
+        message = (stored.line.fields()["error"] or {}).get("message") or "it is not in the plan"
+        return OutcomeKind.CANCELLED, ErrorInfo(ErrorKind.STOPPED, message)
+    return OutcomeKind.REJECTED, ErrorInfo(ErrorKind.NOT_FOUND, "is not in the plan")
+
+
+def _still_failed(record: RunRecord, inventory: Inventory) -> Iterator[dict[str, Any]]:
+    """Yield the sources of a run that were not read since; of a selection, nobody knows what else they would hold."""
+    for source in record.failed_sources:
+        is_of_names = source["source"] == names_of(source["account"])
+        listing = inventory.listings.get(source["account"])
+        if record.is_part or not is_of_names or listing is None or isinstance(listing, ErrorInfo):
+            yield source
+
+
+def _effort(record: RunRecord, stored: StoredBackup, wait_s: float | None, *, may_repeat: bool) -> Effort:
+    run_id = record.run.id
     standing = stored.standing or Standing(stored.planned)
     standing = replace(standing, planned=_planned(stored.planned, standing, run_id))
     kind = stored.line.kind if stored.line else None
@@ -119,18 +159,12 @@ def _effort(run_id: str, stored: StoredBackup, wait_s: float | None, *, may_repe
     if sought:
         return effort_in_doubt(replace(standing, sought=sought))
     spent, made = standing.spent, standing.made
-    is_resumed = spent.started_at is not None
-    effort = Effort(
-        standing.planned,
-        spent.tries,
-        spent.attempts,
-        spent.throttled,
-        spent.started_at,
-        made=made,
-        is_resumed=is_resumed,
-    )
+    effort = Effort(standing.planned, spent.tries, spent.attempts, spent.throttled, spent.started_at, made=made)
+    effort.is_resumed = spent.started_at is not None
     backup = made.backup or (_shown(stored) if kind is OutcomeKind.INCOMPLETE else None)
-    if backup and wait_s is not None:
+    if made.backup and record.retried is not None and spent.started_at is None:
+        effort.watch = watch_of_earlier(made.backup, wait_s)
+    elif backup and wait_s is not None:
         until = asyncio.get_running_loop().time() + wait_s
         may_repeat = may_repeat and not made.is_second
         effort.watch = Watch(backup, until, is_own=made.backup is not None, may_repeat=may_repeat)

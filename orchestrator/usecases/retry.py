@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from orchestrator.engine.efforts import Effort, Watch
+from orchestrator.engine.efforts import Effort
 from orchestrator.model import Made, OutcomeKind, Run, Standing
 from orchestrator.plan import make_plan
 from orchestrator.usecases.jobs import (
@@ -16,6 +15,7 @@ from orchestrator.usecases.jobs import (
     Foregone,
     Job,
     RunOptions,
+    check_resolved,
     effort_in_doubt,
     for_this_run,
     gone_since,
@@ -23,6 +23,7 @@ from orchestrator.usecases.jobs import (
     record_of,
     say_warnings,
     scope_of,
+    watch_of_earlier,
 )
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ def retried_job(config: Config, options: RunOptions, failures: Failures, invento
     wanted = sorted(failures.failures, key=lambda each: (bool(each.sought), each.backup is not None))
     by_key = {_key(each.install): each for each in wanted}
     now = _current(config, by_key, inventory)
+    if options.strict:
+        lacking = {install: inventory.lacks[install] for install in now.values() if install in inventory.lacks}
+        check_resolved([*config.warnings, *inventory.unresolved(lacking)])
     current = {key: for_this_run(install, options) for key, install in now.items()}
     gone = [replace(each.install, enabled=True) for key, each in by_key.items() if key not in current]
     plan = make_plan(replace(config, installs=(*current.values(), *gone)), run)
@@ -116,6 +120,4 @@ def _effort(planned: PlannedBackup, failure: Failure, wait_s: float | None) -> E
         )
     if failure.backup is None:
         return Effort(planned)
-    until = asyncio.get_running_loop().time() + (wait_s or 0.0)
-    watch = Watch(failure.backup, until, may_repeat=False, is_polled_once=wait_s is None)
-    return Effort(planned, made=Made(failure.backup), watch=watch)
+    return Effort(planned, made=Made(failure.backup), watch=watch_of_earlier(failure.backup, wait_s))

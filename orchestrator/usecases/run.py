@@ -111,12 +111,13 @@ async def _job(config: Config, options: RunOptions, world: _World) -> Job:
     """Return what is to be done, with what listings show."""
     if options.is_new:
         run = Run(new_run_id(), datetime.now(UTC))
-        inventory = await inventory_of(config, options.selection, world.fleet, world.stop)
+        inventory = await inventory_of(config, options.selection, world.fleet, world.stop, options.deadline_s)
         return new_job(config, options, planned_run(config, options, inventory, run), world.log)
     if options.resume is None:
         failures = await world.stop.unless_pressed(failures_of(config, options, world.store, world.log))
         is_offline = not needs_listing(config, failures)
-        inventory = offline(config) if is_offline else await inventory_of(config, Selection(), world.fleet, world.stop)
+        asking = (Selection(), world.fleet, world.stop, options.deadline_s)
+        inventory = offline(config) if is_offline else await inventory_of(config, *asking)
         return retried_job(config, options, failures, inventory, world.log)
     return await _resumed(config, options, world)
 
@@ -133,7 +134,7 @@ async def _resumed(config: Config, options: RunOptions, world: _World) -> Job:
             await read_listing(inventory, account, asker)
 
     if left.nameless():
-        await asked(world.fleet, left.nameless(), read_listings, stop)
+        await asked(world.fleet, left.nameless(), read_listings, stop, options.deadline_s)
     return resumed_job(config, options, left, inventory, world.log)
 
 
@@ -223,8 +224,8 @@ def _known_of(job: Job) -> dict[str, object]:
 async def _opened(options: RunOptions, job: Job, report: ReportWriter, world: _World) -> None:
     """Lock the run, open its report, begin or reopen its journal; one that cannot even begin leaves nothing behind."""
     folder = folder_of(options, job.record.run.id)
-    left = (*job.efforts, *(each.effort for each in job.foregone))
-    standings = [effort.standing() for effort in left if effort.sought or effort.watch or not job.is_new]
+    left = [effort.standing() for effort in job.efforts if effort.sought or effort.watch or not job.is_new]
+    standings = [*left, *(each.standing() for each in job.foregone if each.is_kept or not job.is_new)]
     try:
         make_folder(folder)
         if job.is_new:

@@ -194,3 +194,63 @@ def test_what_cannot_be_meant_is_exit_2_and_sends_nothing(tmp_path: Path, argume
     shown = " ".join(ended.stderr.replace("│", " ").split())
     assert (ended.code, said in shown) == (2, True), shown
     assert "Traceback" not in ended.stderr
+
+
+def test_an_install_that_has_an_id_and_a_name_is_backed_up_once_after_a_resume_too(
+    server: StandIn, tmp_path: Path
+) -> None:
+    configure(tmp_path, server, "inventory: [discover: {wpengine_accounts: [agencytwo], exclude: [torqueshop]}]\n")
+    (known,) = run_command("run", "-n", "--log-format", "json", cwd=tmp_path).lines()
+    (tmp_path / "sick.yaml").write_text(
+        SCENARIO + "faults: [{kind: unavailable, operation: installs, first_tries: 1}]\n"
+    )
+    with stand_in("--scenario", str(tmp_path / "sick.yaml")) as sick:
+        configure(tmp_path, sick, f"installs: [{{id: {known['install_id']}, name: label}}, {{name: torquemag}}]\n")
+        first, lines, _ = run(tmp_path)
+        assert (first.code, {name: line["outcome"] for name, line in lines.items()}) == (
+            3,
+            {"label": "accepted", "torquemag": "cancelled"},
+        )
+        resumed = run_command("run", "--resume", "latest", "-o", "-", cwd=tmp_path)
+        lines = {line["name"]: line for line in resumed.lines()[:-1]}
+        assert (lines["label"]["outcome"], lines["torquemag"]["outcome"]) == ("accepted", "cancelled")
+        assert "the same install as label" in lines["torquemag"]["error"]["message"]
+        assert len(sick.backups()) == 1
+
+
+def test_a_failed_listing_takes_no_install_out_of_sight(tmp_path: Path) -> None:
+    (tmp_path / "scenario.yaml").write_text(SCENARIO + "faults: [{kind: unavailable, operation: installs}]\n")
+    with stand_in("--scenario", str(tmp_path / "scenario.yaml")) as server:
+        configure(
+            tmp_path, server, f"installs: [{{name: torquemag}}, {{id: {ID}, name: a, environment: production}}]\n"
+        )
+        (tmp_path / "list.txt").write_text("elsewhere\n")
+        for selection, seen in (
+            (("--environment", "staging"), {"torquemag": "cancelled"}),
+            (("--shard", "1/2"), None),
+            (("--shard", "2/2"), None),
+            (("--installs-from", "list.txt"), {"elsewhere": "cancelled"}),
+        ):
+            ended, lines, summary = run(tmp_path, *selection)
+            assert (ended.code, summary["failed_sources"][0]["source"]) == (3, "the names of account default")
+            assert seen is None or {name: line["outcome"] for name, line in lines.items()} == seen
+
+
+def test_what_is_disabled_is_not_discovered(server: StandIn, tmp_path: Path) -> None:
+    off = "installs: [{name: torquemag, enabled: false}]\n"
+    configure(tmp_path, server, "inventory: [discover: {wpengine_accounts: [agencytwo]}]\n" + off)
+    ended, lines, summary = run(tmp_path)
+    assert (ended.code, list(lines), summary["disabled"]) == (0, ["torqueshop"], 1)
+
+
+def test_a_deadline_holds_while_the_plan_is_made(tmp_path: Path) -> None:
+    (tmp_path / "scenario.yaml").write_text(SCENARIO + "faults: [{kind: hang, operation: installs}]\n")
+    with stand_in("--scenario", str(tmp_path / "scenario.yaml")) as server:
+        configure(tmp_path, server, f"installs: [{{name: torquemag}}, {{id: {ID}}}]\n")
+        ended, lines, _ = run(tmp_path, "--deadline", "500ms")
+        assert (ended.code, {line["error"]["kind"] for line in lines.values()}) == (10, {"deadline"})
+        assert len(lines) == 2
+        configure(tmp_path, server, "inventory: [discover: {}]\n")
+        ended, lines, summary = run(tmp_path, "--deadline", "500ms")
+        assert (ended.code, lines, len(summary["failed_sources"])) == (10, {}, 1)
+        assert server.backups() == []

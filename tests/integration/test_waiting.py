@@ -121,7 +121,9 @@ def test_a_signal_while_waiting_leaves_what_was_accepted_incomplete(tmp_path: Pa
         live.send_signal(signal.SIGTERM)
         stdout, _ = live.communicate(timeout=20)
         assert (live.returncode, outcomes(stdout)) == (143, {"incomplete": 3})
-        assert {line["error"]["kind"] for line in backup_lines(stdout)} == {"interrupted"}
+        assert {line["error"]["kind"] for line in backup_lines(stdout)} == {"timeout"}
+        assert all("cut short" in line["error"]["message"] for line in backup_lines(stdout))
+        assert run_command("run", "--resume", "latest", cwd=tmp_path).code == 143, "nothing is left to do but to wait"
 
 
 def test_the_maintenance_gate_requests_only_what_has_no_recent_backup(tmp_path: Path) -> None:
@@ -196,3 +198,15 @@ inventory: [files: ["clients/*.csv", "clients/*.jsonl"]]
             "globex": {"cancelled": 1},
         }
         assert "account globex: 0 of 1, 1 cancelled" in ended.stderr
+
+
+def test_what_a_retry_may_only_poll_is_only_polled_when_that_is_resumed(tmp_path: Path) -> None:
+    with stand_in(*scenario(tmp_path, "backups: {completes_after: 2s, aborts: 1}\n")) as server:
+        configure(tmp_path, server, 4, QUICK.replace("200ms", "200ms, retry_aborted: 1"))
+        first = run_command("run", "--wait", "--wait-timeout", "300ms", *PACE, "-o", "-", cwd=tmp_path)
+        assert outcomes(first.stdout) == {"incomplete": 4}
+        retry = run_command("run", "--retry-failed", "latest", *PACE, "-o", "-", cwd=tmp_path)
+        assert outcomes(retry.stdout) == {"incomplete": 4}
+        resumed = run_command("run", "--resume", "latest", "--wait", *PACE, "-o", "-", cwd=tmp_path)
+        assert (resumed.code, outcomes(resumed.stdout)) == (3, {"aborted": 4})
+        assert len(server.backups()) == 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from dataclasses import replace
 
@@ -17,11 +18,12 @@ from fakes import (
     FakeApi,
     FakeJournal,
     FakeThrottle,
+    ListSink,
     install_id,
 )
 from fleet_bench import BEGAN_S, REPEAT, WAIT, Bench, status
 
-from orchestrator.model import ErrorKind, OutcomeKind, Standing
+from orchestrator.model import ErrorKind, Outcome, OutcomeKind, Standing
 from orchestrator.summary import LEAST_FOR_A_SHARE, Brake
 
 ACCEPT, COMPLETE, CANCEL = OutcomeKind.ACCEPTED, OutcomeKind.COMPLETED, OutcomeKind.CANCELLED
@@ -256,3 +258,19 @@ def test_when_failures_are_too_many(brake: Brake, failed: int, settled: int, hol
 
 def test_a_rule_is_written_as_on_the_command_line() -> None:
     assert (str(Brake(3)), str(Brake(percent=12.5))) == ("--max-failures 3", "--max-failures 12.5%")
+
+
+class SlowSink(ListSink):
+    """A disk that takes its time."""
+
+    async def record(self, outcome: Outcome) -> None:
+        await asyncio.sleep(0.2)
+        await super().record(outcome)
+
+
+@pytest.mark.parametrize("signals", [(), ((0.35, signal.SIGTERM),)], ids=["deadline alone", "and a signal"])
+def test_closing_a_large_run_costs_no_install_its_line(signals: tuple[tuple[float, int], ...]) -> None:
+    bench = Bench(installs=3001, deadline_s=0.3, sink=SlowSink(), signals=signals)
+    end = bench.run()
+    assert len(bench.sink.outcomes) == 3001
+    assert end.deadline_passed

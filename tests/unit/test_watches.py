@@ -184,7 +184,8 @@ def test_an_account_that_stops_while_it_waits_leaves_its_own_incomplete_and_othe
     kind = ErrorKind.QUOTA if failure is QUOTA else ErrorKind.CREDENTIALS
     assert {name: stop.kind for name, stop in end.stops.items()} == {"default": kind}
     for number in range(5):
-        assert_incomplete(bench.sink.of(number), kind)
+        assert_incomplete(bench.sink.of(number))
+        assert "the wait was cut short: account default stopped" in message_of(bench.sink.of(number))
         assert bench.sink.of(100 + number).kind is COMPLETE
     assert max(max(bench.polled(number)) for number in range(5)) < 3 * INTERVAL_S
 
@@ -259,7 +260,7 @@ def test_many_that_are_given_up_at_once_are_recorded_together() -> None:
     bench.api.on_poll = lambda *_: status("in_progress")
     bench.run()
     assert bench.kinds() == {INCOMPLETE: 300}
-    assert bench.seconds < TIMEOUT_S + LAST_POLL_S + 1
+    assert bench.seconds < TIMEOUT_S + LAST_POLL_S + 300 / RATE + 1
 
 
 # -- polled once -------------------------------------------------------------------------------------------------------
@@ -301,7 +302,7 @@ def test_a_server_that_throttles_for_ever_is_given_up_though_backups_are_only_as
     bench.api.poll_takes_s = 10.0
     end = bench.run()
     assert end.stops["default"].kind is ErrorKind.THROTTLED
-    assert_incomplete(bench.only, ErrorKind.THROTTLED)
+    assert_incomplete(bench.only)
     assert 300 <= bench.seconds < 330
 
 
@@ -573,7 +574,7 @@ def test_a_journal_that_fails_while_backups_are_waited_for_ends_the_run_and_tell
     assert sum(kinds.get(kind, 0) for kind in (INCOMPLETE, CANCEL)) == 5
     made = sum(len(bench.api.made(number)) for number in range(6))
     assert kinds[INCOMPLETE] == made - 1
-    assert {each.error.kind for each in bench.sink.outcomes if each.error} == {ErrorKind.STOPPED}
+    assert {each.error.kind for each in bench.sink.outcomes if each.error} <= {ErrorKind.STOPPED, ErrorKind.TIMEOUT}
     assert not bench.api.polls
 
 
@@ -593,7 +594,8 @@ def test_a_signal_while_backups_are_waited_for_leaves_them_incomplete_and_polls_
     end = bench.run()
     assert end.interrupted
     for outcome in bench.sink.outcomes:
-        assert_incomplete(outcome, ErrorKind.INTERRUPTED)
+        assert_incomplete(outcome)
+        assert "the wait was cut short: the run was stopped by SIG" in message_of(outcome)
     assert max(max(bench.polled(number)) for number in range(10)) < 40.0
     assert bench.seconds < 41
 
