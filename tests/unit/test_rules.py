@@ -264,7 +264,7 @@ class SlowSink(ListSink):
     """A disk that takes its time."""
 
     async def record(self, outcome: Outcome) -> None:
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.5 if outcome.kind is OutcomeKind.CANCELLED else 0.0)
         await super().record(outcome)
 
 
