@@ -7,6 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+ENVIRONMENTS = ("production", "staging", "development")
+"""What an install may be for."""
+
+LONGEST_BACKUP_ID = 200
+"""Characters of a backup's id that are believed; WP Engine's are UUIDs."""
+
 
 @dataclass(frozen=True, slots=True)
 class Discovery:

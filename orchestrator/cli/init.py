@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from orchestrator.cli.environment import config_of_environment
-from orchestrator.cli.options import STANDARD_INPUT, Output, option, output_options, parsed_by, redactor_of
+from orchestrator.cli.options import (
+    STANDARD_INPUT,
+    Output,
+    option,
+    output_options,
+    parsed_by,
+    parsed_each_by,
+    redactor_of,
+)
 from orchestrator.cli.stopping import stopped_by_signals
 from orchestrator.cli.tables import why
 from orchestrator.config.starter import starter
@@ -28,11 +36,6 @@ if TYPE_CHECKING:
     from orchestrator.model import Config
 
 DEFAULT_FILE = "wpe-backup.yaml"
-
-
-def _emails(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    one = parsed_by(parse_email)
-    return tuple(one(context, parameter, value) for value in values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,7 @@ class _Target:
     "--email",
     multiple=True,
     metavar="ADDRESS",
-    callback=_emails,
+    callback=parsed_each_by(parse_email),
     help="Whom WP Engine mails when a backup has completed. Repeatable; nobody if not given.",
 )
 @option("--force", is_flag=True, help="Replace the file if there is one.")

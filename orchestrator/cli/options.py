@@ -64,6 +64,14 @@ def parsed_by(parse: Callable[[object], Any]) -> Callable[[click.Context, click.
     return callback
 
 
+def parsed_each_by(
+    parse: Callable[[object], Any],
+) -> Callable[[click.Context, click.Parameter, tuple[str, ...]], tuple[Any, ...]]:
+    """Return a repeatable option's callback that reads each of its texts as the YAML does."""
+    one = parsed_by(parse)
+    return lambda context, parameter, values: tuple(one(context, parameter, value) for value in values)
+
+
 config_option = option(
     "-c",
     "--config",

@@ -23,6 +23,7 @@ from orchestrator.cli.options import (
     option,
     output_options,
     parsed_by,
+    parsed_each_by,
     read_config,
     redactor_of,
     state_dir_option,
@@ -47,11 +48,6 @@ if TYPE_CHECKING:
 UNRESOLVED, REFUSED = 3, 12
 
 
-def _emails(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...] | None:
-    one = parsed_by(parse_email)
-    return tuple(one(context, parameter, value) for value in values) or None
-
-
 @click.command()
 @click.argument("install", nargs=-1, metavar="[INSTALL]...", shell_complete=complete_installs)
 @config_option
@@ -66,7 +62,7 @@ def _emails(context: click.Context, parameter: click.Parameter, values: tuple[st
     "--email",
     multiple=True,
     metavar="ADDRESS",
-    callback=_emails,
+    callback=parsed_each_by(parse_email),
     help="Whom WP Engine mails, instead of those in the YAML. Repeatable.",
 )
 @option("--strict", is_flag=True, help="Send nothing if any install cannot be resolved: exit code 2.")
@@ -168,7 +164,7 @@ def _options(given: dict[str, Any]) -> RunOptions:
         lock_wait_s=given["lock_wait"] or 0.0,
         selection=replace(given["selection"], names=given["install"]),
         description=given["description"],
-        emails=given["email"],
+        emails=given["email"] or None,
         strict=given["strict"],
         waits=given["wait"],
         recent_s=given["skip_if_recent"],

@@ -13,12 +13,12 @@ from orchestrator.cli.options import STANDARD_INPUT, option, yaml_text
 from orchestrator.config.suggest import did_you_mean
 from orchestrator.config.values import LONGEST_TEXT
 from orchestrator.errors import ConfigError, Problem, UsageError
+from orchestrator.inventory import ENVIRONMENTS
 from orchestrator.selection import Selection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-ENVIRONMENTS = ("production", "staging", "development")
 MOST_SHARDS = 10_000
 MOST_PROBLEMS = 10
 """Lines of a list that a message names: a file that is no list has nothing but such lines."""

@@ -14,6 +14,7 @@ from rich.text import Text
 from orchestrator.cli.completers import complete_runs
 from orchestrator.cli.options import Output, option, output_options, state_dir_option
 from orchestrator.errors import UsageError
+from orchestrator.inventory import LONGEST_BACKUP_ID
 from orchestrator.model import OutcomeKind
 from orchestrator.redaction import Redactor
 from orchestrator.usecases.settle import Settled
@@ -22,8 +23,6 @@ from orchestrator.visible import visible
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-LONGEST_ID = 200
 
 
 @click.command()
@@ -55,7 +54,7 @@ def _backup_id(exists: object, *, absent: bool) -> str | None:
     if exists is None:
         return None
     backup_id = str(exists)
-    if not backup_id.isprintable() or len(backup_id.split()) != 1 or len(backup_id) > LONGEST_ID:
+    if not backup_id.isprintable() or len(backup_id.split()) != 1 or len(backup_id) > LONGEST_BACKUP_ID:
         message = f"--exists: {backup_id!r} is no backup id"
         raise UsageError(message)
     return backup_id

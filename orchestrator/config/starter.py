@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator.config.values import DEFAULT_BASE_URL, LONGEST_TEXT, NAME_PATTERN
+from orchestrator.inventory import ENVIRONMENTS
 from orchestrator.visible import visible
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
     from orchestrator.inventory import ListedInstall
 
-ENVIRONMENTS = {"production", "staging", "development"}
 
 LONGEST_COMMENT = 100
 """Characters of a server's text in a comment."""

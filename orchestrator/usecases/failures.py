@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import UsageError
+from orchestrator.inventory import LONGEST_BACKUP_ID
 from orchestrator.journal.runs import find, load
 from orchestrator.marker import runs_marked
 from orchestrator.model import Backup, ErrorInfo, ErrorKind, Install, OutcomeKind
@@ -27,8 +28,6 @@ _RETRIED = {
     OutcomeKind.CANCELLED,
     OutcomeKind.UNCONFIRMED,
 }
-
-LONGEST_ID = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +117,9 @@ def _of_line(path: Path, line: dict[str, Any]) -> Failure:
 
 
 def _backup(path: Path, fields: object) -> Backup:
-    backup_id = fields.get("id") if isinstance(fields, dict) else None
-    if not isinstance(fields, dict) or not isinstance(backup_id, str) or not 0 < len(backup_id.strip()) <= LONGEST_ID:
+    fields = fields if isinstance(fields, dict) else {}
+    backup_id = fields.get("id")
+    if not isinstance(backup_id, str) or not 0 < len(backup_id.strip()) <= LONGEST_BACKUP_ID:
         message = f"{path} cannot be retried: a line that is incomplete has no backup with an id"
         raise UsageError(message)
     texts = {key: value for key, value in fields.items() if isinstance(value, str)}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.inventory import ENVIRONMENTS
 from orchestrator.model import ErrorInfo, ErrorKind, OutcomeKind
 from orchestrator.selection import matcher, may_be_meant
 from orchestrator.usecases.asking import asked
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from orchestrator.usecases.asking import Asker
     from orchestrator.usecases.fleet import Fleet
 
-ENVIRONMENTS = {"production", "staging", "development"}
 LONGEST_NAME = 100
 
 Lack = tuple[OutcomeKind, ErrorInfo]

@@ -14,6 +14,7 @@ from http import HTTPStatus
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.inventory import LONGEST_BACKUP_ID
 from orchestrator.model import AttemptResult, Backup, Fault, FieldError
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 LONGEST_BODY = 1024 * 1024
 LONGEST_STRING = 4096
-LONGEST_ID = 200
 MOST_FIELD_ERRORS = 100
 DEEPEST_NESTING = 8
 SNIPPET = 200
@@ -134,7 +134,7 @@ def backup_of(document: Mapping[str, Any] | None, *, strict: bool) -> Backup | N
     if document is None:
         return None
     backup_id, status = document.get("id"), document.get("status")
-    if not isinstance(backup_id, str) or not 0 < len(backup_id.strip()) <= LONGEST_ID:
+    if not isinstance(backup_id, str) or not 0 < len(backup_id.strip()) <= LONGEST_BACKUP_ID:
         return None
     if strict and not isinstance(status, str):
         return None
