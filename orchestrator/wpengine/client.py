@@ -157,7 +157,7 @@ class Client:
 
     async def _list(self, listing: Listing[Entry], path: str, offset: int) -> AttemptResult:
         path = f"{path}limit={LARGEST_PAGE}&offset={offset}"
-        return await self._send("GET", path, page_reader(listing, self._base_url, offset))
+        return await self._send("GET", path, page_reader(listing, offset))
 
     async def _send(
         self,

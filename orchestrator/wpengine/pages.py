@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Generic
-from urllib.parse import urljoin, urlsplit
 
 from orchestrator.inventory import ListedAccount, ListedInstall
 from orchestrator.model import Entry, Fault, Page
@@ -36,12 +35,12 @@ class Listing(Generic[Entry]):
     put: Callable[[AttemptResult, Page[Entry]], AttemptResult]
 
 
-def page_reader(listing: Listing[Entry], base_url: str, offset: int) -> Callable[[Received], AttemptResult]:
+def page_reader(listing: Listing[Entry], offset: int) -> Callable[[Received], AttemptResult]:
     """Return the reader of the page of ``listing`` that begins at ``offset``."""
-    return partial(_read, listing, base_url, offset)
+    return partial(_read, listing, offset)
 
 
-def _read(listing: Listing[Entry], base_url: str, offset: int, received: Received) -> AttemptResult:
+def _read(listing: Listing[Entry], offset: int, received: Received) -> AttemptResult:
     if not is_success(received.base.status):
         return refusal(received, received.document())
     if received.base.status != HTTPStatus.OK:
@@ -54,9 +53,6 @@ def _read(listing: Listing[Entry], base_url: str, offset: int, received: Receive
     readable = tuple(entry for entry in entries if entry is not None)
     if len(readable) < len(entries):
         return _unusable(received, f"has an entry that is no {listing.what}, number {entries.index(None) + 1}")
-    following = document.get("next")
-    if isinstance(following, str) and _origin_of(following, base_url) != _origin_of(base_url, base_url):
-        return _unusable(received, f"names a next page on another host: {cut(received.clean(following))}")
     seen = offset + len(results)
     total = _total(document, seen)
     has_more = bool(results) and _has_more(document, seen, total)
@@ -102,21 +98,14 @@ def _total(document: Mapping[str, Any], seen: int) -> int | None:
 def _has_more(document: Mapping[str, Any], seen: int, total: int | None) -> bool:
     """Tell whether there is a next page: no field that says so is required, so believe whichever says yes.
 
+    Where ``next`` leads does not matter: pages are asked for by their offset, of the account's own ``base_url``. Behind
+    a gateway it may well name the real host, as the specification's example does.
+
     Where none says anything, only an empty page is the end: nobody knows how long pages are.
     """
     if document.get("next") or (total is not None and total > seen):
         return True
     return "next" not in document and total is None
-
-
-def _origin_of(link: str, base_url: str) -> tuple[str, str, int | None] | None:
-    """Return scheme, host and port that ``link``, standing in an answer from ``base_url``, leads to."""
-    try:
-        parts = urlsplit(urljoin(base_url, link))
-        port = parts.port or {"https": 443, "http": 80}.get(parts.scheme)
-    except ValueError:
-        return None
-    return parts.scheme, (parts.hostname or "").lower(), port
 
 
 def _unusable(received: Received, why: str) -> AttemptResult:

@@ -184,7 +184,6 @@ def test_a_listing_of_three_pages_that_lags_settles_it_in_whatever_order(order: 
         ({"listing": {"nightly": 0}, "backups": {"fields": "minimal"}}, True),
         ({"listing": {"nightly": 2}, "backups": {"fields": "minimal"}}, False),
         ({"listing": {"available": False}}, False),
-        ({"listing": {"nightly": 2}, "pages": {"size": 1, "next": "elsewhere"}}, False),
     ],
     ids=str,
 )

@@ -199,11 +199,9 @@ def test_one_backup_is_shown_only_by_an_answer_that_tells_its_status() -> None:
     assert (shown(404, {"message": "gone"}).message, shown(404, whole).backup) == ("gone", None)
 
 
-def listed(
-    document: object, base_url: str = "https://api.example/v1", offset: int = 0, listing: Listing[Any] = BACKUPS
-) -> AttemptResult:
+def listed(document: object, offset: int = 0, listing: Listing[Any] = BACKUPS) -> AttemptResult:
     received = Received(AttemptResult(status=200), json.dumps(document).encode(), Redactor(("s3cret",)).clean)
-    return page_reader(listing, base_url, offset)(received)
+    return page_reader(listing, offset)(received)
 
 
 def test_a_page_keeps_ids_as_they_are_and_no_other_secret() -> None:
@@ -215,37 +213,20 @@ def test_a_page_keeps_ids_as_they_are_and_no_other_secret() -> None:
 @pytest.mark.parametrize(
     "link",
     [
-        "https://api.s3cret.example/v1/installs?offset=100",
-        "https://API.s3cret.EXAMPLE:443/v1",
+        "https://api.example/v1/installs?offset=100",
         "/v1/installs?offset=100",
         "?offset=100",
-    ],
-)
-def test_a_next_page_of_the_same_origin_is_believed(link: str) -> None:
-    result = listed({"results": [{"id": "a"}], "next": link}, "https://api.s3cret.example/v1")
-    assert result.page is not None
-    assert result.page.next_offset == 1
-
-
-@pytest.mark.parametrize(
-    "link",
-    [
-        "http://api.example/v1",
-        "https://api.example:444/v1",
-        "https://api.example.evil/v1",
+        "https://api.wpengineapi.com/v1/installs?limit=100&offset=100",
         "https://api.example@evil/v1",
         "//evil/v1",
         "mailto:a@b",
-        "https://api.example:99999/",
-        "https://evil/s3cret" + "x" * 100_000,
+        "https://evil/" + "x" * 100_000,
     ],
 )
-def test_a_next_page_of_another_origin_makes_the_page_unusable(link: str) -> None:
-    result = listed({"results": [{"id": "a"}], "next": link})
-    assert (result.page, result.fault) == (None, Fault.UNREADABLE)
-    assert "another host" in result.message
-    assert "s3cret" not in result.message
-    assert len(result.message) < LONGEST_STRING + 200
+def test_a_next_page_is_believed_in_wherever_it_is_said_to_be_and_asked_for_by_its_offset(link: str) -> None:
+    page = listed({"results": [{"id": "a"}], "next": link}).page
+    assert page is not None
+    assert page.next_offset == 1
 
 
 def test_a_count_below_what_was_seen_is_not_believed() -> None:
