@@ -127,14 +127,19 @@ class Dispatcher:
         while self._workers:
             await asyncio.wait(self._workers)
         self._end.interrupted = self._around.stop.draining.is_set()
-        if self._ledger.closing.is_set():
-            await asyncio.wait([closing])
+        await self._until_closed(closing)
         await self._cancel_what_is_left()
+        await self._until_closed(closing)
         await self._watches.all_expired()
         for watch in watches:
             watch.cancel()
         self._note_crashes(await asyncio.gather(*watches, return_exceptions=True))
         return self._ended()
+
+    async def _until_closed(self, closing: asyncio.Task[None]) -> None:
+        """Return when what the closing has taken out of the lanes has its outcome; cancelling trips the brake, too."""
+        if self._ledger.closing.is_set():
+            await asyncio.wait([closing])
 
     def _watch_for_what_is_left(self) -> None:
         """Bound the time of backups whose watch began in an earlier process."""

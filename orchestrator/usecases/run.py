@@ -83,7 +83,7 @@ async def run_backups(config: Config, options: RunOptions, log: Log, stop: StopS
         new = _planned_offline(config, options, log) if options.is_new else None
         make_folder(state_dir)
         lock_of = partial(_scope_lock, options, log)
-        is_scope_known = options.is_new or LATEST in {options.resume, options.retry_failed} or options.resume is None
+        is_scope_known = options.resume in {None, LATEST}
         if is_scope_known:
             await stop.unless_pressed(
                 stack.enter_async_context(lock_of(scope_of(config, options.selection), config.source))

@@ -274,3 +274,10 @@ def test_closing_a_large_run_costs_no_install_its_line(signals: tuple[tuple[floa
     end = bench.run()
     assert len(bench.sink.outcomes) == 3001
     assert end.deadline_passed
+
+
+def test_a_signal_whose_unfinished_backups_are_too_many_failures_costs_no_install_its_line() -> None:
+    bench = Bench(installs=55, others=2600, brake=Brake(failures=1), sink=SlowSink(), signals=((0.35, signal.SIGTERM),))
+    bench.run()
+    assert len(bench.sink.outcomes) == 55 + 2600
+    assert bench.kinds()[OutcomeKind.INCOMPLETE]
