@@ -180,7 +180,7 @@ def planned_run(config: Config, options: RunOptions, inventory: Inventory, run: 
     """
     chosen = meant(config, options.selection, inventory)
     if options.strict:
-        lacking = {install: lack for install, lack in chosen.lacks.items() if install in set(chosen.installs)}
+        lacking = {install: chosen.lacks[install] for install in chosen.installs if install in chosen.lacks}
         check_resolved([*config.warnings, *inventory.renamed, *inventory.unresolved(lacking)])
     installs = tuple(for_this_run(each, options) for each in chosen.installs)
     lacks = {for_this_run(each, options): lack for each, lack in chosen.lacks.items()}
