@@ -89,8 +89,7 @@ class Gateway:
             return response
         response.headers["x-amzn-RequestId"] = noted["request_id"]
         noted["retry_after"] = response.headers.get("Retry-After")
-        if self._scenario.clock_skew:
-            response.headers["Date"] = format_datetime(self._world.clock().replace(microsecond=0), usegmt=True)
+        response.headers["Date"] = format_datetime(self._world.clock(), usegmt=True)
         return response
 
     async def _let_through(self, request: web.Request, handler: Handler, noted: dict[str, Any]) -> web.StreamResponse:

@@ -16,10 +16,11 @@ from orchestrator.simulator.faults import Asked, fault_of
 from orchestrator.simulator.gateway import NOTED, Gateway, RefusedError, UnansweredError
 from orchestrator.simulator.scenario import MADE_ALL_THE_SAME, OF_INSTALLS, OF_THE_CONNECTION, Kind, Operation
 from orchestrator.simulator.tally import Tally
-from orchestrator.simulator.world import WORDPRESS, World, iso
+from orchestrator.simulator.world import WORDPRESS, World, iso, utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from datetime import datetime
     from types import TracebackType
 
     from orchestrator.simulator.scenario import Fault, Scenario
@@ -33,10 +34,12 @@ Answer = tuple[int, dict[str, Any]]
 class Simulator:
     """One stand-in, listening while it is entered as an asynchronous context manager."""
 
-    def __init__(self, scenario: Scenario, host: str = "127.0.0.1", port: int = 0) -> None:
-        """Prepare for ``scenario``; port 0 picks a free one."""
+    def __init__(
+        self, scenario: Scenario, host: str = "127.0.0.1", port: int = 0, now: Callable[[], datetime] = utc_now
+    ) -> None:
+        """Prepare for ``scenario``; port 0 picks a free one. ``now`` is the clock that its own goes by."""
         self.scenario = scenario
-        self.world, self.tally = World(scenario), Tally()
+        self.world, self.tally = World(scenario, now), Tally()
         self.host, self.port = host, port
         self._gateway: Gateway | None = None
         self._runner: web.AppRunner | None = None

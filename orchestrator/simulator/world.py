@@ -14,12 +14,22 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.simulator.chance import between, draw
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from orchestrator.simulator.scenario import Scenario, SimulatedInstall
 
 WORDPRESS = "6.8.1"
 CUT_TO = 20
+
+NIGHT_AGO = timedelta(hours=12)
+"""How long before the stand-in began its last night began."""
+CHECKPOINT_TAKES = timedelta(minutes=5)
+A_DAY = timedelta(days=1)
+
+
+def utc_now() -> datetime:
+    """Return the time by the clock of this machine."""
+    return datetime.now(UTC)
 
 
 @dataclass(slots=True)
@@ -62,15 +72,21 @@ class MadeBackup:
 
 @dataclass(slots=True)
 class World:
-    """Everything that exists for one stand-in, from the start or since somebody asked for it."""
+    """Everything that exists for one stand-in, from the start or since somebody asked for it.
+
+    ``now`` is the clock of this machine; the server's own is that one, askew as the scenario says.
+    """
 
     scenario: Scenario
+    now: Callable[[], datetime] = utc_now
     accounts: list[dict[str, Any]] = field(default_factory=list)
     installs: dict[str, dict[str, Any]] = field(default_factory=dict)
     backups: dict[str, list[MadeBackup]] = field(default_factory=dict)
+    _night_at: datetime = field(init=False)
 
     def __post_init__(self) -> None:
         """Make the scenario's accounts and installs."""
+        self._night_at = self.clock() - NIGHT_AGO
         for account in self.scenario.accounts:
             account_id = _id(account.name)
             self.accounts.append({"id": account_id, "name": account.name, "nickname": account.name})
@@ -102,7 +118,7 @@ class World:
 
     def clock(self) -> datetime:
         """Return the time by the server's clock."""
-        return datetime.now(UTC) + timedelta(seconds=self.scenario.clock_skew)
+        return self.now() + timedelta(seconds=self.scenario.clock_skew)
 
     def shown(self, backup: MadeBackup, at: float) -> dict[str, Any]:
         """Return a backup as answers show it."""
@@ -129,13 +145,16 @@ class World:
         return next((backup for backup in candidates if backup.id == backup_id), None)
 
     def _nightly(self, install_id: str, at: float) -> Iterator[MadeBackup]:
-        """Yield the checkpoints that WP Engine made by itself, the newest first: one a night, at some minute past 2."""
-        minute = int(draw(self.scenario.seed, f"nightly {install_id}") * 60)
+        """Yield the checkpoints that WP Engine made by itself, the newest first: one a night, each of them completed.
+
+        The nights are counted from the moment when the stand-in began, not from the clock on the wall: the newest
+        checkpoint is about half a day old at the start of every rehearsal, whatever the hour.
+        """
         now = self.clock()
-        last = now.replace(hour=2, minute=minute, second=0, microsecond=0)
-        last -= timedelta(days=1) if last > now else timedelta()
+        first = self._night_at + timedelta(minutes=int(draw(self.scenario.seed, f"nightly {install_id}") * 60))
+        newest = first + (now - first - CHECKPOINT_TAKES) // A_DAY * A_DAY
         for night in range(self.scenario.listing.nightly):
-            moment = last - timedelta(days=night)
+            moment = newest - night * A_DAY
             yield MadeBackup(
                 id=_id(f"{install_id} {moment.date()}"),
                 install_id=install_id,
@@ -143,7 +162,7 @@ class World:
                 notification_emails=[],
                 made_at=at - (now - moment).total_seconds(),
                 create_time=moment,
-                ends_after_s=300.0,
+                ends_after_s=CHECKPOINT_TAKES.total_seconds(),
             )
 
 
