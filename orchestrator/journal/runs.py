@@ -9,9 +9,10 @@ may hold what is no UTF-8, which SQLite does not take.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.journal.schema import iso
@@ -69,11 +70,15 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True)
 class StoredBackup:
-    """One planned backup of a stored run: how it stands, ``None`` if nothing was tried, and the line of its outcome."""
+    """One planned backup of a stored run: how it stands, ``None`` if nothing was tried, and the line of its outcome.
+
+    ``nth`` tells where that line stands in the report: the lines are in its ascending order.
+    """
 
     planned: PlannedBackup
     standing: Standing | None
     line: Line | None
+    nth: int = field(default=0, compare=False)
 
 
 async def begin(
@@ -89,9 +94,18 @@ async def note(store: Store, run_id: str, standings: Sequence[Standing]) -> None
 
 
 async def keep(store: Store, run_id: str, lines: Sequence[Line]) -> None:
-    """Keep the lines of some outcomes, in the place of earlier ones. Raises ``WriteError``."""
-    rows = [(run_id, each.position, each.kind.value, each.retries, each.reconciled, each.data) for each in lines]
-    await store.write(partial(_insert, table="outcomes", rows=rows))
+    """Keep the lines of some outcomes, which follow in the report in this order. Raises ``WriteError``."""
+    await store.write(partial(_keep, run_id=run_id, lines=lines))
+
+
+async def amend(store: Store, run_id: str, lines: Sequence[Line]) -> None:
+    """Keep ``lines`` in the place of earlier ones, and where those stand in the report. Raises ``WriteError``."""
+    await store.write(partial(_amend, run_id=run_id, lines=lines))
+
+
+def in_report_order(stored: Iterable[StoredBackup]) -> list[Line]:
+    """Return the lines of ``stored``, in the order in which the report has them."""
+    return [each.line for each in sorted(stored, key=attrgetter("nth")) if each.line]
 
 
 async def reopen(store: Store, record: RunRecord, standings: Sequence[Standing]) -> None:
@@ -158,6 +172,20 @@ def _note(connection: sqlite3.Connection, run_id: str, standings: Sequence[Stand
     _insert(connection, "made", made)
 
 
+def _keep(connection: sqlite3.Connection, run_id: str, lines: Sequence[Line]) -> None:
+    _amend(connection, run_id, lines)
+    positions = json.dumps([each.position for each in lines])
+    connection.execute(
+        "INSERT INTO report_order SELECT ?, COALESCE(MAX(nth), 0) + 1, ? FROM report_order WHERE run_id = ?",
+        (run_id, positions, run_id),
+    )
+
+
+def _amend(connection: sqlite3.Connection, run_id: str, lines: Sequence[Line]) -> None:
+    rows = [(run_id, each.position, each.kind.value, each.retries, each.reconciled, each.data) for each in lines]
+    _insert(connection, "outcomes", rows)
+
+
 def _reopen(connection: sqlite3.Connection, record: RunRecord, standings: Sequence[Standing]) -> None:
     run_id = record.run.id
     _note(connection, run_id, standings)
@@ -222,10 +250,18 @@ def _load(connection: sqlite3.Connection, run_id: str) -> list[StoredBackup]:
         " WHERE p.run_id = ? ORDER BY p.position",
         (run_id,),
     )
-    return [_stored(row) for row in rows]
+    order = _report_order(connection, run_id)
+    return [_stored(row, order) for row in rows]
 
 
-def _stored(row: _Row) -> StoredBackup:
+def _report_order(connection: sqlite3.Connection, run_id: str) -> dict[int, int]:
+    """Return where each line stands in the report, by its position in the plan; one that was kept again stands last."""
+    rows = connection.execute("SELECT positions FROM report_order WHERE run_id = ? ORDER BY nth", (run_id,))
+    positions = [position for (text,) in rows for position in json.loads(text)]
+    return {position: nth for nth, position in enumerate(positions, 1)}
+
+
+def _stored(row: _Row, order: dict[int, int]) -> StoredBackup:
     position, plan, *standing, outcome, retries, reconciled, line = row
     planned = _planned(position, plan)
     account = planned.install.account
@@ -233,6 +269,7 @@ def _stored(row: _Row) -> StoredBackup:
         planned,
         None if standing[0] is None else _standing(planned, standing),
         None if line is None else Line(position, OutcomeKind(outcome), retries, bool(reconciled), line, account),
+        order.get(position, 0),
     )
 
 
@@ -243,7 +280,7 @@ def _ended_before(connection: sqlite3.Connection, scope: str, before: datetime) 
 
 def _forget(connection: sqlite3.Connection, run_ids: Sequence[str]) -> None:
     for run_id in run_ids:
-        for table in ("planned_backups", "standings", "made", "outcomes", "circumstances"):
+        for table in ("planned_backups", "standings", "made", "outcomes", "report_order", "circumstances"):
             connection.execute(f"DELETE FROM {table} WHERE run_id = ?", (run_id,))  # noqa: S608 - our own words
         connection.execute("DELETE FROM runs WHERE id = ?", (run_id,))
 

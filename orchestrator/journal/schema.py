@@ -77,6 +77,14 @@ MIGRATIONS = (
         PRIMARY KEY (run_id, position)
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE report_order (
+        run_id TEXT NOT NULL,
+        nth INTEGER NOT NULL,
+        positions TEXT NOT NULL,
+        PRIMARY KEY (run_id, nth)
+    ) WITHOUT ROWID;
+    """,
 )
 """SQL scripts in order; the first n of them make schema version n. A published one is never changed, and a new one
 leaves in place what an older program that is still running needs. Each statement ends at the end of a line."""

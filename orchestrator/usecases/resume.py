@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.engine.efforts import Effort, Watch
 from orchestrator.errors import UsageError
-from orchestrator.journal.runs import find, load
+from orchestrator.journal.runs import find, in_report_order, load
 from orchestrator.marker import described_again, second
 from orchestrator.model import Backup, ErrorInfo, ErrorKind, OutcomeKind, PlannedBackup, Standing
 from orchestrator.plan import differences, make_plan
@@ -74,7 +74,7 @@ def resumed_job(config: Config, options: RunOptions, left: Left, inventory: Inve
     others = {each.planned.request.install_id: each.planned.install.label for each in left.stored}
     found = {each.planned.position: _with_id(config, record, each, inventory, others) for each in left.left}
     left_positions = {each.planned.position for each in left.left}
-    done = [(each.planned, each.line) for each in left.stored if each.planned.position not in left_positions]
+    done = [each for each in left.stored if each.planned.position not in left_positions]
     wait_s = config.wait.timeout_s if options.waits else None
     efforts: list[Effort] = []
     foregone: list[Foregone] = []
@@ -100,11 +100,11 @@ def resumed_job(config: Config, options: RunOptions, left: Left, inventory: Inve
         planned=tuple(found.get(each.planned.position, each).planned for each in left.stored),
         efforts=tuple(efforts),
         foregone=tuple(foregone),
-        kept=tuple(line for _, line in done if line),
+        kept=tuple(in_report_order(done)),
         specimens={
-            each.install.account: each.request.install_id
-            for each, line in reversed(done)
-            if line and line.kind in {OutcomeKind.ACCEPTED, OutcomeKind.COMPLETED}
+            each.planned.install.account: each.planned.request.install_id
+            for each in reversed(done)
+            if each.line and each.line.kind in {OutcomeKind.ACCEPTED, OutcomeKind.COMPLETED}
         },
         is_new=False,
     )

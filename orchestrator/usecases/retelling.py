@@ -45,8 +45,8 @@ class StoredRun:
 
     @property
     def lines(self) -> list[Line]:
-        """Return the lines of the outcomes that it has, in the order of the plan."""
-        return [each.line for each in self.stored if each.line is not None]
+        """Return the lines of the outcomes that it has, in the order of the report."""
+        return runs.in_report_order(self.stored)
 
     @property
     def is_whole(self) -> bool:
@@ -73,7 +73,7 @@ async def retell(store: Store, state_dir: Path, run: StoredRun, changed: Sequenc
     record, run_id = run.record, run.record.run.id
     news = {line.position: line for line in changed}
     lines = [news.get(line.position, line) for line in run.lines]
-    await runs.keep(store, run_id, changed)
+    await runs.amend(store, run_id, changed)
     report = report_of(record, state_dir)
     summary = summary_now(record, lines, report) if run.is_whole else None
     is_file = rewrite(report, b"".join(line.data for line in lines) + (b"" if summary is None else encode(summary)))

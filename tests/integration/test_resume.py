@@ -52,6 +52,15 @@ def made_of_each(server: StandIn) -> Counter[str]:
     return Counter(backup["install_id"] for backup in server.backups())
 
 
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [line for line in map(json.loads, path.read_bytes().splitlines()) if line["type"] == "backup"]
+
+
+def ends(path: Path) -> list[str]:
+    """Return the installs of a report in the order of its lines."""
+    return [line["install_id"] for line in lines_of(path)]
+
+
 def cut_short(folder: Path, server: StandIn, *options: str, after: int = 1) -> Ended:
     """Begin a run, and stop it with Ctrl-C once it has made ``after`` backups."""
     process = start_command("run", *SLOWLY, *options, cwd=folder)
@@ -247,6 +256,42 @@ def test_where_nothing_is_left_to_do_nothing_is_sent_and_the_report_is_written_a
     *lines_before, summary_before = map(json.loads, before.splitlines())
     assert lines == lines_before
     assert summary == summary_before | {"report": str(tmp_path / "copy.jsonl")}
+
+
+def test_a_report_is_written_again_byte_by_byte_in_the_order_in_which_the_installs_ended(tmp_path: Path) -> None:
+    bad = {"kind": "bad_request", "installs": [install_ids(12)[2]]}
+    broken = {"kind": "reset", "created": False, "first_tries": 9, "installs": install_ids(12)[4:6]}
+    with stand_in(*scenario(tmp_path, latency=["1ms", "400ms"], faults=[bad, broken])) as server:
+        configure(tmp_path, server, 12, f"{QUICK}on_ambiguous: fail\n")
+        assert run_command("run", *PACE, "-o", "r.jsonl", cwd=tmp_path).code == 3
+        path = tmp_path / "r.jsonl"
+        first = ends(path)
+        assert first[:10] != sorted(first[:10]), "the installs have to end in another order than they were planned in"
+        assert run_command("settle", "latest", "shop4", "--absent", cwd=tmp_path).code == 0
+        assert ends(path) == first, "a line that is amended stays where it stood"
+        assert run_command("settle", "latest", "shop5", "--absent", cwd=tmp_path).code == 0
+        settled = path.read_bytes()
+        path.unlink()
+        assert run_command("run", "--resume", "latest", *PACE, cwd=tmp_path).code == 3
+        assert path.read_bytes() == settled
+
+
+def test_a_resumed_run_keeps_the_lines_that_it_had_in_their_order_and_adds_the_others(tmp_path: Path) -> None:
+    with stand_in(*scenario(tmp_path, latency=["1ms", "400ms"])) as server:
+        configure(tmp_path, server, 16)
+        paced = ("--rate", "20", "--max-rate", "20")
+        process = start_command("run", *paced, "-o", "r.jsonl", cwd=tmp_path)
+        until(lambda: len(server.backups()) >= 5)
+        process.send_signal(signal.SIGINT)
+        assert ended(process).code == 130
+        path = tmp_path / "r.jsonl"
+        before = [line for line in lines_of(path) if line["outcome"] == "accepted"]
+        assert run_command("run", "--resume", "latest", *PACE, cwd=tmp_path).code == 0
+        assert lines_of(path)[: len(before)] == before
+        whole_report = path.read_bytes()
+        path.unlink()
+        assert run_command("run", "--resume", "latest", *PACE, cwd=tmp_path).code == 0
+        assert path.read_bytes() == whole_report
 
 
 # -- what changed meanwhile --------------------------------------------------------------------------------------------

@@ -126,7 +126,16 @@ def test_a_file_of_the_first_version_keeps_its_rates_and_gets_room_for_runs(path
         rows = connection.execute("SELECT * FROM learned_rates").fetchall()
     with closing(store_module._opened(path, 1.0, MIGRATIONS)) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
-        later = ["circumstances", "learned_rates", "made", "outcomes", "planned_backups", "runs", "standings"]
+        later = [
+            "circumstances",
+            "learned_rates",
+            "made",
+            "outcomes",
+            "planned_backups",
+            "report_order",
+            "runs",
+            "standings",
+        ]
         assert tables(connection) == later
         assert connection.execute("SELECT * FROM learned_rates").fetchall() == rows
 
