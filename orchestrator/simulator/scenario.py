@@ -273,7 +273,7 @@ class Listing(Part):
     descriptions: Literal["whole", "cut", "escaped", "missing"] = "whole"
     """How they come back: `cut` to 20 characters, `escaped` for HTML, or `missing`."""
     nightly: Annotated[int, Field(ge=0, le=60)] = 0
-    """How many nightly checkpoints of WP Engine it shows. All of them are completed; when the stand-in starts, the newest
+    """How many nightly checkpoints of WP Engine it shows. All are completed; when the stand-in starts, the newest
     is about half a day old, whatever the hour."""
 
 
