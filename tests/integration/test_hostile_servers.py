@@ -6,7 +6,6 @@ import asyncio
 import gzip
 import json
 import ssl
-import time
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,10 +136,8 @@ def test_a_head_that_never_ends_is_a_timeout(begin: bytes, on: bytes) -> None:
             await writer.drain()
             await asyncio.sleep(0.1)
 
-    began = time.monotonic()
     result = against(handler)
     assert (result.fault, result.sent, classify(result)) == (Fault.READ_TIMEOUT, True, Answer.AMBIGUOUS)
-    assert time.monotonic() - began < 5
 
 
 # -- one call is one request ------------------------------------------------------------------------------------------
@@ -284,16 +281,14 @@ def test_garbage_instead_of_a_handshake_was_not_sent() -> None:
 
 def test_a_handshake_that_never_ends_was_not_sent() -> None:
     async def handler(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(30)
+        await asyncio.Event().wait()
 
     async def main() -> AttemptResult:
         async with raw_server(handler) as port:
             return await ask(port, scheme="https")
 
-    began = time.monotonic()
     result = asyncio.run(main())
     assert (result.sent, classify(result)) == (False, Answer.NOT_SENT)
-    assert time.monotonic() - began < 5
 
 
 # -- pages of a listing -----------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from command import PASSWORD, USER, Ended, StandIn, fleet, run_command, stand_in, start_command
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("without_coverage")
 
 Request = dict[str, Any]
+Number = TypeVar("Number", int, float)
 
 IN_FLIGHT_S = 0.05
 """What arrives so soon after a 429 was answered may have been on its way before the answer was read."""
@@ -51,7 +52,7 @@ def served(folder: Path, **scenario: Any) -> Iterator[StandIn]:
         yield server
 
 
-def side_by_side(judge: Callable[..., int], cases: list[tuple[Any, ...]]) -> list[int]:
+def side_by_side(judge: Callable[..., Number], cases: list[tuple[Any, ...]]) -> list[Number]:
     """Return ``judge(*case)`` of all ``cases``, which run at the same time: they mostly wait."""
     with ThreadPoolExecutor(len(cases)) as pool:
         return list(pool.map(lambda case: judge(*case), cases))
@@ -72,32 +73,36 @@ def assert_all_made_once(ended: Ended, server: StandIn, count: int) -> None:
 # -- a fixed rate ------------------------------------------------------------------------------------------------------
 
 
-def most_in_a_second(requests: list[Request]) -> int:
-    arrivals: list[float] = [request["at"] for request in requests]
-    return max(sum(begin <= at < begin + 1.0 for at in arrivals) for begin in arrivals)
+SLACK_S = 0.75
+"""How much later than it was sent the first request may arrive on a busy machine."""
+
+HURRY = "start_requests_per_second: 500, max_requests_per_second: 500"
 
 
-def test_a_fixed_rate_is_never_exceeded_in_any_second_by_more_than_one_request(tmp_path: Path) -> None:
-    def most(name: str, count: int, more: str, options: tuple[str, ...]) -> int:
+def test_a_fixed_rate_is_kept_to_wherever_it_is_given(tmp_path: Path) -> None:
+    """That no second holds more is shown in virtual time; here the machine may delay what the server sees."""
+
+    def takes(name: str, count: int, more: str, options: tuple[str, ...]) -> float:
         folder = tmp_path / name
         with served(folder) as server:
             (folder / "wpe-backup.yaml").write_text(fleet(server.base_url, count, more))
             ended = run_command("run", "-o", "-", *options, cwd=folder)
             assert_all_made_once(ended, server, count)
             assert server.stats()["requests"] == count + 1
-            return most_in_a_second(server.requests())
+            arrivals = [request["at"] for request in server.requests()]
+            return float(max(arrivals) - min(arrivals))
 
     by_option, by_yaml, slow = side_by_side(
-        most,
+        takes,
         [
-            ("option", 50, "", ("--rate", "20")),
-            ("yaml", 50, "throttle: {rate: 20}", ()),
-            ("slow", 2, "", ("--rate", "0.5")),
+            ("option", 50, f"throttle: {{{HURRY}}}", ("--rate", "20")),
+            ("yaml", 50, f"throttle: {{rate: 20, {HURRY}}}", ()),
+            ("slow", 2, f"throttle: {{{HURRY}}}", ("--rate", "0.5")),
         ],
     )
-    assert 2 <= by_option <= 21
-    assert 2 <= by_yaml <= 21
-    assert slow == 1
+    assert by_option + SLACK_S >= 50 / 20
+    assert by_yaml + SLACK_S >= 50 / 20
+    assert slow + SLACK_S >= 2 / 0.5
 
 
 # -- holds: many accounts of one command, each with a stand-in of its own ----------------------------------------------
