@@ -1,5 +1,8 @@
 # make demo   runs the whole thing against a local stand-in for the API: no credentials needed
 # make test   lint, types, import layers, tests, coverage
+# make quick  the same without the tests that start the command: a minute
+# make hours  the tests at hours and dates that have broken tests before, under a foreign time zone and locale;
+#             needs faketime; HOURS="2026-12-01T02:10 …" for others (UTC)
 # make soak   kill the command 200 times under faults and resume it, judged by what the stand-in made (15 minutes);
 #             KILLS=60 for fewer, SEED=4711 to play the same trials again
 #
@@ -11,12 +14,26 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test soak lint types layers cover fmt docs lock clean
+PYTEST := $(BIN)/pytest -n 4 --dist worksteal
+# An hour at night, midnight at the end of a month while the tests run, a leap day, the night when summer time begins.
+HOURS ?= 2026-12-01T02:10 2026-11-30T23:58 2028-02-29T12:00 2027-03-28T00:59
+
+.PHONY: demo test quick hours soak lint types layers cover fmt docs lock clean
 
 demo: $(READY)
 	$(BIN)/wpe-backup demo
 
 test: lint types layers cover
+
+quick: lint types layers
+	$(PYTEST) tests/unit tests/property tests/contract
+
+hours: $(READY)
+	@command -v faketime >/dev/null || { echo "make hours needs faketime: apt-get install faketime" >&2; exit 1; }
+	@set -e; for at in $(HOURS); do \
+		echo "$$at UTC, TZ=Pacific/Kiritimati, LC_ALL=C"; \
+		TZ=Pacific/Kiritimati LC_ALL=C faketime "$$at UTC" $(PYTEST) -q; \
+	done
 
 soak: $(READY)
 	$(BIN)/python tests/kills.py --kills $(or $(KILLS),200) $(if $(SEED),--seed $(SEED))
@@ -32,7 +49,7 @@ layers: $(READY)
 	$(BIN)/lint-imports
 
 cover: $(READY)
-	$(BIN)/pytest -n 4 --dist worksteal --cov --cov-report=term-missing:skip-covered
+	$(PYTEST) --cov --cov-report=term-missing:skip-covered
 
 fmt: $(READY)
 	$(BIN)/ruff check --fix .
