@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import urllib.request
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,9 +19,12 @@ from typing import TYPE_CHECKING, Any
 from zygote import fork
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 COMMAND = [sys.executable, "-m", "orchestrator"]
+PATIENCE_S = 60.0
+"""How long something may take on the busiest machine; only a fault takes longer."""
+
 USER, PASSWORD = "an-api-user", "a-secret-password"
 
 
@@ -124,6 +128,14 @@ def stand_in(*options: str, **changes: str) -> Iterator[StandIn]:
         finally:
             os.kill(process.pid, signal.SIGTERM)
             process.wait(20)
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Return once ``condition()`` is true; it is asked again and again, for ``PATIENCE_S`` at most."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.02)
 
 
 def install_ids(count: int) -> list[str]:

@@ -9,7 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from command import StandIn, fleet, install_ids, run_command, stand_in, start_command
+from command import StandIn, fleet, install_ids, run_command, stand_in, start_command, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +19,7 @@ LOST = install_ids(COUNT)[1]
 ILL = f"""\
 faults:
   - {{kind: gateway_timeout, created: true, installs: [{LOST}], first_tries: 1}}
-  - {{kind: not_found, operation: listing, until: 6s}}
+  - {{kind: not_found, operation: listing, until: 12s}}
 """
 
 
@@ -39,7 +39,7 @@ def configure(folder: Path, server: StandIn, count: int = COUNT, *without: str) 
 def until_well(server: StandIn) -> None:
     """Wait until the listing is there."""
     first = server.requests()[0]["at"]
-    time.sleep(max(0.0, 6.5 - (time.monotonic() - first)))
+    time.sleep(max(0.0, 12.5 - (time.monotonic() - first)))
 
 
 def test_a_doubt_outlives_a_retry_that_its_install_is_no_longer_part_of(tmp_path: Path) -> None:
@@ -106,15 +106,14 @@ def test_the_report_of_a_later_run_at_the_same_place_is_left_alone(tmp_path: Pat
 
 
 def test_settling_within_a_run_that_was_killed_does_not_end_it(tmp_path: Path) -> None:
-    (tmp_path / "scenario.yaml").write_text(ILL.replace("until: 6s", "until: 600s"))
+    (tmp_path / "scenario.yaml").write_text(ILL.replace("until: 12s", "until: 600s"))
     slowly = ("--rate", "4", "--max-rate", "4")
     with stand_in("--scenario", str(tmp_path / "scenario.yaml")) as server:
         configure(tmp_path, server, 30)
         for arguments, signum in (((), signal.SIGINT), (("--resume", "latest"), signal.SIGKILL)):
             live = start_command("run", *slowly, *arguments, cwd=tmp_path)
             made = server.stats()["backups_made"] + 3
-            while server.stats()["backups_made"] < made:
-                time.sleep(0.05)
+            until(lambda made=made: server.stats()["backups_made"] >= made)  # type: ignore[misc]  # mypy infers no lambda with a default
             live.send_signal(signum)
             live.communicate(timeout=30)
         ended = run_command("settle", "latest", LOST, "--absent", cwd=tmp_path)
@@ -149,8 +148,7 @@ def test_a_second_signal_costs_no_line_of_a_report_that_is_being_written(tmp_pat
     with stand_in() as server:
         configure(tmp_path, server, count)
         live = start_command("run", "-o", "report.jsonl", "--rate", "5", cwd=tmp_path)
-        while server.stats()["backups_made"] < 3:
-            time.sleep(0.05)
+        until(lambda: server.stats()["backups_made"] >= 3)
         live.send_signal(signal.SIGTERM)
         live.send_signal(signal.SIGTERM)
         live.communicate(timeout=60)

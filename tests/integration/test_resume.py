@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from command import Ended, StandIn, fleet, install_ids, run_command, stand_in, start_command
+from command import Ended, StandIn, fleet, install_ids, run_command, stand_in, start_command, until
 from schemas import report_line_problems
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 QUICK = "timeouts: {connect: 1s, read: 2s}\nreconcile: {grace: 1s}\nretry: {max_attempts: 3}\n"
 PACE = ("--rate", "100", "--max-rate", "100")
@@ -34,13 +34,6 @@ def scenario(folder: Path, **settings: Any) -> tuple[str, str]:
     path = folder / "scenario.yaml"
     path.write_text(json.dumps({"latency": ["1ms", "5ms"]} | settings))
     return "--scenario", str(path)
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.02)
 
 
 def ended(process: subprocess.Popen[str]) -> Ended:

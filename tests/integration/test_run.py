@@ -20,6 +20,7 @@ import pytest
 from command import (
     COMMAND,
     PASSWORD,
+    PATIENCE_S,
     USER,
     Ended,
     StandIn,
@@ -29,6 +30,7 @@ from command import (
     run_command,
     stand_in,
     start_command,
+    until,
 )
 from rawserver import answer, raw_server, read_request
 
@@ -338,7 +340,7 @@ def test_a_pipe_that_nobody_reads_can_be_left_with_ctrl_c(tmp_path: Path) -> Non
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "wpe-backup.yaml").write_text(fleet("http://127.0.0.1:9/v1", 3))
     process = start_command("run", "-o", "fifo", cwd=tmp_path)
-    _until(lambda: list(tmp_path.glob("state/runs/*")) != [])
+    until(lambda: list(tmp_path.glob("state/runs/*")) != [])
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=20)[1] == "wpe-backup: stopped before anything was sent\n"
     assert process.returncode == 130
@@ -349,7 +351,7 @@ def test_a_signal_after_the_summary_changes_nothing(tmp_path: Path) -> None:
     with stand_in() as server:
         (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 2))
         process = start_command("run", "-o", "r.jsonl", "--rate", "100", cwd=tmp_path)
-        _until(lambda: (tmp_path / "r.jsonl").exists() and b'"summary"' in (tmp_path / "r.jsonl").read_bytes())
+        until(lambda: (tmp_path / "r.jsonl").exists() and b'"summary"' in (tmp_path / "r.jsonl").read_bytes())
         process.send_signal(signal.SIGTERM)
         stderr = process.communicate(timeout=20)[1]
     assert process.returncode == 0
@@ -590,8 +592,9 @@ def test_the_second_signal_stops_at_once_and_says_what_is_unknown(tmp_path: Path
         async with raw_server(handler) as port:
             (tmp_path / "wpe-backup.yaml").write_text(fleet(f"http://127.0.0.1:{port}/v1", 20))
             process = start_command("run", "-o", "-", "--rate", "50", "--concurrency", "5", cwd=tmp_path)
-            for _ in range(5):
-                await posts.acquire()
+            async with asyncio.timeout(PATIENCE_S):
+                for _ in range(5):
+                    await posts.acquire()
             process.send_signal(signal.SIGINT)
             await asyncio.sleep(0.5)
             process.send_signal(signal.SIGINT)
@@ -608,7 +611,7 @@ def test_a_reader_that_stops_reading_does_not_outlast_the_second_signal(tmp_path
     with stand_in() as server:
         (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 400))
         process = start_command("run", "-o", "-", "--rate", "400", "--max-rate", "400", cwd=tmp_path)
-        _until(lambda: server.stats()["backups_made"] > 150)
+        until(lambda: server.stats()["backups_made"] > 150)
         for _ in range(2):
             process.send_signal(signal.SIGINT)
             time.sleep(0.5)
@@ -621,13 +624,6 @@ def test_a_reader_that_stops_reading_does_not_outlast_the_second_signal(tmp_path
         process.stderr.close()
         assert "its reader does not read" in stderr
         assert all(backup["id"] in reported + stderr for backup in server.backups())
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_accounts_fail_alone(tmp_path: Path) -> None:

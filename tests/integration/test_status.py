@@ -5,13 +5,12 @@ from __future__ import annotations
 import fcntl
 import json
 import signal
-import time
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from command import PASSWORD, USER, Ended, StandIn, fleet, install_ids, run_command, stand_in, start_command
+from command import PASSWORD, USER, Ended, StandIn, fleet, install_ids, run_command, stand_in, start_command, until
 from schemas import report_line_problems
 from states import by_hand
 
@@ -55,11 +54,15 @@ def kinds(lines: Sequence[dict[str, Any]] | Any) -> Counter[str]:
 
 
 def settled(folder: Path, *arguments: str) -> Ended:
-    """Ask until every backup is completed, for 10 s at most."""
-    until = time.monotonic() + 10
-    while (ended := status(folder, *arguments)).code == 3 and time.monotonic() < until:
-        time.sleep(0.1)
-    return ended
+    """Ask until every backup is completed."""
+    answers: list[Ended] = []
+
+    def is_settled() -> bool:
+        answers.append(status(folder, *arguments))
+        return answers[-1].code != 3
+
+    until(is_settled)
+    return answers[-1]
 
 
 def test_a_run_says_how_its_backups_ended(tmp_path: Path) -> None:
@@ -197,9 +200,7 @@ def test_a_signal_keeps_what_was_learned(tmp_path: Path) -> None:
         assert run(tmp_path).code == 0
         before = server.stats()["requests"]
         command = start_command("status", "--rate", "10", cwd=tmp_path)
-        until = time.monotonic() + 20
-        while server.stats()["requests"] < before + 4 and time.monotonic() < until:
-            time.sleep(0.02)
+        until(lambda: server.stats()["requests"] >= before + 4)
         command.send_signal(signal.SIGINT)
         stdout, stderr = command.communicate(timeout=20)
     counts = kinds(report(tmp_path)[0].values())

@@ -9,7 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from command import StandIn, fleet, run_command, stand_in, start_command
+from command import StandIn, fleet, run_command, stand_in, start_command, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -103,8 +103,7 @@ def test_a_run_killed_while_it_waits_goes_on_waiting(tmp_path: Path) -> None:
     with stand_in(*scenario(tmp_path, "backups: {completes_after: 2s}\n")) as server:
         configure(tmp_path, server, 8)
         live = start_command("run", "--wait", *PACE, cwd=tmp_path)
-        while not any("/backups/" in each["path"] for each in server.requests()):
-            time.sleep(0.02)
+        until(lambda: any("/backups/" in each["path"] for each in server.requests()))
         live.send_signal(signal.SIGKILL)
         live.communicate()
         resumed = run_command("run", "--wait", "--resume", "latest", *PACE, "-o", "-", cwd=tmp_path)
@@ -116,8 +115,7 @@ def test_a_signal_while_waiting_leaves_what_was_accepted_incomplete(tmp_path: Pa
     with stand_in(*scenario(tmp_path, "backups: {completes_after: 1h}\n")) as server:
         configure(tmp_path, server, 3)
         live = start_command("run", "--wait", *PACE, "-o", "-", cwd=tmp_path)
-        while len(server.backups()) < 3:
-            time.sleep(0.02)
+        until(lambda: len(server.backups()) >= 3)
         live.send_signal(signal.SIGTERM)
         stdout, _ = live.communicate(timeout=20)
         assert (live.returncode, outcomes(stdout)) == (143, {"incomplete": 3})
