@@ -253,7 +253,7 @@ OF_PARTS = ["concurrency", "full_after", "sink_full_after", "first_signal_s", "s
 """Rules that are no fields of a bench."""
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(NATURES, RULES)
 def test_whatever_happens_each_has_one_outcome_and_no_backup_is_made_twice_lost_or_made_up(
     nature: Nature, rules: dict[str, Any]

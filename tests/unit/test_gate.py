@@ -315,16 +315,16 @@ def test_waiting_for_an_answer_costs_nothing() -> None:
     counted(main)
 
 
-def test_twenty_thousand_requests_cost_a_timer_each_and_their_holds_no_polling() -> None:
+def test_thousands_of_requests_cost_a_timer_each_and_their_holds_no_polling() -> None:
     async def main(loop: CountingLoop) -> None:
         subject = gate(ThrottlePolicy(fixed_rate=400.0, ceiling=500.0))
         timers, holds = loop.timers, 0
-        for number in range(20_000):
+        for number in range(5_000):
             ticket = await subject.admit()
-            is_refused = number % 500 == 0
+            is_refused = number % 125 == 0
             holds += is_refused
             subject.observe(ticket, Word(Effect.THROTTLED, retry_after_s=60.0) if is_refused else SERVED)
-        assert loop.timers - timers <= 20_000 + 3 * holds
+        assert loop.timers - timers <= 5_000 + 3 * holds
         assert now() >= 1000.0 + 60.0 * holds
 
     counted(main)
