@@ -29,6 +29,7 @@ ROUNDING_S = 1e-6
 
 @pytest.fixture(autouse=True)
 def _virtual_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tell asyncio-throttle the loop's time: it takes no clock as an argument."""
     clock = SimpleNamespace(monotonic=lambda: asyncio.get_running_loop().time())
     monkeypatch.setattr(asyncio_throttle.throttler, "time", clock)
 
