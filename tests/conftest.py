@@ -1,8 +1,17 @@
-"""Fixtures for every test."""
+"""Fixtures for every test, and how Hypothesis draws its examples.
+
+The examples are the same in every run, and none is bound to a time that a busy machine may not meet.
+``pytest --hypothesis-profile explore`` draws new ones.
+"""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("repeatable", settings.get_profile("explore"), derandomize=True, database=None)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture

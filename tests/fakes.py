@@ -14,6 +14,7 @@ from orchestrator.model import (
     AttemptResult,
     Backup,
     BackupRequest,
+    ErrorInfo,
     Fault,
     Install,
     Outcome,
@@ -49,11 +50,14 @@ SUMMARY = Summary(
 OK = AttemptResult(status=200)
 ACCEPTED = AttemptResult(status=202, backup=Backup("b-1", "requested"), request_id="r-1")
 THROTTLED = AttemptResult(status=429, message="Too Many Requests")
+QUOTA = AttemptResult(status=429, message="Limit Exceeded")
 UNAUTHORIZED = AttemptResult(status=401, message="Bad Credentials")
 NOT_FOUND = AttemptResult(status=404, message="Not Found")
 GATEWAY_TIMEOUT = AttemptResult(status=504, message="Endpoint request timed out")
 DISCONNECTED = AttemptResult(fault=Fault.DISCONNECTED, sent=True, message="broken off")
+CERTIFICATE = AttemptResult(fault=Fault.CERTIFICATE, sent=False, message="expired")
 UNREADABLE = AttemptResult(status=202, fault=Fault.UNREADABLE, message="no JSON")
+GARBAGE = replace(UNREADABLE, status=200)
 REFUSED = AttemptResult(fault=Fault.UNREACHABLE, sent=False, message="refused")
 BROKEN_OFF = AttemptResult(fault=Fault.INTERRUPTED, sent=True, message="broken off")
 
@@ -78,6 +82,10 @@ def listing(*backups: Backup, next_offset: int | None = None) -> AttemptResult:
     return AttemptResult(status=200, page=Page(backups, next_offset))
 
 
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+"""What the wall clock shows at second 0 of virtual time."""
+
+
 class FakeClock:
     """The running loop's time, a wall clock that follows it, and draws of a half."""
 
@@ -85,7 +93,7 @@ class FakeClock:
         return asyncio.get_running_loop().time()
 
     def now(self) -> datetime:
-        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self.monotonic())
+        return EPOCH + timedelta(seconds=self.monotonic())
 
     def draw(self) -> float:
         return 0.5
@@ -200,6 +208,14 @@ class FakeApi:
         """Return the ids of an install's backups."""
         return [backup.id for _, backup in self._made[install_id(number)]]
 
+    def backups_of(self, install_id: str) -> list[Backup]:
+        """Return an install's backups as they were made."""
+        return [backup for _, backup in self._made.get(install_id, [])]
+
+    def is_listing_scripted(self, install_id: str) -> bool:
+        """Tell whether an install's listing may show what was never made."""
+        return install_id in self._listings
+
     def unmake(self, install_id: str) -> None:
         """Forget an install's backups, which were not made after all."""
         self._made.pop(install_id)
@@ -269,7 +285,7 @@ async def _after(takes_s: float, result: AttemptResult) -> AttemptResult:
 class FakeJournal:
     """Keep standings in a list, each ``takes_s`` after it was given; refuse from the ``full_after``-th on.
 
-    ``noted`` are those of them that somebody waited for: the intents.
+    ``noted`` are those of them that somebody waited for: the intents, and the backups that are to be polled.
     """
 
     def __init__(self, full_after: int | None = None, takes_s: float = 0.0) -> None:
@@ -277,22 +293,42 @@ class FakeJournal:
         self.noted: list[Standing] = []
         self.takes_s = takes_s
         self._full_after = full_after
+        self._last: dict[str | None, Standing] = {}
+        self._last_noted: dict[str | None, Standing] = {}
+        self._backups: set[tuple[str | None, str]] = set()
 
     async def note(self, standing: Standing) -> None:
         await asyncio.sleep(self.takes_s)
         if self._is_full:
             message = "the journal's disk is full"
             raise WriteError(message)
-        self.standings.append(standing)
+        self._keep(standing)
         self.noted.append(standing)
+        install, backup = standing.planned.install.id, standing.made.backup
+        self._last_noted[install] = standing
+        if backup:
+            self._backups.add((install, backup.id))
 
     def note_soon(self, standing: Standing) -> None:
         if not self._is_full:
-            self.standings.append(standing)
+            self._keep(standing)
+
+    def _keep(self, standing: Standing) -> None:
+        self.standings.append(standing)
+        self._last[standing.planned.install.id] = standing
 
     @property
     def _is_full(self) -> bool:
         return self._full_after is not None and len(self.standings) >= self._full_after
+
+    def last_if_noted(self, install_id: str) -> Standing | None:
+        """Return how an install stands, if somebody waited until that was on disk."""
+        last = self._last.get(install_id)
+        return last if last is self._last_noted.get(install_id) else None
+
+    def has_backup(self, install_id: str, backup_id: str) -> bool:
+        """Tell whether somebody waited until it was on disk that this backup exists."""
+        return (install_id, backup_id) in self._backups
 
     def of(self, number: int) -> list[Standing]:
         """Return how an install stood, one after the other."""
@@ -311,9 +347,6 @@ class ListSink:
             message = "the disk is full"
             raise WriteError(message)
         self.outcomes.append(outcome)
-
-    def kinds(self) -> dict[str, OutcomeKind]:
-        return {outcome.planned.install.label: outcome.kind for outcome in self.outcomes}
 
     def of(self, number: int) -> Outcome:
         (found,) = (each for each in self.outcomes if each.planned.install.id == install_id(number))
@@ -341,3 +374,15 @@ class ListLog:
 
 def counted(items: Iterable[object]) -> dict[object, int]:
     return dict(Counter(items))
+
+
+def error_of(outcome: Outcome) -> ErrorInfo:
+    """Return the error of an outcome that has one."""
+    assert outcome.error
+    return outcome.error
+
+
+def backup_of(outcome: Outcome) -> Backup:
+    """Return the backup of an outcome that has one."""
+    assert outcome.backup
+    return outcome.backup

@@ -1,10 +1,22 @@
-"""A dispatcher over fakes, in virtual time, that waits, screens and stops early; and what holds whatever happens."""
+"""The bench of the engine's tests: a fleet, a scripted server, virtual time, and what holds whatever happens.
+
+A test says what there is and by which rules it runs, scripts the answers, runs it, and looks at what was sent and how
+each ended::
+
+    bench = Bench(installs=3, wait=WAIT)
+    bench.api.script(1, GATEWAY_TIMEOUT, ACCEPTED)
+    end = bench.run()
+    assert (bench.kinds(), bench.posted(1)) == ({COMPLETE: 3}, [...])
+
+Whoever only asks runs ``bench.attend(bench.ask())`` instead. The parts (``fakes.py``) may be replaced: ``api``,
+``throttle``, ``journal``, ``sink``, ``clock``.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from fakes import (
     RUN_ID,
@@ -14,6 +26,7 @@ from fakes import (
     FakeThrottle,
     ListLog,
     ListSink,
+    backup_of,
     counted,
     install_id,
     planned,
@@ -25,11 +38,13 @@ from orchestrator.engine.efforts import Effort, Screen
 from orchestrator.engine.lanes import Budget, Lane
 from orchestrator.engine.stop import StopSwitch
 from orchestrator.engine.surroundings import Limits, Surroundings
+from orchestrator.errors import StoppedError
 from orchestrator.marker import marker, second
 from orchestrator.model import (
     AttemptResult,
     Backup,
     BackupRequest,
+    ErrorInfo,
     Outcome,
     OutcomeKind,
     ReconcilePolicy,
@@ -38,21 +53,30 @@ from orchestrator.model import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from orchestrator.summary import Brake
+
+T = TypeVar("T")
+
+ACCEPT, REJECT, CANCEL, SKIP = OutcomeKind.ACCEPTED, OutcomeKind.REJECTED, OutcomeKind.CANCELLED, OutcomeKind.SKIPPED
+COMPLETE, ABORT, INCOMPLETE = OutcomeKind.COMPLETED, OutcomeKind.ABORTED, OutcomeKind.INCOMPLETE
+UNKNOWN, EXHAUST = OutcomeKind.UNCONFIRMED, OutcomeKind.EXHAUSTED
 
 BEGAN_S = 1000.0
 """When virtual time begins."""
+HOUR_S = 3600.0
+RETRY = RetryPolicy(3, HOUR_S)
+LOOKS, FAILS = ReconcilePolicy(), ReconcilePolicy(looks=False)
+GRACE_S = LOOKS.grace_s
 TIMEOUT_S, INTERVAL_S = 600.0, 15.0
 WAIT = WaitPolicy(TIMEOUT_S, INTERVAL_S)
 REPEAT = replace(WAIT, retry_aborted=True)
-HOUR_S = 3600.0
 HELD_S = 3 * TIMEOUT_S
 """Until when a limiter lets nothing through, where it is held."""
 LONGEST_S = 20_000.0
 """After so many virtual seconds a run has no end."""
 SECOND = marker(second(RUN_ID))
-
-_MADE = {OutcomeKind.ACCEPTED, OutcomeKind.COMPLETED, OutcomeKind.ABORTED, OutcomeKind.INCOMPLETE}
 
 
 def status(name: str, backup_id: str = "b-1", **fields: str) -> AttemptResult:
@@ -62,67 +86,114 @@ def status(name: str, backup_id: str = "b-1", **fields: str) -> AttemptResult:
 
 @dataclass
 class Bench:
-    """A dispatcher of the account ``default``, and of ``other`` if that has installs, numbered from 100.
+    """A dispatcher of the account ``default`` and of ``other``, whose installs are numbered from 100, in one budget.
+
+    ``efforts`` are queued instead of ``installs`` new ones. ``signals`` come so many seconds after the beginning, each
+    with its number; the limiter lets nothing through from ``held_after_s`` on. The rest are the rules of a run, as
+    ``Limits`` has them.
 
     Whatever a test is about: each planned backup has one outcome, none is made twice except after an abort, none is
-    requested twice under one marker, polled before it is in the journal, or made up; no ticket and no task is left.
+    requested twice under one marker or without its intent on disk, polled before it is in the journal, lost, or made
+    up; no ticket and no task is left.
     """
 
     installs: int = 1
     others: int = 0
-    wait: WaitPolicy | None = WAIT
+    efforts: list[Effort] = field(default_factory=list)
+    wait: WaitPolicy | None = None
     recent_s: float | None = None
     deadline_s: float | None = None
     brake: Brake | None = None
-    retry: RetryPolicy = field(default_factory=lambda: RetryPolicy(3, HOUR_S))
-    reconcile: ReconcilePolicy = field(default_factory=lambda: ReconcilePolicy(grace_s=20.0))
+    retry: RetryPolicy = RETRY
+    reconcile: ReconcilePolicy = LOOKS
     give_up_s: float = 1800.0
-    efforts: list[Effort] = field(default_factory=list)
+    signals: tuple[tuple[float, int], ...] = ()
+    held_after_s: float | None = None
     api: FakeApi = field(default_factory=FakeApi)
     other_api: FakeApi = field(default_factory=FakeApi)
     throttle: FakeThrottle = field(default_factory=FakeThrottle)
     journal: FakeJournal = field(default_factory=FakeJournal)
     sink: ListSink = field(default_factory=ListSink)
+    clock: FakeClock = field(default_factory=FakeClock)
     log: ListLog = field(default_factory=ListLog)
-    signals: tuple[tuple[float, int], ...] = ()
-    held_after_s: float | None = None
+    stop: StopSwitch = field(default_factory=StopSwitch)
     faults: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.lanes = [Lane("default", self.api), Lane("other", self.other_api)]
+        self.budget = Budget(self.throttle, list(self.lanes))
+
+    # -- running ------------------------------------------------------------------------------------------------------
+
     def run(self) -> DispatchEnd:
+        """Run the fleet to its end."""
         return run_virtual(self._run())
 
-    @property
-    def limits(self) -> Limits:
-        return Limits(
-            self.retry, self.reconcile, 60.0, self.give_up_s, self.wait, self.recent_s, self.deadline_s, self.brake
-        )
+    def attend(self, work: Coroutine[object, object, T]) -> T:
+        """Return what ``work`` returns, which asks by ``ask``. A run of one more install goes on after it."""
+        return run_virtual(self._attend(work))
+
+    async def ask(self, account: str = "default", number: int = 0) -> AttemptResult | ErrorInfo:
+        """Ask for the first page of an install's backups, while somebody attends."""
+        return await self.dispatcher.ask(account, lambda api: api.list_backups(install_id(number), 0))
+
+    def press_after(self, turns: int, *signums: int) -> None:
+        """Let signals come so many turns of the running loop from now."""
+        if turns:
+            asyncio.get_running_loop().call_soon(self.press_after, turns - 1, *signums)
+            return
+        for signum in signums:
+            self.stop.press(signum)
 
     async def _run(self) -> DispatchEnd:
-        self.stop = StopSwitch()
-        for after_s, signum in self.signals:
-            asyncio.get_running_loop().call_later(after_s, self.stop.press, signum)
-        self.lanes = [Lane("default", self.api)]
+        self._inherited = {each.planned.install.id: _ids(each.made.backup, *each.made.earlier) for each in self.efforts}
         self._queue(self.lanes[0], self.efforts or [Effort(planned(number)) for number in range(self.installs)])
-        if self.others:
-            self.lanes.append(Lane("other", self.other_api))
-            self._queue(self.lanes[1], [Effort(planned(100 + number, "other")) for number in range(self.others)])
+        self._queue(self.lanes[1], [Effort(planned(100 + number, "other")) for number in range(self.others)])
         for api in (self.api, self.other_api):
-            api.on_request = self._hold_against_rules
-            self._watch_polls(api)
-        around = Surroundings(RUN_ID, self.journal, self.sink, FakeClock(), self.log, self.stop)
-        if self.held_after_s is not None:
-            asyncio.get_running_loop().call_later(self.held_after_s, self._hold)
-        async with asyncio.timeout(LONGEST_S):
-            self.end = await Dispatcher([Budget(self.throttle, list(self.lanes))], self.limits, around).run()
-        self.seconds = asyncio.get_running_loop().time() - BEGAN_S
-        assert self.throttle.out == 0, "a ticket was not given back"
-        assert len(asyncio.all_tasks()) == 1, "a task was left behind"
+            self._watch(api)
+        self._begin()
+        try:
+            async with asyncio.timeout(LONGEST_S):
+                self.end = await self.dispatcher.run()
+        finally:
+            self._ended()
         assert not self.faults
         self._hold_against_made()
         return self.end
 
-    def _hold(self) -> None:
-        self.throttle.held_until = BEGAN_S + HELD_S
+    async def _attend(self, work: Coroutine[object, object, T]) -> T:
+        self._begin()
+        try:
+            async with asyncio.timeout(LONGEST_S):
+                result = await self.stop.unless_pressed(self.dispatcher.attend(work))
+        except StoppedError:
+            self._ended()
+            raise
+        await asyncio.sleep(0)  # the switch's own task ends
+        self._ended()
+        if self.lanes[0].stop is None:
+            self.lanes[0].fresh.append(Effort(planned(9)))
+            await self._new_dispatcher().run()
+            assert self.sink.of(9).kind is ACCEPT
+            self._hold_nothing_is_left()
+        return result
+
+    def _ended(self) -> None:
+        self.seconds = asyncio.get_running_loop().time() - BEGAN_S
+        self._hold_nothing_is_left()
+
+    def _begin(self) -> None:
+        loop = asyncio.get_running_loop()
+        for after_s, signum in self.signals:
+            loop.call_later(after_s, self.stop.press, signum)
+        if self.held_after_s is not None:
+            loop.call_later(self.held_after_s, setattr, self.throttle, "held_until", BEGAN_S + HELD_S)
+        self.dispatcher = self._new_dispatcher()
+
+    def _new_dispatcher(self) -> Dispatcher:
+        rules = (self.retry, self.reconcile, 60.0, self.give_up_s, self.wait, self.recent_s, self.deadline_s)
+        around = Surroundings(RUN_ID, self.journal, self.sink, self.clock, self.log, self.stop)
+        return Dispatcher([self.budget], Limits(*rules, self.brake), around)
 
     def _queue(self, lane: Lane, efforts: list[Effort]) -> None:
         for effort in efforts:
@@ -133,67 +204,107 @@ class Bench:
             else:
                 lane.fresh.append(effort)
 
-    def _hold_against_rules(self, request: BackupRequest) -> None:
-        stood = [each for each in self.journal.standings if each.planned.install.id == request.install_id]
+    # -- what holds ---------------------------------------------------------------------------------------------------
+
+    def _watch(self, api: FakeApi) -> None:
+        requested, polled = api.on_request, api.on_poll
+        watched = {each.planned.install.id for each in self.efforts if each.watch}
+
+        def on_request(request: BackupRequest) -> None:
+            self._hold_against_intent(request)
+            requested(request)
+
+        def on_poll(install: str, backup_id: str, nth: int) -> AttemptResult | None:
+            is_listed = self.recent_s is not None and backup_id not in _ids(*self.all_made(install))
+            if not (self.journal.has_backup(install, backup_id) or install in watched or is_listed):
+                self.faults.append(f"{backup_id} of {install} was polled before it was in the journal")
+            return polled(install, backup_id, nth)
+
+        api.on_request, api.on_poll = on_request, on_poll
+
+    def _hold_against_intent(self, request: BackupRequest) -> None:
+        stands = self.journal.last_if_noted(request.install_id)
         name = second(RUN_ID) if SECOND in request.description else RUN_ID
-        if not (stood and stood[-1] in self.journal.noted and stood[-1].sought == (name,)):
+        if not (stands and stands.sought == (name,) and stands.error is None):
             self.faults.append(f"{request} was sent without its intent on disk")
         if len(request.description) > 255:
             self.faults.append(f"{request} has too long a description")
 
-    def _watch_polls(self, api: FakeApi) -> None:
-        asked, watched = api.on_poll, {each.planned.install.id for each in self.efforts if each.watch}
-
-        def on_poll(install: str, backup_id: str, nth: int) -> AttemptResult | None:
-            noted = {each.made.backup.id for each in self.journal.noted if each.made.backup}
-            is_listed = self.recent_s is not None and backup_id not in {each.id for each in self.all_made(install)}
-            if backup_id not in noted and install not in watched and not is_listed:
-                self.faults.append(f"{backup_id} of {install} was polled before it was in the journal")
-            return asked(install, backup_id, nth)
-
-        api.on_poll = on_poll
-
-    def all_made(self, install: str) -> list[Backup]:
-        return [backup for api in (self.api, self.other_api) for _, backup in api._made.get(install, [])]
+    def _hold_nothing_is_left(self) -> None:
+        assert self.throttle.out == 0, "a ticket was not given back"
+        assert self.budget.in_flight == 0, "a worker was left behind"
+        assert len(asyncio.all_tasks()) == 1, "a task was left behind"
 
     def _hold_against_made(self) -> None:
         told = [*self.sink.outcomes, *self.end.unwritten]
-        count = len(self.efforts) or self.installs
-        assert len(told) == len({each.planned.position for each in told}) == count + self.others
+        count = (len(self.efforts) or self.installs) + self.others
+        assert len(told) == len({each.planned.position for each in told}) == count
         for outcome in told:
             self._hold_outcome(outcome, self.all_made(outcome.planned.install.id or ""))
 
     def _hold_outcome(self, outcome: Outcome, made: list[Backup]) -> None:
+        kind, told = outcome.kind, _ids(outcome.backup, *outcome.earlier)
         seconds = [each for each in made if SECOND in (each.description or "")]
         assert len(made) - len(seconds) <= 1, "an install was backed up twice"
         assert len(seconds) <= bool(outcome.earlier and self.wait and self.wait.retry_aborted)
-        if outcome.kind in _MADE:
-            assert outcome.backup
-            if self.recent_s is None and not self.efforts:
-                assert {outcome.backup.id, *(each.id for each in outcome.earlier)} == {each.id for each in made}
-        elif outcome.kind in {OutcomeKind.CANCELLED, OutcomeKind.EXHAUSTED} and not outcome.earlier:
-            assert not made, "a backup was lost"
-        assert self.end.crash or bool(outcome.sought) is (outcome.kind is OutcomeKind.UNCONFIRMED)
-        assert (outcome.error is None) is (outcome.kind.is_success or outcome.kind is OutcomeKind.ABORTED)
-        assert bool(outcome.reason) is (outcome.kind is OutcomeKind.SKIPPED)
+        real = self._real(outcome.planned.install.id or "")
+        assert real is None or told <= real, "a backup was made up"
+        if kind.is_success or kind in {ABORT, INCOMPLETE}:
+            assert backup_of(outcome)
+        if kind is SKIP:
+            assert not made
+        elif kind is not UNKNOWN:
+            is_told = bool(told) or not made if real is None else _ids(*made) <= told
+            assert is_told, "a backup was lost"
+        assert self.end.crash or bool(outcome.sought) is (kind is UNKNOWN)
+        assert (outcome.error is None) is (kind.is_success or kind is ABORT)
+        assert bool(outcome.reason) is (kind is SKIP)
+
+    def _real(self, install: str) -> set[str] | None:
+        """Return the ids of an install's backups, ``None`` where scripted listings may show others."""
+        if self.api.is_listing_scripted(install) or self.other_api.is_listing_scripted(install):
+            return None
+        return _ids(*self.all_made(install)) | self._inherited.get(install, set())
+
+    # -- what was sent, and how each ended ----------------------------------------------------------------------------
 
     def kinds(self) -> dict[object, int]:
+        """Count the outcomes by how they ended."""
         return counted(outcome.kind for outcome in self.sink.outcomes)
 
     @property
     def only(self) -> Outcome:
+        """The one outcome of a bench of one install."""
         (outcome,) = self.sink.outcomes
         return outcome
 
+    def posted(self, number: int = 0) -> list[float]:
+        """Return after how many seconds an install was requested."""
+        return [at - BEGAN_S for at in self._api_of(number).post_times[install_id(number)]]
+
+    def looked(self, number: int = 0) -> list[float]:
+        """Return after how many seconds a page of an install's listing was asked for."""
+        return [at - BEGAN_S for at, _ in self._api_of(number).looks[install_id(number)]]
+
     def polled(self, number: int = 0) -> list[float]:
         """Return after how many seconds an install's backup was polled."""
-        api = self.api if number < 100 else self.other_api
-        return [at - BEGAN_S for at in api.polls[install_id(number)]]
+        return [at - BEGAN_S for at in self._api_of(number).polls[install_id(number)]]
 
-    def posted(self, number: int = 0) -> list[float]:
-        api = self.api if number < 100 else self.other_api
-        return [at - BEGAN_S for at in api.post_times[install_id(number)]]
+    def offsets(self, number: int = 0) -> list[int]:
+        """Return which pages of an install's listing were asked for."""
+        return [offset for _, offset in self._api_of(number).looks[install_id(number)]]
 
     def requested(self) -> list[str]:
         """Return the descriptions of what was made for the first install."""
         return [each.description or "" for each in self.all_made(install_id(0))]
+
+    def all_made(self, install: str) -> list[Backup]:
+        """Return the backups that the server made for the install with this id."""
+        return [*self.api.backups_of(install), *self.other_api.backups_of(install)]
+
+    def _api_of(self, number: int) -> FakeApi:
+        return self.api if number < 100 else self.other_api
+
+
+def _ids(*backups: Backup | None) -> set[str]:
+    return {each.id for each in backups if each}

@@ -18,13 +18,24 @@ from orchestrator.journal.history import state_fault
 from orchestrator.journal.store import FILE_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from orchestrator.model import Config
 
 LOW_DISK, FULL_DISK = 100_000_000, 10_000_000
 """Bytes below which a disk is worth a word, and below which a run may not come to its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What is asked of the system: how many bytes are free below a place, and whether this user may use it so."""
+
+    free_bytes: Callable[[Path], int] = lambda place: shutil.disk_usage(place).free
+    may_use: Callable[[Path, int], bool] = os.access
+
+
+THIS_MACHINE = Machine()
 
 _ELSEWHERE = "or name another folder with --state-dir"
 
@@ -64,20 +75,20 @@ def config_file_check(path: Path, *, holds_password: bool) -> Check:
     return Check("config_file", Verdict.OK, "a password stands in it, and only its owner may read it")
 
 
-def machine_checks(state_dir: Path, config: Config | None) -> Iterator[Check]:
+def machine_checks(state_dir: Path, config: Config | None, machine: Machine = THIS_MACHINE) -> Iterator[Check]:
     """Check the state directory, which need not exist, the disk below it, what it remembers, and the time zone."""
     place = next(each for each in (state_dir, *state_dir.parents) if os.path.exists(each))  # noqa: PTH110 - Path's raises where it may not look
-    yield _state_dir(state_dir, place)
-    yield _disk(place)
-    yield _state_db(state_dir / FILE_NAME)
+    yield _state_dir(state_dir, place, machine)
+    yield _disk(place, machine)
+    yield _state_db(state_dir / FILE_NAME, machine)
     yield _time_zone(config)
 
 
-def _state_dir(state_dir: Path, place: Path) -> Check:
+def _state_dir(state_dir: Path, place: Path, machine: Machine) -> Check:
     is_there = place == state_dir
     if not place.is_dir():
         return Check("state_dir", Verdict.FAIL, f"{place} is no folder", f"move it away, {_ELSEWHERE}")
-    if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
+    if not machine.may_use(place, os.R_OK | os.W_OK | os.X_OK):
         found = f"{place} may not be written" + ("" if is_there else f", so {state_dir} cannot be made")
         return Check("state_dir", Verdict.FAIL, found, f"make it writable for this user, {_ELSEWHERE}")
     if not is_there:
@@ -89,15 +100,15 @@ def _state_dir(state_dir: Path, place: Path) -> Check:
     return Check("state_dir", Verdict.OK, f"{state_dir} is writable, and its owner's alone")
 
 
-def _disk(place: Path) -> Check:
-    free = shutil.disk_usage(place).free
+def _disk(place: Path, machine: Machine) -> Check:
+    free = machine.free_bytes(place)
     found = f"{free / 1e6:,.0f} MB are free for the state"
     if free >= LOW_DISK:
         return Check("disk", Verdict.OK, found)
     return Check("disk", Verdict.FAIL if free < FULL_DISK else Verdict.WARN, found, f"make room, {_ELSEWHERE}")
 
 
-def _state_db(path: Path) -> Check:
+def _state_db(path: Path, machine: Machine) -> Check:
     try:
         is_there = path.exists()
     except OSError as error:
@@ -105,7 +116,7 @@ def _state_db(path: Path) -> Check:
     if not is_there:
         return Check("state_db", Verdict.OK, "there is none yet, and the first run makes it")
     fault = state_fault(path)
-    if fault is None and not os.access(path, os.W_OK):
+    if fault is None and not machine.may_use(path, os.W_OK):
         fault = "may not be written"
     if fault is None:
         return Check("state_db", Verdict.OK, "can be read, and is of a version that this program knows")

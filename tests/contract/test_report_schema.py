@@ -152,7 +152,7 @@ def test_a_summary_of_each_exit_code_is_as_the_schema_says(ending: Ending) -> No
 @pytest.mark.parametrize(
     ("more", "kinds", "statuses"),
     [
-        ("reconcile: {grace: 1s}", {"accepted", "rejected"}, {400, 403, 404}),
+        ("reconcile: {grace: 200ms}", {"accepted", "rejected"}, {400, 403, 404}),
         ("on_ambiguous: fail", {"accepted", "rejected", "unconfirmed"}, {400, 403, 404, 504}),
     ],
     ids=["looked up", "left open"],
@@ -160,7 +160,7 @@ def test_a_summary_of_each_exit_code_is_as_the_schema_says(ending: Ending) -> No
 def test_a_real_run_writes_what_the_schema_says(more: str, kinds: set[str], statuses: set[int], tmp_path: Path) -> None:
     faults = ("--invalid", "0.1", "--forbidden", "0.1", "--not-found", "0.1", "--timed-out", "0.1")
     is_looked_up = "unconfirmed" not in kinds
-    limit = ("--bucket-rate", "30", "--bucket-burst", "5", "--retry-after", "seconds") if is_looked_up else ()
+    limit = ("--bucket-rate", "15", "--bucket-burst", "5", "--retry-after", "seconds") if is_looked_up else ()
     latency = ("--latency-min", "1ms", "--latency-max", "5ms")
     with stand_in(*faults, *limit, *latency, "--timed-out-created", "0.1", "--seed", "3") as api:
         more += "\nthrottle: {start_requests_per_second: 50}"

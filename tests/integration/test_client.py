@@ -423,7 +423,7 @@ def test_a_quiet_connection_is_used_again() -> None:
 def test_a_chunk_that_is_broken_costs_the_body_and_not_the_status(
     monkeypatch: pytest.MonkeyPatch, parser: type, chunk: bytes, status: str
 ) -> None:
-    monkeypatch.setattr(aiohttp.client_proto, "HttpResponseParser", parser)
+    monkeypatch.setattr(aiohttp.client_proto, "HttpResponseParser", parser)  # aiohttp chooses by what could be built
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)

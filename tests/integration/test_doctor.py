@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import resource
 import sqlite3
 import ssl
@@ -15,8 +14,15 @@ import pytest
 from command import PASSWORD, USER, Ended, install_ids, run_command, stand_in
 from rawserver import raw_server
 
-from orchestrator.usecases import checks
-from orchestrator.usecases.checks import Verdict, config_file_check, machine_checks
+from orchestrator.usecases.checks import (
+    FULL_DISK,
+    LOW_DISK,
+    THIS_MACHINE,
+    Machine,
+    Verdict,
+    config_file_check,
+    machine_checks,
+)
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -187,11 +193,11 @@ def test_a_literal_password_is_its_owners_alone(tmp_path: Path) -> None:
     assert (given.code, "skipped  config_file" in given.stdout) == (3, True)
 
 
-def of_machine(state_dir: Path) -> dict[str, Verdict]:
-    return {each.name: each.verdict for each in machine_checks(state_dir, None)}
+def of_machine(state_dir: Path, machine: Machine = THIS_MACHINE) -> dict[str, Verdict]:
+    return {each.name: each.verdict for each in machine_checks(state_dir, None, machine)}
 
 
-def test_the_state_directory_and_what_is_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_state_directory_and_what_is_in_it(tmp_path: Path) -> None:
     state = tmp_path / "deep" / "state"
     assert set(of_machine(state).values()) == {Verdict.OK}
     assert not state.parent.exists()
@@ -211,12 +217,19 @@ def test_the_state_directory_and_what_is_in_it(tmp_path: Path, monkeypatch: pyte
     assert [path.name for path in state.iterdir()] == ["state.db"]
     (tmp_path / "file").write_text("")
     assert of_machine(tmp_path / "file" / "state")["state_dir"] is Verdict.FAIL
-    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write whatever the mode says
-    assert of_machine(state)["state_dir"] is of_machine(tmp_path / "new")["state_dir"] is Verdict.FAIL
-    monkeypatch.setattr(checks, "LOW_DISK", 10**18)
-    assert of_machine(state)["disk"] is Verdict.WARN
-    monkeypatch.setattr(checks, "FULL_DISK", 10**17)
-    assert of_machine(state)["disk"] is Verdict.FAIL
+
+
+def test_what_may_not_be_written_and_a_disk_that_fills(tmp_path: Path) -> None:
+    """Root may write whatever the mode says, so the system's answers are made up."""
+    (tmp_path / "state.db").touch()
+    forbidden = Machine(may_use=lambda *_: False)
+    for place in (tmp_path, tmp_path / "new"):
+        assert of_machine(place, forbidden)["state_dir"] is Verdict.FAIL
+    assert of_machine(tmp_path, forbidden)["state_db"] is Verdict.FAIL
+    machines = [Machine(free_bytes=lambda _: LOW_DISK), Machine(free_bytes=lambda _: LOW_DISK - 1)]
+    machines.append(Machine(free_bytes=lambda _: FULL_DISK - 1))
+    verdicts = [of_machine(tmp_path, machine)["disk"] for machine in machines]
+    assert verdicts == [Verdict.OK, Verdict.WARN, Verdict.FAIL]
 
 
 def test_fewer_open_files_than_requests_in_flight_are_a_warning(tmp_path: Path) -> None:

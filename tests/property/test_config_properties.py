@@ -103,7 +103,7 @@ def fault(raw: bytes, environment: dict[str, str]) -> ConfigError | None:
     return None
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(mutated())
 def test_a_mutated_yaml_loads_or_says_where_it_is_wrong(text: str) -> None:
     error = fault(text.encode("utf-8", "surrogatepass"), ENVIRONMENT)
@@ -120,7 +120,7 @@ def test_a_mutated_yaml_loads_or_says_where_it_is_wrong(text: str) -> None:
         assert all(visible(line) == line for line in problem.excerpt.split("\n"))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_refused_with_a_place(raw: bytes) -> None:
     error = fault(raw, {})
@@ -128,7 +128,7 @@ def test_any_bytes_are_refused_with_a_place(raw: bytes) -> None:
     assert all(problem.line >= 1 and problem.column >= 1 for problem in error.problems)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.sampled_from(CONFIGS), st.text("${}x5", max_size=8))
 def test_what_is_shown_loads_to_the_same(path: Path, words: str) -> None:
     escaped = words.replace("$", "$$").replace("{", "{{").replace("}", "}}")
@@ -199,7 +199,7 @@ def inventory_of(folder: Path, name: str, content: bytes) -> Config | ConfigErro
     return found
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ENTRIES)
 def test_entries_come_out_of_json_lines_and_csv_as_they_went_in(
     tmp_path: Path, entries: list[dict[str, object]]
@@ -219,7 +219,7 @@ def test_entries_come_out_of_json_lines_and_csv_as_they_went_in(
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.yaml"])
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(entries=ENTRIES, cut=st.integers(0, 400), piece=st.sampled_from(PIECES) | st.binary(max_size=4))
 def test_a_mutated_inventory_file_loads_or_says_where_it_is_wrong(
     tmp_path: Path, name: str, entries: list[dict[str, object]], cut: int, piece: str | bytes

@@ -169,7 +169,7 @@ PACES = st.builds(
 
 def whatever_happens(test: Callable[..., None]) -> Callable[..., None]:
     """Run ``test`` with many servers and paces, the same ones each time."""
-    return settings(deadline=None, max_examples=60, derandomize=True)(given(nature=NATURES, pace=PACES)(test))
+    return settings(max_examples=60)(given(nature=NATURES, pace=PACES)(test))
 
 
 @whatever_happens
@@ -267,7 +267,6 @@ def test_a_fixed_rate_is_kept_whatever_happens(nature: Nature, pace: Pace) -> No
     assert {after.rate for _, after, _ in told(nature, fixed).paces} == {pace.rate}
 
 
-@settings(derandomize=True)
 @given(st.lists(st.floats(0.0, 2.0), min_size=2, max_size=100), st.floats(0.5, 100.0))
 def test_no_window_of_a_second_holds_more_starts_than_a_fixed_rate(late_s: list[float], rate: float) -> None:
     pace, starts = opening(ThrottlePolicy(fixed_rate=rate, concurrency=1000)), list[float]()

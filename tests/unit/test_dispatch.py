@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import groupby
 
 import pytest
@@ -14,112 +14,34 @@ from fakes import (
     GATEWAY_TIMEOUT,
     NOT_FOUND,
     OK,
+    QUOTA,
     REFUSED,
     RUN_ID,
     THROTTLED,
     UNAUTHORIZED,
     UNREADABLE,
     FakeApi,
-    FakeClock,
     FakeJournal,
     FakeThrottle,
-    ListLog,
     ListSink,
+    backup_of,
     counted,
+    error_of,
     install_id,
-    planned,
 )
-from virtual import run_virtual
+from fleet_bench import ACCEPT, CANCEL, EXHAUST, FAILS, GRACE_S, REJECT, UNKNOWN, Bench
 
-from orchestrator.engine.dispatch import DispatchEnd, Dispatcher
-from orchestrator.engine.efforts import Effort
-from orchestrator.engine.lanes import MOST_RATE_HEADERS, Budget, Lane
-from orchestrator.engine.stop import StopSwitch
-from orchestrator.engine.surroundings import Limits, Surroundings
+from orchestrator.engine.lanes import MOST_RATE_HEADERS, Lane
 from orchestrator.model import (
     AttemptResult,
     BackupRequest,
     ErrorKind,
     Fault,
-    OutcomeKind,
-    ReconcilePolicy,
     RetryPolicy,
     Spent,
     Standing,
 )
 from orchestrator.pacing import Effect, Ticket
-
-ACCEPT, REJECT, CANCEL = OutcomeKind.ACCEPTED, OutcomeKind.REJECTED, OutcomeKind.CANCELLED
-UNKNOWN = OutcomeKind.UNCONFIRMED
-GRACE_S = 20.0
-LOOKS, FAILS = ReconcilePolicy(grace_s=GRACE_S), ReconcilePolicy(looks=False)
-
-
-def limits(retry: RetryPolicy | None = None, reconcile: ReconcilePolicy = LOOKS) -> Limits:
-    return Limits(retry or RetryPolicy(3, 100.0), reconcile, 60.0, 300.0)
-
-
-@dataclass
-class Bench:
-    """A dispatcher of one account, ``default``, and one more, ``other``, if that has installs.
-
-    Whatever a test is about, no install is requested without an intent, backed up twice, lost or told of twice.
-    """
-
-    installs: int = 3
-    others: int = 0
-    limits: Limits = field(default_factory=limits)
-    api: FakeApi = field(default_factory=FakeApi)
-    other_api: FakeApi = field(default_factory=FakeApi)
-    throttle: FakeThrottle = field(default_factory=FakeThrottle)
-    journal: FakeJournal = field(default_factory=FakeJournal)
-    sink: ListSink = field(default_factory=ListSink)
-    log: ListLog = field(default_factory=ListLog)
-    signals: tuple[tuple[float, int], ...] = ()
-    unintended: list[BackupRequest] = field(default_factory=list)
-
-    def run(self) -> DispatchEnd:
-        return run_virtual(self._run())
-
-    async def _run(self) -> DispatchEnd:
-        self.stop = StopSwitch()
-        for after_s, signum in self.signals:
-            asyncio.get_running_loop().call_later(after_s, self.stop.press, signum)
-        lanes = [Lane("default", self.api)]
-        lanes[0].fresh.extend(Effort(planned(number)) for number in range(self.installs))
-        if self.others:
-            lanes.append(Lane("other", self.other_api))
-            lanes[1].fresh.extend(Effort(planned(100 + number, "other")) for number in range(self.others))
-        self.lanes = lanes
-        self.api.on_request = self.other_api.on_request = self._hold_against_intent
-        around = Surroundings(RUN_ID, self.journal, self.sink, FakeClock(), self.log, self.stop)
-        began = asyncio.get_running_loop().time()
-        end = await Dispatcher([Budget(self.throttle, lanes)], self.limits, around).run()
-        self.seconds = asyncio.get_running_loop().time() - began
-        assert self.throttle.out == 0, "a ticket was not given back"
-        assert len(asyncio.all_tasks()) == 1, "a task was left behind"
-        assert not self.unintended, "a POST was sent without its intent on disk"
-        self._hold_against_made(end)
-        return end
-
-    def _hold_against_intent(self, request: BackupRequest) -> None:
-        stood = [each for each in self.journal.standings if each.planned.install.id == request.install_id]
-        is_intent = bool(stood) and stood[-1].sought == (RUN_ID,) and stood[-1].error is None
-        if not (is_intent and stood[-1] in self.journal.noted):
-            self.unintended.append(request)
-
-    def _hold_against_made(self, end: DispatchEnd) -> None:
-        outcomes = {each.planned.position: each for each in (*self.sink.outcomes, *end.unwritten)}
-        assert len(outcomes) == len(self.sink.outcomes) + len(end.unwritten) == self.installs + self.others
-        for position, outcome in outcomes.items():
-            made = (self.api if position < 100 else self.other_api).made(position)
-            assert len(made) <= 1, "an install was backed up twice"
-            assert not made or outcome.kind in {ACCEPT, UNKNOWN}, "a backup was lost"
-            assert outcome.kind is not ACCEPT or [outcome.backup and outcome.backup.id] == made, "a backup was made up"
-            assert outcome.sought == ((RUN_ID,) if outcome.kind is UNKNOWN else ())
-
-    def kinds(self) -> dict[object, int]:
-        return counted(outcome.kind for outcome in self.sink.outcomes)
 
 
 def test_every_install_is_requested_once_after_one_check_of_the_credentials() -> None:
@@ -150,8 +72,7 @@ def test_a_permanent_answer_is_one_installs_own_affair() -> None:
     bench.api.script(2, NOT_FOUND)
     bench.run()
     assert bench.kinds() == {ACCEPT: 4, REJECT: 1}
-    error = bench.sink.of(2).error
-    assert error is not None
+    error = error_of(bench.sink.of(2))
     assert (error.kind, error.status) == (ErrorKind.REJECTED, 404)
 
 
@@ -164,16 +85,15 @@ def test_without_looks_an_ambiguous_post_is_unconfirmed_at_once_and_never_sent_a
     result: AttemptResult,
     is_made: bool,  # noqa: FBT001 - a column of the table
 ) -> None:
-    bench = Bench(limits=limits(reconcile=FAILS))
+    bench = Bench(installs=3, reconcile=FAILS)
     (bench.api.lose if is_made else bench.api.script)(1, result, ACCEPTED)
     bench.run()
     assert bench.kinds() == {ACCEPT: 2, UNKNOWN: 1}
     outcome = bench.sink.of(1)
     assert (outcome.kind, outcome.backup, outcome.reconciled) == (UNKNOWN, None, False)
-    assert outcome.error is not None
-    assert outcome.error.status == result.status
-    assert outcome.error.message == f"{result.message}; not looked up (on_ambiguous: fail)"
-    assert bench.api.posts[install_id(1)] == 1
+    assert error_of(outcome).status == result.status
+    assert error_of(outcome).message == f"{result.message}; not looked up (on_ambiguous: fail)"
+    assert len(bench.posted(1)) == 1
     assert not bench.api.looks
     assert bench.seconds < 1
 
@@ -183,15 +103,14 @@ def test_without_looks_an_ambiguous_post_is_unconfirmed_at_once_and_never_sent_a
 def test_an_ambiguous_post_that_made_a_backup_is_accepted_by_its_listing_and_not_sent_again(
     result: AttemptResult, lag_s: float
 ) -> None:
-    bench = Bench()
+    bench = Bench(installs=3)
     bench.api.lose(1, result)
     bench.api.lists_after_s = lag_s
     bench.run()
     outcome = bench.sink.of(1)
     assert bench.kinds() == {ACCEPT: 3}
     assert outcome.reconciled
-    assert outcome.backup is not None
-    assert ([outcome.backup.id], outcome.error) == (bench.api.made(1), None)
+    assert ([backup_of(outcome).id], outcome.error) == (bench.api.made(1), None)
     assert (outcome.spent.attempts, bench.api.posts[install_id(1)]) == (1, 1)
     assert [each.reconciled for each in bench.sink.outcomes].count(True) == 1
     assert set(bench.api.looks) == {install_id(1)}
@@ -199,7 +118,7 @@ def test_an_ambiguous_post_that_made_a_backup_is_accepted_by_its_listing_and_not
 
 @pytest.mark.parametrize("result", AMBIGUOUS)
 def test_an_ambiguous_post_that_made_none_is_sent_again_once_the_grace_is_over(result: AttemptResult) -> None:
-    bench = Bench()
+    bench = Bench(installs=3)
     bench.api.script(1, result, ACCEPTED)
     bench.run()
     outcome = bench.sink.of(1)
@@ -213,13 +132,12 @@ def test_an_ambiguous_post_that_made_none_is_sent_again_once_the_grace_is_over(r
 
 
 def test_a_2xx_that_cannot_be_read_is_never_sent_again() -> None:
-    bench = Bench()
+    bench = Bench(installs=3)
     bench.api.script(1, UNREADABLE, ACCEPTED)
     bench.run()
     outcome = bench.sink.of(1)
     assert (outcome.kind, bench.api.posts[install_id(1)]) == (UNKNOWN, 1)
-    assert outcome.error is not None
-    assert outcome.error.message == "no JSON; its listing does not show the backup"
+    assert error_of(outcome).message == "no JSON; its listing does not show the backup"
     assert not bench.journal.of(1)[-1].may_repeat
 
 
@@ -228,9 +146,8 @@ def test_what_is_absent_after_each_attempt_is_exhausted() -> None:
     bench.api.script(0, GATEWAY_TIMEOUT)
     bench.run()
     outcome = bench.sink.of(0)
-    assert (outcome.kind, outcome.spent.attempts, bench.api.posts[install_id(0)]) == (OutcomeKind.EXHAUSTED, 3, 3)
-    assert outcome.error is not None
-    assert (outcome.error.kind, outcome.error.status) == (ErrorKind.UNAVAILABLE, 504)
+    assert (outcome.kind, outcome.spent.attempts, bench.api.posts[install_id(0)]) == (EXHAUST, 3, 3)
+    assert (error_of(outcome).kind, error_of(outcome).status) == (ErrorKind.UNAVAILABLE, 504)
 
 
 def test_an_outage_in_the_middle_costs_no_install() -> None:
@@ -265,7 +182,7 @@ def test_what_was_not_sent_is_tried_again_with_backoff_and_then_exhausted() -> N
     bench = Bench(installs=1)
     bench.api.script(0, REFUSED)
     bench.run()
-    assert bench.sink.of(0).kind is OutcomeKind.EXHAUSTED
+    assert bench.sink.of(0).kind is EXHAUST
     assert (bench.sink.of(0).spent.tries, bench.sink.of(0).spent.attempts) == (3, 0)
     assert not bench.api.looks
     assert bench.lanes[0].requests == 1
@@ -297,7 +214,7 @@ def test_retries_and_fresh_installs_take_turns() -> None:
 
 def test_a_quota_stops_its_account_at_once() -> None:
     bench = Bench(installs=10, throttle=FakeThrottle(concurrency=1))
-    bench.api.script(3, AttemptResult(status=429, message="Limit Exceeded"))
+    bench.api.script(3, QUOTA)
     end = bench.run()
     assert bench.kinds() == {ACCEPT: 3, CANCEL: 7}
     assert end.stops["default"].kind is ErrorKind.QUOTA
@@ -306,7 +223,7 @@ def test_a_quota_stops_its_account_at_once() -> None:
 
 
 def test_refused_credentials_send_nothing_and_cancel_everything() -> None:
-    bench = Bench()
+    bench = Bench(installs=3)
     bench.api.checks = [UNAUTHORIZED]
     end = bench.run()
     assert not bench.api.posts
@@ -316,12 +233,12 @@ def test_refused_credentials_send_nothing_and_cancel_everything() -> None:
 
 
 def test_a_check_that_fails_is_retried_and_then_stops_the_account() -> None:
-    bench = Bench()
+    bench = Bench(installs=3)
     bench.api.checks = [REFUSED]
     end = bench.run()
     assert bench.api.checked == 3
     assert end.stops["default"].kind is ErrorKind.NETWORK
-    bench = Bench()
+    bench = Bench(installs=3)
     bench.api.checks = [REFUSED, GATEWAY_TIMEOUT, OK]
     bench.run()
     assert bench.kinds() == {ACCEPT: 3}
@@ -344,8 +261,7 @@ def test_a_401_of_one_install_alone_is_rejected_and_the_account_goes_on() -> Non
     end = bench.run()
     assert bench.kinds() == {ACCEPT: 9, REJECT: 1}
     assert bench.sink.of(4).kind is REJECT
-    error = bench.sink.of(4).error
-    assert error is not None
+    error = error_of(bench.sink.of(4))
     assert (error.kind, error.status, error.message) == (ErrorKind.REJECTED, 401, "Bad Credentials")
     assert (bench.api.checked, end.stops) == (2, {})
 
@@ -393,7 +309,7 @@ def test_a_longer_retry_after_than_max_pause_stops_the_account() -> None:
 
 
 def test_a_server_that_never_accepts_is_given_up() -> None:
-    bench = Bench(installs=2, api=FakeApi(THROTTLED, takes_s=10.0), limits=limits(RetryPolicy(3, 1e9)))
+    bench = Bench(installs=2, api=FakeApi(THROTTLED, takes_s=10.0), retry=RetryPolicy(3, 1e9), give_up_s=300.0)
     end = bench.run()
     assert bench.kinds() == {CANCEL: 2}
     assert end.stops["default"].kind is ErrorKind.THROTTLED
@@ -402,7 +318,7 @@ def test_a_server_that_never_accepts_is_given_up() -> None:
 
 def test_listings_that_are_served_do_not_keep_a_server_that_accepts_nothing_from_being_given_up() -> None:
     bench = Bench(installs=200, api=FakeApi(GATEWAY_TIMEOUT, takes_s=2.0), throttle=FakeThrottle(concurrency=1))
-    bench.limits = limits(RetryPolicy(30, 1e9))
+    bench.retry, bench.give_up_s = RetryPolicy(30, 1e9), 300.0
     end = bench.run()
     assert len(bench.api.looks) > 10
     assert set(bench.kinds()) == {CANCEL, UNKNOWN}
@@ -417,9 +333,9 @@ def test_listings_that_are_served_do_not_keep_a_server_that_accepts_nothing_from
 
 
 def test_the_last_installs_in_doubt_are_bounded_by_their_own_limits_while_listings_are_served() -> None:
-    bench = Bench(installs=2, api=FakeApi(GATEWAY_TIMEOUT), limits=limits(RetryPolicy(50, 900.0)))
+    bench = Bench(installs=2, api=FakeApi(GATEWAY_TIMEOUT), retry=RetryPolicy(50, 900.0))
     end = bench.run()
-    assert bench.kinds() == {OutcomeKind.EXHAUSTED: 2}
+    assert bench.kinds() == {EXHAUST: 2}
     assert end.stops == {}
     assert 900 <= bench.seconds < 900 + 2 * GRACE_S
 
@@ -427,11 +343,10 @@ def test_the_last_installs_in_doubt_are_bounded_by_their_own_limits_while_listin
 def test_what_is_in_doubt_when_its_account_stops_is_unconfirmed() -> None:
     bench = Bench(installs=4, throttle=FakeThrottle(concurrency=1))
     bench.api.script(1, GATEWAY_TIMEOUT)
-    bench.api.script(2, AttemptResult(status=429, message="Limit Exceeded"))
+    bench.api.script(2, QUOTA)
     bench.run()
     assert [bench.sink.of(number).kind for number in range(4)] == [ACCEPT, UNKNOWN, CANCEL, CANCEL]
-    error = bench.sink.of(1).error
-    assert error is not None
+    error = error_of(bench.sink.of(1))
     assert (error.kind, error.status) == (ErrorKind.UNAVAILABLE, 504)
     assert bench.seconds < GRACE_S
 
@@ -443,7 +358,7 @@ def test_an_account_that_stops_while_an_intent_is_kept_requests_nothing_more() -
             await super().note(standing)
 
     bench = Bench(installs=3, journal=Slow(), throttle=FakeThrottle(concurrency=2))
-    bench.api.script(0, AttemptResult(status=429, message="Limit Exceeded"))
+    bench.api.script(0, QUOTA)
     bench.run()
     assert bench.api.posts == {install_id(0): 1}
     assert bench.kinds() == {CANCEL: 3}
@@ -492,8 +407,7 @@ def test_the_first_signal_drains() -> None:
     assert end.interrupted
     assert bench.kinds()[ACCEPT] == sum(bench.api.posts.values())
     assert len(bench.sink.outcomes) == 50
-    error = bench.sink.outcomes[-1].error
-    assert error is not None
+    error = error_of(bench.sink.outcomes[-1])
     assert error.kind is ErrorKind.INTERRUPTED
 
 
@@ -513,8 +427,7 @@ def test_what_is_in_doubt_when_a_signal_comes_is_unconfirmed_and_not_waited_for(
     end = bench.run()
     assert end.interrupted
     assert (bench.sink.of(0).kind, bench.api.posts[install_id(0)]) == (UNKNOWN, 1)
-    error = bench.sink.of(0).error
-    assert error is not None
+    error = error_of(bench.sink.of(0))
     assert (error.kind, error.status) == (ErrorKind.UNAVAILABLE, 504)
     assert error.message == (
         f"{GATEWAY_TIMEOUT.message}; not looked up to the end: the run was stopped by SIGTERM first"
@@ -554,8 +467,8 @@ def test_what_is_broken_off_before_it_was_sent_is_cancelled_and_not_exhausted() 
             self.unmake(request.install_id)
             return replace(result, sent=result.fault is not Fault.INTERRUPTED)
 
-    bench = Bench(api=NeverSent(takes_s=30.0), signals=((31.0, signal.SIGINT), (32.0, signal.SIGINT)))
-    bench.limits = limits(RetryPolicy(1, 100.0))
+    bench = Bench(installs=3, api=NeverSent(takes_s=30.0), signals=((31.0, signal.SIGINT), (32.0, signal.SIGINT)))
+    bench.retry = RetryPolicy(1, 100.0)
     bench.run()
     assert bench.kinds() == {CANCEL: 3}
     assert {(each.spent.attempts, each.error.kind) for each in bench.sink.outcomes if each.error} == {
@@ -573,7 +486,7 @@ def test_a_cancelled_install_keeps_the_request_id_of_its_own_answer() -> None:
 
 
 def test_a_check_in_flight_is_not_waited_for() -> None:
-    bench = Bench(api=FakeApi(takes_s=30.0), signals=((1.0, signal.SIGINT),))
+    bench = Bench(installs=3, api=FakeApi(takes_s=30.0), signals=((1.0, signal.SIGINT),))
     bench.run()
     assert bench.kinds() == {CANCEL: 3}
     assert {each.error.kind for each in bench.sink.outcomes if each.error} == {ErrorKind.INTERRUPTED}
@@ -587,7 +500,7 @@ def test_an_account_that_stops_while_its_budget_is_held_ends_the_run_at_once() -
 
     bench = Bench(installs=5, throttle=Held())
     bench.api.script(0, THROTTLED)
-    bench.api.script(1, AttemptResult(status=429, message="Limit Exceeded"))
+    bench.api.script(1, QUOTA)
     assert bench.run().stops["default"].kind is ErrorKind.QUOTA
     assert bench.kinds() == {CANCEL: 4, ACCEPT: 1}
     assert bench.seconds < 10
@@ -602,16 +515,8 @@ def test_two_signals_at_once_break_off_even_what_is_being_admitted(turns: int) -
             await asyncio.sleep(0.01)
             ticket = await super().admit()
             if self.out == 5:
-                self._press_after(turns)
+                bench.press_after(turns, signal.SIGINT, signal.SIGTERM)
             return ticket
-
-        def _press_after(self, left: int) -> None:
-            loop = asyncio.get_running_loop()
-            if left:
-                loop.call_soon(self._press_after, left - 1)
-            else:
-                bench.stop.press(signal.SIGINT)
-                bench.stop.press(signal.SIGTERM)
 
     bench = Bench(installs=20, api=FakeApi(takes_s=3600.0), throttle=Signalling(concurrency=300))
     bench.api.check_takes_s = 0.0
@@ -685,7 +590,7 @@ def test_a_bug_in_the_limiter_costs_no_install_its_line() -> None:
         async def admit(self) -> Ticket:
             raise ZeroDivisionError
 
-    bench = Bench(throttle=Broken())
+    bench = Bench(installs=3, throttle=Broken())
     end = bench.run()
     assert isinstance(end.crash, ZeroDivisionError)
     assert bench.kinds() == {CANCEL: 3}

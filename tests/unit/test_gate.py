@@ -29,6 +29,7 @@ ROUNDING_S = 1e-6
 
 @pytest.fixture(autouse=True)
 def _virtual_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tell asyncio-throttle the loop's time: it takes no clock as an argument."""
     clock = SimpleNamespace(monotonic=lambda: asyncio.get_running_loop().time())
     monkeypatch.setattr(asyncio_throttle.throttler, "time", clock)
 
@@ -315,16 +316,16 @@ def test_waiting_for_an_answer_costs_nothing() -> None:
     counted(main)
 
 
-def test_twenty_thousand_requests_cost_a_timer_each_and_their_holds_no_polling() -> None:
+def test_thousands_of_requests_cost_a_timer_each_and_their_holds_no_polling() -> None:
     async def main(loop: CountingLoop) -> None:
         subject = gate(ThrottlePolicy(fixed_rate=400.0, ceiling=500.0))
         timers, holds = loop.timers, 0
-        for number in range(20_000):
+        for number in range(5_000):
             ticket = await subject.admit()
-            is_refused = number % 500 == 0
+            is_refused = number % 125 == 0
             holds += is_refused
             subject.observe(ticket, Word(Effect.THROTTLED, retry_after_s=60.0) if is_refused else SERVED)
-        assert loop.timers - timers <= 20_000 + 3 * holds
+        assert loop.timers - timers <= 5_000 + 3 * holds
         assert now() >= 1000.0 + 60.0 * holds
 
     counted(main)

@@ -197,7 +197,7 @@ def test_answers_that_became_slower_by_themselves_do_not_stop_the_growth_for_goo
     slow = Latency(shortest_s=0.05, recent_s=0.16, throughputs=(10.0,))
     pace = settled(10.0)
     server = Server(latency_s=(0.15, 0.17))
-    after = server.serve(replace(pace, flight=replace(pace.flight, latency=slow)), 60.0)
+    after = server.serve(replace(pace, flight=replace(pace.flight, latency=slow)), 25.0)
     assert after.rate > 2 * pace.rate
 
 

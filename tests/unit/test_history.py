@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sqlite3
-from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -16,13 +14,14 @@ from states import AT, by_hand, with_store
 
 from orchestrator.cli.commands import cli
 from orchestrator.errors import WriteError
-from orchestrator.journal.history import PastRun, past_runs
+from orchestrator.journal.history import PastRun, _read, past_runs
 from orchestrator.journal.runs import RunRecord, begin, end, keep, reopen
 from orchestrator.journal.store import FILE_NAME, Store
 from orchestrator.model import OutcomeKind, Run, Standing
 from orchestrator.summary import Line
 
 if TYPE_CHECKING:
+    import sqlite3
     from pathlib import Path
 
 IDS = [f"01JD{number}00000000000000000000{number}" for number in range(3)]
@@ -160,22 +159,18 @@ def test_what_is_no_state_is_one_message(tmp_path: Path) -> None:
 
 
 def test_a_run_that_began_while_it_was_read_is_not_missed_for_a_torn_state(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path,
 ) -> None:
-    connect = sqlite3.connect
-    addresses: list[str] = []
+    found: list[list[str]] = []
 
-    def while_another_writes(address: str, **options: object) -> sqlite3.Connection:
-        addresses.append(address.rpartition("?")[2])
-        if len(addresses) == 1:
-            with closing(connect(path)) as other:
-                other.execute("DELETE FROM runs WHERE id = ?", (IDS[0],))
-                other.commit()
-        return connect(address, **options)  # type: ignore[call-overload,no-any-return]  # whatever it was called with
+    def ids(connection: sqlite3.Connection) -> list[str]:
+        if not found:
+            by_hand(path, f"DELETE FROM runs WHERE id = '{IDS[0]}'")  # noqa: S608 - our own words
+        found.append([run_id for (run_id,) in connection.execute("SELECT id FROM runs ORDER BY id DESC")])
+        return found[-1]
 
-    monkeypatch.setattr(sqlite3, "connect", while_another_writes)
-    assert [each.id for each in past_runs(path)] == [IDS[2], IDS[1]]
-    assert addresses == ["immutable=1", "mode=ro"]
+    assert _read(path, ids) == [IDS[2], IDS[1]]
+    assert len(found) == 2
 
 
 # -- the command -------------------------------------------------------------------------------------------------------

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import resource
 import sqlite3
-import threading
 from contextlib import closing
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from states import AT, KEY, LEARNED, by_hand, insert, keep, recall, refusal, with_store
@@ -246,15 +245,29 @@ def test_a_file_that_stays_locked_says_so(path: Path) -> None:
 
 def test_a_new_file_that_another_process_is_preparing_is_waited_for(path: Path) -> None:
     path.parent.mkdir()
-    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("CREATE TABLE t (a)")
         other.execute("BEGIN")
         other.execute("SELECT * FROM t").fetchall()  # a reader keeps WAL from being turned on
         assert "another process keeps it locked" in refusal(path, patience_s=0.05)
-        release = threading.Timer(0.1, other.rollback)
-        release.start()
-        keep(path)
-        release.join()
+
+        class Locked(sqlite3.Connection):
+            """Let the other one end once this one was refused."""
+
+            def execute(self, *arguments: Any) -> sqlite3.Cursor:
+                try:
+                    return super().execute(*arguments)
+                except sqlite3.OperationalError:
+                    refused.append(arguments)
+                    other.rollback()
+                    raise
+
+        refused: list[object] = []
+        with closing(sqlite3.connect(path, isolation_level=None, timeout=0, factory=Locked)) as ours:
+            store_module._configure(ours, 30.0)
+            assert ours.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert refused == [("PRAGMA journal_mode = WAL",)]
+    keep(path)
     assert recall(path) == LEARNED
 
 

@@ -1,4 +1,4 @@
-"""Locks between real processes."""
+"""Locks between real processes; whoever waits for one does so in virtual time."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+from virtual import run_virtual
 
 from orchestrator.errors import LockedError, WriteError
-from orchestrator.journal.locks import Patience, locked, run_lock, scope_lock
+from orchestrator.journal.locks import POLL_S, Patience, locked, run_lock, scope_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,8 +57,13 @@ def take(path: Path, wait_s: float = 0.0) -> list[str]:
         async with locked(path, "a run is going on", Patience(wait_s, say=said.append)):
             pass
 
-    asyncio.run(main())
+    run_virtual(main())
     return said
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.wait()
 
 
 def test_a_lock_that_another_process_holds_is_refused_and_the_process_is_named(path: Path) -> None:
@@ -70,21 +76,24 @@ def test_a_lock_that_another_process_holds_is_refused_and_the_process_is_named(p
 
 def test_a_killed_holder_frees_it(path: Path) -> None:
     with holder(path) as process:
-        process.kill()
-        process.wait()
+        end(process)
         take(path)
 
 
-def test_a_lock_is_waited_for_until_its_holder_ends(path: Path) -> None:
-    async def main(process: subprocess.Popen[str]) -> None:
-        waiting = asyncio.create_task(asyncio.to_thread(take, path, 30.0))
-        await asyncio.sleep(0.3)
-        assert not waiting.done()
-        process.kill()
-        await waiting
+def test_a_lock_is_waited_for_until_its_holder_ends_and_that_is_said_once(path: Path) -> None:
+    said: list[str] = []
+
+    async def main(process: subprocess.Popen[str]) -> float:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        loop.call_later(20.1, end, process)
+        async with locked(path, "a run is going on", Patience(30.0, say=said.append)):
+            return loop.time() - began
 
     with holder(path) as process:
-        asyncio.run(main(process))
+        assert 20.1 <= run_virtual(main(process)) <= 20.1 + POLL_S
+        assert said == [f"a run is going on, in process {process.pid}"]
+    assert take(path) == []
 
 
 def test_a_wait_has_an_end(path: Path) -> None:
@@ -92,34 +101,15 @@ def test_a_wait_has_an_end(path: Path) -> None:
         take(path, 0.3)
 
 
-def test_who_waits_says_so_once(path: Path) -> None:
-    async def main(process: subprocess.Popen[str]) -> list[str]:
-        waiting = asyncio.create_task(asyncio.to_thread(take, path, 30.0))
-        await asyncio.sleep(0.6)
-        process.kill()
-        return await waiting
-
-    with holder(path) as process:
-        assert asyncio.run(main(process)) == [f"a run is going on, in process {process.pid}"]
-    assert take(path) == []
-
-
 def test_a_wait_that_is_cancelled_leaves_nothing_locked(path: Path) -> None:
     async def main() -> None:
-        async def wait() -> None:
-            async with locked(path, "a run is going on", Patience(30.0)):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05), locked(path, "a run is going on", Patience(30.0)):
                 pass
 
-        waiting = asyncio.create_task(wait())
-        await asyncio.sleep(0.05)
-        waiting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await waiting
-
     with holder(path) as process:
-        asyncio.run(main())
-        process.kill()
-        process.wait()
+        run_virtual(main())
+        end(process)
         take(path)
 
 
@@ -129,7 +119,7 @@ def test_it_is_free_again_after_an_exception_and_may_be_taken_time_and_again(pat
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        asyncio.run(main())
+        run_virtual(main())
     take(path)
     take(path)
 
@@ -143,7 +133,7 @@ def test_two_of_one_process_exclude_each_other_too(path: Path) -> None:
                 async with locked(path, "a run is going on"):
                     pass
 
-    asyncio.run(main())
+    run_virtual(main())
 
 
 def test_its_file_is_its_owners_alone_and_names_the_holder(path: Path) -> None:

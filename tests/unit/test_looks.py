@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from fakes import (
     ACCEPTED,
     BROKEN_OFF,
+    CERTIFICATE,
     DISCONNECTED,
     EARLIER_RUN_ID,
+    GARBAGE,
     GATEWAY_TIMEOUT,
     NOT_FOUND,
     OK,
+    QUOTA,
     REFUSED,
     RUN_ID,
     THROTTLED,
@@ -26,21 +29,16 @@ from fakes import (
     FakeClock,
     FakeJournal,
     FakeThrottle,
-    ListLog,
-    ListSink,
-    counted,
+    backup_of,
+    error_of,
     install_id,
     listing,
     planned,
     shown,
 )
-from virtual import run_virtual
+from fleet_bench import ACCEPT, BEGAN_S, CANCEL, EXHAUST, FAILS, GRACE_S, UNKNOWN, Bench
 
-from orchestrator.engine.dispatch import DispatchEnd, Dispatcher
 from orchestrator.engine.efforts import Doubt, Effort
-from orchestrator.engine.lanes import Budget, Lane
-from orchestrator.engine.stop import StopSwitch
-from orchestrator.engine.surroundings import Limits, Surroundings
 from orchestrator.marker import marker
 from orchestrator.model import (
     AttemptResult,
@@ -48,93 +46,40 @@ from orchestrator.model import (
     BackupRequest,
     ErrorInfo,
     ErrorKind,
-    Fault,
     Outcome,
     OutcomeKind,
     Page,
-    ReconcilePolicy,
     RetryPolicy,
 )
 from orchestrator.reconcile import MOST_PAGES
 
-ACCEPT, CANCEL, UNKNOWN = OutcomeKind.ACCEPTED, OutcomeKind.CANCELLED, OutcomeKind.UNCONFIRMED
-GRACE_S = 120.0
-BEGAN_S = 1000.0
-"""When virtual time begins."""
 SERVER_AHEAD_S = 1_767_225_600.0
 """What the server's clock shows more than virtual time does, so that it is the same as the fakes' wall clock."""
-QUOTA = AttemptResult(status=429, message="Limit Exceeded")
-CERTIFICATE = AttemptResult(fault=Fault.CERTIFICATE, sent=False, message="expired")
-NO_PAGE = replace(UNREADABLE, status=200)
 NIGHTLY = shown("n-1", "Nightly")
 
 
-@dataclass
-class Bench:
-    """A dispatcher of one account: ``efforts``, else a new one for each of its installs, numbered from 0."""
-
-    installs: int = 1
-    efforts: list[Effort] = field(default_factory=list)
-    retry: RetryPolicy = field(default_factory=lambda: RetryPolicy(3, 3600.0))
-    reconcile: ReconcilePolicy = field(default_factory=lambda: ReconcilePolicy(grace_s=GRACE_S))
-    api: FakeApi = field(default_factory=FakeApi)
-    throttle: FakeThrottle = field(default_factory=FakeThrottle)
-    journal: FakeJournal = field(default_factory=FakeJournal)
-    sink: ListSink = field(default_factory=ListSink)
-    log: ListLog = field(default_factory=ListLog)
-    clock: FakeClock = field(default_factory=FakeClock)
-    signals: tuple[tuple[float, int], ...] = ()
-
-    def run(self) -> DispatchEnd:
-        return run_virtual(self._run())
-
-    async def _run(self) -> DispatchEnd:
-        stop = StopSwitch()
-        for after_s, signum in self.signals:
-            asyncio.get_running_loop().call_later(after_s, stop.press, signum)
-        self.lane = Lane("default", self.api)
-        for effort in self.efforts or [Effort(planned(number)) for number in range(self.installs)]:
-            if effort.doubt:
-                self.lane.queue(effort, BEGAN_S)
-            else:
-                self.lane.fresh.append(effort)
-        around = Surroundings(RUN_ID, self.journal, self.sink, self.clock, self.log, stop)
-        limits = Limits(self.retry, self.reconcile, 60.0, 1800.0)
-        began = asyncio.get_running_loop().time()
-        end = await Dispatcher([Budget(self.throttle, [self.lane])], limits, around).run()
-        self.seconds = asyncio.get_running_loop().time() - began
-        assert self.throttle.out == 0, "a ticket was not given back"
-        assert len(asyncio.all_tasks()) == 1, "a task was left behind"
-        return end
-
-    def kinds(self) -> dict[object, int]:
-        return counted(outcome.kind for outcome in self.sink.outcomes)
-
-    @property
-    def only(self) -> Outcome:
-        (outcome,) = self.sink.outcomes
-        return outcome
-
-    def looked(self, number: int = 0) -> list[int]:
-        """Return after how many seconds an install's listing was looked at."""
-        return [round(at - BEGAN_S) for at, _ in self.api.looks[install_id(number)]]
-
-    def posted(self, number: int = 0) -> list[int]:
-        return [round(at - BEGAN_S) for at in self.api.post_times[install_id(number)]]
+def looked(bench: Bench, number: int = 0) -> list[int]:
+    """Return in which seconds an install's listing was looked at."""
+    return [round(at) for at in bench.looked(number)]
 
 
-def lost(*results: AttemptResult, **fields: object) -> Bench:
+def posted(bench: Bench, number: int = 0) -> list[int]:
+    """Return in which seconds an install was requested."""
+    return [round(at) for at in bench.posted(number)]
+
+
+def lost(*results: AttemptResult, **fields: Any) -> Bench:
     """Return a bench of one install whose POST makes a backup and is answered 504, and whose looks are scripted."""
-    bench = Bench(**fields)  # type: ignore[arg-type]  # each is a field of the bench
+    bench = Bench(**fields)
     bench.api.lose(0, GATEWAY_TIMEOUT)
     if results:
         bench.api.script_listing(0, *results)
     return bench
 
 
-def not_made(*results: AttemptResult, **fields: object) -> Bench:
+def not_made(*results: AttemptResult, **fields: Any) -> Bench:
     """Return a bench of one install whose first POST makes nothing, is answered 504, and whose looks are scripted."""
-    bench = Bench(**fields)  # type: ignore[arg-type]  # each is a field of the bench
+    bench = Bench(**fields)
     bench.api.script(0, GATEWAY_TIMEOUT, ACCEPTED)
     if results:
         bench.api.script_listing(0, *results)
@@ -143,14 +88,9 @@ def not_made(*results: AttemptResult, **fields: object) -> Bench:
 
 def assert_open(outcome: Outcome, kind: ErrorKind, message: str, status: int | None = None) -> None:
     """Assert that ``outcome`` carries its ambiguous answer, and says that nobody looked to the end."""
-    assert outcome.error is not None
-    assert (outcome.error.kind, outcome.error.status) == (kind, status)
-    assert outcome.error.message.startswith(f"{message}; not looked up to the end: ")
-
-
-def message_of(outcome: Outcome) -> str:
-    assert outcome.error
-    return outcome.error.message
+    error = error_of(outcome)
+    assert (error.kind, error.status) == (kind, status)
+    assert error.message.startswith(f"{message}; not looked up to the end: ")
 
 
 # -- found, or absent --------------------------------------------------------------------------------------------------
@@ -161,16 +101,15 @@ def test_what_is_listed_is_accepted_at_once_with_the_id_that_the_listing_shows(r
     bench = Bench()
     bench.api.lose(0, result)
     bench.run()
-    assert (bench.posted(), bench.looked()) == ([0], [0])
+    assert (posted(bench), looked(bench)) == ([0], [0])
     assert (bench.only.kind, bench.only.reconciled, bench.only.error) == (ACCEPT, True, None)
-    assert bench.only.backup
-    assert [bench.only.backup.id] == bench.api.made(0)
+    assert [backup_of(bench.only).id] == bench.api.made(0)
 
 
 def test_what_is_absent_is_looked_at_again_after_the_grace_and_requested_again_exactly_once() -> None:
     bench = not_made()
     bench.run()
-    assert (bench.looked(), bench.posted()) == ([0, 120], [0, 120])
+    assert (looked(bench), posted(bench)) == ([0, 120], [0, 120])
     assert bench.api.post_times[install_id(0)][1] - bench.api.post_times[install_id(0)][0] > GRACE_S
     assert (bench.only.kind, bench.only.reconciled, bench.only.spent.attempts) == (ACCEPT, False, 2)
 
@@ -180,7 +119,7 @@ def test_a_listing_that_lags_within_the_grace_costs_a_look_and_no_second_backup(
     bench = lost()
     bench.api.lists_after_s = lag_s
     bench.run()
-    assert (len(bench.looked()), bench.posted()) == (looks, [0])
+    assert (len(looked(bench)), posted(bench)) == (looks, [0])
     assert (bench.only.kind, bench.only.reconciled) == (ACCEPT, True)
 
 
@@ -188,9 +127,9 @@ def test_a_202_that_cannot_be_read_and_is_never_listed_is_unconfirmed_and_not_re
     bench = Bench()
     bench.api.script(0, UNREADABLE)
     bench.run()
-    assert (bench.looked(), bench.posted()) == ([0, 120], [0])
+    assert (looked(bench), posted(bench)) == ([0, 120], [0])
     assert bench.only.kind is UNKNOWN
-    assert message_of(bench.only) == "no JSON; its listing does not show the backup"
+    assert error_of(bench.only).message == "no JSON; its listing does not show the backup"
 
 
 @pytest.mark.parametrize(
@@ -212,7 +151,7 @@ def test_of_several_that_are_found_one_that_is_not_aborted_counts_and_the_others
     assert bench.only.kind is ACCEPT
     assert bench.only.backup == found[first]
     assert set(bench.only.earlier) == {*found} - {found[first]}
-    assert ("backup.made_twice" in bench.log.names, bench.posted()) == (True, [0])
+    assert ("backup.made_twice" in bench.log.names, posted(bench)) == (True, [0])
 
 
 # -- pages -------------------------------------------------------------------------------------------------------------
@@ -224,38 +163,38 @@ def test_pages_are_read_until_the_backup_is_found(page: int) -> None:
     pages = [listing(shown("b") if page == number else others[number], next_offset=number + 1) for number in range(3)]
     bench = lost(*pages, replace(pages[2], page=None, status=500))
     bench.run()
-    assert [offset for _, offset in bench.api.looks[install_id(0)]] == list(range(page + 1))
-    assert (bench.only.kind, bench.posted()) == (ACCEPT, [0])
+    assert bench.offsets() == list(range(page + 1))
+    assert (bench.only.kind, posted(bench)) == (ACCEPT, [0])
 
 
 def test_absence_is_that_of_every_page_and_each_look_begins_at_the_first() -> None:
     pages = [listing(shown(str(n), marker(EARLIER_RUN_ID)), next_offset=(100, 200, None)[n]) for n in range(3)]
     bench = not_made(*pages * 2)
     bench.run()
-    assert [offset for _, offset in bench.api.looks[install_id(0)]] == [0, 100, 200] * 2
-    assert (bench.only.kind, bench.posted()) == (ACCEPT, [0, 120])
+    assert bench.offsets() == [0, 100, 200] * 2
+    assert (bench.only.kind, posted(bench)) == (ACCEPT, [0, 120])
 
 
 def test_a_page_that_fails_is_asked_for_again_and_the_pages_before_it_are_not() -> None:
     bench = lost(listing(NIGHTLY, next_offset=100), DISCONNECTED, THROTTLED, listing(shown("b")))
     bench.run()
-    assert [offset for _, offset in bench.api.looks[install_id(0)]] == [0, 100, 100, 100]
+    assert bench.offsets() == [0, 100, 100, 100]
     assert bench.only.kind is ACCEPT
 
 
 def test_a_listing_without_end_is_given_up() -> None:
     bench = lost(*[listing(replace(NIGHTLY, id=str(number)), next_offset=number + 1) for number in range(200)])
     bench.run()
-    assert (len(bench.looked()), bench.posted()) == (MOST_PAGES, [0])
+    assert (len(looked(bench)), posted(bench)) == (MOST_PAGES, [0])
     assert bench.only.kind is UNKNOWN
-    assert "its listing has no end" in message_of(bench.only)
+    assert "its listing has no end" in error_of(bench.only).message
 
 
 def test_a_listing_that_gives_the_same_page_whatever_is_asked_is_at_its_end() -> None:
     bench = not_made(listing(NIGHTLY, shown("e", marker(EARLIER_RUN_ID)), next_offset=2))
     bench.run()
-    assert [offset for _, offset in bench.api.looks[install_id(0)]] == [0, 2] * 2
-    assert (bench.only.kind, bench.posted()) == (ACCEPT, [0, 120])
+    assert bench.offsets() == [0, 2] * 2
+    assert (bench.only.kind, posted(bench)) == (ACCEPT, [0, 120])
 
 
 def page(*backups: Backup, total: int, next_offset: int | None) -> AttemptResult:
@@ -276,8 +215,8 @@ def test_a_listing_that_changes_between_two_pages_is_read_again_from_the_first()
     first, moved = page(NIGHTLY, total=3, next_offset=1), page(replace(NIGHTLY, id="n2"), total=2, next_offset=None)
     bench = lost(first, moved, page(NIGHTLY, shown("b"), total=2, next_offset=None))
     bench.run()
-    assert [offset for _, offset in bench.api.looks[install_id(0)]] == [0, 1, 0]
-    assert (bench.only.kind, bench.posted()) == (ACCEPT, [0])
+    assert bench.offsets() == [0, 1, 0]
+    assert (bench.only.kind, posted(bench)) == (ACCEPT, [0])
 
 
 # -- a listing that cannot be had --------------------------------------------------------------------------------------
@@ -287,49 +226,48 @@ def test_a_listing_that_changes_between_two_pages_is_read_again_from_the_first()
 def test_where_there_is_no_listing_it_is_unconfirmed_at_once(status: int) -> None:
     bench = lost(replace(NOT_FOUND, status=status, message="no such thing"))
     bench.run()
-    assert (bench.looked(), bench.posted(), bench.only.kind) == ([0], [0], UNKNOWN)
+    assert (looked(bench), posted(bench), bench.only.kind) == ([0], [0], UNKNOWN)
     assert bench.only.sought == (RUN_ID,)
-    assert bench.only.error
-    assert (bench.only.error.status, bench.only.error.kind) == (504, ErrorKind.UNAVAILABLE)
-    assert message_of(bench.only) == "Endpoint request timed out; its listing cannot be had (no such thing)"
+    assert (error_of(bench.only).status, error_of(bench.only).kind) == (504, ErrorKind.UNAVAILABLE)
+    assert error_of(bench.only).message == "Endpoint request timed out; its listing cannot be had (no such thing)"
 
 
-@pytest.mark.parametrize("failures", [[GATEWAY_TIMEOUT], [DISCONNECTED, REFUSED, NO_PAGE, GATEWAY_TIMEOUT] * 2])
+@pytest.mark.parametrize("failures", [[GATEWAY_TIMEOUT], [DISCONNECTED, REFUSED, GARBAGE, GATEWAY_TIMEOUT] * 2])
 def test_a_listing_that_fails_for_a_while_is_waited_for(failures: list[AttemptResult]) -> None:
     bench = lost(*failures, listing(shown("b")))
     bench.run()
-    assert (len(bench.looked()), bench.posted()) == (len(failures) + 1, [0])
+    assert (len(looked(bench)), posted(bench)) == (len(failures) + 1, [0])
     assert (bench.only.kind, bench.only.reconciled) == (ACCEPT, True)
 
 
-@pytest.mark.parametrize("failure", [GATEWAY_TIMEOUT, DISCONNECTED, REFUSED, NO_PAGE])
+@pytest.mark.parametrize("failure", [GATEWAY_TIMEOUT, DISCONNECTED, REFUSED, GARBAGE])
 def test_a_listing_that_always_fails_is_given_up_once_the_grace_is_over(failure: AttemptResult) -> None:
     bench = lost(failure)
     bench.run()
-    assert (bench.only.kind, bench.posted()) == (UNKNOWN, [0])
+    assert (bench.only.kind, posted(bench)) == (UNKNOWN, [0])
     assert GRACE_S < bench.seconds < GRACE_S + 60
-    assert len(bench.looked()) < 20
-    assert "its listing cannot be had" in message_of(bench.only)
+    assert len(looked(bench)) < 20
+    assert "its listing cannot be had" in error_of(bench.only).message
 
 
 def test_the_look_after_the_grace_has_all_its_attempts_for_each_page() -> None:
     page = listing(next_offset=100)
     bench = not_made(listing(), DISCONNECTED, DISCONNECTED, page, DISCONNECTED, DISCONNECTED, listing())
     bench.run()
-    assert (len(bench.looked()), len(bench.posted()), bench.only.kind) == (7, 2, ACCEPT)
+    assert (len(looked(bench)), len(posted(bench)), bench.only.kind) == (7, 2, ACCEPT)
 
 
 def test_a_look_that_began_within_the_grace_is_no_proof_though_its_answer_came_after_it() -> None:
     bench = not_made()
     bench.api.list_takes_s = 130.0
     bench.run()
-    assert (bench.looked(), bench.posted()) == ([0, 130], [0, 260])
+    assert (looked(bench), posted(bench)) == ([0, 130], [0, 260])
 
 
 def test_a_listing_that_is_throttled_is_asked_again_and_that_is_no_failure() -> None:
     bench = lost(*[THROTTLED] * 50, listing(shown("b")))
     bench.run()
-    assert (bench.only.kind, bench.only.spent.throttled, bench.lane.throttled) == (ACCEPT, 0, 50)
+    assert (bench.only.kind, bench.only.spent.throttled, bench.lanes[0].throttled) == (ACCEPT, 0, 50)
 
 
 def test_with_good_credentials_a_refused_listing_leaves_it_unconfirmed_and_the_account_goes_on() -> None:
@@ -337,7 +275,7 @@ def test_with_good_credentials_a_refused_listing_leaves_it_unconfirmed_and_the_a
     bench.run()
     assert bench.kinds() == {ACCEPT: 5, UNKNOWN: 1}
     assert bench.api.checked == 2
-    assert "its listing is refused (Bad Credentials)" in message_of(bench.sink.of(0))
+    assert "its listing is refused (Bad Credentials)" in error_of(bench.sink.of(0)).message
 
 
 @pytest.mark.parametrize(
@@ -392,22 +330,22 @@ def test_where_a_specimen_shows_its_marker_absence_is_proof() -> None:
     bench = beside([None], NIGHTLY, sent=True)
     bench.run()
     assert bench.kinds() == {ACCEPT: 2}
-    assert (bench.looked(0), bench.looked(1), bench.posted(1)) == ([0], [0, 120], [0, 120])
+    assert (looked(bench, 0), looked(bench, 1), posted(bench, 1)) == ([0], [0, 120], [0, 120])
 
 
 @pytest.mark.parametrize("description", ["", " ", "x", "x [wpe-back…"])
 def test_where_markers_come_back_a_backup_that_could_be_ours_all_the_same_leaves_it_open(description: str) -> None:
     bench = beside([None], shown("b", description), sent=True)
     bench.run()
-    assert (bench.sink.of(1).kind, bench.posted(1)) == (UNKNOWN, [0])
+    assert (bench.sink.of(1).kind, posted(bench, 1)) == (UNKNOWN, [0])
 
 
 def test_where_a_specimen_does_not_show_its_marker_after_the_grace_nothing_is_proof() -> None:
     bench = beside([SPOILED], NIGHTLY, sent=True)
     bench.run()
-    assert (bench.sink.of(1).kind, bench.posted(1)) == (UNKNOWN, [0])
-    assert (bench.looked(0), bench.looked(1)) == ([0, 120], [0, 120])
-    assert "it does not show our markers" in message_of(bench.sink.of(1))
+    assert (bench.sink.of(1).kind, posted(bench, 1)) == (UNKNOWN, [0])
+    assert (looked(bench, 0), looked(bench, 1)) == ([0, 120], [0, 120])
+    assert "it does not show our markers" in error_of(bench.sink.of(1)).message
 
 
 @pytest.mark.parametrize(("later", "kind", "posts"), [(SPOILED, UNKNOWN, []), (None, ACCEPT, [120])])
@@ -416,36 +354,36 @@ def test_a_specimen_is_given_the_grace_too_before_it_proves_anything(
 ) -> None:
     bench = beside([SPOILED, later], NIGHTLY)
     bench.run()
-    assert (bench.looked(0), bench.looked(1)) == ([60, 120], [0, 60, 120])
-    assert (bench.sink.of(1).kind, bench.posted(1)) == (kind, posts)
+    assert (looked(bench, 0), looked(bench, 1)) == ([60, 120], [0, 60, 120])
+    assert (bench.sink.of(1).kind, posted(bench, 1)) == (kind, posts)
 
 
 @pytest.mark.parametrize("failure", [NOT_FOUND, UNAUTHORIZED, listing(NIGHTLY, next_offset=100)], ids=str)
 def test_a_specimen_whose_listing_cannot_be_read_proves_nothing(failure: AttemptResult) -> None:
     bench = beside([failure], NIGHTLY)
     bench.run()
-    assert (bench.sink.of(0).kind, bench.sink.of(1).kind, bench.posted(1)) == (ACCEPT, UNKNOWN, [])
+    assert (bench.sink.of(0).kind, bench.sink.of(1).kind, posted(bench, 1)) == (ACCEPT, UNKNOWN, [])
 
 
 def test_a_specimen_whose_listing_cannot_be_read_does_not_end_the_doubt_before_its_grace() -> None:
     bench = beside([NOT_FOUND], NIGHTLY, sent=True)
     bench.api.script_listing(1, listing(NIGHTLY), listing(NIGHTLY, shown("b")))
     bench.run()
-    assert (bench.sink.of(1).kind, bench.sink.of(1).reconciled, bench.looked(1)) == (ACCEPT, True, [0, 120])
+    assert (bench.sink.of(1).kind, bench.sink.of(1).reconciled, looked(bench, 1)) == (ACCEPT, True, [0, 120])
 
 
 def test_a_specimen_whose_listing_fails_for_a_while_is_asked_again() -> None:
     bench = beside([DISCONNECTED, THROTTLED, None], NIGHTLY)
     bench.run()
     assert bench.kinds() == {ACCEPT: 2}
-    assert len(bench.looked(0)) == 3
+    assert len(looked(bench, 0)) == 3
 
 
 def test_a_specimen_is_not_asked_where_the_installs_own_listing_shows_markers() -> None:
     bench = beside([SPOILED], NIGHTLY, shown("e", marker(EARLIER_RUN_ID)))
     bench.run()
     assert bench.kinds() == {ACCEPT: 2}
-    assert (bench.looked(0), bench.posted(1)) == ([], [60])
+    assert (looked(bench, 0), posted(bench, 1)) == ([], [60])
 
 
 def test_what_one_listing_shows_of_markers_counts_for_the_account() -> None:
@@ -456,7 +394,7 @@ def test_what_one_listing_shows_of_markers_counts_for_the_account() -> None:
     bench.api.script_listing(1, listing(NIGHTLY))
     bench.run()
     assert bench.kinds() == {ACCEPT: 2}
-    assert (bench.posted(0), bench.posted(1)) == ([0, 120], [0, 120])
+    assert (posted(bench, 0), posted(bench, 1)) == ([0, 120], [0, 120])
 
 
 @pytest.mark.parametrize(
@@ -475,7 +413,7 @@ def test_without_markers_only_backups_that_are_older_by_the_servers_clock_prove_
     bench = not_made(listing(shown("n", "Nightly", create_time=create_time)))
     bench.api.checks = [replace(OK, server_at=server_at)]
     bench.run()
-    assert (bench.only.kind, len(bench.posted())) == (kind, 2 if kind is ACCEPT else 1)
+    assert (bench.only.kind, len(posted(bench))) == (kind, 2 if kind is ACCEPT else 1)
 
 
 def test_an_api_that_cuts_long_descriptions_is_not_asked_again_for_the_backup_whose_marker_it_cut() -> None:
@@ -487,7 +425,7 @@ def test_an_api_that_cuts_long_descriptions_is_not_asked_again_for_the_backup_wh
     bench.api.script_listing(1, listing(cut))
     bench.run()
     assert bench.api.posts == {install_id(0): 1, install_id(1): 1}
-    assert bench.sink.of(1).kind is OutcomeKind.UNCONFIRMED
+    assert bench.sink.of(1).kind is UNKNOWN
 
 
 # -- how long ----------------------------------------------------------------------------------------------------------
@@ -506,7 +444,7 @@ def test_what_stays_absent_is_exhausted_by_its_attempts_or_its_deadline(retry: R
     bench = Bench(retry=retry)
     bench.api.script(0, GATEWAY_TIMEOUT)
     bench.run()
-    assert (bench.only.kind, len(bench.posted())) == (OutcomeKind.EXHAUSTED, posts)
+    assert (bench.only.kind, len(posted(bench))) == (EXHAUST, posts)
     assert (bench.only.spent.attempts, bench.only.sought) == (posts, ())
     assert bench.only.error == ErrorInfo(ErrorKind.UNAVAILABLE, GATEWAY_TIMEOUT.message, 504)
     assert posts * GRACE_S < bench.seconds < posts * GRACE_S + 10
@@ -547,7 +485,7 @@ def test_a_wall_clock_that_is_stepped_back_and_forth_changes_nothing_that_is_sen
 
 
 @pytest.mark.parametrize(
-    ("ago_s", "knows_clock", "looked", "posted"),
+    ("ago_s", "knows_clock", "looks", "post"),
     [
         (1000.0, True, [0], 0),
         (60.0, True, [0, 60], 60),
@@ -560,13 +498,13 @@ def test_a_wall_clock_that_is_stepped_back_and_forth_changes_nothing_that_is_sen
 def test_the_grace_of_a_resumed_doubt_begins_anew_unless_the_servers_clock_shows_more(
     ago_s: float | None,
     knows_clock: bool,  # noqa: FBT001 - a column of the table
-    looked: list[int],
-    posted: int,
+    looks: list[int],
+    post: int,
 ) -> None:
     bench = Bench(efforts=[in_doubt(0, ago_s=ago_s)], clock=SteppedClock())
     bench.api.checks = [replace(OK, server_at=BEGAN_S + SERVER_AHEAD_S if knows_clock else None)]
     bench.run()
-    assert (bench.looked(), bench.posted()) == (looked, [posted])
+    assert (looked(bench), posted(bench)) == (looks, [post])
     assert (bench.only.kind, bench.only.spent.attempts) == (ACCEPT, 2)
 
 
@@ -576,7 +514,7 @@ def test_a_resumed_doubt_is_found_by_any_of_the_runs_that_may_have_made_it() -> 
     bench = Bench(efforts=[effort])
     bench.api.script_listing(0, listing(shown("b", marker(EARLIER_RUN_ID))))
     bench.run()
-    assert (bench.only.kind, bench.only.reconciled, bench.posted()) == (ACCEPT, True, [])
+    assert (bench.only.kind, bench.only.reconciled, posted(bench)) == (ACCEPT, True, [])
 
 
 # -- what ends it early ------------------------------------------------------------------------------------------------
@@ -591,7 +529,7 @@ def test_a_signal_leaves_what_is_in_doubt_unconfirmed_and_waits_for_no_look(
     bench = lost(listing(), signals=((after_s, signal.SIGTERM),))
     bench.api.list_takes_s = list_takes_s
     end = bench.run()
-    assert (bench.only.kind, bench.posted()) == (UNKNOWN, [0])
+    assert (bench.only.kind, posted(bench)) == (UNKNOWN, [0])
     assert_open(bench.only, ErrorKind.UNAVAILABLE, GATEWAY_TIMEOUT.message, 504)
     assert (end.interrupted, bench.seconds <= after_s + 0.1) == (True, True)
 
@@ -599,7 +537,7 @@ def test_a_signal_leaves_what_is_in_doubt_unconfirmed_and_waits_for_no_look(
 def test_the_second_signal_leaves_a_request_in_flight_unconfirmed_at_once() -> None:
     bench = Bench(api=FakeApi(takes_s=30.0), signals=((40.0, signal.SIGINT), (41.0, signal.SIGTERM)))
     bench.run()
-    assert (bench.only.kind, bench.posted(), bench.looked()) == (UNKNOWN, [30], [])
+    assert (bench.only.kind, posted(bench), looked(bench)) == (UNKNOWN, [30], [])
     assert_open(bench.only, ErrorKind.INTERRUPTED, BROKEN_OFF.message)
     assert bench.seconds == pytest.approx(41.0)
 
@@ -615,10 +553,10 @@ def test_an_account_that_stops_leaves_unconfirmed_what_waits_for_its_last_look()
 
 @pytest.mark.parametrize("result", [GATEWAY_TIMEOUT, DISCONNECTED, UNREADABLE], ids=["504", "reset", "202"])
 def test_without_looks_it_is_unconfirmed_at_once(result: AttemptResult) -> None:
-    bench = Bench(reconcile=ReconcilePolicy(looks=False))
+    bench = Bench(reconcile=FAILS)
     bench.api.lose(0, result)
     bench.run()
-    assert (bench.only.kind, bench.posted(), bench.looked()) == (UNKNOWN, [0], [])
+    assert (bench.only.kind, posted(bench), looked(bench)) == (UNKNOWN, [0], [])
     assert bench.seconds < 1
 
 

@@ -37,7 +37,7 @@ def test_the_second_request_says_the_same_under_its_own_marker(description: str,
     assert described_again(description, RUN_ID) == again
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text(min_size=1, max_size=300))
 def test_whatever_is_said_both_fit_and_differ(text: str) -> None:
     template = text.replace("{", "{{").replace("}", "}}")

@@ -7,7 +7,7 @@ from html import escape
 
 import pytest
 from fakes import EARLIER_RUN_ID, RUN_ID, shown
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.marker import marker
@@ -256,7 +256,6 @@ def could_be(backup: Backup, sought: Sought) -> bool:
     )
 
 
-@settings(deadline=None)
 @given(st.data(), sent_descriptions(), st.none() | st.just(SENT.timestamp()), st.booleans())
 def test_absence_is_never_said_while_something_that_could_be_ours_is_listed(
     data: st.DataObject,
@@ -273,7 +272,6 @@ def test_absence_is_never_said_while_something_that_could_be_ours_is_listed(
         assert fate_of(sight, markers_come_back=markers_come_back) is OPEN
 
 
-@settings(deadline=None)
 @given(st.data(), sent_descriptions(), st.booleans())
 def test_a_backup_that_shows_our_marker_is_found_whatever_else_is_listed(
     data: st.DataObject,

@@ -6,9 +6,9 @@ import asyncio
 import io
 import json
 import os
+import select
 import tempfile
 import threading
-import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -271,16 +271,17 @@ def test_a_pipe_is_only_written_to_and_its_reader_waited_for(tmp_path: Path) -> 
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     read: list[bytes] = []
+    reader = threading.Thread(target=lambda: read.append(fifo.read_bytes()))
 
-    def reader() -> None:
-        time.sleep(0.3)
-        read.append(fifo.read_bytes())
+    async def main() -> None:
+        asyncio.get_running_loop().call_soon(reader.start)  # once the writer has found no reader, and waits
+        async with ReportWriter(str(fifo), None) as report:
+            await report.write(data_of(ACCEPTED))
+            await finish(report)
 
-    thread = threading.Thread(target=reader)
-    thread.start()
-    write(fifo)
-    thread.join()
-    assert read[0].count(b"\n") == 3
+    asyncio.run(main())
+    reader.join()
+    assert read[0].count(b"\n") == 2
     assert fifo.is_fifo()
 
 
@@ -298,15 +299,21 @@ def test_a_descriptors_own_path_is_only_written_to(tmp_path: Path) -> None:
     assert log.read_bytes().count(b"\n") == 4
 
 
+def has_room(writable: int) -> bool:
+    """Tell whether a pipe takes more."""
+    return bool(select.select([], [writable], [], 0)[1])
+
+
 def test_a_pipe_that_takes_little_at_a_time_gets_every_line_whole() -> None:
     readable, writable = os.pipe()
     os.set_blocking(writable, False)
     got = bytearray()
 
     def reader() -> None:
+        while has_room(writable):
+            pass
         while chunk := os.read(readable, 1000):
             got.extend(chunk)
-            time.sleep(0.001)
 
     thread = threading.Thread(target=reader)
     thread.start()
@@ -362,7 +369,8 @@ def test_a_reader_that_does_not_read_can_be_abandoned() -> None:
     async def main() -> None:
         async with ReportWriter("-", writable) as report:
             writes = [asyncio.create_task(report.write(data_of(long))) for _ in range(3)]
-            await asyncio.sleep(0.1)
+            while has_room(writable):  # noqa: ASYNC110 - a pipe has no event
+                await asyncio.sleep(0)
             report.abandon()
             failures = await asyncio.gather(*writes, return_exceptions=True)
             assert all(isinstance(failure, WriteError) for failure in failures)

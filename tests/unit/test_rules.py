@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from fakes import (
@@ -19,16 +20,13 @@ from fakes import (
     FakeJournal,
     FakeThrottle,
     ListSink,
+    error_of,
     install_id,
 )
-from fleet_bench import BEGAN_S, REPEAT, WAIT, Bench, status
+from fleet_bench import ABORT, ACCEPT, BEGAN_S, CANCEL, COMPLETE, INCOMPLETE, REJECT, REPEAT, WAIT, Bench, status
 
 from orchestrator.model import ErrorKind, Outcome, OutcomeKind, Standing
 from orchestrator.summary import LEAST_FOR_A_SHARE, Brake
-
-ACCEPT, COMPLETE, CANCEL = OutcomeKind.ACCEPTED, OutcomeKind.COMPLETED, OutcomeKind.CANCELLED
-REJECT, ABORT, UNKNOWN = OutcomeKind.REJECTED, OutcomeKind.ABORTED, OutcomeKind.UNCONFIRMED
-EXHAUSTED, INCOMPLETE = OutcomeKind.EXHAUSTED, OutcomeKind.INCOMPLETE
 
 
 def errors_of(bench: Bench, kind: OutcomeKind = CANCEL) -> set[ErrorKind]:
@@ -39,7 +37,7 @@ def errors_of(bench: Bench, kind: OutcomeKind = CANCEL) -> set[ErrorKind]:
 
 
 def test_after_the_deadline_nothing_is_requested_and_the_rest_is_cancelled() -> None:
-    bench = Bench(installs=50, wait=None, deadline_s=1.05, throttle=FakeThrottle(concurrency=1))
+    bench = Bench(installs=50, deadline_s=1.05, throttle=FakeThrottle(concurrency=1))
     end = bench.run()
     assert end.deadline_passed
     assert bench.kinds() == {ACCEPT: sum(bench.api.posts.values()), CANCEL: 50 - sum(bench.api.posts.values())}
@@ -52,19 +50,19 @@ def test_after_the_deadline_nothing_is_requested_and_the_rest_is_cancelled() -> 
 
 @pytest.mark.parametrize("deadline_s", [0.0, 0.05])
 def test_a_deadline_that_has_passed_before_it_began_cancels_everything(deadline_s: float) -> None:
-    bench = Bench(installs=5, deadline_s=deadline_s)
+    bench = Bench(installs=5, wait=WAIT, deadline_s=deadline_s)
     assert bench.run().deadline_passed
     assert (bench.kinds(), sum(bench.api.posts.values())) == ({CANCEL: 5}, 0)
 
 
 def test_a_deadline_that_comes_after_the_end_is_nothing() -> None:
-    bench = Bench(installs=5, wait=None, deadline_s=10.0)
+    bench = Bench(installs=5, deadline_s=10.0)
     assert not bench.run().deadline_passed
     assert (bench.kinds(), bench.seconds < 1) == ({ACCEPT: 5}, True)
 
 
 def test_what_is_in_flight_at_the_deadline_ends_as_it_ends() -> None:
-    bench = Bench(installs=4, wait=None, deadline_s=5.0, api=FakeApi(takes_s=3.0))
+    bench = Bench(installs=4, deadline_s=5.0, api=FakeApi(takes_s=3.0))
     bench.api.script(1, NOT_FOUND)
     bench.api.script(2, THROTTLED)
     bench.api.script(3, REFUSED)
@@ -77,7 +75,7 @@ def test_what_is_in_flight_at_the_deadline_ends_as_it_ends() -> None:
 
 
 def test_waiting_goes_on_after_the_deadline() -> None:
-    bench = Bench(installs=10, deadline_s=0.35, throttle=FakeThrottle(concurrency=1))
+    bench = Bench(installs=10, wait=WAIT, deadline_s=0.35, throttle=FakeThrottle(concurrency=1))
     end = bench.run()
     assert end.deadline_passed
     assert bench.kinds() == {COMPLETE: 3, CANCEL: 7}
@@ -91,7 +89,7 @@ def test_doubts_are_settled_after_the_deadline_and_what_is_absent_is_not_request
     is_made: bool,  # noqa: FBT001 - a column
 ) -> None:
     assert lost in {GATEWAY_TIMEOUT, DISCONNECTED}
-    bench = Bench(wait=None, deadline_s=5.0)
+    bench = Bench(deadline_s=5.0)
     bench.api.lists_after_s = 10.0
     (bench.api.lose if is_made else bench.api.script)(0, GATEWAY_TIMEOUT if lost is GATEWAY_TIMEOUT else DISCONNECTED)
     end = bench.run()
@@ -104,14 +102,14 @@ def test_doubts_are_settled_after_the_deadline_and_what_is_absent_is_not_request
 
 
 def test_an_intent_that_is_kept_while_the_deadline_passes_sends_nothing() -> None:
-    bench = Bench(installs=3, wait=None, deadline_s=3.0, journal=FakeJournal(takes_s=5.0))
+    bench = Bench(installs=3, deadline_s=3.0, journal=FakeJournal(takes_s=5.0))
     bench.run()
     assert (bench.kinds(), sum(bench.api.posts.values())) == ({CANCEL: 3}, 0)
     assert [bench.journal.of(number)[-1].sought for number in range(3)] == [()] * 3
 
 
 def test_what_waits_for_a_check_of_the_credentials_is_not_requested_after_the_deadline() -> None:
-    bench = Bench(installs=2, wait=None, deadline_s=5.0, throttle=FakeThrottle(concurrency=1))
+    bench = Bench(installs=2, deadline_s=5.0, throttle=FakeThrottle(concurrency=1))
     bench.api.script(0, UNAUTHORIZED)
     bench.api.check_takes_s = 4.0
     bench.run()
@@ -120,13 +118,13 @@ def test_what_waits_for_a_check_of_the_credentials_is_not_requested_after_the_de
 
 
 def test_a_deadline_while_the_limiter_is_held_ends_the_run_at_once() -> None:
-    bench = Bench(installs=20, wait=None, deadline_s=5.0, held_after_s=0.35, throttle=FakeThrottle(concurrency=1))
+    bench = Bench(installs=20, deadline_s=5.0, held_after_s=0.35, throttle=FakeThrottle(concurrency=1))
     assert bench.run().deadline_passed
     assert bench.seconds < 6
 
 
 def test_a_signal_after_the_deadline_ends_the_wait() -> None:
-    bench = Bench(installs=3, deadline_s=5.0, signals=((30.0, signal.SIGTERM),))
+    bench = Bench(installs=3, wait=WAIT, deadline_s=5.0, signals=((30.0, signal.SIGTERM),))
     assert bench.run().interrupted
     assert (bench.kinds(), bench.seconds < 31) == ({INCOMPLETE: 3}, True)
 
@@ -134,9 +132,10 @@ def test_a_signal_after_the_deadline_ends_the_wait() -> None:
 # -- failures ----------------------------------------------------------------------------------------------------------
 
 
-def failing(brake: Brake, *bad: int, **fields: object) -> Bench:
+def failing(brake: Brake, *bad: int, **fields: Any) -> Bench:
     """Return a bench of a hundred installs, one at a time, of which ``bad`` are rejected."""
-    bench = Bench(**{"installs": 100, "wait": None, "brake": brake, "throttle": FakeThrottle(concurrency=1)} | fields)  # type: ignore[arg-type]  # each is a field of the bench
+    hundred: dict[str, Any] = {"installs": 100, "throttle": FakeThrottle(concurrency=1)}
+    bench = Bench(brake=brake, **hundred | fields)
     for number in bad:
         bench.api.script(number, NOT_FOUND)
     return bench
@@ -149,9 +148,9 @@ def test_fail_fast_stops_at_the_first_failure() -> None:
     assert errors_of(bench) == {ErrorKind.STOPPED}
     assert (end.deadline_passed, end.stops, end.interrupted) == (False, {}, False)
     assert sum(bench.api.posts.values()) == 8
-    error = bench.sink.of(50).error
-    assert error
-    assert error.message == "the run stopped requesting: 1 of 8 installs failed (--max-failures 1)"
+    assert (
+        error_of(bench.sink.of(50)).message == "the run stopped requesting: 1 of 8 installs failed (--max-failures 1)"
+    )
 
 
 def test_a_number_of_failures_is_borne_up_to_it() -> None:
@@ -206,7 +205,7 @@ def test_an_abort_after_the_stop_is_not_requested_once_more() -> None:
 
 
 def test_what_was_cancelled_is_no_failure_that_stops() -> None:
-    bench = Bench(installs=30, others=30, wait=None, brake=Brake(failures=2), throttle=FakeThrottle(concurrency=2))
+    bench = Bench(installs=30, others=30, brake=Brake(failures=2), throttle=FakeThrottle(concurrency=2))
     bench.api.checks = [UNAUTHORIZED]
     bench.run()
     assert bench.kinds() == {CANCEL: 30, ACCEPT: 30}
@@ -264,20 +263,22 @@ class SlowSink(ListSink):
     """A disk that takes its time."""
 
     async def record(self, outcome: Outcome) -> None:
-        await asyncio.sleep(0.5 if outcome.kind is OutcomeKind.CANCELLED else 0.0)
+        await asyncio.sleep(0.5 if outcome.kind is CANCEL else 0.0)
         await super().record(outcome)
 
 
 @pytest.mark.parametrize("signals", [(), ((0.35, signal.SIGTERM),)], ids=["deadline alone", "and a signal"])
 def test_closing_a_large_run_costs_no_install_its_line(signals: tuple[tuple[float, int], ...]) -> None:
-    bench = Bench(installs=3001, deadline_s=0.3, sink=SlowSink(), signals=signals)
+    bench = Bench(installs=3001, wait=WAIT, deadline_s=0.3, sink=SlowSink(), signals=signals)
     end = bench.run()
     assert len(bench.sink.outcomes) == 3001
     assert end.deadline_passed
 
 
 def test_a_signal_whose_unfinished_backups_are_too_many_failures_costs_no_install_its_line() -> None:
-    bench = Bench(installs=55, others=2600, brake=Brake(failures=1), sink=SlowSink(), signals=((0.35, signal.SIGTERM),))
+    bench = Bench(
+        installs=55, others=2600, wait=WAIT, brake=Brake(failures=1), sink=SlowSink(), signals=((0.35, signal.SIGTERM),)
+    )
     bench.run()
     assert len(bench.sink.outcomes) == 55 + 2600
-    assert bench.kinds()[OutcomeKind.INCOMPLETE]
+    assert bench.kinds()[INCOMPLETE]

@@ -173,7 +173,7 @@ ERRORS = st.builds(
 
 
 @given(INSTALLS, TEXTS, st.none() | TEXTS, st.none() | ERRORS, st.binary(max_size=40))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_whatever_the_texts_are_they_come_back(
     install: Install, description: str, described: str | None, error: ErrorInfo | None, data: bytes
 ) -> None:

@@ -5,35 +5,48 @@ from __future__ import annotations
 import signal
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from fakes import (
     DISCONNECTED,
+    EPOCH,
+    GARBAGE,
     GATEWAY_TIMEOUT,
     NOT_FOUND,
     OK,
+    QUOTA,
     REFUSED,
     RUN_ID,
     THROTTLED,
     UNAUTHORIZED,
-    UNREADABLE,
     FakeApi,
     FakeThrottle,
-    install_id,
+    backup_of,
+    error_of,
     listing,
 )
-from fleet_bench import BEGAN_S, HOUR_S, INTERVAL_S, TIMEOUT_S, WAIT, Bench, status
+from fleet_bench import (
+    ACCEPT,
+    BEGAN_S,
+    CANCEL,
+    COMPLETE,
+    HOUR_S,
+    INCOMPLETE,
+    INTERVAL_S,
+    SKIP,
+    TIMEOUT_S,
+    WAIT,
+    Bench,
+    status,
+)
 
 from orchestrator.engine.watches import LAST_POLL_S
 from orchestrator.marker import marker
-from orchestrator.model import AttemptResult, Backup, ErrorKind, OutcomeKind
+from orchestrator.model import AttemptResult, Backup, ErrorKind
 from orchestrator.reconcile import MOST_PAGES
 
-ACCEPT, COMPLETE, SKIP = OutcomeKind.ACCEPTED, OutcomeKind.COMPLETED, OutcomeKind.SKIPPED
-INCOMPLETE, CANCEL = OutcomeKind.INCOMPLETE, OutcomeKind.CANCELLED
-QUOTA = AttemptResult(status=429, message="Limit Exceeded")
-NO_PAGE = replace(UNREADABLE, status=200)
-STARTED_S = datetime(2026, 1, 1, tzinfo=UTC).timestamp() + BEGAN_S
+STARTED_S = EPOCH.timestamp() + BEGAN_S
 """When a run begins, in seconds since 1970."""
 
 
@@ -43,16 +56,12 @@ def made(age_s: float, status_: str = "completed", backup_id: str = "r-1") -> Ba
     return Backup(backup_id, status_, "Nightly", at.isoformat().replace("+00:00", "Z"))
 
 
-def screening(*pages: AttemptResult, **fields: object) -> Bench:
+def screening(*pages: AttemptResult, **fields: Any) -> Bench:
     """Return a bench of one install whose listing is scripted; what is younger than an hour counts."""
-    bench = Bench(**{"recent_s": HOUR_S, "wait": None} | fields)  # type: ignore[arg-type]  # each is a field of the bench
+    bench = Bench(**{"recent_s": HOUR_S} | fields)
     if pages:
         bench.api.script_listing(0, *pages)
     return bench
-
-
-def offsets(bench: Bench) -> list[int]:
-    return [offset for _, offset in bench.api.looks[install_id(0)]]
 
 
 # -- recent, or not ----------------------------------------------------------------------------------------------------
@@ -102,8 +111,7 @@ def test_what_is_completed_counts_before_what_is_under_way() -> None:
     bench = screening(listing(made(10, "in_progress", "u"), made(3000, backup_id="c")), wait=WAIT)
     bench.run()
     assert bench.only.kind is SKIP
-    assert bench.only.backup
-    assert (bench.only.backup.id, bench.polled()) == ("c", [])
+    assert (backup_of(bench.only).id, bench.polled()) == ("c", [])
 
 
 # -- under way ---------------------------------------------------------------------------------------------------------
@@ -118,7 +126,7 @@ def test_one_under_way_is_enough_for_who_does_not_wait(name: str) -> None:
     assert "a backup under way, 1m old" in bench.only.reason
 
 
-def gate(**fields: object) -> Bench:
+def gate(**fields: Any) -> Bench:
     """Return a bench that waits for one that is under way, and asks how it stands."""
     return screening(listing(made(60, "in_progress")), **{"wait": WAIT} | fields)
 
@@ -128,8 +136,7 @@ def test_one_under_way_is_waited_for_and_completes() -> None:
     bench.api.on_poll = lambda *_: status("completed" if _[2] == 3 else "in_progress", "r-1")
     bench.run()
     assert (bench.only.kind, bench.posted(), len(bench.polled())) == (SKIP, [], 3)
-    assert bench.only.backup
-    assert (bench.only.backup.status, bench.only.backup.description) == ("completed", "Nightly")
+    assert (backup_of(bench.only).status, backup_of(bench.only).description) == ("completed", "Nightly")
     assert bench.only.reason == (
         "a recent backup was under way (--skip-if-recent); it was waited for, and is completed"
     )
@@ -141,8 +148,7 @@ def test_one_under_way_that_aborts_is_replaced_by_a_request_with_the_plain_marke
     bench.run()
     assert (bench.only.kind, bench.only.earlier) == (COMPLETE, ())
     assert bench.requested() == [f"x {marker(RUN_ID)}"]
-    assert bench.only.backup
-    assert bench.only.backup.id == "b-1"
+    assert backup_of(bench.only).id == "b-1"
 
 
 def test_what_replaces_one_that_aborted_late_has_a_wait_of_its_own() -> None:
@@ -169,9 +175,7 @@ def test_one_under_way_that_does_not_end_in_time_is_incomplete(held_after_s: flo
     bench.api.on_poll = lambda *_: status("in_progress", "r-1")
     bench.run()
     assert (bench.only.kind, bench.posted()) == (INCOMPLETE, [])
-    assert bench.only.backup
-    assert bench.only.error
-    assert (bench.only.backup.id, bench.only.error.kind) == ("r-1", ErrorKind.TIMEOUT)
+    assert (backup_of(bench.only).id, error_of(bench.only).kind) == ("r-1", ErrorKind.TIMEOUT)
     assert TIMEOUT_S <= bench.seconds < TIMEOUT_S + LAST_POLL_S + 1
 
 
@@ -185,8 +189,7 @@ def test_one_under_way_whose_account_stops_is_cancelled_since_nothing_was_made(
     bench.api.checks = [OK, UNAUTHORIZED]
     bench.api.on_poll = lambda *_: failure
     bench.run()
-    assert bench.only.error
-    assert (bench.only.kind, bench.only.error.kind, bench.only.backup) == (CANCEL, kind, None)
+    assert (bench.only.kind, error_of(bench.only).kind, bench.only.backup) == (CANCEL, kind, None)
 
 
 def test_the_deadline_does_not_end_the_wait_for_one_under_way_but_its_replacement() -> None:
@@ -197,8 +200,7 @@ def test_the_deadline_does_not_end_the_wait_for_one_under_way_but_its_replacemen
     bench = gate(deadline_s=20.0)
     bench.api.on_poll = lambda *_: status("aborted" if _[2] == 3 else "in_progress", "r-1")
     assert bench.run().deadline_passed
-    assert bench.only.error
-    assert (bench.only.kind, bench.only.error.kind, bench.posted()) == (CANCEL, ErrorKind.DEADLINE, [])
+    assert (bench.only.kind, error_of(bench.only).kind, bench.posted()) == (CANCEL, ErrorKind.DEADLINE, [])
 
 
 # -- the listing -------------------------------------------------------------------------------------------------------
@@ -207,20 +209,20 @@ def test_the_deadline_does_not_end_the_wait_for_one_under_way_but_its_replacemen
 def test_every_page_is_read() -> None:
     bench = screening(listing(made(9000), next_offset=100), DISCONNECTED, listing(made(60, backup_id="2")))
     bench.run()
-    assert (offsets(bench), bench.only.kind) == ([0, 100, 100], SKIP)
+    assert (bench.offsets(), bench.only.kind) == ([0, 100, 100], SKIP)
 
 
 def test_a_listing_without_end_is_given_up_and_a_backup_requested() -> None:
     pages = [listing(made(9000 + n, backup_id=str(n)), next_offset=n + 1) for n in range(MOST_PAGES + 50)]
     bench = screening(*pages)
     bench.run()
-    assert (len(offsets(bench)), bench.only.kind) == (MOST_PAGES, ACCEPT)
+    assert (len(bench.offsets()), bench.only.kind) == (MOST_PAGES, ACCEPT)
 
 
 def test_a_listing_that_gives_the_same_page_whatever_is_asked_is_at_its_end() -> None:
     bench = screening(listing(made(9000), next_offset=100))
     bench.run()
-    assert (offsets(bench), bench.only.kind) == ([0, 100], ACCEPT)
+    assert (bench.offsets(), bench.only.kind) == ([0, 100], ACCEPT)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +233,7 @@ def test_a_listing_that_gives_the_same_page_whatever_is_asked_is_at_its_end() ->
         (GATEWAY_TIMEOUT, 3),
         (DISCONNECTED, 3),
         (REFUSED, 3),
-        (NO_PAGE, 3),
+        (GARBAGE, 3),
         (UNAUTHORIZED, 1),
     ],
     ids=["404", "302", "504", "reset", "refused", "garbage", "401"],
@@ -240,14 +242,14 @@ def test_where_the_listing_cannot_be_had_a_backup_is_requested(failure: AttemptR
     bench = screening(failure)
     end = bench.run()
     assert end.stops == {}
-    assert (len(offsets(bench)), bench.only.kind) == (reads, ACCEPT)
+    assert (len(bench.offsets()), bench.only.kind) == (reads, ACCEPT)
     assert failure is UNAUTHORIZED or "backup.not_screened" in bench.log.names
 
 
 def test_a_listing_that_is_throttled_is_asked_again_and_that_is_no_failure() -> None:
     bench = screening(*[THROTTLED] * 20, listing(made(60)))
     bench.run()
-    assert (len(offsets(bench)), bench.only.kind) == (21, SKIP)
+    assert (len(bench.offsets()), bench.only.kind) == (21, SKIP)
 
 
 @pytest.mark.parametrize(("failure", "kind"), [(UNAUTHORIZED, ErrorKind.CREDENTIALS), (QUOTA, ErrorKind.QUOTA)])
@@ -309,5 +311,4 @@ def test_a_signal_while_one_under_way_is_waited_for_is_no_success() -> None:
     bench = gate(signals=((2 * INTERVAL_S, signal.SIGTERM),))
     bench.api.on_poll = lambda *_: status("in_progress", "r-1")
     bench.run()
-    assert bench.only.error
-    assert (bench.only.kind, bench.only.error.kind, bench.only.backup) == (CANCEL, ErrorKind.INTERRUPTED, None)
+    assert (bench.only.kind, error_of(bench.only).kind, bench.only.backup) == (CANCEL, ErrorKind.INTERRUPTED, None)

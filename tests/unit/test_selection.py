@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import sys
 from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
@@ -271,7 +269,7 @@ def test_what_is_given_and_what_is_named() -> None:
     assert Selection(names=("a",)).is_named
 
 
-def asked(*arguments: str, **environment: str) -> Result:
+def asked(*arguments: str, stdin: str | None = None, **environment: str) -> Result:
     """Return what a command with these options gets, as JSON; an exception of ours ends it."""
 
     @click.command()
@@ -280,7 +278,7 @@ def asked(*arguments: str, **environment: str) -> Result:
     def command(*, config_file: str | None, selection: Selection) -> None:
         click.echo(json.dumps(asdict(selection) | {"config_file": config_file}))
 
-    return CliRunner(env=environment).invoke(command, arguments)
+    return CliRunner(env=environment).invoke(command, arguments, input=stdin)
 
 
 def given_of(result: Result) -> dict[str, object]:
@@ -339,9 +337,8 @@ def test_a_list_holds_names_and_ids_with_their_places(tmp_path: Path) -> None:
     assert given_of(asked("--installs-from", str(path)))["listed"] == [[*each] for each in read_list(str(path))]
 
 
-def test_a_list_may_be_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\nb\n")))
-    assert read_list("-") == (("a", "<stdin>:1"), ("b", "<stdin>:2"))
+def test_a_list_may_be_standard_input() -> None:
+    assert given_of(asked("--installs-from", "-", stdin="a\nb\n"))["listed"] == [["a", "<stdin>:1"], ["b", "<stdin>:2"]]
 
 
 @pytest.mark.parametrize(

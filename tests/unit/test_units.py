@@ -58,7 +58,7 @@ def test_an_instant_is_seconds_since_1970(time: str, seconds: float) -> None:
     assert seconds_of(time) == seconds
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.text(max_size=40) | st.from_regex(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?", fullmatch=True)
 )
@@ -67,13 +67,13 @@ def test_no_text_of_a_server_is_too_much_for_an_instant(text: str) -> None:
     assert at is None or -7e10 < at < 3e11
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.floats(0.001, 9e8))
 def test_a_duration_that_is_written_is_read_as_the_same(seconds: float) -> None:
     assert duration_s(duration_text(seconds)) == pytest.approx(seconds, rel=1e-6)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.floats(0, 1e10))
 def test_an_age_is_off_by_less_than_its_second_unit(seconds: float) -> None:
     parts = age_text(seconds).split()

@@ -1,0 +1,59 @@
+"""What the tests themselves promise: they replace nothing of ours, and those of units wait for nothing."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parents[1]
+FILES = sorted(TESTS.rglob("*.py"))
+UNITS = sorted([*TESTS.glob("unit/*.py"), *TESTS.glob("property/*.py")])
+
+REPLACED = {
+    "unit/test_gate.py": {"asyncio_throttle.throttler"},
+    "integration/test_client.py": {"aiohttp.client_proto"},
+}
+"""What is replaced all the same: modules of libraries that offer no argument for it."""
+
+REPLACING = {"setattr", "delattr", "setitem", "delitem"}
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(TESTS).as_posix()
+
+
+def calls(path: Path) -> list[tuple[str, str, list[ast.expr]]]:
+    """Return whose method each call of a file is, its name, and the arguments."""
+    nodes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    found = [(node.func, node.args) for node in nodes if isinstance(node.func, ast.Attribute)]
+    return [(ast.unparse(method.value), method.attr, arguments) for method, arguments in found]
+
+
+def imported(path: Path) -> set[str]:
+    """Return the modules that a file imports, and ``module.name`` of what it imports from them."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {each.name for each in node.names}
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{each.name}" for each in node.names)}
+    return names
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_nothing_of_ours_is_replaced(path: Path) -> None:
+    replaced = {ast.unparse(arguments[0]) for _, method, arguments in calls(path) if method in REPLACING}
+    assert replaced == REPLACED.get(name_of(path), set())
+    assert not {each for each in imported(path) if each.split(".")[0] in {"mock", "pytest_mock"} or "unittest" in each}
+
+
+@pytest.mark.parametrize("path", UNITS, ids=name_of)
+def test_what_tests_a_unit_sleeps_in_virtual_time_only(path: Path) -> None:
+    modules, used = imported(path), calls(path)
+    assert not {"time.sleep", "threading.Timer"} & modules
+    assert not {("time", "sleep"), ("threading", "Timer")} & {(owner, method) for owner, method, _ in used}
+    sleeps = {ast.unparse(args[0]) for owner, method, args in used if (owner, method) == ("asyncio", "sleep")}
+    is_virtual = {"virtual", "fleet_bench"} & modules and ("asyncio", "run") not in {each[:2] for each in used}
+    assert is_virtual or sleeps <= {"0"}
