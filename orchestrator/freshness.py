@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from orchestrator.model import Backup
 
+FUTURE_S = 60.0
+"""How far in the future a backup's time may lie: the clocks behind the API need not agree to the second."""
+
 COMPLETED, ABORTED = "completed", "aborted"
 ENDED = {COMPLETED, ABORTED}
 """The statuses after which nothing changes any more; any other, also one that nobody knows, is under way."""
@@ -48,6 +51,8 @@ class Verdict(StrEnum):
 
 UNDATED = ErrorInfo(ErrorKind.PROTOCOL, "the listing does not say when its completed backups were made, or not rightly")
 
+NO_CLOCK = ErrorInfo(ErrorKind.PROTOCOL, "the answers of the API have no Date, so the age of a backup is not known")
+
 
 @dataclass(frozen=True, slots=True)
 class Freshness:
@@ -68,10 +73,10 @@ def has_ended(backup: Backup) -> bool:
     return backup.status in ENDED
 
 
-def age_s(backup: Backup, now_s: float) -> float | None:
-    """Return the age of a backup, in seconds, at ``now_s`` seconds since 1970, ``None`` if it does not say."""
+def age_s(backup: Backup, now_s: float | None) -> float | None:
+    """Return the age of a backup, in seconds, at ``now_s`` seconds since 1970, ``None`` if nobody can say."""
     at = seconds_of(backup.create_time)
-    return None if at is None else now_s - at
+    return None if at is None or now_s is None else now_s - at
 
 
 def newest_completed(backups: Iterable[Backup]) -> Backup | None:
@@ -81,27 +86,29 @@ def newest_completed(backups: Iterable[Backup]) -> Backup | None:
     return max(known, key=lambda entry: entry[0])[1] if known else None
 
 
-def recent(backups: Iterable[Backup], now_s: float, within_s: float) -> Recent | None:
+def recent(backups: Iterable[Backup], now_s: float | None, within_s: float) -> Recent | None:
     """Return the backup, younger than ``within_s`` seconds, that makes a request needless, if there is one.
 
-    The newest that is completed, else the newest that is under way. One whose time lies further than that in the future
-    is none: nobody knows how old it is, and it would be recent for ever.
+    The newest that is completed, else the newest that is under way. One from the future is none: nobody knows how old
+    it is, and it would be recent for ever. ``now_s`` is the seconds since 1970 by the server's clock.
     """
     young = [
         Recent(each, age, each.status == COMPLETED)
         for each in backups
-        if each.status != ABORTED and (age := age_s(each, now_s)) is not None and abs(age) < within_s
+        if each.status != ABORTED and (age := age_s(each, now_s)) is not None and -FUTURE_S <= age < within_s
     ]
     return min(young, key=lambda each: (not each.is_completed, each.age_s), default=None)
 
 
-def judged(backups: Sequence[Backup], now_s: float, max_age_s: float) -> Freshness:
+def judged(backups: Sequence[Backup], now_s: float | None, max_age_s: float) -> Freshness:
     """Return the verdict on an install whose listing shows ``backups``, of which one must be completed.
 
-    It is stale if that is older than ``max_age_s`` seconds at ``now_s`` seconds since 1970. As for ``recent``, one
-    whose time lies further than that in the future does not count.
+    It is stale if that is older than ``max_age_s`` seconds at ``now_s`` seconds since 1970. As for ``recent``, one from
+    the future does not count. ``now_s`` of ``None``, where the server does not tell the time, leaves it unknown.
     """
-    newest = newest_completed(each for each in backups if (age_s(each, now_s) or 0.0) >= -max_age_s)
+    if now_s is None:
+        return Freshness(Verdict.UNKNOWN, error=NO_CLOCK)
+    newest = newest_completed(each for each in backups if (age_s(each, now_s) or 0.0) >= -FUTURE_S)
     under_way = _newest_under_way(backups, newest)
     age = None if newest is None else age_s(newest, now_s)
     if age is not None:

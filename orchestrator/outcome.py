@@ -128,17 +128,18 @@ def decide_absent(spent: Expense, policy: RetryPolicy) -> Verdict:
     return _again(0.0, spent.seconds, policy)
 
 
-def decide_check(answer: Answer, attempts: int, policy: RetryPolicy, draw: float) -> Verdict:
-    """Return what follows from the answer to ``GET /user``, which may be repeated freely.
+def decide_check(answer: Answer, attempts: int, draw: float) -> Verdict:
+    """Return what follows from the answer to ``GET /user``, the ``attempts``-th in a row.
 
-    ``DONE`` means that the credentials are good. An API that has no usable ``/user`` is not the API.
+    ``DONE`` means that the credentials are good. While nothing can be sent, or the API is ill, the check is repeated:
+    the caller says when that has been long enough. An API that has no usable ``/user`` is not the API.
     """
     match answer:
         case Answer.ACCEPTED:
             return Verdict(Step.DONE)
         case Answer.THROTTLED:
             return Verdict(Step.AGAIN)
-        case Answer.NOT_SENT | Answer.AMBIGUOUS if attempts < policy.max_attempts:
+        case Answer.NOT_SENT | Answer.AMBIGUOUS:
             return Verdict(Step.AGAIN, after_s=backoff(attempts, draw))
         case _:
             return Verdict(Step.STOP_ACCOUNT)

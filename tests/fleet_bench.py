@@ -15,6 +15,7 @@ Whoever only asks runs ``bench.attend(bench.ask())`` instead. The parts (``fakes
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -107,6 +108,7 @@ class Bench:
     retry: RetryPolicy = RETRY
     reconcile: ReconcilePolicy = LOOKS
     give_up_s: float = 1800.0
+    reach_s: float = math.inf
     signals: tuple[tuple[float, int], ...] = ()
     held_after_s: float | None = None
     api: FakeApi = field(default_factory=FakeApi)
@@ -146,7 +148,12 @@ class Bench:
             self.stop.press(signum)
 
     async def _run(self) -> DispatchEnd:
-        self._inherited = {each.planned.install.id: _ids(each.made.backup, *each.made.earlier) for each in self.efforts}
+        self._inherited = {
+            each.planned.install.id: _ids(
+                each.made.backup, *each.made.earlier, each.screen.known if each.screen else None
+            )
+            for each in self.efforts
+        }
         self._queue(self.lanes[0], self.efforts or [Effort(planned(number)) for number in range(self.installs)])
         self._queue(self.lanes[1], [Effort(planned(100 + number, "other")) for number in range(self.others)])
         for api in (self.api, self.other_api):
@@ -193,11 +200,11 @@ class Bench:
     def _new_dispatcher(self) -> Dispatcher:
         rules = (self.retry, self.reconcile, 60.0, self.give_up_s, self.wait, self.recent_s, self.deadline_s)
         around = Surroundings(RUN_ID, self.journal, self.sink, self.clock, self.log, self.stop)
-        return Dispatcher([self.budget], Limits(*rules, self.brake), around)
+        return Dispatcher([self.budget], Limits(*rules, self.brake, self.reach_s), around)
 
     def _queue(self, lane: Lane, efforts: list[Effort]) -> None:
         for effort in efforts:
-            if self.recent_s is not None and not (effort.watch or effort.doubt):
+            if self.recent_s is not None and not (effort.screen or effort.watch or effort.doubt):
                 effort.screen = Screen()
             if effort.screen or effort.watch or effort.doubt:
                 lane.queue(effort, BEGAN_S)

@@ -69,7 +69,7 @@ class Accounts:
             return
         if not check.canary:
             lane.check_attempts += answer is not Answer.THROTTLED
-            verdict = decide_check(answer, lane.check_attempts, self._limits.retry, self._clock.draw())
+            verdict = decide_check(answer, lane.check_attempts, self._clock.draw())
             await self._follow(admitted, verdict, answer, result)
         elif answer in {Answer.CREDENTIALS, Answer.QUOTA}:
             await self.stop(admitted, error_kind(answer, result), result)
@@ -82,14 +82,24 @@ class Accounts:
             return
         match verdict.step:
             case Step.DONE:
-                lane.state = LaneState.OPEN
+                if lane.unserved_since is not None and lane.check_attempts > 1:
+                    self._log.warning("account.reached", account=lane.name, after_s=round(self._unserved_s(lane), 1))
+                lane.state, lane.unserved_since = LaneState.OPEN, None
                 await self._settle_suspects(lane)
             case Step.AGAIN:
                 lane.state = LaneState.TO_CHECK
                 lane.check_due_at = self._clock.monotonic() + verdict.after_s
-                self._log.debug("account.check_again", account=lane.name, answer=answer.value)
+                self._say_check_again(lane, answer, result)
             case _:
                 await self.stop(admitted, error_kind(answer, result), result)
+
+    def _say_check_again(self, lane: Lane, answer: Answer, result: AttemptResult) -> None:
+        """Say that an account is tried again: aloud the first time, since nothing else happens meanwhile."""
+        if answer is Answer.THROTTLED or lane.check_attempts > 1:
+            self._log.debug("account.check_again", account=lane.name, answer=answer.value, reason=result.message)
+        else:
+            reach_s = round(min(self._limits.reach_s, self._limits.give_up_s))
+            self._log.warning("account.not_reached", account=lane.name, reason=result.message, tried_for_s=reach_s)
 
     async def _settle_suspects(self, lane: Lane) -> None:
         suspects, lane.suspects = lane.suspects, []
@@ -110,17 +120,24 @@ class Accounts:
     async def stop_if_hopeless(self, admitted: Admitted, answer: Answer, result: AttemptResult) -> None:
         """Stop the account if the API asks for too long a pause, or has served no POST for too long."""
         lane = admitted.lane
-        now = self._clock.monotonic()
-        lane.unserved_since = now if lane.unserved_since is None else lane.unserved_since
-        unserved_s = now - lane.unserved_since
+        unserved_s = self._unserved_s(lane)
+        is_out_of_reach = lane.state is LaneState.TO_CHECK and answer in {Answer.NOT_SENT, Answer.AMBIGUOUS}
         pause_s = result.retry_after_s or 0.0
         if answer is Answer.THROTTLED and pause_s > self._limits.max_pause_s:
             why = f"the API asks to pause for {pause_s:.0f} s, longer than throttle.max_pause allows"
         elif unserved_s >= self._limits.give_up_s:
             why = f"no request was accepted for {unserved_s:.0f} s (throttle.give_up)"
+        elif is_out_of_reach and unserved_s >= self._limits.reach_s:
+            why = f"there was no usable answer for {unserved_s:.0f} s"
         else:
             return
         await self.stop(admitted, error_kind(answer, result), result, why)
+
+    def _unserved_s(self, lane: Lane) -> float:
+        """Return the seconds since the first failure after the last success; the first failure begins them."""
+        now = self._clock.monotonic()
+        lane.unserved_since = now if lane.unserved_since is None else lane.unserved_since
+        return now - lane.unserved_since
 
     async def stop(self, admitted: Admitted, kind: ErrorKind, result: AttemptResult, why: str | None = None) -> None:
         """End the account's run: what it has not requested yet is cancelled."""

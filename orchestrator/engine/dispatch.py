@@ -114,6 +114,9 @@ class Dispatcher:
     async def run(self) -> DispatchEnd:
         """Return when every planned backup has its outcome."""
         self._watch_for_what_is_left()
+        for budget in self.budgets:
+            for lane in budget.lanes:
+                await self._screens.skip_known(lane)
         loops = [asyncio.create_task(self._admit(budget)) for budget in self.budgets]
         closing = asyncio.create_task(self._close_when_told())
         waits = (
@@ -216,6 +219,8 @@ class Dispatcher:
         try:
             if isinstance(work, CredentialsCheck):
                 await self._accounts.check(admitted, work)
+                if not work.canary:
+                    await self._screens.skip_known(admitted.lane)
             elif isinstance(work, Errand):
                 await self._errands.run(admitted, work)
             elif work.watch:

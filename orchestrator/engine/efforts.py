@@ -65,8 +65,13 @@ class Doubt:
 
 @dataclass(slots=True)
 class Screen:
-    """The listing of an install that is read for a recent backup: those seen so far, from ``offset`` on the rest."""
+    """The listing of an install that is read for a recent backup: those seen so far, from ``offset`` on the rest.
 
+    ``known`` is a completed backup that an earlier run waited for: if it is recent by the server's clock, nothing is
+    read.
+    """
+
+    known: Backup | None = None
     backups: list[Backup] = field(default_factory=list)
     offset: int = 0
     pages: int = 0

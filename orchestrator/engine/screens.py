@@ -1,6 +1,7 @@
 """Screens: an install's listing is read before anything is requested, for a backup that is recent enough.
 
-Where it cannot be had, a backup is requested: one too many is better than none.
+Where it cannot be had, a backup is requested: one too many is better than none. How old a backup is, the server's clock
+alone decides: what this machine remembers would be recent for ever after its clock was set back.
 """
 
 from __future__ import annotations
@@ -8,9 +9,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from orchestrator.engine.efforts import Watch
+from orchestrator.engine.efforts import Effort, Watch
+from orchestrator.engine.lanes import Lane, LaneState
 from orchestrator.engine.wire import effect_of
-from orchestrator.freshness import recent
+from orchestrator.freshness import NO_CLOCK, recent
 from orchestrator.model import Fault, OutcomeKind
 from orchestrator.outcome import Answer, Step, classify, error_kind
 from orchestrator.pacing import Effect
@@ -18,11 +20,10 @@ from orchestrator.reconcile import MOST_PAGES, decide_failed_read
 
 if TYPE_CHECKING:
     from orchestrator.engine.core import Core
-    from orchestrator.engine.efforts import Effort, Screen
-    from orchestrator.engine.lanes import Lane
+    from orchestrator.engine.efforts import Screen
     from orchestrator.engine.watches import Watches
     from orchestrator.engine.wire import Admitted
-    from orchestrator.model import AttemptResult, Backup, Page
+    from orchestrator.model import AttemptResult, Backup, ErrorInfo, Page
 
 
 class Screens:
@@ -36,6 +37,21 @@ class Screens:
         self._limits = core.limits
         self._around = core.around
         self._watches = watches
+
+    async def skip_known(self, lane: Lane) -> None:
+        """Skip each install of ``lane`` whose known backup is recent by the server's clock; no request is needed."""
+        now_s, within_s = lane.server_time(self._around.clock.monotonic()), self._limits.recent_s
+        if lane.state is not LaneState.OPEN or now_s is None or within_s is None:
+            return
+        outcomes: list[tuple[Effort, OutcomeKind, ErrorInfo | None, str | None]] = []
+        for _, work in lane.reads:
+            if isinstance(work, Effort) and work.screen and work.screen.known:
+                found = recent((work.screen.known,), now_s, within_s)
+                work.screen.known = None
+                if found:
+                    work.made = replace(work.made, backup=found.backup)
+                    outcomes.append((work, OutcomeKind.SKIPPED, None, found.said(within_s)))
+        await self._ledger.settle_all(outcomes)
 
     async def screen(self, admitted: Admitted, effort: Effort, screen: Screen) -> None:
         """Read one page of the listing of ``effort``, and do what follows."""
@@ -67,8 +83,10 @@ class Screens:
             return
         effort.screen = None
         within_s = self._limits.recent_s or 0.0
-        now = self._around.clock
-        now_s = lane.server_time(now.monotonic()) or now.now().timestamp()
+        now = self._around.clock.monotonic()
+        now_s = lane.server_time(now)
+        if now_s is None:
+            self._say_unscreened(effort, NO_CLOCK.message)
         found = recent(screen.backups, now_s, within_s)
         if found is None:
             await self._request(lane, effort)
@@ -76,7 +94,7 @@ class Screens:
             effort.made = replace(effort.made, backup=found.backup)
             await self._ledger.settle(effort, OutcomeKind.SKIPPED, reason=found.said(within_s))
         else:
-            effort.watch = Watch(found.backup, now.monotonic() + self._limits.wait.timeout_s, is_own=False)
+            effort.watch = Watch(found.backup, now + self._limits.wait.timeout_s, is_own=False)
 
     async def _request(self, lane: Lane, effort: Effort) -> None:
         why = lane.stop or self._ledger.closed
@@ -84,6 +102,9 @@ class Screens:
             await self._ledger.cancel(effort, why)
         else:
             lane.fresh.append(effort)
+
+    def _say_unscreened(self, effort: Effort, reason: str) -> None:
+        self._around.log.warning("backup.not_screened", install=effort.planned.install.label, reason=reason)
 
     async def _failed(self, admitted: Admitted, effort: Effort, screen: Screen, result: AttemptResult) -> None:
         lane, answer = admitted.lane, classify(result)
@@ -99,7 +120,5 @@ class Screens:
                 await self._accounts.stop(admitted, error_kind(answer, result), result)
             case _:
                 effort.screen = None
-                self._around.log.warning(
-                    "backup.not_screened", install=effort.planned.install.label, reason=result.message
-                )
+                self._say_unscreened(effort, result.message)
                 await self._request(lane, effort)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,9 @@ class Limits:
 
     An account ends at a longer ``Retry-After`` than ``max_pause_s``, and ``give_up_s`` without a served POST. ``wait``
     says how accepted backups are waited for, ``None`` if they are not. An install with a completed backup younger than
-    ``recent_s`` seconds is skipped. Requests end after ``deadline_s`` seconds, or when ``brake`` has seen enough.
+    ``recent_s`` seconds is skipped. Requests end after ``deadline_s`` seconds, or when ``brake`` has seen enough. A
+    check of credentials that gets no answer, or a 5xx, is repeated for ``reach_s`` seconds, and no longer than
+    ``give_up_s``.
     """
 
     retry: RetryPolicy
@@ -29,6 +32,7 @@ class Limits:
     recent_s: float | None = None
     deadline_s: float | None = None
     brake: Brake | None = None
+    reach_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from random import random
@@ -31,6 +32,21 @@ AT_A_TIME = 256
 """Questions that wait for the limiter at once: more than it ever lets through together, and few enough to hold."""
 
 ENDLESS = ErrorInfo(ErrorKind.PROTOCOL, f"the listing has no end ({MOST_PAGES} pages)")
+
+
+@dataclass(frozen=True, slots=True)
+class Persistence:
+    """How long something is asked: ``within_s`` seconds in all, ``None`` for as long as it takes.
+
+    An account that cannot be reached is tried for ``reach_s`` seconds, and no longer than ``throttle.give_up``.
+    """
+
+    within_s: float | None = None
+    reach_s: float = math.inf
+
+
+WATCHED = Persistence(reach_s=60.0)
+"""That of a command that somebody waits for."""
 
 
 class SystemClock:
@@ -111,10 +127,9 @@ class Asker:
             return ErrorInfo(ErrorKind.PROTOCOL, "the answer shows another backup", answer.status)
         return answer.backup
 
-    def now_s(self, account: str) -> float:
-        """Return the seconds since 1970 by the clock of the server that ``account`` asks, else by our own."""
-        clock = SystemClock()
-        return self._fleet.lanes[account].server_time(clock.monotonic()) or clock.now().timestamp()
+    def now_s(self, account: str) -> float | None:
+        """Return the seconds since 1970 by the clock of the server that ``account`` asks, ``None`` if it has none."""
+        return self._fleet.lanes[account].server_time(SystemClock().monotonic())
 
     async def _whole(self, account: str, reading: _Reading[Entry]) -> tuple[Entry, ...] | ErrorInfo:
         """Read every page; anew if the listing changes meanwhile, since an entry may be missed then."""
@@ -151,9 +166,9 @@ async def asked(
     accounts: Iterable[str],
     work: Callable[[Asker], Coroutine[object, object, T]],
     stop: StopSwitch,
-    within_s: float | None = None,
+    persistence: Persistence = WATCHED,
 ) -> T:
-    """Return what ``work`` finds out of ``accounts``, which is told so when ``within_s`` seconds are over.
+    """Return what ``work`` finds out of ``accounts``, with ``persistence``.
 
     Raises ``StoppedError`` if a signal comes first.
     """
@@ -161,7 +176,8 @@ async def asked(
         await fleet.reach(account)
     nowhere = _Nowhere()
     around = Surroundings("", nowhere, nowhere, SystemClock(), fleet.log, stop)
-    dispatcher = Dispatcher(fleet.budgets, replace(limits_of(fleet.config), deadline_s=within_s), around)
+    limits = replace(limits_of(fleet.config), deadline_s=persistence.within_s, reach_s=persistence.reach_s)
+    dispatcher = Dispatcher(fleet.budgets, limits, around)
     return await stop.unless_pressed(dispatcher.attend(work(Asker(dispatcher, fleet))))
 
 

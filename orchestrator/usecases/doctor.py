@@ -15,7 +15,7 @@ from orchestrator.marker import runs_marked
 from orchestrator.model import ErrorInfo, ErrorKind, Fault, RetryPolicy, Timeouts
 from orchestrator.selection import Selection
 from orchestrator.units import age_text
-from orchestrator.usecases.asking import SystemClock, asked
+from orchestrator.usecases.asking import Persistence, SystemClock, asked
 from orchestrator.usecases.checks import Check, Verdict
 from orchestrator.usecases.fleet import Fleet
 from orchestrator.usecases.resolve import asked_accounts
@@ -35,7 +35,7 @@ ACCOUNT_CHECKS = ("api", "credentials", "installs", "backups", "clock")
 PATIENCE_S = 10.0
 """How long an answer may take, and the API refuse, before somebody who waits for the verdict is told."""
 
-TRIES = 2
+TRIES, AT_ONCE = 2, Persistence(reach_s=1.0)
 
 ODD_CLOCK_S, WRONG_CLOCK_S = 5.0, 300.0
 """Seconds between the clocks from which on they are worth a word, and from which on times cannot be relied on."""
@@ -130,7 +130,7 @@ async def account_checks(config: Config, log: Log, stop: StopSwitch) -> list[Che
                 *(_Examination(config, fleet.lanes[each], asker).checks() for each in fleet.lanes)
             )
 
-        return [check for checks in await asked(fleet, config.accounts, look, stop) for check in checks]
+        return [check for checks in await asked(fleet, config.accounts, look, stop, AT_ONCE) for check in checks]
 
 
 class _Examination:

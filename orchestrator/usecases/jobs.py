@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from orchestrator.engine.efforts import Doubt, Effort, Screen, Watch
 from orchestrator.errors import UsageError
-from orchestrator.freshness import Recent, age_s
 from orchestrator.journal import recent as journal_recent
 from orchestrator.journal.runs import RunRecord
 from orchestrator.model import ErrorInfo, ErrorKind, Made, OutcomeKind, Run
@@ -230,32 +229,18 @@ def new_job(config: Config, options: RunOptions, planned: PlannedRun, log: Log) 
     )
 
 
-async def screened(config: Config, options: RunOptions, job: Job, store: Store) -> Job:
-    """Return ``job`` without what the journal knows to be recent enough; of the rest, the listing is to be read first.
+async def have_screened(config: Config, options: RunOptions, job: Job, store: Store) -> None:
+    """Have each install of ``job`` that is to be requested screened first, with what the journal knows of it.
 
     Raises ``WriteError``.
     """
-    within_s = options.recent_s
-    if within_s is None:
-        return job
-    now_s = time.time()
-    known = await journal_recent.completed_since(store, now_s - within_s)
-    left: list[Effort] = []
-    foregone: list[Foregone] = []
+    if options.recent_s is None:
+        return
+    known = await journal_recent.completed_since(store, time.time() - options.recent_s)
     for effort in job.efforts:
-        install = effort.planned.install
-        backup = known.get((config.accounts[install.account].base_url, effort.planned.request.install_id))
-        age = None if backup is None else age_s(backup, now_s)
-        is_to_be_requested = effort.is_to_be_requested and not effort.made.is_second
-        if is_to_be_requested and backup is not None and age is not None and abs(age) < within_s:
-            effort.made = replace(effort.made, backup=backup)
-            reason = Recent(backup, age, is_completed=True).said(within_s)
-            foregone.append(Foregone(effort, OutcomeKind.SKIPPED, reason=reason))
-            continue
-        if is_to_be_requested:
-            effort.screen = Screen()
-        left.append(effort)
-    return replace(job, efforts=tuple(left), foregone=(*job.foregone, *foregone))
+        if effort.is_to_be_requested and not effort.made.is_second:
+            base_url = config.accounts[effort.planned.install.account].base_url
+            effort.screen = Screen(known.get((base_url, effort.planned.request.install_id)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.inventory import ENVIRONMENTS
 from orchestrator.model import ErrorInfo, ErrorKind, OutcomeKind
 from orchestrator.selection import matcher, may_be_meant
-from orchestrator.usecases.asking import asked
+from orchestrator.usecases.asking import WATCHED, asked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from orchestrator.inventory import Discovery, ListedInstall
     from orchestrator.model import Config, Install
     from orchestrator.selection import Selection
-    from orchestrator.usecases.asking import Asker
+    from orchestrator.usecases.asking import Asker, Persistence
     from orchestrator.usecases.fleet import Fleet
 
 LONGEST_NAME = 100
@@ -113,16 +113,16 @@ async def resolved(config: Config, selection: Selection, asker: Asker) -> Invent
 
 
 async def inventory_of(
-    config: Config, selection: Selection, fleet: Fleet, stop: StopSwitch, within_s: float | None = None
+    config: Config, selection: Selection, fleet: Fleet, stop: StopSwitch, persistence: Persistence = WATCHED
 ) -> Inventory:
-    """Return the inventory of ``config``, asking whom it takes, for ``within_s`` seconds at most.
+    """Return the inventory of ``config``, asking with ``persistence`` whom it takes.
 
     Raises ``StoppedError`` if a signal comes first.
     """
     accounts = asked_accounts(config, selection)
     if not accounts:
         return offline(config)
-    return await asked(fleet, accounts, lambda asker: resolved(config, selection, asker), stop, within_s)
+    return await asked(fleet, accounts, lambda asker: resolved(config, selection, asker), stop, persistence)
 
 
 async def read_listing(inventory: Inventory, account: str, asker: Asker) -> None:

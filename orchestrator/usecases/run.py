@@ -20,7 +20,7 @@ from orchestrator.report.write import ReportWriter, drop_old_report, drop_run, m
 from orchestrator.run_names import LATEST
 from orchestrator.selection import Selection
 from orchestrator.usecases.alongside import alongside
-from orchestrator.usecases.asking import SystemClock, asked, limits_of
+from orchestrator.usecases.asking import Persistence, SystemClock, asked, limits_of
 from orchestrator.usecases.closing import Places, Totals, closed, removed_old_runs
 from orchestrator.usecases.failures import failures_of
 from orchestrator.usecases.fleet import Fleet
@@ -28,12 +28,12 @@ from orchestrator.usecases.jobs import (
     Job,
     RunOptions,
     folder_of,
+    have_screened,
     is_locked,
     new_job,
     new_run_id,
     planned_run,
     scope_of,
-    screened,
 )
 from orchestrator.usecases.narration import heartbeat
 from orchestrator.usecases.recorder import Recorder
@@ -95,7 +95,7 @@ async def run_backups(config: Config, options: RunOptions, log: Log, stop: StopS
             record = await run_to_resume(config, options, store)
             await stop.unless_pressed(stack.enter_async_context(lock_of(record.scope, record.config)))
         job = await _job(config, options, world) if new is None else new
-        job = await screened(config, options, job, store)
+        await have_screened(config, options, job, store)
         return await _carried_out(config, options, job, _Course(world, began))
 
 
@@ -111,12 +111,14 @@ async def _job(config: Config, options: RunOptions, world: _World) -> Job:
     """Return what is to be done, with what listings show."""
     if options.is_new:
         run = Run(new_run_id(), datetime.now(UTC))
-        inventory = await inventory_of(config, options.selection, world.fleet, world.stop, options.deadline_s)
+        inventory = await inventory_of(
+            config, options.selection, world.fleet, world.stop, Persistence(options.deadline_s)
+        )
         return new_job(config, options, planned_run(config, options, inventory, run), world.log)
     if options.resume is None:
         failures = await world.stop.unless_pressed(failures_of(config, options, world.store, world.log))
         is_offline = not needs_listing(config, failures)
-        asking = (Selection(), world.fleet, world.stop, options.deadline_s)
+        asking = (Selection(), world.fleet, world.stop, Persistence(options.deadline_s))
         inventory = offline(config) if is_offline else await inventory_of(config, *asking)
         return retried_job(config, options, failures, inventory, world.log)
     return await _resumed(config, options, world)
@@ -134,7 +136,7 @@ async def _resumed(config: Config, options: RunOptions, world: _World) -> Job:
             await read_listing(inventory, account, asker)
 
     if left.nameless():
-        await asked(world.fleet, left.nameless(), read_listings, stop, options.deadline_s)
+        await asked(world.fleet, left.nameless(), read_listings, stop, Persistence(options.deadline_s))
     return resumed_job(config, options, left, inventory, world.log)
 
 

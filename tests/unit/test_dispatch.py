@@ -6,6 +6,7 @@ import asyncio
 import signal
 from dataclasses import replace
 from itertools import groupby
+from typing import Any
 
 import pytest
 from fakes import (
@@ -232,12 +233,44 @@ def test_refused_credentials_send_nothing_and_cancel_everything() -> None:
     assert "Bad Credentials" in end.stops["default"].message
 
 
-def test_a_check_that_fails_is_retried_and_then_stops_the_account() -> None:
-    bench = Bench(installs=3)
-    bench.api.checks = [REFUSED]
+@pytest.mark.parametrize("late", [REFUSED, GATEWAY_TIMEOUT, DISCONNECTED])
+def test_an_api_that_cannot_be_reached_yet_is_waited_for(late: AttemptResult) -> None:
+    bench = Bench(installs=3, retry=RetryPolicy(1, 10.0))
+    bench.api.checks = [*[late] * 20, OK]
     end = bench.run()
-    assert bench.api.checked == 3
-    assert end.stops["default"].kind is ErrorKind.NETWORK
+    assert (bench.kinds(), end.stops) == ({ACCEPT: 3}, {})
+    assert 200 < bench.seconds < 600, "twenty failures, half a minute apart at last"
+    said = [name for name in bench.log.names if name.startswith("account.")]
+    assert said == ["account.not_reached", *["account.check_again"] * 19, "account.reached"]
+
+
+@pytest.mark.parametrize(("late", "kind"), [(REFUSED, ErrorKind.NETWORK), (GATEWAY_TIMEOUT, ErrorKind.UNAVAILABLE)])
+def test_an_api_that_is_never_reached_is_given_up(late: AttemptResult, kind: ErrorKind) -> None:
+    bench = Bench(installs=3, give_up_s=300.0)
+    bench.api.checks = [late]
+    end = bench.run()
+    assert bench.kinds() == {CANCEL: 3}
+    assert end.stops["default"].kind is kind
+    assert "no request was accepted for" in end.stops["default"].message
+    assert 300 <= bench.seconds <= 340
+
+
+@pytest.mark.parametrize(
+    ("ends", "kind"),
+    [
+        ({"deadline_s": 50.0}, ErrorKind.DEADLINE),
+        ({"signals": ((50.0, signal.SIGTERM),)}, ErrorKind.INTERRUPTED),
+    ],
+)
+def test_a_deadline_and_a_signal_end_the_wait_for_an_api(ends: dict[str, Any], kind: ErrorKind) -> None:
+    bench = Bench(installs=3, **ends)
+    bench.api.checks = [REFUSED]
+    bench.run()
+    assert {each.error and each.error.kind for each in bench.sink.outcomes} == {kind}
+    assert bench.seconds <= 51
+
+
+def test_a_check_that_fails_is_retried() -> None:
     bench = Bench(installs=3)
     bench.api.checks = [REFUSED, GATEWAY_TIMEOUT, OK]
     bench.run()

@@ -255,3 +255,12 @@ def test_work_that_asks_nothing_costs_nothing() -> None:
 
     assert bench.attend(work()) == 7
     assert bench.api.checked == 1
+
+
+def test_who_only_asks_waits_for_an_api_as_long_as_somebody_watches() -> None:
+    bench = Bench(reach_s=60.0)
+    bench.api.checks = [REFUSED]
+    answer = bench.attend(bench.ask())
+    assert isinstance(answer, ErrorInfo)
+    assert "there was no usable answer for" in answer.message
+    assert 60 <= bench.seconds <= 95

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from fakes import RUN_ID, planned
 
-from orchestrator.freshness import Freshness, Verdict, judged
+from orchestrator.freshness import NO_CLOCK, Freshness, Verdict, judged, recent
 from orchestrator.marker import marker, second
 from orchestrator.model import Backup, ErrorInfo, ErrorKind
 from orchestrator.units import seconds_of
@@ -33,7 +33,8 @@ UNDATED = Backup("b-?", "completed")
         ([made(9), made(11), made(10)], Verdict.OK, "b-11", None),
         ([made(9), made(8)], Verdict.STALE, "b-9", None),
         ([made(10)], Verdict.OK, "b-10", None),
-        ([made(13)], Verdict.OK, "b-13", None),
+        ([made(13)], Verdict.UNKNOWN, None, None),
+        ([made(13), made(11)], Verdict.OK, "b-11", None),
         ([made(15), made(9)], Verdict.STALE, "b-9", None),
         ([made(15)], Verdict.UNKNOWN, None, None),
         ([made(11, "aborted"), made(9)], Verdict.STALE, "b-9", None),
@@ -54,6 +55,20 @@ def test_status_and_create_time_decide(
     assert (found.newest and found.newest.id, found.under_way and found.under_way.id) == (newest, under_way)
     assert (found.age_s is None) is (newest is None)
     assert (found.error is not None) is (verdict is Verdict.UNKNOWN)
+
+
+def test_the_clocks_behind_the_api_may_be_a_minute_apart() -> None:
+    backup = Backup("b", "completed", create_time="2026-11-23T12:01:00Z")
+    assert judged([backup], NOW_S, HOUR_S).verdict is Verdict.OK
+    assert judged([backup], NOW_S - 1.0, HOUR_S).verdict is Verdict.UNKNOWN
+    assert recent([backup], NOW_S, HOUR_S) is not None
+    assert recent([backup], NOW_S - 1.0, HOUR_S) is None
+
+
+def test_nobody_knows_how_old_a_backup_is_where_the_server_does_not_tell_the_time() -> None:
+    found = judged([made(11)], None, HOUR_S)
+    assert (found.verdict, found.newest, found.error) == (Verdict.UNKNOWN, None, NO_CLOCK)
+    assert recent([made(11)], None, HOUR_S) is None
 
 
 def test_the_worst_is_told_first_and_of_one_verdict_the_oldest() -> None:

@@ -25,6 +25,7 @@ from fakes import (
     backup_of,
     error_of,
     listing,
+    planned,
 )
 from fleet_bench import (
     ACCEPT,
@@ -41,6 +42,7 @@ from fleet_bench import (
     status,
 )
 
+from orchestrator.engine.efforts import Effort, Screen
 from orchestrator.engine.watches import LAST_POLL_S
 from orchestrator.marker import marker
 from orchestrator.model import AttemptResult, Backup, ErrorKind
@@ -59,6 +61,7 @@ def made(age_s: float, status_: str = "completed", backup_id: str = "r-1") -> Ba
 def screening(*pages: AttemptResult, **fields: Any) -> Bench:
     """Return a bench of one install whose listing is scripted; what is younger than an hour counts."""
     bench = Bench(**{"recent_s": HOUR_S} | fields)
+    bench.api.checks = [replace(OK, server_at=STARTED_S)]
     if pages:
         bench.api.script_listing(0, *pages)
     return bench
@@ -87,9 +90,9 @@ def test_what_was_completed_recently_is_skipped_and_nothing_is_requested() -> No
         [Backup("b", "completed", create_time="yesterday")],
         [Backup("b", "completed", create_time="2026-01-01T00:16:00")],
         [replace(made(3601), complete_time="2026-01-01T00:16:39Z")],
-        [made(-3601)],
+        [made(-100)],
     ],
-    ids=["none", "stale", "aborted", "slow", "undated", "garbage", "no zone", "finished late", "far in the future"],
+    ids=["none", "stale", "aborted", "slow", "undated", "garbage", "no zone", "finished late", "in the future"],
 )
 def test_what_has_no_recent_backup_is_requested_once(listed: list[Backup]) -> None:
     bench = screening(listing(*listed))
@@ -105,6 +108,53 @@ def test_the_servers_clock_says_how_old_a_backup_is() -> None:
     bench = screening(replace(listing(made(7200)), server_at=STARTED_S - 7000))
     bench.run()
     assert bench.only.kind is SKIP
+
+
+def test_a_server_that_does_not_tell_the_time_gets_a_request() -> None:
+    bench = screening(listing(made(600)))
+    bench.api.checks = [OK]
+    bench.run()
+    assert (bench.only.kind, len(bench.posted())) == (ACCEPT, 1)
+    assert "no Date" in str(bench.log.events)
+
+
+# -- what earlier runs know --------------------------------------------------------------------------------------------
+
+
+def known(*backups: Backup | None) -> list[Effort]:
+    """Return efforts of which the journal knows a completed backup, or none."""
+    return [Effort(planned(number), screen=Screen(each)) for number, each in enumerate(backups)]
+
+
+def test_what_the_journal_knows_to_be_recent_is_skipped_after_one_request() -> None:
+    bench = screening(efforts=known(made(600), made(1200, backup_id="r-2")))
+    bench.run()
+    assert bench.kinds() == {SKIP: 2}
+    assert bench.sink.of(0).reason == "there is a completed backup, 10m old: younger than 1h (--skip-if-recent)"
+    assert (bench.api.checked, dict(bench.api.looks), bench.posted()) == (1, {}, [])
+
+
+@pytest.mark.parametrize("seconds", [3 * 86_400.0, 3601.0, 100.0])
+def test_what_the_journal_knows_is_not_believed_after_this_clock_was_set_back(seconds: float) -> None:
+    """The journal's backup would be as young as it was then; by the server's clock it is older, or in the future."""
+    bench = screening(efforts=known(made(-seconds), made(seconds + HOUR_S, backup_id="r-2")))
+    bench.run()
+    assert bench.kinds() == {ACCEPT: 2}
+    assert len(bench.api.looks) == 2, "their listings are read first"
+
+
+def test_what_the_journal_knows_is_not_believed_where_the_server_does_not_tell_the_time() -> None:
+    bench = screening(efforts=known(made(600)))
+    bench.api.checks = [OK]
+    bench.run()
+    assert (bench.only.kind, len(bench.api.looks)) == (ACCEPT, 1)
+
+
+def test_what_the_journal_knows_is_not_believed_of_an_account_that_cannot_be_asked() -> None:
+    bench = screening(efforts=known(made(600)))
+    bench.api.checks = [replace(UNAUTHORIZED, server_at=STARTED_S)]
+    bench.run()
+    assert bench.kinds() == {CANCEL: 1}
 
 
 def test_what_is_completed_counts_before_what_is_under_way() -> None:
@@ -186,7 +236,7 @@ def test_one_under_way_whose_account_stops_is_cancelled_since_nothing_was_made(
     failure: AttemptResult, kind: ErrorKind
 ) -> None:
     bench = gate()
-    bench.api.checks = [OK, UNAUTHORIZED]
+    bench.api.checks.append(UNAUTHORIZED)
     bench.api.on_poll = lambda *_: failure
     bench.run()
     assert (bench.only.kind, error_of(bench.only).kind, bench.only.backup) == (CANCEL, kind, None)
