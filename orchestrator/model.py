@@ -188,7 +188,8 @@ class Config:
     discovered: Install = Install(None, "default", "Backup {date} {time}", ())
     keep_s: float = 7_776_000.0
     timezone: tzinfo = UTC
-    warnings: tuple[str, ...] = ()
+    failed_sources: tuple[FailedSource, ...] = ()
+    empty_sources: tuple[EmptySource, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +302,35 @@ class ErrorInfo:
     errors: tuple[FieldError, ...] = ()
     request_id: str | None = None
     retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FailedSource:
+    """A part of the inventory that could not be read: nobody knows which installs are missing.
+
+    ``source`` is what people call it, with its place. ``account`` is whose listing it is, ``None`` for files: these may
+    name any. ``path`` is the file, or the folder of files; empty for a listing.
+    """
+
+    source: str
+    account: str | None
+    error: ErrorInfo
+    path: str = ""
+
+    def may_hold(self, install: Install) -> bool:
+        """Tell whether ``install``, as an earlier plan had it, may stand in here."""
+        if not self.path:
+            return self.account == install.account
+        file = install.place.rpartition(":")[0]
+        return not file or file == self.path or file.startswith(f"{self.path.rstrip('/')}/")
+
+
+@dataclass(frozen=True, slots=True)
+class EmptySource:
+    """A part of the inventory that could be read and holds no install. ``source`` is what people call it."""
+
+    source: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)

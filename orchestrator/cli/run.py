@@ -130,7 +130,7 @@ def run(*, config_file: str | None, output: Output, **given: Any) -> int:  # noq
     130 and 143 stopped by a signal.
     """
     options = _options(given)
-    config = read_config(config_file)
+    config = read_config(config_file, is_strict=options.strict)
     check_accounts(options.selection, config.accounts)
     _refuse_to_overwrite(config.source, options.report)
     config = replace(config, throttle=throttled(config.throttle, given))
@@ -215,8 +215,6 @@ def _show_plan(config: Config, options: RunOptions, output: Output, log: Log) ->
                 label = planned.plan.backups[position].install.label
                 event = f"backup.{each.kind.value}"
                 log.warning(event, install=label, reason=each.error and each.error.message)
-            for source in planned.failed:
-                log.error("source.failed", source=source.source, reason=source.error.message)
             lacking = UNRESOLVED if planned.foregone or planned.failed else 0
             return planned.plan, REFUSED if is_refused else lacking
 
@@ -227,5 +225,6 @@ def _show_plan(config: Config, options: RunOptions, output: Output, log: Log) ->
         console = output.console(sys.stdout)
         for row in plan_table(plan):
             console.print(row, soft_wrap=True)
-        console.print(Text(plan_totals(plan)), soft_wrap=True)
+        ending = f"; as it stands, a run would end with exit code {code}" if code else ""
+        console.print(Text(plan_totals(plan) + ending), soft_wrap=True)
     return code
