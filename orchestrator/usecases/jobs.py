@@ -186,17 +186,19 @@ def planned_run(config: Config, options: RunOptions, inventory: Inventory, run: 
         check_resolved([*empty_lines(config), *inventory.renamed, *inventory.unresolved(lacking)])
     installs = tuple(for_this_run(each, options) for each in chosen.installs)
     lacks = {for_this_run(each, options): lack for each, lack in chosen.lacks.items()}
+    failed = missing_from(options.selection, inventory)
+    aside = [f"{each.source}: {each.error.message}" for each in inventory.failed if each not in failed]
     plan = make_plan(replace(config, installs=installs), run)
     plan = replace(
         plan,
         disabled=chosen.disabled,
-        warnings=(*inventory.warnings, *inventory.renamed, *plan.warnings),
+        warnings=(*aside, *inventory.warnings, *inventory.renamed, *plan.warnings),
     )
     foregone = {
         each.position: Foregone(Effort(each), *lacks[each.install]) for each in plan.backups if each.install in lacks
     }
     empty = () if options.selection.is_named else config.empty_sources
-    return PlannedRun(plan, foregone, missing_from(options.selection, inventory), empty)
+    return PlannedRun(plan, foregone, failed, empty)
 
 
 def check_resolved(unresolved: list[str]) -> None:
