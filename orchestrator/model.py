@@ -8,12 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from orchestrator.inventory import Discovery, ListedAccount, ListedInstall
-
-Entry = TypeVar("Entry")
+    from orchestrator.inventory import Discovery, EmptySource, ListedAccount, ListedInstall, Page
 
 
 class OutcomeKind(StrEnum):
@@ -241,19 +239,6 @@ class Backup:
 
 
 @dataclass(frozen=True, slots=True)
-class Page(Generic[Entry]):
-    """One page of a listing.
-
-    ``next_offset`` is where the next one begins, ``None`` if this was the last. ``total`` is how many entries the
-    listing has in all, where it says so.
-    """
-
-    entries: tuple[Entry, ...]
-    next_offset: int | None = None
-    total: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class FieldError:
     """One entry of the ``errors`` of a 400 answer; every field is optional there."""
 
@@ -316,21 +301,6 @@ class FailedSource:
     account: str | None
     error: ErrorInfo
     path: str = ""
-
-    def may_hold(self, install: Install) -> bool:
-        """Tell whether ``install``, as an earlier plan had it, may stand in here."""
-        if not self.path:
-            return self.account == install.account
-        file = install.place.rpartition(":")[0]
-        return not file or file == self.path or file.startswith(f"{self.path.rstrip('/')}/")
-
-
-@dataclass(frozen=True, slots=True)
-class EmptySource:
-    """A part of the inventory that could be read and holds no install. ``source`` is what people call it."""
-
-    source: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)

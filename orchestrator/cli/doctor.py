@@ -34,6 +34,7 @@ from orchestrator.redaction import Redactor
 from orchestrator.report.columns import columns
 from orchestrator.usecases.checks import Check, Verdict, config_file_check, machine_checks
 from orchestrator.usecases.doctor import ACCOUNT_CHECKS, account_checks
+from orchestrator.usecases.resolve import MOST_SAID
 from orchestrator.visible import visible
 
 if TYPE_CHECKING:
@@ -93,8 +94,13 @@ def _inventory(fleet: Fleet) -> list[Check]:
     """Return what is to be said of the files that the YAML takes installs from, if there are any."""
     if not any(source.files for source in fleet.sections.inventory):
         return []
-    failed = [f"{each.source}: {each.error.message}" for each in fleet.failed]
-    empty = [f"{each.source}: {each.reason}" for each in fleet.empty]
+    failed, empty = (
+        [*lines[:MOST_SAID], *([f"and {len(lines) - MOST_SAID} more"] if len(lines) > MOST_SAID else [])]
+        for lines in (
+            [f"{each.source}: {each.error.message}" for each in fleet.failed],
+            [f"{each.source}: {each.reason}" for each in fleet.empty],
+        )
+    )
     if failed:
         remedy = "a run backs up the others, and ends with exit code 3: have their owners mend these"
         return [Check("inventory", Verdict.FAIL, "; ".join(failed + empty), remedy)]

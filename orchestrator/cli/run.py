@@ -65,7 +65,11 @@ UNRESOLVED, REFUSED = 3, 12
     callback=parsed_each_by(parse_email),
     help="Whom WP Engine mails, instead of those in the YAML. Repeatable.",
 )
-@option("--strict", is_flag=True, help="Send nothing if any install cannot be resolved: exit code 2.")
+@option(
+    "--strict",
+    is_flag=True,
+    help="Send nothing if any install cannot be resolved, or a source of installs cannot be read: exit code 2.",
+)
 @option("-n", "--dry-run", is_flag=True, help="Print the plan; request nothing.")
 @option(
     "-o",
@@ -125,9 +129,9 @@ def run(*, config_file: str | None, output: Output, **given: Any) -> int:  # noq
     """Request a backup of every install in the YAML, or of those that are meant; write the report.
 
     INSTALL is a name or an id of the plan. Exit codes: 0 every install succeeded, 1 a bug, 2 bad usage or
-    configuration, or nothing selected, 3 at least one install failed, 4 the report or the state could not be written,
-    10 the deadline passed first, 11 another run of the same YAML and shard is going on, 12 credentials refused, 129,
-    130 and 143 stopped by a signal.
+    configuration, or nothing selected, 3 at least one install failed, or a source of installs, 4 the report or the
+    state could not be written, 10 the deadline passed first, 11 another run of the same YAML and shard is going on, 12
+    credentials refused, 129, 130 and 143 stopped by a signal.
     """
     options = _options(given)
     config = read_config(config_file, is_strict=options.strict)

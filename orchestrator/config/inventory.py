@@ -19,7 +19,8 @@ from orchestrator.config.jsonl import JsonEntries
 from orchestrator.config.patterns import find_matches
 from orchestrator.config.tree import Tree, place_after, read_tree
 from orchestrator.errors import ConfigError, Problem
-from orchestrator.model import EmptySource, ErrorInfo, ErrorKind, FailedSource
+from orchestrator.inventory import EmptySource
+from orchestrator.model import ErrorInfo, ErrorKind, FailedSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

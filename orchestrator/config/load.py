@@ -25,11 +25,10 @@ from orchestrator.config.secrets import FORMS, MASK, VARIABLES, Credentials, fin
 from orchestrator.config.suggest import nearest
 from orchestrator.config.tree import Tree, read_tree
 from orchestrator.errors import ConfigError
-from orchestrator.inventory import Discovery
+from orchestrator.inventory import Discovery, EmptySource
 from orchestrator.model import (
     Account,
     Config,
-    EmptySource,
     FailedSource,
     Install,
     ReconcilePolicy,

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from orchestrator.engine.lanes import Lane
     from orchestrator.engine.watches import Watches
     from orchestrator.engine.wire import Admitted
-    from orchestrator.model import AttemptResult, Backup, Page
+    from orchestrator.inventory import Page
+    from orchestrator.model import AttemptResult, Backup
 
 
 class Screens:

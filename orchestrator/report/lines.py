@@ -7,8 +7,9 @@ from dataclasses import asdict
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.inventory import EmptySource
 from orchestrator.marker import marker
-from orchestrator.model import EmptySource, Learned
+from orchestrator.model import Learned
 from orchestrator.summary import AccountTotals, Line
 
 if TYPE_CHECKING:

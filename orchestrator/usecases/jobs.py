@@ -20,12 +20,13 @@ from orchestrator.plan import make_plan
 from orchestrator.report.read import run_of
 from orchestrator.report.write import OWN_REPORT, STANDARD_OUTPUT
 from orchestrator.selection import Selected, Selection, selected
-from orchestrator.usecases.resolve import empty_lines, missing_from, say_sources, told
+from orchestrator.usecases.resolve import MOST_SAID, empty_lines, missing_from, say_sources, told
 
 if TYPE_CHECKING:
     from orchestrator.engine.ports import Log
+    from orchestrator.inventory import EmptySource
     from orchestrator.journal.store import Store
-    from orchestrator.model import Backup, Config, EmptySource, FailedSource, Install, Plan, PlannedBackup, Standing
+    from orchestrator.model import Backup, Config, FailedSource, Install, Plan, PlannedBackup, Standing
     from orchestrator.summary import Brake, Line
     from orchestrator.usecases.resolve import Inventory, Lack
 
@@ -187,7 +188,8 @@ def planned_run(config: Config, options: RunOptions, inventory: Inventory, run: 
     installs = tuple(for_this_run(each, options) for each in chosen.installs)
     lacks = {for_this_run(each, options): lack for each, lack in chosen.lacks.items()}
     failed = missing_from(options.selection, inventory)
-    aside = [f"{each.source}: {each.error.message}" for each in inventory.failed if each not in failed]
+    beside = inventory.failed if options.selection.is_named else []
+    aside = [f"{each.source}: {each.error.message}" for each in beside[:MOST_SAID] if each.path]
     plan = make_plan(replace(config, installs=installs), run)
     plan = replace(
         plan,

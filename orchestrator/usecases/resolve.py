@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from orchestrator.engine.ports import Log
     from orchestrator.engine.stop import StopSwitch
-    from orchestrator.inventory import Discovery, ListedInstall
-    from orchestrator.model import Config, EmptySource, Install
+    from orchestrator.inventory import Discovery, EmptySource, ListedInstall
+    from orchestrator.model import Config, Install
     from orchestrator.selection import Selection
     from orchestrator.usecases.asking import Asker
     from orchestrator.usecases.fleet import Fleet

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from orchestrator.engine.ports import Log
     from orchestrator.journal.runs import RunRecord
     from orchestrator.model import Config, FailedSource, Install, PlannedBackup
+    from orchestrator.selection import Selection
     from orchestrator.usecases.failures import Failures
     from orchestrator.usecases.resolve import Inventory
 
@@ -58,6 +59,8 @@ def retried_job(config: Config, options: RunOptions, failures: Failures, invento
     wanted = sorted(failures.failures, key=lambda each: (bool(each.sought), each.backup is not None))
     by_key = {_key(each.install): each for each in wanted}
     now = _current(config, by_key, inventory)
+    for key in [key for key, each in now.items() if _is_not_meant(by_key[key].install, each, failures.selection)]:
+        del by_key[key], now[key]
     shown = _newly_shown(config, failures, inventory, {install.id for install in now.values()})
     now |= {_key(install): install for install in shown}
     by_key |= {_key(install): Failure(install) for install in shown}
@@ -86,6 +89,13 @@ def retried_job(config: Config, options: RunOptions, failures: Failures, invento
         else:
             efforts.append(effort)
     return Job(record, tuple(planned), tuple(efforts), foregone=tuple(foregone))
+
+
+def _is_not_meant(was: Install, now: Install, selection: Selection | None) -> bool:
+    """Tell whether an install whose environment was not known then is of another one than was meant."""
+    is_known_now = was.id is None and was.environment is None and now.environment is not None
+    environments = selection.environments if selection else ()
+    return is_known_now and bool(environments) and now.environment not in environments
 
 
 def _record(config: Config, options: RunOptions, failures: Failures, inventory: Inventory, run: Run) -> RunRecord:
@@ -172,7 +182,7 @@ class _Known:
 
     def __init__(self, config: Config, inventory: Inventory) -> None:
         self._config = config
-        self._failed = inventory.failed
+        self._failed = {(each.account, each.path): each for each in inventory.failed}
         enabled = [install for install in inventory.installs if install.enabled]
         self._by_id = {install.id: install for install in enabled if install.id}
         self._by_name = {(each.account, each.name): each for each in enabled}
@@ -194,13 +204,21 @@ class _Known:
 
     def _in_what_failed(self, was: Install) -> Install | None:
         """Return ``was`` if it may be in a source that failed: as the journal has it, if that source is a file."""
-        holds = [each for each in self._failed if each.may_hold(was)]
+        holds = [each for each in self._failed.values() if _may_hold(each, was)]
         if not holds or was.account not in self._config.accounts:
             return None
         if was.place and any(each.path for each in holds):
             return replace(was, enabled=True)
         same = {"id": was.id, "name": was.name, "environment": was.environment, "account": was.account}
         return replace(self._config.discovered, **same)  # type: ignore[arg-type]  # they are of an Install
+
+
+def _may_hold(source: FailedSource, was: Install) -> bool:
+    """Tell whether ``source`` may hold an install, as an earlier plan had it; a report does not tell its place."""
+    if not source.path:
+        return source.account == was.account
+    file = was.place.rpartition(":")[0]
+    return not file or file == source.path or file.startswith(f"{source.path.rstrip('/')}/")
 
 
 def _no_more(planned: PlannedBackup) -> PlannedBackup:

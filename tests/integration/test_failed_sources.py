@@ -279,3 +279,30 @@ def test_names_that_could_not_be_looked_up_stay_in_their_shards(tmp_path: Path) 
         assert [ended.code for ended, _, _ in again] == [0, 0, 0]
         assert sorted(name for _, planned, _ in again for name in planned) == names
         assert server.stats()["backups_made"] == server.stats()["installs_backed_up"] == 8
+
+
+def test_a_name_that_turns_out_to_be_of_another_environment_was_not_meant(tmp_path: Path) -> None:
+    scenario = tmp_path / "scenario.yaml"
+    scenario.write_text(
+        "latency: 1ms\n"
+        "accounts: [{name: agencyone, installs: [{name: live1}, {name: stage1, environment: staging}]}]\n"
+        "faults: [{kind: unavailable, operation: installs, first_tries: 1}]\n"
+    )
+    with stand_in("--scenario", str(scenario)) as server:
+        configure(tmp_path, server)
+        text = (tmp_path / "wpe-backup.yaml").read_text()
+        (tmp_path / "wpe-backup.yaml").write_text(text[: text.index("inventory:")] + "installs: [live1, stage1]\n")
+        first, names, _ = run(tmp_path, "--environment", "staging")
+        assert (first.code, names) == (3, ["live1", "stage1"])
+        again, names, _ = run(tmp_path, "--retry-failed", "latest")
+        assert (again.code, names, len(server.backups())) == (0, ["stage1"], 1)
+
+
+def test_ten_thousand_wrong_rows_are_all_in_the_summary_and_few_on_the_screen(server: StandIn, tmp_path: Path) -> None:
+    configure(tmp_path, server, "clients/*.csv")
+    client(tmp_path, "clients/a.csv", 1, wrong="not-an-id,x\n" * 10_000)
+    ended, names, summary = run(tmp_path)
+    assert (ended.code, names, len(summary["failed_sources"])) == (3, ["shop0", "shop1"], 10_000)
+    assert "9980 more" in ended.stderr
+    assert "more=9980" in ended.stderr
+    assert len(ended.stderr.splitlines()) < 60

@@ -41,6 +41,7 @@ from orchestrator.engine.efforts import Doubt, Effort
 from orchestrator.engine.lanes import Budget, Lane
 from orchestrator.engine.stop import StopSwitch
 from orchestrator.engine.surroundings import Limits, Surroundings
+from orchestrator.inventory import Page
 from orchestrator.marker import marker
 from orchestrator.model import (
     AttemptResult,
@@ -51,7 +52,6 @@ from orchestrator.model import (
     Fault,
     Outcome,
     OutcomeKind,
-    Page,
     ReconcilePolicy,
     RetryPolicy,
 )
