@@ -159,7 +159,7 @@ def _matching(inventory: Inventory, tree: Tree, asked: tuple[_Location, str], ma
     own = os.path.realpath(tree.file)
     paths = [path for path in matches.paths if _may_be_meant(path) and os.path.realpath(path) != own]
     if not paths and not matches.unread:
-        inventory.empty.append(EmptySource(source, "it matches no file"))
+        inventory.empty.append(EmptySource(source, "matches no file"))
     return paths
 
 
@@ -196,7 +196,7 @@ def _read_into(inventory: Inventory, tree: Tree, loc: _Location, path: Path, *, 
         sections = sections_of(entries, may_name_variables=b"${" in content)
         inventory.files.append(SourceFile(str(path), entries, sections))
         if not entries.entries and not entries.problems(tree.redactor):
-            inventory.empty.append(EmptySource(str(path), "it holds no installs"))
+            inventory.empty.append(EmptySource(str(path), "holds no installs"))
 
 
 def _content(path: Path) -> bytes:
