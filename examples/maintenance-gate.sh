@@ -12,9 +12,9 @@ if [ $# -eq 0 ]; then
     exit 2
 fi
 
-if wpe-backup run "$@" --wait --skip-if-recent 1h --description "Before the deployment of {date} {time}"; then
+if wpe-backup run --wait --skip-if-recent 1h --description "Before the deployment of {date} {time}" -- "$@"; then
     echo "Every install is backed up: deploying."
-    # ./deploy.sh "$@"
+    # ./deploy.sh "$@"     # the exit code is then that of the deployment
 else
     code=$?
     echo "Not deploying: the backups ended with exit code $code." >&2

@@ -1,23 +1,43 @@
 #!/bin/sh
 # A night: back up the whole fleet, take up again what stopped halfway, then hold the result against what was promised.
-# The exit code is the run's, or 3 if the audit finds an install without a fresh backup, or an install that is in no list.
+# The exit code is that of the backups: of the last retry, where there was one. If they are all well, it is that of the
+# audit, and then that of the look for installs that nobody backs up. So 0 means that all of it is well.
 #
 #   terminal 1   wpe-backup simulate --scenario examples/scenarios/agency.yaml
 #   terminal 2   WPE_BACKUP_CONFIG=examples/agency.yaml examples/nightly.sh
 set -u
 
-code=0
-wpe-backup run --wait --deadline "${DEADLINE:-4h}" --max-failures 20% --lock-wait 30m || code=$?
+# Run a command and remember its exit code, whatever that is.
+try() {
+    "$@"
+    code=$?
+}
 
-case $code in
-    0) ;;
-    3 | 10) # some failed, or the deadline came first: the rest gets another chance
-        wpe-backup run --resume latest --wait || code=$?
-        wpe-backup run --retry-failed latest --wait && code=0
-        ;;
-    *) exit "$code" ;; # 2 and 12 do not mend themselves, a signal means that somebody wants an end
-esac
+# What some backups missed gets another chance. Anything else ends the night here: 1, 2, 4 and 12 do not mend
+# themselves, 11 means that another run is at it, a signal means that somebody wants an end.
+end_unless_some_failed() {
+    case $code in
+        0 | 3 | 10) ;;
+        *) exit "$code" ;;
+    esac
+}
 
-wpe-backup audit || code=$?          # how old is the newest completed backup of every install, whoever made it?
-wpe-backup installs --diff || code=$? # which installs does nobody back up?
-exit "$code"
+try wpe-backup run --wait --deadline "${DEADLINE:-4h}" --max-failures 20% --lock-wait 30m
+end_unless_some_failed
+if [ "$code" -ne 0 ]; then
+    try wpe-backup run --resume latest --wait # what was not tried, or not waited for
+    end_unless_some_failed
+fi
+if [ "$code" -ne 0 ]; then
+    try wpe-backup run --retry-failed latest --wait # what failed, and what could not be read of the inventory
+    end_unless_some_failed
+fi
+backups=$code
+
+try wpe-backup audit # how old is the newest completed backup of every install, whoever made it?
+audit=$code
+try wpe-backup installs --diff # which installs does nobody back up?
+
+for each in "$backups" "$audit" "$code"; do
+    [ "$each" -eq 0 ] || exit "$each"
+done

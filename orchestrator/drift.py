@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 class DriftKind(StrEnum):
     """What kind of a difference it is, what costs most first.
 
-    ``UNKNOWN`` is a listing that could not be had: nobody knows what it would show. ``UNPROTECTED`` is listed by WP
-    Engine and not in the configuration, ``PENDING`` is one of these that is not active yet. ``GONE`` is in the
-    configuration and not listed. ``RENAMED`` has another name there than here.
+    ``UNKNOWN`` is a listing, or a part of the inventory, that could not be had: nobody knows what it would show.
+    ``UNPROTECTED`` is listed by WP Engine and not in the configuration, ``PENDING`` is one of these that is not active
+    yet. ``GONE`` is in the configuration and not listed. ``RENAMED`` has another name there than here.
     """
 
     UNKNOWN = "unknown"
@@ -30,10 +30,13 @@ class DriftKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One difference, as ``account`` sees it: what is ``listed`` by WP Engine, what is ``configured``, and a note."""
+    """One difference, as ``account`` sees it: what is ``listed`` by WP Engine, what is ``configured``, and a note.
+
+    Of files, ``account`` is ``None``.
+    """
 
     kind: DriftKind
-    account: str
+    account: str | None
     listed: ListedInstall | None = None
     configured: Install | None = None
     note: str = ""

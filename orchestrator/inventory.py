@@ -6,6 +6,9 @@ Pure data, below the model.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+Entry = TypeVar("Entry")
 
 ENVIRONMENTS = ("production", "staging", "development")
 """What an install may be for."""
@@ -28,6 +31,14 @@ class Discovery:
     environments: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     place: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EmptySource:
+    """A part of the inventory that could be read and holds no install. ``source`` is what people call it."""
+
+    source: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +69,16 @@ class ListedAccount:
     id: str
     name: str
     nickname: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Entry]):
+    """One page of a listing.
+
+    ``next_offset`` is where the next one begins, ``None`` if this was the last. ``total`` is how many entries the
+    listing has in all, where it says so.
+    """
+
+    entries: tuple[Entry, ...]
+    next_offset: int | None = None
+    total: int | None = None

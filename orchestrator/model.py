@@ -8,12 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from orchestrator.inventory import Discovery, ListedAccount, ListedInstall
-
-Entry = TypeVar("Entry")
+    from orchestrator.inventory import Discovery, EmptySource, ListedAccount, ListedInstall, Page
 
 
 class OutcomeKind(StrEnum):
@@ -188,7 +186,8 @@ class Config:
     discovered: Install = Install(None, "default", "Backup {date} {time}", ())
     keep_s: float = 7_776_000.0
     timezone: tzinfo = UTC
-    warnings: tuple[str, ...] = ()
+    failed_sources: tuple[FailedSource, ...] = ()
+    empty_sources: tuple[EmptySource, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,19 +239,6 @@ class Backup:
 
 
 @dataclass(frozen=True, slots=True)
-class Page(Generic[Entry]):
-    """One page of a listing.
-
-    ``next_offset`` is where the next one begins, ``None`` if this was the last. ``total`` is how many entries the
-    listing has in all, where it says so.
-    """
-
-    entries: tuple[Entry, ...]
-    next_offset: int | None = None
-    total: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class FieldError:
     """One entry of the ``errors`` of a 400 answer; every field is optional there."""
 
@@ -301,6 +287,20 @@ class ErrorInfo:
     errors: tuple[FieldError, ...] = ()
     request_id: str | None = None
     retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FailedSource:
+    """A part of the inventory that could not be read: nobody knows which installs are missing.
+
+    ``source`` is what people call it, with its place. ``account`` is whose listing it is, ``None`` for files: these may
+    name any. ``path`` is the file, or the folder of files; empty for a listing.
+    """
+
+    source: str
+    account: str | None
+    error: ErrorInfo
+    path: str = ""
 
 
 @dataclass(frozen=True, slots=True)

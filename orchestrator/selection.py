@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import UsageError
 
@@ -31,6 +31,7 @@ MOST_WORDS = 5
 LONGEST_WORD = 100
 """Characters; comparing a longer one costs time and finds nothing."""
 
+_CRITERIA = ("only", "exclude", "tags", "environments", "accounts")
 _NOTHING = "(?!)"
 _GLOB = re.compile(r"[*?\[]")
 _OF_IDS = re.compile(r"^[0-9]|[0-9a-fA-F-]{8}")
@@ -60,10 +61,42 @@ class Selection:
         """Tell whether anything is said at all."""
         return self != Selection()
 
+    def told(self) -> dict[str, Any]:
+        """Return it as the summary and the journal keep it: names and lists by whether there were any.
+
+        What these mean is in the plan, found or not.
+        """
+        return {
+            **{key: list(getattr(self, key)) for key in _CRITERIA},
+            "limit": self.limit,
+            "shard": self.shard and f"{self.shard[0]}/{self.shard[1]}",
+            "named": self.is_named or self.listed is not None,
+        }
+
     @property
     def is_named(self) -> bool:
         """Tell whether installs are named one by one as arguments: such a run takes no lock."""
         return bool(self.names)
+
+
+def retold(fields: object) -> Selection | None:
+    """Return the selection that was told as ``fields``; ``None`` if it cannot be known.
+
+    Of one with names or a list, these are not told: what they mean was planned, so nothing more is meant.
+    """
+    if not isinstance(fields, dict) or not isinstance(fields.get("named"), bool):
+        return None
+    texts, limit = {key: fields.get(key) for key in _CRITERIA}, fields.get("limit")
+    shard = re.fullmatch(r"([1-9][0-9]{0,8})/([1-9][0-9]{0,8})", str(fields.get("shard")), re.ASCII)
+    are_texts = all(isinstance(each, list) and all(isinstance(word, str) for word in each) for each in texts.values())
+    if not are_texts or not isinstance(limit, int | None) or (fields.get("shard") is not None and not shard):
+        return None
+    return Selection(
+        **{key: tuple(each or ()) for key, each in texts.items()},
+        listed=() if fields["named"] else None,
+        limit=limit,
+        shard=(int(shard[1]), int(shard[2])) if shard else None,
+    )
 
 
 @dataclass(frozen=True, slots=True)

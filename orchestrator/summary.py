@@ -125,7 +125,11 @@ class AccountTotals:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The last line of the report. ``failed_sources`` are the parts of the inventory that could not be read."""
+    """The last line of the report.
+
+    ``failed_sources`` are the parts of the inventory that could not be read, ``empty_sources`` those without an
+    install. ``selection`` is what of the inventory was meant, ``None`` where something else was.
+    """
 
     run_id: str
     started_at: datetime
@@ -142,6 +146,8 @@ class Summary:
     report: str
     version: str
     failed_sources: tuple[dict[str, Any], ...] = ()
+    empty_sources: tuple[dict[str, Any], ...] = ()
+    selection: dict[str, Any] | None = None
 
     @property
     def requests(self) -> int:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import WriteError
+from orchestrator.inventory import Page
 from orchestrator.marker import marker
 from orchestrator.model import (
     AttemptResult,
@@ -19,7 +20,6 @@ from orchestrator.model import (
     Install,
     Outcome,
     OutcomeKind,
-    Page,
     PlannedBackup,
     Standing,
 )

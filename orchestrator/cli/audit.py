@@ -82,8 +82,6 @@ def audit(
     config = replace(config, throttle=throttled(config.throttle, given))
     log = output.log(redactor_of(config))
     end = asyncio.run(_audit(within_open_files(config, log), options, log))
-    for source in end.failed:
-        log.error("source.failed", source=source.source, reason=source.error.message)
     if not (output.is_quiet and end.exit_code == 0):
         _show(end, output, as_json=output_format == "json")
     return end.exit_code

@@ -36,8 +36,8 @@ def config() -> None:
 def validate(*, config_file: str | None, no_secrets: bool, output: Output) -> int:
     """Check the YAML: every problem at once, each with its place. Sends nothing."""
     fleet = _fleet(config_file, no_secrets=no_secrets)
-    for warning in fleet.warnings:
-        forgiving(sys.stderr).write(f"warning: {visible(warning)}\n")
+    for empty in fleet.empty:
+        forgiving(sys.stderr).write(f"warning: {visible(f'{empty.source}: {empty.reason}')}\n")
     if not output.is_quiet:
         sys.stdout.write(f"{visible(fleet.source)}: valid; {told(fleet, no_secrets=no_secrets)}\n")
     return 0
@@ -70,4 +70,4 @@ def schema() -> None:
 
 def _fleet(config_file: str | None, *, no_secrets: bool) -> Fleet:
     name, text = config_text(config_file)
-    return read_fleet(text, name, os.environ, with_secrets=not no_secrets)
+    return read_fleet(text, name, os.environ, with_secrets=not no_secrets, is_strict=True)

@@ -34,11 +34,13 @@ from orchestrator.redaction import Redactor
 from orchestrator.report.columns import columns
 from orchestrator.usecases.checks import Check, Verdict, config_file_check, machine_checks
 from orchestrator.usecases.doctor import ACCOUNT_CHECKS, account_checks
+from orchestrator.usecases.resolve import MOST_SAID
 from orchestrator.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from orchestrator.config import Fleet
     from orchestrator.model import Config
 
 FAILED = 3
@@ -80,15 +82,32 @@ def _configuration(config_file: str | None) -> tuple[Config | None, list[Check]]
     except ConfigError as error:
         return None, [_wrong("configuration", error, "mend it; wpe-backup config validate shows each line")]
     found = f"{fleet.source}: {told(fleet, no_secrets=False)}"
-    checks = [Check("configuration", Verdict.OK, found)]
-    if fleet.warnings:
-        remedy = "mend the YAML, or put the files where it looks for them"
-        checks = [Check("configuration", Verdict.WARN, f"{found}; {'; '.join(fleet.warnings)}", remedy)]
+    checks = [Check("configuration", Verdict.OK, found), *_inventory(fleet)]
     checks.append(config_file_check(Path(name), holds_password=holds_password(text, name)))
     try:
         return load_config(text, name, os.environ), checks
     except ConfigError as error:
         return None, [*checks, _wrong("credentials", error, "give them as the message says")]
+
+
+def _inventory(fleet: Fleet) -> list[Check]:
+    """Return what is to be said of the files that the YAML takes installs from, if there are any."""
+    if not any(source.files for source in fleet.sections.inventory):
+        return []
+    failed, empty = (
+        [*lines[:MOST_SAID], *([f"and {len(lines) - MOST_SAID} more"] if len(lines) > MOST_SAID else [])]
+        for lines in (
+            [f"{each.source}: {each.error.message}" for each in fleet.failed],
+            [f"{each.source}: {each.reason}" for each in fleet.empty],
+        )
+    )
+    if failed:
+        remedy = "a run backs up the others, and ends with exit code 3: have their owners mend these"
+        return [Check("inventory", Verdict.FAIL, "; ".join(failed + empty), remedy)]
+    if empty:
+        remedy = "mend the YAML, or put the files where it looks for them"
+        return [Check("inventory", Verdict.WARN, "; ".join(empty), remedy)]
+    return [Check("inventory", Verdict.OK, "every file was read")]
 
 
 def _wrong(name: str, error: ConfigError, remedy: str) -> Check:

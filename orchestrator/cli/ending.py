@@ -108,7 +108,8 @@ def _next_steps(end: RunEnd) -> list[str]:
         steps.append(f"Finish it:     wpe-backup run{where}{wait} --resume {run_id}")
     if outcomes[OutcomeKind.UNCONFIRMED]:
         steps.append(f"Or settle it:  wpe-backup settle{state} {run_id} INSTALL --exists BACKUP_ID (or --absent)")
-    if any(outcomes[kind] for kind in (OutcomeKind.REJECTED, OutcomeKind.EXHAUSTED, OutcomeKind.ABORTED)):
+    failed = any(outcomes[kind] for kind in (OutcomeKind.REJECTED, OutcomeKind.EXHAUSTED, OutcomeKind.ABORTED))
+    if failed or end.summary.failed_sources:
         steps.append(f"Retry failed:  wpe-backup run{where} --retry-failed {run_id}")
     if outcomes[OutcomeKind.ACCEPTED] and not steps:
         steps.append(f"See it end:    wpe-backup status{where} {run_id}")

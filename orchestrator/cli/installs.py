@@ -79,11 +79,7 @@ def installs(
         config = replace(config, accounts={name: config.accounts[name] for name in config.accounts if name in accounts})
     config = replace(config, throttle=throttled(config.throttle, given))
     log = output.log(redactor_of(config))
-    for warning in config.warnings:
-        log.warning("plan.warning", reason=warning)
     end = asyncio.run(_look(config, log, compares=diff))
-    for source in end.failed:
-        log.error("source.failed", source=source.source, reason=source.error.message)
     if not (output.is_quiet and diff and end.exit_code == 0):
         _show(end, output, compares=diff, as_json=output_format == "json")
     return end.exit_code
@@ -124,7 +120,7 @@ def _show(end: InstallsEnd, output: Output, *, compares: bool, as_json: bool) ->
     console.print(Text(_totals(end, compares=compares)), soft_wrap=True)
 
 
-def _cells(listed: ListedInstall, account: str, names: dict[str, str]) -> tuple[object, ...]:
+def _cells(listed: ListedInstall, account: str | None, names: dict[str, str]) -> tuple[object, ...]:
     owner = listed.account_id and names.get(listed.account_id, listed.account_id)
     return listed.name, listed.id, listed.environment, listed.status, account, owner, listed.primary_domain
 

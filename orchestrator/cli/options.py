@@ -223,13 +223,13 @@ def redactor_of(config: Config) -> Redactor:
     return redactor
 
 
-def read_config(config_file: str | None) -> Config:
-    """Return the checked configuration from ``config_file`` or the usual places.
+def read_config(config_file: str | None, *, is_strict: bool = False) -> Config:
+    """Return the checked configuration from ``config_file`` or the usual places, and all of its inventory if strict.
 
     Raises ``UsageError`` if there is none, ``ConfigError`` if it cannot be read or used.
     """
     name, text = config_text(config_file)
-    return load_config(text, name, os.environ)
+    return load_config(text, name, os.environ, is_strict=is_strict)
 
 
 def config_text(config_file: str | None) -> tuple[str, bytes]:

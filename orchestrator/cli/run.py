@@ -65,7 +65,11 @@ UNRESOLVED, REFUSED = 3, 12
     callback=parsed_each_by(parse_email),
     help="Whom WP Engine mails, instead of those in the YAML. Repeatable.",
 )
-@option("--strict", is_flag=True, help="Send nothing if any install cannot be resolved: exit code 2.")
+@option(
+    "--strict",
+    is_flag=True,
+    help="Send nothing if any install cannot be resolved, or a source of installs cannot be read: exit code 2.",
+)
 @option("-n", "--dry-run", is_flag=True, help="Print the plan; request nothing.")
 @option(
     "-o",
@@ -125,12 +129,12 @@ def run(*, config_file: str | None, output: Output, **given: Any) -> int:  # noq
     """Request a backup of every install in the YAML, or of those that are meant; write the report.
 
     INSTALL is a name or an id of the plan. Exit codes: 0 every install succeeded, 1 a bug, 2 bad usage or
-    configuration, or nothing selected, 3 at least one install failed, 4 the report or the state could not be written,
-    10 the deadline passed first, 11 another run of the same YAML and shard is going on, 12 credentials refused, 129,
-    130 and 143 stopped by a signal.
+    configuration, or nothing selected, 3 at least one install failed, or a source of installs, 4 the report or the
+    state could not be written, 10 the deadline passed first, 11 another run of the same YAML and shard is going on, 12
+    credentials refused, 129, 130 and 143 stopped by a signal.
     """
     options = _options(given)
-    config = read_config(config_file)
+    config = read_config(config_file, is_strict=options.strict)
     check_accounts(options.selection, config.accounts)
     _refuse_to_overwrite(config.source, options.report)
     config = replace(config, throttle=throttled(config.throttle, given))
@@ -215,8 +219,6 @@ def _show_plan(config: Config, options: RunOptions, output: Output, log: Log) ->
                 label = planned.plan.backups[position].install.label
                 event = f"backup.{each.kind.value}"
                 log.warning(event, install=label, reason=each.error and each.error.message)
-            for source in planned.failed:
-                log.error("source.failed", source=source.source, reason=source.error.message)
             lacking = UNRESOLVED if planned.foregone or planned.failed else 0
             return planned.plan, REFUSED if is_refused else lacking
 
@@ -227,5 +229,6 @@ def _show_plan(config: Config, options: RunOptions, output: Output, log: Log) ->
         console = output.console(sys.stdout)
         for row in plan_table(plan):
             console.print(row, soft_wrap=True)
-        console.print(Text(plan_totals(plan)), soft_wrap=True)
+        ending = f"; as it stands, a run would end with exit code {code}" if code else ""
+        console.print(Text(plan_totals(plan) + ending), soft_wrap=True)
     return code

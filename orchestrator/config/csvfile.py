@@ -35,6 +35,7 @@ class CsvEntries:
         """Read ``text`` of ``file``; what is wrong with its header or with the form of a row is noted."""
         self.file = file
         self.entries: list[Any] = []
+        self.wrong: set[int] = set()
         self._text = text
         self._numbers: list[int] = []
         self._columns: list[str] = []
@@ -89,12 +90,18 @@ class CsvEntries:
             self.entries.append(entry)
             self._numbers.append(number)
 
+    @property
+    def is_usable(self) -> bool:
+        """Tell whether it is known what every column means: one that is misspelt may have said ``enabled: false``."""
+        return self._is_shown
+
     def line(self, index: int) -> int:
         """Return the line, from 1, on which a row begins."""
         return self._numbers[index]
 
     def problem(self, index: int, loc: Sequence[str | int], message: str, *, at_key: bool = False) -> None:  # noqa: ARG002 - a column's name has been checked
         """Note a problem of the cell at ``loc`` of a row."""
+        self.wrong.add(index)
         at = self._columns.index(str(loc[0])) if loc else 0
         self._note(self._numbers[index], at, path_of(loc), message)
 

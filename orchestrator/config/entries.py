@@ -27,17 +27,25 @@ KEYS = tuple(InstallSection.model_fields)
 """What an entry may say."""
 
 _NAME = re.compile(NAME_PATTERN, re.ASCII)
+_ENTRY = re.compile(r"\[(?P<index>[0-9]+)\]")
+"""How the path of a problem begins that is one of a single entry, where the document is the list."""
 _MOST_NAMED = 10
 
 
 class Entries(Protocol):
     """A list of installs, entry by entry, as plain data; each has its place in ``file``.
 
-    An entry is a mapping of keys to values, unless something is wrong with it.
+    An entry is a mapping of keys to values, unless something is wrong with it. ``wrong`` are those, by index, of which
+    something was noted.
     """
 
     file: str
     entries: list[Any]
+    wrong: set[int]
+
+    @property
+    def is_usable(self) -> bool:
+        """Tell whether what is wrong concerns single entries, and not all of them."""
 
     def line(self, index: int) -> int:
         """Return the line, from 1, on which an entry begins."""
@@ -58,6 +66,9 @@ class TreeEntries:
         self._tree = tree
         self._loc = loc
         self._noted = tree.noted()
+        among = [_ENTRY.match(each.path) for each in tree.problems]
+        self.is_usable = bool(loc) or all(among)
+        self.wrong = {int(each["index"]) for each in among if each}
         found = tree.data
         for step in loc:
             found = found.get(step) if isinstance(found, dict) else None
@@ -73,6 +84,7 @@ class TreeEntries:
 
     def problem(self, index: int, loc: Sequence[str | int], message: str, *, at_key: bool = False) -> None:
         """Note a problem of the value at ``loc`` of an entry, or of its key, unless reading it noted one there."""
+        self.wrong.add(index)
         self._tree.problem((*self._loc, index, *loc), message, at_key=at_key, noted=self._noted)
 
     def problems(self, redactor: Redactor) -> Sequence[Problem]:
@@ -86,16 +98,16 @@ def place(entries: Entries, index: int) -> str:
     return f"{entries.file}:{entries.line(index)}"
 
 
-def sections_of(entries: Entries, *, may_name_variables: bool) -> list[InstallSection]:
-    """Return the entries of an inventory file as sections, and note what is wrong with each."""
+def sections_of(entries: Entries, *, may_name_variables: bool) -> dict[int, InstallSection]:
+    """Return the entries of an inventory file as sections, by index, and note what is wrong with the others."""
     refused = _refuse_variables(entries) if may_name_variables else set()
-    sections = []
+    sections = {}
     for index, entry in enumerate(entries.entries):
         if not isinstance(entry, dict):
             entries.problem(index, (), NO_INSTALL)
             continue
         try:
-            sections.append(InstallSection.model_validate(entry))
+            sections[index] = InstallSection.model_validate(entry)
             continue
         except ValidationError as error:
             details = error.errors(include_url=False)
@@ -125,21 +137,47 @@ def _texts(entries: Entries) -> Iterator[tuple[int, Location, str]]:
                     yield index, (key, number), each
 
 
-def check_entries(lists: Iterable[Entries], default_account: object, accounts: Mapping[str, Any] | None) -> None:
+def check_entries(lists: Iterable[Entries], accounts: Mapping[str, Any] | None) -> None:
     """Note entries that cannot be told from others, or whose account is not among ``accounts``."""
-    seen: dict[object, tuple[Entries, int]] = {}
     lacking: dict[str, str] = {}
+    for each, index, entry in _mappings(lists):
+        if entry.get("id") is None:
+            _check_name(each, index, entry)
+        account = entry.get("account")
+        if accounts is not None and isinstance(account, str) and account not in accounts:
+            message = lacking.get(account) or lacking.setdefault(account, no_account(account, accounts))
+            each.problem(index, ("account",), message)
+
+
+def check_given(lists: Iterable[Entries], key: str, message: str) -> None:
+    """Note entries that say nothing of ``key``."""
+    for each, index, entry in _mappings(lists):
+        if entry.get(key) is None:
+            each.problem(index, (), message)
+
+
+def check_once(lists: Iterable[Entries], default_account: object) -> None:
+    """Note entries of an install that another entry has: the first counts with which nothing else is wrong."""
+    claims = [
+        (each, index, *claim) for each, index, entry in _mappings(lists) if (claim := _claim(entry, default_account))
+    ]
+    first: dict[object, int] = {}
+    for at, (each, index, _, known_by) in enumerate(claims):
+        if each.is_usable and index not in each.wrong:
+            first.setdefault(known_by, at)
+    for at, (each, index, key, known_by) in enumerate(claims):
+        counts = first.setdefault(known_by, at)
+        if counts != at:
+            other, number = claims[counts][:2]
+            where = f"on line {other.line(number)}" if other is each else f"at {place(other, number)}"
+            said = f"already listed {where}" if counts < at else f"listed {where}, too"
+            off = ", and disabled there" if other.entries[number].get("enabled") is False else ""
+            each.problem(index, (key,), f"the same install is {said}{off}")
+
+
+def _mappings(lists: Iterable[Entries]) -> Iterator[tuple[Entries, int, dict[str, Any]]]:
     for each in lists:
-        for index, entry in enumerate(each.entries):
-            if not isinstance(entry, dict):
-                continue
-            if entry.get("id") is None:
-                _check_name(each, index, entry)
-            _check_first(each, index, seen, default_account)
-            account = entry.get("account")
-            if accounts is not None and isinstance(account, str) and account not in accounts:
-                message = lacking.get(account) or lacking.setdefault(account, no_account(account, accounts))
-                each.problem(index, ("account",), message)
+        yield from ((each, index, entry) for index, entry in enumerate(each.entries) if isinstance(entry, dict))
 
 
 def no_account(name: str, accounts: Mapping[str, Any]) -> str:
@@ -163,20 +201,12 @@ def _check_name(entries: Entries, index: int, entry: dict[str, Any]) -> None:
         entries.problem(index, ("name",), message)
 
 
-def _check_first(
-    entries: Entries, index: int, seen: dict[object, tuple[Entries, int]], default_account: object
-) -> None:
-    entry = entries.entries[index]
+def _claim(entry: dict[str, Any], default_account: object) -> tuple[str, object] | None:
+    """Return by which key an entry names its install, and what that is known by; ``None`` if it names none."""
     install_id, name = entry.get("id"), entry.get("name")
-    known_by: object = None
     if isinstance(install_id, str) and is_install_id(install_id):
-        key, known_by = "id", install_id.lower()
-    elif install_id is None and isinstance(name, str):
+        return "id", install_id.lower()
+    if install_id is None and isinstance(name, str):
         account = entry.get("account") or default_account
-        key, known_by = "name", (name, account if isinstance(account, str) else None)
-    if known_by is None:
-        return
-    before, first = seen.setdefault(known_by, (entries, index))
-    if (before, first) != (entries, index):
-        where = f"on line {before.line(first)}" if before is entries else f"at {place(before, first)}"
-        entries.problem(index, (key,), f"the same install is already listed {where}")
+        return "name", (name, account if isinstance(account, str) else None)
+    return None

@@ -1,6 +1,7 @@
 """Inventory files: find what ``inventory`` names, and read each once, by its suffix.
 
-Clients' teams may own these files: they can name an account, but define none, and no variable is replaced in them.
+Clients' teams may own these files: they can name an account, but define none, no variable is replaced in them, and what
+is wrong with one costs neither the other files nor its own other entries.
 """
 
 from __future__ import annotations
@@ -15,13 +16,17 @@ from orchestrator.config.bounded import TooSlowError, file_content
 from orchestrator.config.csvfile import CsvEntries
 from orchestrator.config.entries import KEYS, TreeEntries, sections_of
 from orchestrator.config.jsonl import JsonEntries
+from orchestrator.config.patterns import find_matches
 from orchestrator.config.tree import Tree, place_after, read_tree
 from orchestrator.errors import ConfigError, Problem
+from orchestrator.inventory import EmptySource
+from orchestrator.model import ErrorInfo, ErrorKind, FailedSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from orchestrator.config.entries import Entries
+    from orchestrator.config.patterns import Matches
     from orchestrator.config.schema import InstallSection
     from orchestrator.redaction import Redactor
 
@@ -33,49 +38,105 @@ PATIENCE_S = 60.0
 
 _YAML, _CSV, _LINES = (".yaml", ".yml"), (".csv",), (".jsonl", ".ndjson")
 _SUFFIXES = (*_YAML, *_CSV, *_LINES)
-_MAGIC = re.compile(r"[*?\[]")
 _NO_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+_Location = tuple[str | int, ...]
 
 
 class _UnreadError(Exception):
-    """Say why a file was not read."""
+    """Say why a file was not read. ``is_owners`` tells that whoever wrote the YAML has to mend that, if it names it."""
+
+    def __init__(self, message: str, kind: ErrorKind, *, is_owners: bool = False) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.is_owners = is_owners
+
+
+@dataclass(slots=True)
+class SourceFile:
+    """One file: its entries, ``None`` if it is no text, and the right ones as sections, by index."""
+
+    path: str
+    entries: Entries | None = None
+    sections: dict[int, InstallSection] = field(default_factory=dict)
+    faults: Sequence[Problem] = ()
+
+    def usable(self) -> list[int]:
+        """Return the entries, by index, that nothing is wrong with."""
+        if self.entries is None or not self.entries.is_usable:
+            return []
+        return [index for index in self.sections if index not in self.entries.wrong]
+
+    def problems(self, redactor: Redactor) -> Sequence[Problem]:
+        """Return everything that is wrong with it, without the secrets that ``redactor`` knows."""
+        return self.faults if self.entries is None else self.entries.problems(redactor)
+
+    def failed(self, redactor: Redactor) -> Iterator[FailedSource]:
+        """Yield what is wrong with it, as a run tells of it: once, where nothing of the file can be used."""
+        problems = sorted(self.problems(redactor))
+        told = problems if self.usable() else problems[:1]
+        for each in told:
+            message = f"{each.path}: {each.message}" if each.path else each.message
+            if len(told) < len(problems):
+                message += f"; and {len(problems) - 1} more problem(s): nothing in this file can be used"
+            source = f"{each.file}:{each.line}:{each.column}"
+            yield FailedSource(source, None, ErrorInfo(ErrorKind.REJECTED, message), self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class _Unread:
+    """A file or a folder that was not read, and the value of the YAML that asks for it."""
+
+    loc: _Location
+    message: str
+    failed: FailedSource
 
 
 @dataclass(slots=True)
 class Inventory:
-    """What the files hold, file by file: their entries, and these as sections, as many unless some are wrong."""
+    """What the files hold, what could not be read, and what holds nothing."""
 
-    files: list[Entries] = field(default_factory=list)
-    sections: list[list[InstallSection]] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    unread: list[Problem] = field(default_factory=list)
+    files: list[SourceFile] = field(default_factory=list)
+    unread: list[_Unread] = field(default_factory=list)
+    empty: list[EmptySource] = field(default_factory=list)
 
-    def problems(self, redactor: Redactor) -> list[Problem]:
-        """Return everything that is wrong with the files, without the secrets that ``redactor`` knows."""
-        return [*self.unread, *(problem for each in self.files for problem in each.problems(redactor))]
+    @property
+    def lists(self) -> list[Entries]:
+        """Return the entries of every file that has any."""
+        return [each.entries for each in self.files if each.entries is not None]
+
+    def problems(self, tree: Tree) -> list[Problem]:
+        """Return everything that is wrong; what was not read at all is noted in the YAML's ``tree``."""
+        for each in self.unread:
+            tree.problem(each.loc, each.message)
+        self.unread.clear()
+        return [problem for each in self.files for problem in each.problems(tree.redactor)]
+
+    def failed(self, redactor: Redactor) -> list[FailedSource]:
+        """Return what could not be used, as a run tells of it, without the secrets that ``redactor`` knows."""
+        unread = [each.failed for each in self.unread]
+        return unread + [failed for each in self.files for failed in each.failed(redactor)]
 
 
 def read_inventory(tree: Tree) -> Inventory:
-    """Read the files that ``inventory`` of the YAML in ``tree`` names; one that cannot be read is noted there."""
+    """Read the files that ``inventory`` of the YAML in ``tree`` names; what is wrong with the naming is noted there."""
     inventory = Inventory()
     seen: set[str] = set()
     for loc, pattern in _patterns(tree.data):
         try:
-            paths = _matches(tree, pattern)
-        except (ValueError, OSError) as error:
+            matches = find_matches(pattern, Path(tree.file).parent)
+        except ValueError as error:
             tree.problem(loc, f"cannot be looked for: {error}")
             continue
-        if not paths:
-            inventory.warnings.append(f"{tree.file}:{tree.line(loc)}: {pattern} matches no file")
-        for path in paths:
+        for path in matches.paths if matches.is_named else _matching(inventory, tree, (loc, pattern), matches):
             real = os.path.realpath(path)
             if real not in seen:
                 seen.add(real)
-                _read_into(inventory, tree, loc, path)
+                _read_into(inventory, tree, loc, path, is_named=matches.is_named)
     return inventory
 
 
-def _patterns(data: dict[str, Any]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+def _patterns(data: dict[str, Any]) -> Iterator[tuple[_Location, str]]:
     sources = data.get("inventory")
     for index, source in enumerate(sources if isinstance(sources, list) else ()):
         files = source.get("files") if isinstance(source, dict) else None
@@ -84,64 +145,77 @@ def _patterns(data: dict[str, Any]) -> Iterator[tuple[tuple[str | int, ...], str
                 yield ("inventory", index, "files", number), pattern
 
 
-def _matches(tree: Tree, pattern: str) -> list[Path]:
-    """Return what ``pattern`` matches, sorted. Raises ``ValueError`` for a pattern that cannot be.
+def _matching(inventory: Inventory, tree: Tree, asked: tuple[_Location, str], matches: Matches) -> list[Path]:
+    """Return the files that the pattern which was ``asked`` for matches, and note folders that could not be read.
 
-    It matches hidden names only if it has one itself, folders only if they are named like files, never the YAML that it
-    stands in; ``**`` follows no links.
+    It never matches the YAML that it stands in, and folders only if they are named like files.
     """
-    parts = Path(os.path.expanduser(pattern)).parts  # noqa: PTH111 - Path's raises where there is no home
-    if any("**" in part and part != "**" for part in parts):
-        message = "** stands for any folders, as in clients/**/*.csv"
-        raise ValueError(message)
-    first = next((at for at, part in enumerate(parts) if _MAGIC.search(part)), None)
-    folder = Path(tree.file).parent.joinpath(*parts[:first])
-    if first is None:
-        return [folder]
-    wanted = [*parts[first:], "*"] if parts[-1] == "**" else parts[first:]
-    found = sorted(set(folder.glob("/".join(wanted))))
-    if not any(part.startswith(".") for part in wanted):
-        found = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    loc, pattern = asked
+    source = f"{tree.file}:{tree.line(loc)}: files {pattern}"
+    for folder, error in matches.unread.items():
+        message = f"the folder {folder} cannot be read: {error.strerror}{_remedy(error)}"
+        failed = FailedSource(source, None, ErrorInfo(_kind_of(error), message), str(folder))
+        inventory.unread.append(_Unread(loc, message, failed))
     own = os.path.realpath(tree.file)
-    return [path for path in found if _may_be_meant(path) and os.path.realpath(path) != own]
+    paths = [path for path in matches.paths if _may_be_meant(path) and os.path.realpath(path) != own]
+    if not paths and not matches.unread:
+        inventory.empty.append(EmptySource(source, "matches no file"))
+    return paths
+
+
+def _remedy(error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return "; let the user that runs this list it"
+    return "; mount it, or correct the path" if _kind_of(error) is ErrorKind.NOT_FOUND else ""
+
+
+def _kind_of(error: OSError) -> ErrorKind:
+    return ErrorKind.NOT_FOUND if isinstance(error, FileNotFoundError | NotADirectoryError) else ErrorKind.UNAVAILABLE
 
 
 def _may_be_meant(path: Path) -> bool:
     return path.suffix.lower() in _SUFFIXES or not os.path.isdir(path)  # noqa: PTH112 - Path's raises where it may not look
 
 
-def _read_into(inventory: Inventory, tree: Tree, loc: Sequence[str | int], path: Path) -> None:
-    """Read one file; what keeps it from being read at all is a problem of the place that names it."""
+def _read_into(inventory: Inventory, tree: Tree, loc: _Location, path: Path, *, is_named: bool) -> None:
+    """Read one file. One that the YAML names and that is not there, or cannot be an inventory, is the YAML's fault."""
     try:
         content = _content(path)
         entries = _entries(content, path)
     except _UnreadError as error:
-        tree.problem(loc, f"{path} {error}")
+        message = f"{path} {error}"
+        if error.is_owners and is_named:
+            tree.problem(loc, message)
+            return
+        inventory.unread.append(
+            _Unread(loc, message, FailedSource(str(path), None, ErrorInfo(error.kind, str(error)), str(path)))
+        )
     except ConfigError as error:
-        inventory.unread += error.problems
+        inventory.files.append(SourceFile(str(path), faults=error.problems))
     else:
-        inventory.files.append(entries)
-        inventory.sections.append(sections_of(entries, may_name_variables=b"${" in content))
-        if not entries.entries:
-            inventory.warnings.append(f"{path} holds no installs")
+        sections = sections_of(entries, may_name_variables=b"${" in content)
+        inventory.files.append(SourceFile(str(path), entries, sections))
+        if not entries.entries and not entries.problems(tree.redactor):
+            inventory.empty.append(EmptySource(str(path), "holds no installs"))
 
 
 def _content(path: Path) -> bytes:
     """Return what a file holds. Raises ``_UnreadError``."""
     if path.suffix.lower() not in _SUFFIXES:
         message = f"has no suffix that is known: {', '.join(_SUFFIXES)}"
-        raise _UnreadError(message)
+        raise _UnreadError(message, ErrorKind.REJECTED, is_owners=True)
     try:
         content = file_content(path, LARGEST_FILE + 1, PATIENCE_S)
     except TooSlowError:
         message = f"does not end: nothing more came within {PATIENCE_S:g} s"
-        raise _UnreadError(message) from None
+        raise _UnreadError(message, ErrorKind.TIMEOUT) from None
     except OSError as error:
         message = f"cannot be read: {error.strerror}"
-        raise _UnreadError(message) from None
+        is_missing = isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError)
+        raise _UnreadError(message, _kind_of(error), is_owners=is_missing) from None
     if len(content) > LARGEST_FILE:
         message = f"is larger than {LARGEST_FILE // 1024 // 1024} MiB"
-        raise _UnreadError(message)
+        raise _UnreadError(message, ErrorKind.REJECTED)
     return content
 
 

@@ -42,12 +42,15 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class JsonEntries:
-    """The entries of a file of JSON lines."""
+    """The entries of a file of JSON lines. A line that is none leaves the others as they are."""
+
+    is_usable = True
 
     def __init__(self, text: str, file: str) -> None:
         """Read ``text`` of ``file``; what is no JSON object is noted."""
         self.file = file
         self.entries: list[Any] = []
+        self.wrong: set[int] = set()
         self._numbers: list[int] = []
         self._texts = _LINE_END.split(text)
         self._trees: dict[int, Tree] = {}
@@ -78,6 +81,7 @@ class JsonEntries:
 
     def problem(self, index: int, loc: Sequence[str | int], message: str, *, at_key: bool = False) -> None:
         """Note a problem of the value at ``loc`` of an entry, or of its key."""
+        self.wrong.add(index)
         self._tree(self._numbers[index]).problem(loc, message, at_key=at_key)
 
     def problems(self, redactor: Redactor) -> Sequence[Problem]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass
-from itertools import chain, repeat
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from orchestrator.config.checked import is_mapping, keys_of, validated
-from orchestrator.config.entries import TreeEntries, check_entries, no_account, place
+from orchestrator.config.entries import TreeEntries, check_entries, check_given, check_once, no_account, place
 from orchestrator.config.inventory import read_inventory
 from orchestrator.config.schema import (
     DEFAULT_ACCOUNT,
@@ -25,10 +25,11 @@ from orchestrator.config.secrets import FORMS, MASK, VARIABLES, Credentials, fin
 from orchestrator.config.suggest import nearest
 from orchestrator.config.tree import Tree, read_tree
 from orchestrator.errors import ConfigError
-from orchestrator.inventory import Discovery
+from orchestrator.inventory import Discovery, EmptySource
 from orchestrator.model import (
     Account,
     Config,
+    FailedSource,
     Install,
     ReconcilePolicy,
     RetryPolicy,
@@ -38,7 +39,7 @@ from orchestrator.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from orchestrator.config.entries import Entries
     from orchestrator.config.inventory import Inventory
@@ -52,7 +53,8 @@ class Fleet:
     """A YAML that has been checked, with its inventory files: its sections, and the credentials.
 
     The installs of the sections include those of the files; ``places`` are theirs, and ``sources`` those of the entries
-    of ``inventory``. ``redactor`` knows every secret. ``warnings`` are what reading had to say.
+    of ``inventory``. ``redactor`` knows every secret. ``failed`` are files, and parts of them, that could not be used;
+    ``empty`` are those without any install.
     """
 
     source: str
@@ -61,7 +63,8 @@ class Fleet:
     redactor: Redactor
     places: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
+    failed: tuple[FailedSource, ...] = ()
+    empty: tuple[EmptySource, ...] = ()
 
     def shown(self) -> str:
         """Return the YAML as it was understood: every install and default written out, every secret masked."""
@@ -102,19 +105,24 @@ def _given(value: Any) -> Any:  # noqa: ANN401 - JSON-like data
     return [_given(each) for each in value] if isinstance(value, list) else value
 
 
-def load_config(text: bytes, file: str, environment: Mapping[str, str]) -> Config:
+def load_config(text: bytes, file: str, environment: Mapping[str, str], *, is_strict: bool = False) -> Config:
     """Return the configuration in ``text``, which came from ``file``.
 
-    ``environment`` holds the variables that ``${VAR}`` names, and credentials that the YAML leaves out.
+    ``environment`` holds the variables that ``${VAR}`` names, and credentials that the YAML leaves out. What cannot be
+    used of inventory files is among its ``failed_sources``, unless that ``is_strict``.
     Raises ``ConfigError`` with every problem at once.
     """
-    return _converted(read_fleet(text, file, environment))
+    return _converted(read_fleet(text, file, environment, is_strict=is_strict))
 
 
-def read_fleet(text: bytes, file: str, environment: Mapping[str, str], *, with_secrets: bool = True) -> Fleet:
+def read_fleet(
+    text: bytes, file: str, environment: Mapping[str, str], *, with_secrets: bool = True, is_strict: bool = False
+) -> Fleet:
     """Return ``text`` of ``file``, checked. Raises ``ConfigError`` with every problem at once.
 
-    Without secrets, credentials that are missing are no problem, no file of theirs is read and no command run.
+    Inventory files may be somebody else's: what is wrong with them is ``failed`` of the fleet, and raised only beside
+    problems of the YAML itself, or if that ``is_strict``. Without secrets, credentials that are missing are no problem,
+    no file of theirs is read and no command run.
     """
     tree = read_tree(text, file, environment, keys_of(FleetFile), lambda loc: not with_secrets and _is_credential(loc))
     for variable in VARIABLES.values():
@@ -128,26 +136,26 @@ def read_fleet(text: bytes, file: str, environment: Mapping[str, str], *, with_s
     own = TreeEntries(tree, "installs")
     sections = validated(tree, FleetFile)
     inventory = read_inventory(tree)
-    lists = [own, *inventory.files]
     _check_sources(tree)
-    _check_accounts(tree, lists)
-    _check_emails(tree, lists)
+    _check_entries(tree, own, inventory.lists)
     _check_ca_files(tree)
-    may_run = not tree.problems and not inventory.problems(tree.redactor)
+    faults = inventory.problems(tree) if is_strict or tree.problems else []
+    may_run = not tree.problems and not faults
     credentials = find_credentials(tree, environment, with_secrets=with_secrets, may_run=may_run)
-    problems = [*tree.error().problems, *inventory.problems(tree.redactor)]
-    if problems or sections is None:
-        raise ConfigError(problems)
+    if tree.problems or faults or sections is None:
+        faults = inventory.problems(tree)
+        raise ConfigError([*tree.error().problems, *faults])
     return _fleet(tree, sections, inventory, credentials)
 
 
 def _fleet(tree: Tree, sections: FleetFile, inventory: Inventory, credentials: dict[str, Credentials]) -> Fleet:
     own = len(sections.installs)
-    installs = (*sections.installs, *chain.from_iterable(inventory.sections))
+    usable = [(each, index) for each in inventory.files for index in each.usable()]
     accounts = {
         name: account.model_copy(update={"ca_file": account.ca_file and _beside(tree.file, account.ca_file)})
         for name, account in sections.accounts.items()
     }
+    installs = (*sections.installs, *(each.sections[index] for each, index in usable))
     return Fleet(
         source=tree.file,
         sections=sections.model_copy(update={"accounts": accounts, "installs": installs}),
@@ -155,10 +163,11 @@ def _fleet(tree: Tree, sections: FleetFile, inventory: Inventory, credentials: d
         redactor=tree.redactor,
         places=(
             *(f"{tree.file}:{tree.line(('installs', index))}" for index in range(own)),
-            *(place(each, index) for each in inventory.files for index in range(len(each.entries))),
+            *(place(each.entries, index) for each, index in usable if each.entries is not None),
         ),
         sources=tuple(f"{tree.file}:{tree.line(('inventory', index))}" for index in range(len(sections.inventory))),
-        warnings=tuple(map(tree.redactor.clean, inventory.warnings)),
+        failed=tuple(inventory.failed(tree.redactor)),
+        empty=tuple(inventory.empty),
     )
 
 
@@ -205,37 +214,49 @@ def _check_sources(tree: Tree) -> None:
             tree.problem(("inventory", index), "must have either files or discover; each is an entry of its own")
 
 
-def _check_accounts(tree: Tree, lists: Sequence[Entries]) -> None:
+def _check_entries(tree: Tree, own: Entries, files: Sequence[Entries]) -> None:
+    """Check what entries say of each other and of the accounts, and what they need of the defaults."""
     accounts, defaults = tree.data["accounts"], tree.data.get("defaults")
     known = accounts if isinstance(accounts, dict) else None
-    default = defaults.get("account", DEFAULT_ACCOUNT) if isinstance(defaults, dict) else DEFAULT_ACCOUNT
-    check_entries(lists, default, known)
-    if known is None:
-        return
-    discoveries = [
-        (index, each) for index, source in _sources(tree.data) if isinstance(each := source.get("discover"), dict)
-    ]
-    for index, discovery in discoveries:
-        account = discovery.get("account")
+    given = defaults if isinstance(defaults, dict) else {}
+    account = given.get("account", DEFAULT_ACCOUNT)
+    check_entries([own, *files], known)
+    if known is not None:
+        _check_discoveries(tree, known)
         if isinstance(account, str) and account not in known:
-            tree.problem(("inventory", index, "discover", "account"), no_account(account, known))
-    everyone = chain((each for _, each in discoveries), _mappings(lists))
-    if isinstance(default, str) and default not in known and any(each.get("account") is None for each in everyone):
-        tree.problem(("defaults", "account"), no_account(default, known))
-
-
-def _mappings(lists: Sequence[Entries]) -> Iterator[dict[str, Any]]:
-    return (entry for each in lists for entry in each.entries if isinstance(entry, dict))
-
-
-def _check_emails(tree: Tree, lists: Sequence[Entries]) -> None:
-    defaults = tree.data.get("defaults")
-    if isinstance(defaults, dict) and defaults.get("notification_emails") is not None:
-        return
-    discovers = any("discover" in source for _, source in _sources(tree.data))
-    if discovers or any(entry.get("notification_emails") is None for entry in _mappings(lists)):
+            _check_default(tree, own, files, ("account", no_account(account, known)))
+    if given.get("notification_emails") is None:
         message = "is required: the addresses that WP Engine mails when a backup has completed; [] for none"
-        tree.problem(("defaults", "notification_emails"), message)
+        _check_default(tree, own, files, ("notification_emails", message))
+    check_once([own, *files], account)
+
+
+def _check_discoveries(tree: Tree, accounts: dict[str, Any]) -> None:
+    for index, source in _sources(tree.data):
+        discovery = source.get("discover")
+        account = discovery.get("account") if isinstance(discovery, dict) else None
+        if isinstance(account, str) and account not in accounts:
+            tree.problem(("inventory", index, "discover", "account"), no_account(account, accounts))
+
+
+def _check_default(tree: Tree, own: Entries, files: Sequence[Entries], lack: tuple[str, str]) -> None:
+    """Note who needs a default that cannot be used, given as its key and what is wrong with it.
+
+    That is the YAML's fault if it says so itself, if its own installs need it, or if nobody does without; else the
+    fault of the entries of files that need it.
+    """
+    key, message = lack
+    defaults = tree.data.get("defaults")
+    is_said = isinstance(defaults, dict) and key in defaults
+    discoveries = [source["discover"] for _, source in _sources(tree.data) if isinstance(source.get("discover"), dict)]
+    ours = [*discoveries, *(entry for entry in own.entries if isinstance(entry, dict))]
+    theirs = [entry for each in files for entry in each.entries if isinstance(entry, dict)]
+    some_do = bool(ours) or any(entry.get(key) is not None for entry in theirs)
+    is_ours = any(entry.get(key) is None for entry in (ours if some_do and not is_said else [*ours, *theirs]))
+    if is_ours:
+        tree.problem(("defaults", key), message)
+    else:
+        check_given(files, key, f"has no {key}, and defaults has none either")
 
 
 def _check_ca_files(tree: Tree) -> None:
@@ -285,7 +306,8 @@ def _converted(fleet: Fleet) -> Config:
         discovered=_install(InstallSection(), sections.defaults),
         keep_s=sections.state.keep,
         timezone=sections.defaults.timezone,
-        warnings=fleet.warnings,
+        failed_sources=fleet.failed,
+        empty_sources=fleet.empty,
     )
 
 

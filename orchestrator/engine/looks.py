@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from orchestrator.engine.lanes import Lane
     from orchestrator.engine.watches import Watches
     from orchestrator.engine.wire import Admitted
-    from orchestrator.model import AttemptResult, Backup, Page
+    from orchestrator.inventory import Page
+    from orchestrator.model import AttemptResult, Backup
 
 SPECIMEN_WAIT_S = 5.0
 """How long the others wait for the one that reads the specimen's listing, before they look again."""

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from orchestrator.engine.efforts import Screen
     from orchestrator.engine.watches import Watches
     from orchestrator.engine.wire import Admitted
-    from orchestrator.model import AttemptResult, Backup, ErrorInfo, Page
+    from orchestrator.inventory import Page
+    from orchestrator.model import AttemptResult, Backup, ErrorInfo
 
 
 class Screens:

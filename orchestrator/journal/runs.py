@@ -31,6 +31,7 @@ from orchestrator.model import (
     Standing,
 )
 from orchestrator.run_names import run_named
+from orchestrator.selection import Selection
 from orchestrator.summary import Line
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
     from orchestrator.journal.store import Store
 
 _Row = tuple[Any, ...]
+
+Covered = tuple[str, str | None, str | None]
+"""An install that a run had in its plan: its account, its name, its id."""
 
 NOTHING_MADE = Made()
 
@@ -51,8 +55,10 @@ class RunRecord:
     ``scope`` names what only one run at a time may do: the runs of one configuration. ``accounts`` are the base URLs by
     account. ``report`` is where its report goes. ``retried`` is the run whose failures this one retries. ``is_part``
     tells that only a selection of its configuration was planned; ``failed_sources`` are the parts of the inventory that
-    could not be read, as the summary tells of them. ``summary`` is its last summary line, ``None`` if it never came to
-    one; ``has_ended`` tells that nothing was begun since.
+    could not be read, ``empty_sources`` those without an install, ``selection`` is what was meant, all as the summary
+    tells of them. ``covered`` are the installs of the runs before that it retries, where sources of theirs still fail.
+    ``summary`` is its last summary line, ``None`` if it never came to one; ``has_ended`` tells that nothing was begun
+    since.
     """
 
     run: Run
@@ -64,6 +70,9 @@ class RunRecord:
     retried: str | None = None
     is_part: bool = False
     failed_sources: tuple[dict[str, Any], ...] = ()
+    empty_sources: tuple[dict[str, Any], ...] = ()
+    selection: dict[str, Any] | None = None
+    covered: tuple[Covered, ...] = ()
     summary: dict[str, Any] | None = None
     has_ended: bool = False
 
@@ -198,7 +207,8 @@ def _reopen(connection: sqlite3.Connection, record: RunRecord, standings: Sequen
 
 
 def _circumstances_row(record: RunRecord) -> _Row:
-    return record.run.id, json.dumps({"is_part": record.is_part, "failed_sources": record.failed_sources})
+    keys = ("is_part", "failed_sources", "empty_sources", "selection", "covered")
+    return record.run.id, json.dumps({key: getattr(record, key) for key in keys})
 
 
 def _insert(connection: sqlite3.Connection, table: str, rows: Sequence[_Row]) -> None:
@@ -236,6 +246,9 @@ def _find(connection: sqlite3.Connection, word: str, where: str, scope: str | No
         retried=json.loads(row[7]),
         is_part=circumstances.get("is_part", False),
         failed_sources=tuple(circumstances.get("failed_sources", ())),
+        empty_sources=tuple(circumstances.get("empty_sources", ())),
+        selection=circumstances.get("selection", None if circumstances.get("is_part") else Selection().told()),
+        covered=tuple((account, name, install_id) for account, name, install_id in circumstances.get("covered", ())),
         summary=None if row[8] is None else json.loads(row[8]),
         has_ended=row[9] is not None,
     )

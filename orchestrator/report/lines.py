@@ -7,6 +7,7 @@ from dataclasses import asdict
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.inventory import EmptySource
 from orchestrator.marker import marker
 from orchestrator.model import Learned
 from orchestrator.summary import AccountTotals, Line
@@ -14,7 +15,7 @@ from orchestrator.summary import AccountTotals, Line
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from orchestrator.model import Backup, ErrorInfo, Outcome
+    from orchestrator.model import Backup, ErrorInfo, FailedSource, Outcome
     from orchestrator.summary import Summary
 
 SCHEMA = 1
@@ -89,11 +90,21 @@ def summary_line(summary: Summary) -> dict[str, Any]:
         "reconciled": summary.reconciled,
         "accounts": {name: _account(each) for name, each in summary.accounts.items()},
         "failed_sources": list(summary.failed_sources),
+        "empty_sources": list(summary.empty_sources),
+        "selection": summary.selection,
         "exit_code": summary.exit_code,
         "config": summary.config,
         "report": summary.report,
         "version": summary.version,
     }
+
+
+def source_fields(source: FailedSource | EmptySource) -> dict[str, Any]:
+    """Return a part of the inventory that gave nothing as an object."""
+    if isinstance(source, EmptySource):
+        return {"source": source.source, "reason": source.reason}
+    error = {"kind": source.error.kind.value, "status": source.error.status, "message": source.error.message}
+    return {"source": source.source, "account": source.account, "error": error}
 
 
 def _account(totals: AccountTotals) -> dict[str, Any]:

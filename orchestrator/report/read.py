@@ -29,7 +29,7 @@ class Report:
     """A report's totals and failures. ``summary`` is ``None`` if the run did not come to its end.
 
     ``outcomes`` counts lines, which says more than the summary where that is missing. ``damaged`` are the numbers of
-    lines, from 1, that are no JSON object.
+    lines, from 1, that are no JSON object. ``covered`` are all its installs: their accounts, names and ids.
     """
 
     path: str
@@ -38,6 +38,7 @@ class Report:
     summary: dict[str, Any] | None = None
     run_id: str | None = None
     damaged: list[int] = field(default_factory=list)
+    covered: list[tuple[str, str | None, str | None]] = field(default_factory=list)
 
     @property
     def succeeded(self) -> int:
@@ -80,6 +81,7 @@ def _take(report: Report, number: int, line: dict[str, Any] | None) -> None:
         case "backup":
             outcome = str(line.get("outcome"))
             report.outcomes[outcome] += 1
+            report.covered.append((str(line.get("account")), _text(line.get("name")), _text(line.get("install_id"))))
             report.run_id = report.run_id or _text(line.get("run_id"))
             if outcome not in _SUCCESSES:
                 report.failures.append(line)

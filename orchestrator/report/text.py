@@ -21,6 +21,7 @@ _SECONDS_PER_MINUTE = 60
 _LONGEST_DURATION_S = 10**9
 _MOST_LIMITS = 5
 _MOST_ACCOUNTS = 20
+_MOST_SOURCES = 20
 _SUCCESSES = {kind.value for kind in OutcomeKind if kind.is_success}
 _THREE_DIGITS = 100
 
@@ -46,14 +47,27 @@ def totals(report: Report) -> Text:
         text.append(f"  {requests} requests to the API, answered 429: {throttled}, retries: {retries}\n")
     for line in _by_account(_mapping(summary.get("accounts"))):
         text.append(f"  {line}\n")
-    for source in map(_mapping, _list(summary.get("failed_sources"))):
-        why = _mapping(source.get("error")).get("message")
-        text.append(f"  not read: {visible(str(source.get('source')))}: {visible(str(why))}\n", "bold red")
+    for line in _sources(summary):
+        text.append(f"  {line}\n", "bold red")
     for line in _limits(_mapping(summary.get("accounts"))):
         text.append(f"  {line}\n")
     for doubt in doubts(report):
         text.append(f"  {doubt}\n", "yellow")
     return text
+
+
+def _sources(summary: dict[str, Any]) -> Iterator[str]:
+    """Say which parts of the inventory could not be read, and which hold no install; of many, the first."""
+    failed, empty = ([*map(_mapping, _list(summary.get(key)))] for key in ("failed_sources", "empty_sources"))
+    said = [
+        ("not read", [(each.get("source"), _mapping(each.get("error")).get("message")) for each in failed]),
+        ("empty", [(each.get("source"), each.get("reason")) for each in empty]),
+    ]
+    for word, sources in said:
+        for source, why in sources[:_MOST_SOURCES]:
+            yield f"{word}: {visible(str(source))}: {visible(str(why))}"
+        if len(sources) > _MOST_SOURCES:
+            yield f"{word}: {len(sources) - _MOST_SOURCES} more, which the summary names"
 
 
 def _limits(accounts: dict[str, Any]) -> Iterator[str]:

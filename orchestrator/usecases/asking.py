@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from orchestrator.engine.ports import Api
     from orchestrator.engine.stop import StopSwitch
-    from orchestrator.inventory import ListedAccount, ListedInstall
-    from orchestrator.model import AttemptResult, Backup, Config, Page
+    from orchestrator.inventory import ListedAccount, ListedInstall, Page
+    from orchestrator.model import AttemptResult, Backup, Config
     from orchestrator.usecases.fleet import Fleet
 
 T = TypeVar("T")

@@ -16,7 +16,7 @@ from orchestrator.model import ErrorInfo
 from orchestrator.summary import Ending, exit_code
 from orchestrator.usecases.fleet import Fleet
 from orchestrator.usecases.jobs import meant
-from orchestrator.usecases.resolve import inventory_of
+from orchestrator.usecases.resolve import inventory_of, missing_from, say_sources, told
 from orchestrator.usecases.survey import Question, Subject, are_credentials_refused, surveyed
 
 if TYPE_CHECKING:
@@ -25,10 +25,9 @@ if TYPE_CHECKING:
 
     from orchestrator.engine.ports import Log
     from orchestrator.engine.stop import StopSwitch
-    from orchestrator.model import Backup, Config, Install
+    from orchestrator.model import Backup, Config, FailedSource, Install
     from orchestrator.selection import Selection
     from orchestrator.usecases.asking import Asker
-    from orchestrator.usecases.resolve import FailedSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +83,11 @@ async def audited(config: Config, options: AuditOptions, log: Log, stop: StopSwi
     async with AsyncExitStack() as stack:
         fleet = Fleet(config, await _store(options.state_dir, log, stack, stop), log, stack)
         inventory = await inventory_of(config, options.selection, fleet, stop)
-        for warning in (*config.warnings, *inventory.warnings):
+        for warning in inventory.warnings:
             log.warning("plan.warning", reason=warning)
         chosen = meant(config, options.selection, inventory)
+        failed = missing_from(options.selection, inventory)
+        say_sources(told(failed), told(config.empty_sources), log)
         found = {each: Freshness(Verdict.UNKNOWN, error=why) for each, (_, why) in chosen.lacks.items()}
         to_ask = [each for each in chosen.installs if each not in found]
         questions = [_question(each, _max_age_s(each, options)) for each in to_ask]
@@ -96,9 +97,7 @@ async def audited(config: Config, options: AuditOptions, log: Log, stop: StopSwi
                 answer = Freshness(Verdict.UNKNOWN, error=answer)  # noqa: PLW2901 - what an error comes to
             found[install] = answer
         rows = [Audited(each, _max_age_s(each, options), found[each]) for each in chosen.installs]
-        return AuditEnd(
-            tuple(worst_first(rows)), tuple(inventory.failed), answers.signum, are_credentials_refused(fleet)
-        )
+        return AuditEnd(tuple(worst_first(rows)), failed, answers.signum, are_credentials_refused(fleet))
 
 
 async def _store(state_dir: Path, log: Log, stack: AsyncExitStack, stop: StopSwitch) -> Store | None:

@@ -115,6 +115,8 @@ def _summary(totals: Totals, ending: Ending) -> Summary:
         report=record.report,
         version=__version__,
         failed_sources=record.failed_sources,
+        empty_sources=record.empty_sources,
+        selection=record.selection if record.retried is None else None,
     )
 
 

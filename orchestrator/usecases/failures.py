@@ -10,15 +10,18 @@ from orchestrator.errors import UsageError
 from orchestrator.inventory import LONGEST_BACKUP_ID
 from orchestrator.journal.runs import find, load
 from orchestrator.marker import runs_marked
-from orchestrator.model import Backup, ErrorInfo, ErrorKind, Install, OutcomeKind
+from orchestrator.model import Backup, ErrorInfo, ErrorKind, FailedSource, Install, OutcomeKind
+from orchestrator.report.lines import source_fields
 from orchestrator.report.read import is_path, read_report
+from orchestrator.selection import retold
 from orchestrator.usecases.jobs import RunOptions, scope_of
 
 if TYPE_CHECKING:
     from orchestrator.engine.ports import Log
-    from orchestrator.journal.runs import StoredBackup
+    from orchestrator.journal.runs import Covered, StoredBackup
     from orchestrator.journal.store import Store
     from orchestrator.model import Config
+    from orchestrator.selection import Selection
 
 _RETRIED = {
     OutcomeKind.REJECTED,
@@ -49,11 +52,24 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Failures:
-    """What failed in ``retried``, a run or a report. ``scope`` is of that run, ``None`` where it is not known."""
+    """What failed in ``retried``, a run or a report. ``scope`` is of that run, ``None`` where it is not known.
+
+    ``failed_sources`` are those of the inventory that it could not read, as its summary tells of them. What it missed
+    is of the ``selection``, and not among what the run and those before it ``covered``. Without a ``selection`` nobody
+    can tell.
+    """
 
     retried: str
     failures: tuple[Failure, ...]
     scope: str | None = None
+    failed_sources: tuple[dict[str, Any], ...] = ()
+    selection: Selection | None = None
+    covered: tuple[Covered, ...] = ()
+
+    @property
+    def reads_again(self) -> bool:
+        """Tell whether there are sources to be read again, and it is known what of them is meant."""
+        return bool(self.failed_sources) and self.selection is not None
 
 
 async def failures_of(config: Config, options: RunOptions, store: Store, log: Log) -> Failures:
@@ -68,7 +84,15 @@ async def failures_of(config: Config, options: RunOptions, store: Store, log: Lo
         message = f"run {record.run.id} did not come to its end: finish it first, with --resume {record.run.id}"
         raise UsageError(message)
     failed = [each for each in stored if each.line and each.line.kind in _RETRIED]
-    return Failures(record.run.id, tuple(_failure(record.run.id, each) for each in failed), record.scope)
+    installs = (each.planned.install for each in stored)
+    return Failures(
+        record.run.id,
+        tuple(_failure(record.run.id, each) for each in failed),
+        record.scope,
+        record.failed_sources,
+        retold(record.selection),
+        (*record.covered, *((each.account, each.name, each.id) for each in installs)),
+    )
 
 
 def _failure(run_id: str, stored: StoredBackup) -> Failure:
@@ -90,7 +114,23 @@ def _of_file(path: Path, log: Log) -> Failures:
         log.warning("plan.warning", reason=reason)
     kinds = {kind.value for kind in _RETRIED}
     lines = (line for line in report.failures if line.get("outcome") in kinds)
-    return Failures(str(path), tuple(_of_line(path, line) for line in lines))
+    summary = report.summary or {}
+    sources = summary.get("failed_sources")
+    failed = tuple(each for each in sources if isinstance(each, dict)) if isinstance(sources, list) else ()
+    return Failures(
+        str(path),
+        tuple(_of_line(path, line) for line in lines),
+        failed_sources=tuple(map(_source, failed)),
+        selection=retold(summary.get("selection")),
+        covered=tuple(report.covered),
+    )
+
+
+def _source(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return a failed source as this program tells of it, whatever the file holds."""
+    account, error = fields.get("account"), _error(fields.get("error"))
+    error = error or ErrorInfo(ErrorKind.UNAVAILABLE, "its error is not told")
+    return source_fields(FailedSource(str(fields.get("source")), account if isinstance(account, str) else None, error))
 
 
 def _of_line(path: Path, line: dict[str, Any]) -> Failure:

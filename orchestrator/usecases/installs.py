@@ -9,11 +9,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from orchestrator.drift import Difference, DriftKind, View, differences
-from orchestrator.model import ErrorInfo
+from orchestrator.model import ErrorInfo, FailedSource
 from orchestrator.summary import Ending, exit_code
 from orchestrator.usecases.asking import asked
 from orchestrator.usecases.fleet import Fleet
-from orchestrator.usecases.resolve import FailedSource, Inventory, looked_through, read_listing, source_of
+from orchestrator.usecases.resolve import Inventory, looked_through, read_listing, say_sources, source_of, told
 from orchestrator.usecases.survey import are_credentials_refused
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ async def installs_seen(config: Config, log: Log, stop: StopSwitch, *, compares:
         seen = await asked(fleet, config.accounts, partial(_look, config, compares=compares), stop)
         refused = are_credentials_refused(fleet)
     views = [each.view for each in seen if each.view]
-    failed = [each.failed for each in seen if each.failed]
+    failed = [*(config.failed_sources if compares else ()), *(each.failed for each in seen if each.failed)]
+    say_sources(told(failed), told(config.empty_sources if compares else ()), log)
     shown: dict[str, SeenInstall] = {}
     for view in views:
         for listed in view.installs:

@@ -19,13 +19,15 @@ from orchestrator.plan import make_plan
 from orchestrator.report.read import run_of
 from orchestrator.report.write import OWN_REPORT, STANDARD_OUTPUT
 from orchestrator.selection import Selected, Selection, selected
+from orchestrator.usecases.resolve import MOST_SAID, empty_lines, missing_from, say_sources, told
 
 if TYPE_CHECKING:
     from orchestrator.engine.ports import Log
+    from orchestrator.inventory import EmptySource
     from orchestrator.journal.store import Store
-    from orchestrator.model import Backup, Config, Install, Plan, PlannedBackup, Standing
+    from orchestrator.model import Backup, Config, FailedSource, Install, Plan, PlannedBackup, Standing
     from orchestrator.summary import Brake, Line
-    from orchestrator.usecases.resolve import FailedSource, Inventory, Lack
+    from orchestrator.usecases.resolve import Inventory, Lack
 
 NAMED_ONE_BY_ONE = "named: "
 NOT_IN_THE_PLAN = "--installs-from"
@@ -119,6 +121,7 @@ class PlannedRun:
     plan: Plan
     foregone: dict[int, Foregone]
     failed: tuple[FailedSource, ...]
+    empty: tuple[EmptySource, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,13 +160,13 @@ def meant(config: Config, selection: Selection, inventory: Inventory) -> Meant:
         words = dict(selection.listed or ())
         chosen = Selected((), tuple((word, f"is not in the plan ({place})") for word, place in words.items()))
     strangers = {
-        replace(config.discovered, name=word, place=NOT_IN_THE_PLAN): _end_of_stranger(why, inventory)
+        replace(config.discovered, name=word, place=NOT_IN_THE_PLAN): end_of_stranger(why, inventory)
         for word, why in chosen.unknown
     }
     return Meant((*chosen.installs, *strangers), inventory.lacks | strangers, chosen.unknown, chosen.disabled)
 
 
-def _end_of_stranger(why: str, inventory: Inventory) -> Lack:
+def end_of_stranger(why: str, inventory: Inventory) -> Lack:
     """Return how an entry of a list ends that is not in the plan: it may be in a source that could not be read."""
     if inventory.failed:
         source = inventory.failed[0]
@@ -180,19 +183,23 @@ def planned_run(config: Config, options: RunOptions, inventory: Inventory, run: 
     chosen = meant(config, options.selection, inventory)
     if options.strict:
         lacking = {install: chosen.lacks[install] for install in chosen.installs if install in chosen.lacks}
-        check_resolved([*config.warnings, *inventory.renamed, *inventory.unresolved(lacking)])
+        check_resolved([*empty_lines(config), *inventory.renamed, *inventory.unresolved(lacking)])
     installs = tuple(for_this_run(each, options) for each in chosen.installs)
     lacks = {for_this_run(each, options): lack for each, lack in chosen.lacks.items()}
+    failed = missing_from(options.selection, inventory)
+    beside = inventory.failed if options.selection.is_named else []
+    aside = [f"{each.source}: {each.error.message}" for each in beside[:MOST_SAID] if each.path]
     plan = make_plan(replace(config, installs=installs), run)
     plan = replace(
         plan,
         disabled=chosen.disabled,
-        warnings=(*config.warnings, *inventory.warnings, *inventory.renamed, *plan.warnings),
+        warnings=(*aside, *inventory.warnings, *inventory.renamed, *plan.warnings),
     )
     foregone = {
         each.position: Foregone(Effort(each), *lacks[each.install]) for each in plan.backups if each.install in lacks
     }
-    return PlannedRun(plan, foregone, tuple(inventory.failed))
+    empty = () if options.selection.is_named else config.empty_sources
+    return PlannedRun(plan, foregone, failed, empty)
 
 
 def check_resolved(unresolved: list[str]) -> None:
@@ -219,8 +226,11 @@ def new_job(config: Config, options: RunOptions, planned: PlannedRun, log: Log) 
     record = replace(
         record_of(config, options, Beginning(plan.run, scope, plan.disabled)),
         is_part=options.selection.is_given,
-        failed_sources=tuple(each.told() for each in planned.failed),
+        selection=options.selection.told(),
+        failed_sources=told(planned.failed),
+        empty_sources=told(planned.empty),
     )
+    say_sources(record.failed_sources, record.empty_sources, log.bind(run_id=plan.run.id))
     return Job(
         record=record,
         planned=plan.backups,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from orchestrator.model import Run
 from orchestrator.usecases.fleet import Fleet
 from orchestrator.usecases.jobs import new_run_id, planned_run, say_warnings
-from orchestrator.usecases.resolve import inventory_of
+from orchestrator.usecases.resolve import inventory_of, say_sources, told
 from orchestrator.usecases.survey import are_credentials_refused
 
 if TYPE_CHECKING:
@@ -31,4 +31,5 @@ async def previewed(config: Config, options: RunOptions, log: Log, stop: StopSwi
         inventory = await inventory_of(config, options.selection, fleet, stop)
         planned = planned_run(config, options, inventory, Run(new_run_id(), datetime.now(UTC)))
     say_warnings(config, planned.plan, log)
+    say_sources(told(planned.failed), told(planned.empty), log)
     return planned, are_credentials_refused(fleet)

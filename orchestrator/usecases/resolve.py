@@ -6,19 +6,22 @@ had, concern the installs that need them alone. A listing that fails is never ta
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.inventory import ENVIRONMENTS
-from orchestrator.model import ErrorInfo, ErrorKind, OutcomeKind
+from orchestrator.model import ErrorInfo, ErrorKind, FailedSource, OutcomeKind
+from orchestrator.report.lines import source_fields
 from orchestrator.selection import matcher, may_be_meant
 from orchestrator.usecases.asking import WATCHED, asked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from orchestrator.engine.ports import Log
     from orchestrator.engine.stop import StopSwitch
-    from orchestrator.inventory import Discovery, ListedInstall
+    from orchestrator.inventory import Discovery, EmptySource, ListedInstall
     from orchestrator.model import Config, Install
     from orchestrator.selection import Selection
     from orchestrator.usecases.asking import Asker, Persistence
@@ -26,22 +29,11 @@ if TYPE_CHECKING:
 
 LONGEST_NAME = 100
 
+MOST_SAID = 20
+"""Failed sources that are said one by one: a client's file may hold ten thousand wrong rows."""
+
 Lack = tuple[OutcomeKind, ErrorInfo]
 """How an install ends that has no id, and why."""
-
-
-@dataclass(frozen=True, slots=True)
-class FailedSource:
-    """A part of the inventory that could not be read: nobody knows which installs are missing."""
-
-    source: str
-    account: str
-    error: ErrorInfo
-
-    def told(self) -> dict[str, Any]:
-        """Return it as the report's summary tells it."""
-        error = {"kind": self.error.kind.value, "status": self.error.status, "message": self.error.message}
-        return {"source": self.source, "account": self.account, "error": error}
 
 
 class Listing:
@@ -85,12 +77,12 @@ def asked_accounts(config: Config, selection: Selection) -> list[str]:
 
 def offline(config: Config) -> Inventory:
     """Return the inventory of a configuration that needs no listing."""
-    return Inventory(installs=list(config.installs))
+    return Inventory(installs=list(config.installs), failed=list(config.failed_sources))
 
 
 async def resolved(config: Config, selection: Selection, asker: Asker) -> Inventory:
     """Return the inventory of ``config``, as far as ``selection`` may mean it."""
-    inventory = Inventory()
+    inventory = Inventory(failed=list(config.failed_sources))
     discoveries = _meant_discoveries(config, selection)
     whole = {each.account for each in _nameless(config.installs, selection)}
     whole |= {each.account for each in discoveries if not each.wpengine_accounts}
@@ -183,7 +175,40 @@ def _meant_discoveries(config: Config, selection: Selection) -> list[Discovery]:
     ]
 
 
-def names_of(account: str) -> str:
+Told = Sequence[dict[str, Any]]
+"""Failed or empty sources, as the summary tells of them."""
+
+
+def say_sources(failed: Told, empty: Told, log: Log) -> None:
+    """Say which parts of the inventory could not be read, and which hold nothing: quiet or not, somebody has to look.
+
+    Of many, the first are said; the summary has all of them.
+    """
+    reasons = [("source.failed", each["source"], each["error"]["message"]) for each in failed[:MOST_SAID]]
+    reasons += [("source.empty", each["source"], each["reason"]) for each in empty[:MOST_SAID]]
+    for event, source, reason in reasons:
+        log.error(event, source=source, reason=reason)
+    for event, sources in (("source.failed", failed), ("source.empty", empty)):
+        if len(sources) > MOST_SAID:
+            log.error(event, more=len(sources) - MOST_SAID)
+
+
+def told(sources: Iterable[FailedSource | EmptySource]) -> tuple[dict[str, Any], ...]:
+    """Return ``sources`` as the summary tells of them."""
+    return tuple(map(source_fields, sources))
+
+
+def missing_from(selection: Selection, inventory: Inventory) -> tuple[FailedSource, ...]:
+    """Return the failed sources that may hold more of what is meant: installs named one by one have all been found."""
+    return tuple(each for each in inventory.failed if not (selection.is_named and each.path))
+
+
+def empty_lines(config: Config) -> list[str]:
+    """Return a line for each source that holds no install."""
+    return [f"{each.source}: {each.reason}" for each in config.empty_sources]
+
+
+def names_of(account: str | None) -> str:
     """Return what people call the look-up of names in the listing of ``account``."""
     return f"the names of account {account}"
 

@@ -24,7 +24,7 @@ from orchestrator.usecases.jobs import (
     target_of,
     watch_of_earlier,
 )
-from orchestrator.usecases.resolve import Inventory, looked_up, names_of
+from orchestrator.usecases.resolve import Inventory, looked_up, names_of, say_sources
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -73,8 +73,7 @@ def resumed_job(config: Config, options: RunOptions, left: Left, inventory: Inve
     _say_differences(config, record, left.stored, log.bind(run_id=run_id))
     others = {each.planned.request.install_id: each.planned.install.label for each in left.stored}
     found = {each.planned.position: _with_id(config, record, each, inventory, others) for each in left.left}
-    left_positions = {each.planned.position for each in left.left}
-    done = [each for each in left.stored if each.planned.position not in left_positions]
+    done = [each for each in left.stored if each.planned.position not in found]
     wait_s = config.wait.timeout_s if options.waits else None
     efforts: list[Effort] = []
     foregone: list[Foregone] = []
@@ -91,12 +90,11 @@ def resumed_job(config: Config, options: RunOptions, left: Left, inventory: Inve
             foregone.append(Foregone(effort, OutcomeKind.ACCEPTED))
         else:
             efforts.append(effort)
+    report = target_of(options, report_of(record, options.state_dir))
+    record = replace(record, report=report, failed_sources=tuple(_still_failed(record, inventory)))
+    say_sources(record.failed_sources, record.empty_sources, log.bind(run_id=run_id))
     return Job(
-        record=replace(
-            record,
-            report=target_of(options, report_of(record, options.state_dir)),
-            failed_sources=tuple(_still_failed(record, inventory)),
-        ),
+        record=record,
         planned=tuple(found.get(each.planned.position, each).planned for each in left.stored),
         efforts=tuple(efforts),
         foregone=tuple(foregone),

@@ -117,9 +117,13 @@ async def _job(config: Config, options: RunOptions, world: _World) -> Job:
         return new_job(config, options, planned_run(config, options, inventory, run), world.log)
     if options.resume is None:
         failures = await world.stop.unless_pressed(failures_of(config, options, world.store, world.log))
-        is_offline = not needs_listing(config, failures)
-        asking = (Selection(), world.fleet, world.stop, Persistence(options.deadline_s))
-        inventory = offline(config) if is_offline else await inventory_of(config, *asking)
+        asking = (world.fleet, world.stop, Persistence(options.deadline_s))
+        if needs_listing(config, failures):
+            inventory = await inventory_of(config, Selection(), *asking)
+        elif failures.reads_again:
+            inventory = await inventory_of(config, failures.selection or Selection(), *asking)
+        else:
+            inventory = offline(config)
         return retried_job(config, options, failures, inventory, world.log)
     return await _resumed(config, options, world)
 

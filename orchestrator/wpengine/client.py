@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
-    from orchestrator.model import Account, BackupRequest, Entry, Timeouts
+    from orchestrator.inventory import Entry
+    from orchestrator.model import Account, BackupRequest, Timeouts
 
 KEEPALIVE_S = 4.0
 """Below the 5 s after which common servers drop an idle connection: a request that races with that is ambiguous."""

@@ -11,8 +11,8 @@ from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Generic
 
-from orchestrator.inventory import ListedAccount, ListedInstall
-from orchestrator.model import Entry, Fault, Page
+from orchestrator.inventory import Entry, ListedAccount, ListedInstall, Page
+from orchestrator.model import Fault
 from orchestrator.wpengine.answers import Received, backup_of, cut, is_success, refusal, text_of
 
 if TYPE_CHECKING:

@@ -165,13 +165,17 @@ def test_a_bad_configuration_is_a_failed_check_and_the_machine_is_checked_all_th
     ended, found = doctor(tmp_path, WPE_API_PASSWORD="")
     assert (ended.code, bad(found), found["api"][0]) == (3, {"credentials": "fail"}, "skipped")
     assert "set WPE_API_PASSWORD" in found["credentials"][1]
-    configure(tmp_path, "http://127.0.0.1:1/v1", "inventory: [files: ['none/*.csv']]\ninstalls: [one]\n")
+    configure(tmp_path, "http://127.0.0.1:1/v1", "inventory: [files: ['*.csv']]\ninstalls: [one]\n")
     ended, found = doctor(tmp_path)
-    assert bad(found) == {"configuration": "warn", "api": "fail"}
-    assert "none/*.csv matches no file" in found["configuration"][1]
+    assert bad(found) == {"inventory": "warn", "api": "fail"}
+    assert found["inventory"][1] == "wpe-backup.yaml:4: files *.csv: matches no file"
     valid = run_command("config", "validate", "-q", cwd=tmp_path)
     assert (valid.code, valid.stdout) == (0, "")
-    assert valid.stderr == "warning: wpe-backup.yaml:4: none/*.csv matches no file\n"
+    assert valid.stderr == "warning: wpe-backup.yaml:4: files *.csv: matches no file\n"
+    configure(tmp_path, "http://127.0.0.1:1/v1", "inventory: [files: ['none/*.csv']]\ninstalls: [one]\n")
+    ended, found = doctor(tmp_path)
+    assert bad(found) == {"inventory": "fail", "api": "fail"}
+    assert run_command("config", "validate", "-q", cwd=tmp_path).code == 2
 
 
 def test_a_literal_password_is_its_owners_alone(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -59,11 +60,14 @@ def test_every_command_of_the_walk_ends_as_it_says(server: StandIn, tmp_path: Pa
     assert server.stats()["most_per_install"] <= 4
 
 
-def script(folder: Path, name: str, *arguments: str) -> Ended:
-    """Run a script of the examples, with the command under test as ``wpe-backup``."""
+THE_COMMAND = f'exec {shlex.quote(sys.executable)} -m orchestrator "$@"'
+
+
+def script(folder: Path, name: str, *arguments: str, command: str = THE_COMMAND) -> Ended:
+    """Run a script of the examples, with ``command`` of a shell as ``wpe-backup``."""
     program = folder / "bin" / "wpe-backup"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m orchestrator "$@"\n')
+    program.write_text(f"#!/bin/sh\n{command}\n")
     program.chmod(0o755)
     env = environment(
         HOME=str(folder),
@@ -72,8 +76,8 @@ def script(folder: Path, name: str, *arguments: str) -> Ended:
         PATH=f"{program.parent}:{os.environ['PATH']}",
         **PACE,
     )
-    command = [str(folder / "examples" / name), *arguments]
-    ended = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False)
+    words = [str(folder / "examples" / name), *arguments]
+    ended = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False)
     return Ended(ended.returncode, ended.stdout, ended.stderr)
 
 
@@ -90,6 +94,107 @@ def test_the_gate_stays_closed_for_what_is_not_there(server: StandIn, tmp_path: 
     ended = script(tmp_path, "maintenance-gate.sh", "torquemag", "vanished")
     assert (ended.code, "deploying" in ended.stdout, "Not deploying" in ended.stderr) == (3, False, True)
     assert len(server.backups()) == 1
+
+
+CALLED = """\
+echo "$*" >>calls
+exit "$(sed -n "$(wc -l <calls)p" codes)"
+"""
+"""A ``wpe-backup`` that ends with the next of the codes, and notes how it was called."""
+
+RUN, RESUME, RETRY = "run --wait --deadline", "run --resume latest", "run --retry-failed latest"
+LOOKS = ["audit", "installs --diff"]
+GATE = "run --wait --skip-if-recent"
+
+
+@pytest.mark.parametrize(
+    ("words", "codes", "calls", "expected"),
+    [
+        (["nightly.sh"], [0, 0, 0], [RUN, *LOOKS], 0),
+        (["nightly.sh"], [3, 0, 0, 0], [RUN, RESUME, *LOOKS], 0),
+        (["nightly.sh"], [3, 3, 0, 0, 0], [RUN, RESUME, RETRY, *LOOKS], 0),
+        (["nightly.sh"], [3, 3, 3, 0, 0], [RUN, RESUME, RETRY, *LOOKS], 3),
+        (["nightly.sh"], [10, 10, 10, 3, 3], [RUN, RESUME, RETRY, *LOOKS], 10),
+        (["nightly.sh"], [10, 3, 3, 12, 3], [RUN, RESUME, RETRY, *LOOKS], 3),
+        (["nightly.sh"], [0, 3, 0], [RUN, *LOOKS], 3),
+        (["nightly.sh"], [0, 12, 3], [RUN, *LOOKS], 12),
+        (["nightly.sh"], [0, 0, 3], [RUN, *LOOKS], 3),
+        *((["nightly.sh"], [code], [RUN], code) for code in (1, 2, 4, 11, 12, 129, 130, 143)),
+        (["nightly.sh"], [3, 12], [RUN, RESUME], 12),
+        (["nightly.sh"], [3, 3, 130], [RUN, RESUME, RETRY], 130),
+        (["shards.sh"], [0, 0, 0, 0], [f"run --shard {part}/4" for part in (1, 2, 3, 4)], 0),
+        (["shards.sh"], [0, 12, 3, 0], [f"run --shard {part}/4" for part in (1, 2, 3, 4)], 12),
+        (["shards.sh"], [0, 143], [f"run --shard {part}/4" for part in (1, 2)], 143),
+        (["shards.sh"], [3, 130], [f"run --shard {part}/4" for part in (1, 2)], 3),
+        (["maintenance-gate.sh"], [], [], 2),
+        (["maintenance-gate.sh", "a", "b"], [0], [GATE], 0),
+        *((["maintenance-gate.sh", "a"], [code], [GATE], code) for code in (1, 2, 3, 4, 10, 11, 12, 130, 143)),
+    ],
+)
+def test_no_exit_code_is_lost_in_a_script(
+    tmp_path: Path, words: list[str], codes: list[int], calls: list[str], expected: int
+) -> None:
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    (tmp_path / "codes").write_text("".join(f"{code}\n" for code in codes))
+    (tmp_path / "calls").touch()
+    ended = script(tmp_path, *words, command=CALLED)
+    made = (tmp_path / "calls").read_text().splitlines()
+    assert (ended.code, len(made)) == (expected, len(calls)), ended.stderr
+    assert all(call.startswith(begin) for call, begin in zip(made, calls, strict=True)), made
+    assert ("deploying." in ended.stdout) == (words[0] == "maintenance-gate.sh" and expected == 0)
+
+
+def test_the_gate_takes_every_word_for_an_install(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    ended = script(tmp_path, "maintenance-gate.sh", "--help")
+    assert (ended.code, "deploying." in ended.stdout) == (2, False), "help ends with 0, and nothing is backed up"
+
+
+def test_a_night_in_which_a_listing_failed_once_ends_with_every_install(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    ended, backups = _night(tmp_path, 1)
+    assert ended.code == 0, ended.stderr
+    assert len(backups) == 4
+
+
+def test_a_night_without_its_listing_ends_with_3(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    ended, backups = _night(tmp_path, 3)
+    assert ended.code == 3, ended.stderr
+    assert len(backups) == 1
+
+
+def _night(folder: Path, failed_tries: int) -> tuple[Ended, set[str]]:
+    """Run a night of four installs, one by its id, whose listing fails so many times; return who was backed up."""
+    scenario = folder / "scenario.yaml"
+    scenario.write_text("latency: 1ms\nbackups: {completes_after: 100ms}\naccounts: [{name: agencyone, installs: 4}]\n")
+    with stand_in("--scenario", str(scenario), WPE_API_USER_ID="", WPE_API_PASSWORD="") as server:
+        listed = json.loads(
+            run_command("installs", "--format", "json", "-c", str(_fleet(folder, server)), cwd=folder).stdout
+        )
+    scenario.write_text(
+        scenario.read_text() + f"faults: [{{kind: unavailable, operation: installs, first_tries: {failed_tries}}}]\n"
+    )
+    with stand_in("--scenario", str(scenario), WPE_API_USER_ID="", WPE_API_PASSWORD="") as server:
+        _fleet(folder, server, listed[0]["install_id"])
+        ended = script(folder, "nightly.sh")
+        backups = server.backups()
+    assert len(backups) == len({backup["install_id"] for backup in backups})
+    return ended, {backup["install_id"] for backup in backups}
+
+
+def _fleet(folder: Path, server: StandIn, *ids: str) -> Path:
+    path = folder / "examples/agency.yaml"
+    path.write_text(
+        "version: 1\n"
+        f"accounts: {{default: {{base_url: '{server.base_url}', user_id: u, password: pppp}}}}\n"
+        "defaults: {notification_emails: []}\n"
+        "retry: {max_attempts: 1}\n"
+        "wait: {poll_interval: 100ms}\n"
+        "inventory: [{discover: {}}]\n"
+        f"installs: [{', '.join(ids)}]\n"
+    )
+    return path
 
 
 def test_a_night_ends_with_an_audit_and_tells_of_drift(server: StandIn, tmp_path: Path) -> None:

@@ -186,7 +186,7 @@ def inventory_of(folder: Path, name: str, content: bytes) -> Config | ConfigErro
     (folder / name).write_bytes(content)
     text = f"version: 1\ndefaults: {{notification_emails: []}}\ninventory: [{{files: [{name}]}}]\n"
     try:
-        return load_config(text.encode(), str(folder / "f.yaml"), ENVIRONMENT | {"X": SECRET})
+        return load_config(text.encode(), str(folder / "f.yaml"), ENVIRONMENT | {"X": SECRET}, is_strict=True)
     except ConfigError as error:
         found = error
     lines = LINE_END.split(content.decode("utf-8-sig", "replace"))

@@ -37,7 +37,7 @@ def test_the_least_that_is_enough() -> None:
     assert (account.user_id, account.password) == ("env-user", "env-password")
     assert account.base_url == "https://api.wpengineapi.com/v1"
     assert (config.throttle, config.retry, config.timeouts) == (ThrottlePolicy(), RetryPolicy(), Timeouts())
-    assert (config.wait, config.discoveries, config.warnings) == (WaitPolicy(), (), ())
+    assert (config.wait, config.discoveries, config.failed_sources) == (WaitPolicy(), (), ())
 
 
 def test_everything_that_can_be_said() -> None:

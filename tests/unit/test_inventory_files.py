@@ -45,13 +45,13 @@ def read(*patterns: str, more: str = "") -> Fleet:
 
 def shown(*patterns: str, more: str = "") -> str:
     with pytest.raises(ConfigError) as raised:
-        load(*patterns, more=more)
+        load_config(fleet(*patterns, more=more), "f.yaml", ENVIRONMENT, is_strict=True)
     return str(raised.value)
 
 
 def problems(*patterns: str, more: str = "") -> list[str]:
     with pytest.raises(ConfigError) as raised:
-        load(*patterns, more=more)
+        load_config(fleet(*patterns, more=more), "f.yaml", ENVIRONMENT, is_strict=True)
     return [str(problem) for problem in raised.value.problems]
 
 
@@ -145,7 +145,7 @@ def test_files_come_after_the_list_sorted_and_each_once() -> None:
         "c/d/e/x.ndjson:1",
         "c/sub.yml:1",
     ]
-    assert found.warnings == ()
+    assert (found.failed_sources, found.empty_sources) == ((), ())
 
 
 def test_paths_start_at_the_yamls_own_folder() -> None:
@@ -156,16 +156,18 @@ def test_paths_start_at_the_yamls_own_folder() -> None:
     assert load_config(fleet("clients/*.yaml"), "<stdin>", ENVIRONMENT).installs[0].place == "clients/b.yaml:1"
 
 
-def test_a_pattern_that_matches_nothing_and_a_file_without_installs_are_worth_a_warning() -> None:
-    write(a_yaml="# to come\n", b_csv="id,name\n", c_jsonl="\n", d_csv="")
-    config = load("?.yaml", "b.csv", "c.jsonl", "d.csv", "x/*.csv", more=f"installs: [{IDS[0]}]\n")
-    assert config.warnings == (
-        "a.yaml holds no installs",
-        "b.csv holds no installs",
-        "c.jsonl holds no installs",
-        "d.csv holds no installs",
-        "f.yaml:3: x/*.csv matches no file",
-    )
+def test_a_pattern_that_matches_nothing_and_a_file_without_installs_are_empty_sources() -> None:
+    write(a_yaml="# to come\n", b_csv="id,name\n", c_jsonl="\n", d_csv="", e_yaml="[]\n")
+    config = load("?.yaml", "b.csv", "c.jsonl", "d.csv", "*.ndjson", more=f"installs: [{IDS[0]}]\n")
+    assert config.failed_sources == ()
+    assert [f"{each.source}: {each.reason}" for each in config.empty_sources] == [
+        "a.yaml: holds no installs",
+        "e.yaml: holds no installs",
+        "b.csv: holds no installs",
+        "c.jsonl: holds no installs",
+        "d.csv: holds no installs",
+        "f.yaml:3: files *.ndjson: matches no file",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -386,7 +388,7 @@ def test_a_command_for_a_secret_does_not_run_while_a_file_is_wrong() -> None:
     write(a_yaml="- Nope\n")
     text = fleet("a.yaml") + b"accounts: {default: {user_id: u, password_command: touch ran}}\n"
     with pytest.raises(ConfigError):
-        load_config(text, "f.yaml", {})
+        load_config(text, "f.yaml", {}, is_strict=True)
     assert not Path("ran").exists()
 
 
@@ -414,12 +416,12 @@ def test_what_is_shown_has_the_installs_and_no_files() -> None:
 
 
 def test_what_is_shown_can_be_read_again_where_there_is_nothing_but_sources() -> None:
-    for text in (fleet("none/*.csv"), f"{HEAD}inventory: [{{discover: {{environments: [staging]}}}}]\n".encode()):
+    for text in (fleet("*.csv"), f"{HEAD}inventory: [{{discover: {{environments: [staging]}}}}]\n".encode()):
         found = read_fleet(text, "f.yaml", ENVIRONMENT)
         again = load_config(found.shown().replace("'********'", SECRET).encode(), "f.yaml", {})
         assert again.installs == ()
-        assert len(again.warnings) == len(found.warnings)
-        assert [each.environments for each in again.discoveries] == [("staging",)] * (not found.warnings)
+        assert len(again.empty_sources) == len(found.empty)
+        assert [each.environments for each in again.discoveries] == [("staging",)] * (not found.empty)
 
 
 def test_many_problems_of_files_cost_little_and_are_all_said() -> None:

@@ -39,6 +39,7 @@ from fakes import (
 from fleet_bench import ACCEPT, BEGAN_S, CANCEL, EXHAUST, FAILS, GRACE_S, UNKNOWN, Bench
 
 from orchestrator.engine.efforts import Doubt, Effort
+from orchestrator.inventory import Page
 from orchestrator.marker import marker
 from orchestrator.model import (
     AttemptResult,
@@ -48,7 +49,6 @@ from orchestrator.model import (
     ErrorKind,
     Outcome,
     OutcomeKind,
-    Page,
     RetryPolicy,
 )
 from orchestrator.reconcile import MOST_PAGES
