@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ import yaml
 from orchestrator.config.checked import is_mapping, keys_of, validated
 from orchestrator.config.entries import TreeEntries, check_entries, no_account, place
 from orchestrator.config.inventory import read_inventory
+from orchestrator.config.location import location
 from orchestrator.config.schema import (
     DEFAULT_ACCOUNT,
     SECTIONS_THAT_MAY_BE_EMPTY,
@@ -108,7 +109,7 @@ def load_config(text: bytes, file: str, environment: Mapping[str, str]) -> Confi
     ``environment`` holds the variables that ``${VAR}`` names, and credentials that the YAML leaves out.
     Raises ``ConfigError`` with every problem at once.
     """
-    return _converted(read_fleet(text, file, environment))
+    return replace(_converted(read_fleet(text, file, environment)), path=location(file, environment))
 
 
 def read_fleet(text: bytes, file: str, environment: Mapping[str, str], *, with_secrets: bool = True) -> Fleet:
@@ -286,6 +287,7 @@ def _converted(fleet: Fleet) -> Config:
         keep_s=sections.state.keep,
         timezone=sections.defaults.timezone,
         warnings=fleet.warnings,
+        name=sections.name,
     )
 
 

@@ -12,7 +12,6 @@ import contextlib
 import errno
 import os
 import queue
-import re
 import select
 import stat
 import tempfile
@@ -22,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from orchestrator.descriptors import names_a_descriptor
 from orchestrator.errors import WriteError
 from orchestrator.report.lines import encode
 
@@ -34,9 +34,6 @@ OWN_REPORT = "report.jsonl"
 """The report's name in the folder of its run, where it goes unless somebody says otherwise."""
 
 READER_POLL_S = 0.1
-
-_DESCRIPTOR = re.compile(r"/dev/(stdin|stdout|stderr|fd/\d+)|/proc/[^/]+/fd/\d+", re.ASCII)
-"""Paths that name an open descriptor: what is behind one belongs to whoever opened it, and is only written to."""
 
 
 class ReportWriter:
@@ -238,7 +235,7 @@ def rewrite(target: str, data: bytes) -> bool:
 
 def _is_replaceable(path: Path) -> bool:
     """Tell whether ``path`` is a regular file, or nothing yet. Raises ``OSError`` if it may not be followed."""
-    if _DESCRIPTOR.fullmatch(str(path.absolute())):
+    if names_a_descriptor(str(path.absolute())):
         return False
     _refuse_others_links(path.absolute())
     try:

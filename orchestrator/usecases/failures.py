@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import UsageError
 from orchestrator.inventory import LONGEST_BACKUP_ID
-from orchestrator.journal.runs import find, load
+from orchestrator.journal.runs import load
 from orchestrator.marker import runs_marked
 from orchestrator.model import Backup, ErrorInfo, ErrorKind, Install, OutcomeKind
 from orchestrator.report.read import is_path, read_report
-from orchestrator.usecases.jobs import RunOptions, scope_of
+from orchestrator.usecases.scopes import Scope, Scopes, part_of, run_meant
 
 if TYPE_CHECKING:
     from orchestrator.engine.ports import Log
     from orchestrator.journal.runs import StoredBackup
     from orchestrator.journal.store import Store
     from orchestrator.model import Config
+    from orchestrator.usecases.jobs import RunOptions
 
 _RETRIED = {
     OutcomeKind.REJECTED,
@@ -49,7 +50,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Failures:
-    """What failed in ``retried``, a run or a report. ``scope`` is of that run, ``None`` where it is not known."""
+    """What failed in ``retried``, a run or a report. ``scope`` is the retry's, ``None`` where that run is not known."""
 
     retried: str
     failures: tuple[Failure, ...]
@@ -61,14 +62,15 @@ async def failures_of(config: Config, options: RunOptions, store: Store, log: Lo
     word = options.retry_failed or ""
     if is_path(word):
         return _of_file(Path(word), log)
-    scope = scope_of(config, options.selection)
-    record = await find(store, word, f"in {options.state_dir}", scope)
+    record = await run_meant(store, config, word, options.state_dir, part_of(options.selection))
     stored = await load(store, record.run.id)
     if any(each.line is None for each in stored):
         message = f"run {record.run.id} did not come to its end: finish it first, with --resume {record.run.id}"
         raise UsageError(message)
     failed = [each for each in stored if each.line and each.line.kind in _RETRIED]
-    return Failures(record.run.id, tuple(_failure(record.run.id, each) for each in failed), record.scope)
+    scopes = Scopes(config)
+    scope = str(scopes.now(Scope.parsed(record.scope).part)) if scopes.has(record) else record.scope
+    return Failures(record.run.id, tuple(_failure(record.run.id, each) for each in failed), scope)
 
 
 def _failure(run_id: str, stored: StoredBackup) -> Failure:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import secrets
 import time
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,7 @@ from orchestrator.plan import make_plan
 from orchestrator.report.read import run_of
 from orchestrator.report.write import OWN_REPORT, STANDARD_OUTPUT
 from orchestrator.selection import Selected, Selection, selected
+from orchestrator.usecases.scopes import Scopes, part_of
 
 if TYPE_CHECKING:
     from orchestrator.engine.ports import Log
@@ -28,10 +28,8 @@ if TYPE_CHECKING:
     from orchestrator.summary import Brake, Line
     from orchestrator.usecases.resolve import FailedSource, Inventory, Lack
 
-NAMED_ONE_BY_ONE = "named: "
 NOT_IN_THE_PLAN = "--installs-from"
 """The place of what only a list names: nothing in the configuration does, so it is never looked up."""
-_SHARD = " shard "
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
@@ -216,9 +214,9 @@ def new_job(config: Config, options: RunOptions, planned: PlannedRun, log: Log) 
     """Return the job of a new run."""
     plan = planned.plan
     say_warnings(config, plan, log.bind(run_id=plan.run.id))
-    scope = scope_of(config, options.selection)
+    scope = Scopes(config).now(part_of(options.selection))
     record = replace(
-        record_of(config, options, Beginning(plan.run, scope, plan.disabled)),
+        record_of(config, options, Beginning(plan.run, str(scope), plan.disabled)),
         is_part=options.selection.is_given,
         failed_sources=tuple(each.told() for each in planned.failed),
     )
@@ -292,36 +290,6 @@ def target_of(options: RunOptions, default: Path | str) -> str:
 def folder_of(options: RunOptions, run_id: str) -> Path:
     """Return the folder of a run."""
     return options.state_dir.absolute() / "runs" / run_id
-
-
-def scope_of(config: Config, selection: Selection) -> str:
-    """Return the name of what only one run at a time may do: a shard of a configuration.
-
-    That is known by where it is; one that came over standard input, by its installs. Runs of installs that are named
-    one by one have a scope of their own, which is never locked.
-    """
-    name = _name_of(config)
-    if selection.is_named:
-        return f"{NAMED_ONE_BY_ONE}{name}"
-    return name if selection.shard is None else f"{name}{_SHARD}{selection.shard[0]}/{selection.shard[1]}"
-
-
-def is_locked(scope: str) -> bool:
-    """Tell whether only one run at a time may be of ``scope``."""
-    return not scope.startswith(NAMED_ONE_BY_ONE)
-
-
-def is_of(config: Config, scope: str) -> bool:
-    """Tell whether the runs of ``scope`` are of ``config``: any shard of it, or installs of it that were named."""
-    name = _name_of(config)
-    return scope in {name, f"{NAMED_ONE_BY_ONE}{name}"} or scope.startswith(f"{name}{_SHARD}")
-
-
-def _name_of(config: Config) -> str:
-    if Path(config.source).is_file():
-        return str(Path(config.source).resolve())
-    ids = " ".join([*sorted(install.id or install.label for install in config.installs), *map(str, config.discoveries)])
-    return f"{config.source} {hashlib.sha256(ids.encode()).hexdigest()[:16]}"
 
 
 def new_run_id() -> str:

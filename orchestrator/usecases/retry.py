@@ -22,9 +22,9 @@ from orchestrator.usecases.jobs import (
     new_run_id,
     record_of,
     say_warnings,
-    scope_of,
     watch_of_earlier,
 )
+from orchestrator.usecases.scopes import Scopes, part_of
 
 if TYPE_CHECKING:
     from orchestrator.engine.ports import Log
@@ -66,7 +66,7 @@ def retried_job(config: Config, options: RunOptions, failures: Failures, invento
             foregone.append(Foregone(effort, *inventory.lacks[now[key]]))
         else:
             efforts.append(effort)
-    scope = failures.scope or scope_of(config, options.selection)
+    scope = failures.scope or str(Scopes(config).now(part_of(options.selection)))
     return Job(
         record=replace(record_of(config, options, Beginning(run, scope, 0, failures.retried)), is_part=True),
         planned=tuple(planned),
