@@ -28,7 +28,6 @@ _HEAD = """\
 # What wpe-backup backs up, and how. Settings that are commented out show their defaults.
 # All of them: docs/configuration.md; for editors: wpe-backup config schema
 version: 1
-# name: nightly    # what locks and --resume latest call this file, instead of its path
 
 # Whose credentials ask. What is left out here comes from the environment: WPE_API_USER_ID and WPE_API_PASSWORD, or the
 # same with _FILE or _COMMAND behind it. So no secret has to stand in this file.

@@ -273,7 +273,7 @@ def record_of(config: Config, options: RunOptions, beginning: Beginning) -> RunR
         run=run,
         scope=beginning.scope,
         config=config.source,
-        report=target_of(options, folder_of(options, run.id) / OWN_REPORT),
+        report=target_of(options, own_report(options.state_dir, run.id)),
         accounts={name: account.base_url for name, account in config.accounts.items()},
         disabled=beginning.disabled,
         retried=beginning.retried,
@@ -290,6 +290,11 @@ def target_of(options: RunOptions, default: Path | str) -> str:
 def folder_of(options: RunOptions, run_id: str) -> Path:
     """Return the folder of a run."""
     return options.state_dir.absolute() / "runs" / run_id
+
+
+def own_report(state_dir: Path, run_id: str) -> Path:
+    """Return where the report of a run goes if nobody says otherwise."""
+    return state_dir.absolute() / "runs" / run_id / OWN_REPORT
 
 
 def new_run_id() -> str:
@@ -319,7 +324,7 @@ def report_of(record: RunRecord, state_dir: Path) -> str:
 
     If another run has put its report there meanwhile, it is the run's own folder, too.
     """
-    own = state_dir.absolute() / "runs" / record.run.id / OWN_REPORT
+    own = own_report(state_dir, record.run.id)
     is_own = Path(record.report).parts[-2:] == own.parts[-2:]
     is_taken = record.report != STANDARD_OUTPUT and run_of(Path(record.report)) not in {None, record.run.id}
     return str(own) if is_own or is_taken else record.report

@@ -29,6 +29,7 @@ from orchestrator.usecases.jobs import (
     folder_of,
     new_job,
     new_run_id,
+    own_report,
     planned_run,
     screened,
 )
@@ -200,7 +201,9 @@ class _Course:
 async def _carried_out(config: Config, options: RunOptions, job: Job, course: _Course) -> RunEnd:
     world, clock, run = course.world, SystemClock(), job.record.run
     fleet, log = world.fleet, world.log.bind(run_id=run.id)
-    report = ReportWriter(job.record.report, options.stdout_fd, b"".join(line.data for line in job.kept))
+    is_own = job.record.report == str(own_report(options.state_dir, run.id))
+    kept = b"".join(line.data for line in job.kept)
+    report = ReportWriter(job.record.report, options.stdout_fd, kept, is_private=is_own)
     await _opened(options, job, report, world)
     await world.stack.enter_async_context(alongside(_abandon_on_abort(report, world.stop)))
     recorder = Recorder(run.id, world.store, report, log)

@@ -191,7 +191,6 @@ def test_each_line_is_in_the_file_the_moment_it_is_written(tmp_path: Path) -> No
 
     asyncio.run(main())
     assert [json.loads(line)["type"] for line in path.read_bytes().splitlines()] == ["backup", "summary"]
-    assert path.stat().st_mode & 0o777 == 0o600
     assert list(tmp_path.iterdir()) == [path]
 
 
