@@ -11,7 +11,8 @@ from orchestrator.inventory import LONGEST_BACKUP_ID
 from orchestrator.journal.runs import load
 from orchestrator.marker import runs_marked
 from orchestrator.model import Backup, ErrorInfo, ErrorKind, Install, OutcomeKind
-from orchestrator.report.read import is_path, read_report
+from orchestrator.report.read import is_path, read_reports
+from orchestrator.report.text import told_damage
 from orchestrator.usecases.scopes import Scope, Scopes, part_of, run_meant
 
 if TYPE_CHECKING:
@@ -50,11 +51,22 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Failures:
-    """What failed in ``retried``, a run or a report. ``scope`` is the retry's, ``None`` where that run is not known."""
+    """What failed in ``retried``, a run or a report. ``scope`` is the retry's, ``None`` where that run is not known.
+
+    ``unread`` says what of a report could not be read: nobody knows which failures are missing.
+    """
 
     retried: str
     failures: tuple[Failure, ...]
     scope: str | None = None
+    unread: str | None = None
+
+    def failed_sources(self) -> tuple[dict[str, Any], ...]:
+        """Return the report as a source of installs that could not be read, as the summary tells of it."""
+        if self.unread is None:
+            return ()
+        error = {"kind": ErrorKind.PROTOCOL.value, "status": None, "message": self.unread}
+        return ({"source": self.retried, "account": "", "error": error},)
 
 
 async def failures_of(config: Config, options: RunOptions, store: Store, log: Log) -> Failures:
@@ -86,21 +98,34 @@ def _failure(run_id: str, stored: StoredBackup) -> Failure:
 
 
 def _of_file(path: Path, log: Log) -> Failures:
-    report = read_report(path)
-    if report.summary is None or report.damaged:
-        reason = f"{path} is not the whole report of a run: installs that it does not name are not retried"
-        log.warning("plan.warning", reason=reason)
-    kinds = {kind.value for kind in _RETRIED}
-    lines = (line for line in report.failures if line.get("outcome") in kinds)
-    return Failures(str(path), tuple(_of_line(path, line) for line in lines))
+    """Return what failed in a report's file, as far as that can be read; of several runs in it, in the newest one."""
+    file = read_reports(path)
+    report = file.newest
+    if len(file.reports) > 1:
+        log.info("report.several_runs", report=str(path), retried=report.run_id, others=len(file.reports) - 1)
+    damage = list(report.damage)
+    if report.summary is None:
+        damage.append("there is no summary line, so it is not the whole report of a run")
+    failures = []
+    for line in report.failures:
+        if not isinstance(line.get("run_id"), str) or line.get("outcome") not in _RETRIED:
+            continue  # the damage tells of it
+        failure = _of_line(line)
+        if isinstance(failure, Failure):
+            failures.append(failure)
+        else:
+            damage.append(failure)
+    unread = f"{told_damage(damage)}; installs that cannot be read there are not retried" if damage else None
+    if unread:
+        log.error("report.damaged", report=str(path), run_id=report.run_id, reason=unread)
+    return Failures(str(path), tuple(failures), unread=unread)
 
 
-def _of_line(path: Path, line: dict[str, Any]) -> Failure:
-    install_id, name, run_id = line.get("install_id"), line.get("name"), line.get("run_id")
-    is_known = isinstance(install_id, str) or (install_id is None and isinstance(name, str))
-    if not is_known or not isinstance(run_id, str):
-        message = f"{path} cannot be retried: a line has no install_id or no run_id"
-        raise UsageError(message)
+def _of_line(line: dict[str, Any]) -> Failure | str:
+    """Return the failure that a line tells of, or why it does not."""
+    install_id, name = line.get("install_id"), line.get("name")
+    if not isinstance(install_id, str) and (install_id is not None or not isinstance(name, str)):
+        return "an install has no install_id and no name"
     install = Install(
         install_id.lower() if isinstance(install_id, str) else None,
         str(line.get("account")),
@@ -109,21 +134,21 @@ def _of_line(path: Path, line: dict[str, Any]) -> Failure:
         name if isinstance(name, str) else None,
     )
     if line.get("outcome") == OutcomeKind.INCOMPLETE:
-        return Failure(install, backup=_backup(path, line.get("backup")))
+        backup = _backup(line.get("backup"))
+        return Failure(install, backup=backup) if backup else f"{install.label} is incomplete, and has no backup id"
     if line.get("outcome") != OutcomeKind.UNCONFIRMED:
         return Failure(install)
-    sought = runs_marked(" ".join(map(str, line.get("look_for") or ()))) or {run_id}
+    sought = runs_marked(" ".join(map(str, line.get("look_for") or ()))) or {line["run_id"]}
     described = line.get("description")
     described = described if isinstance(described, str) else None
     return Failure(install, tuple(sorted(sought)), None, described, None, _error(line.get("error")))
 
 
-def _backup(path: Path, fields: object) -> Backup:
+def _backup(fields: object) -> Backup | None:
     fields = fields if isinstance(fields, dict) else {}
     backup_id = fields.get("id")
     if not isinstance(backup_id, str) or not 0 < len(backup_id.strip()) <= LONGEST_BACKUP_ID:
-        message = f"{path} cannot be retried: a line that is incomplete has no backup with an id"
-        raise UsageError(message)
+        return None
     texts = {key: value for key, value in fields.items() if isinstance(value, str)}
     return Backup(
         backup_id,

@@ -48,7 +48,8 @@ def retried_job(config: Config, options: RunOptions, failures: Failures, invento
     now = _current(config, by_key, inventory)
     if options.strict:
         lacking = {install: inventory.lacks[install] for install in now.values() if install in inventory.lacks}
-        check_resolved([*config.warnings, *inventory.unresolved(lacking)])
+        unread = [f"{failures.retried}: {failures.unread}"] if failures.unread else []
+        check_resolved([*config.warnings, *inventory.unresolved(lacking), *unread])
     current = {key: for_this_run(install, options) for key, install in now.items()}
     gone = [replace(each.install, enabled=True) for key, each in by_key.items() if key not in current]
     plan = make_plan(replace(config, installs=(*current.values(), *gone)), run)
@@ -68,7 +69,11 @@ def retried_job(config: Config, options: RunOptions, failures: Failures, invento
             efforts.append(effort)
     scope = failures.scope or str(Scopes(config).now(part_of(options.selection)))
     return Job(
-        record=replace(record_of(config, options, Beginning(run, scope, 0, failures.retried)), is_part=True),
+        record=replace(
+            record_of(config, options, Beginning(run, scope, 0, failures.retried)),
+            is_part=True,
+            failed_sources=failures.failed_sources(),
+        ),
         planned=tuple(planned),
         efforts=tuple(efforts),
         foregone=tuple(foregone),
