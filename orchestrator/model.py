@@ -169,9 +169,10 @@ class WaitPolicy:
 class Config:
     """A configuration that has been checked: every account and install in it can be used as it stands.
 
-    ``discovered`` is what every install has that is found by one of ``discoveries``: its account, name, environment and
-    id are the found one's. ``keep_s`` is for how many seconds a run that has ended is remembered. ``warnings`` are what
-    the reading of it had to say.
+    ``source`` is the file as it was named; ``path`` its absolute path, with no link followed, ``None`` for a stream.
+    ``name`` is what the configuration calls itself. ``discovered`` is what every install has that is found by one of
+    ``discoveries``: its account, name, environment and id are the found one's. ``keep_s`` is for how many seconds a run
+    that has ended is remembered. ``warnings`` are what the reading of it had to say.
     """
 
     source: str
@@ -188,6 +189,8 @@ class Config:
     timezone: tzinfo = UTC
     failed_sources: tuple[FailedSource, ...] = ()
     empty_sources: tuple[EmptySource, ...] = ()
+    name: str | None = None
+    path: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 LATEST = "latest"
 
 
-def run_named(word: str, known: Sequence[str], where: str, what: str = "run") -> str:
+def run_named(word: str, known: Sequence[str], where: str, what: str = "run", others: str = "") -> str:
     """Return the run of ``known`` that ``word`` means. ``known`` is in order of time, the newest last.
 
-    ``where`` says where they were looked for, ``what`` what ``word`` may be. Raises ``UsageError``, saying which runs
-    there are.
+    ``where`` says where they were looked for, ``what`` what ``word`` may be, ``others`` what to do where there are only
+    other runs. Raises ``UsageError``, saying which runs there are.
     """
     if not known:
-        message = f"there are no runs {where}; name the folder with --state-dir"
+        message = f"there are no runs {where}; {others or 'name the folder with --state-dir'}"
         raise UsageError(message)
     if word == LATEST:
         return known[-1]

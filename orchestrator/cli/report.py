@@ -11,12 +11,18 @@ from rich.text import Text
 
 from orchestrator.cli.completers import complete_reports
 from orchestrator.cli.options import Output, format_option, output_options, state_dir_option
-from orchestrator.report.read import Report, find_report, read_report
-from orchestrator.report.text import doubts, totals
+from orchestrator.redaction import Redactor
+from orchestrator.report.read import reports_meant
+from orchestrator.report.text import doubts, told_damage, totals
 from orchestrator.report.text import failures as failure_rows
+from orchestrator.visible import visible
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from orchestrator.report.read import Report, ReportFile
+
+FAILED = 3
 
 _run_argument = click.argument("run", metavar="[RUN|FILE]", default="latest", shell_complete=complete_reports)
 
@@ -32,13 +38,20 @@ def report() -> None:
 @state_dir_option
 @output_options
 def summary(*, run: str, output_format: str, state_dir: Path, output: Output) -> int:
-    """Show the totals of a report."""
-    found = read_report(find_report(state_dir, run))
+    """Show the totals of a report, run by run.
+
+    A file may hold the reports of several runs; as JSON, each is an object on a line of its own. Exit codes: 0, 2 if
+    there is no report, 3 if a part of it cannot be read or is missing.
+    """
+    found = reports_meant(state_dir, run)
     if output_format == "json":
-        sys.stdout.write(json.dumps(found.summary or _unfinished(found)) + "\n")
+        for report in found.reports:
+            sys.stdout.write(json.dumps(report.summary or _unfinished(report)) + "\n")
     else:
-        output.console(sys.stdout).print(totals(found), end="")
-    return 0
+        console = output.console(sys.stdout)
+        for report in found.reports:
+            console.print(totals(report), end="")
+    return _say_trouble(found, output, has_said=output_format != "json")
 
 
 @report.command()
@@ -47,19 +60,37 @@ def summary(*, run: str, output_format: str, state_dir: Path, output: Output) ->
 @state_dir_option
 @output_options
 def failures(*, run: str, output_format: str, state_dir: Path, output: Output) -> int:
-    """List the installs that were not backed up, and why."""
-    found = read_report(find_report(state_dir, run))
+    """List the installs that were not backed up, and why, run by run.
+
+    A file may hold the reports of several runs; as JSON, each is a list on a line of its own. Exit codes: 0, 2 if
+    there is no report, 3 if a part of it cannot be read or is missing.
+    """
+    found = reports_meant(state_dir, run)
     if output_format == "json":
-        sys.stdout.write(json.dumps(found.failures) + "\n")
-        return 0
+        sys.stdout.writelines(json.dumps(report.failures) + "\n" for report in found.reports)
+        return _say_trouble(found, output, has_said=False)
     console = output.console(sys.stdout)
-    for row in failure_rows(found.failures) if found.failures else ():
-        console.print(row, soft_wrap=True)
-    if not found.failures:
-        console.print(Text(f"No failures among {found.outcomes.total()} installs."))
-    for doubt in doubts(found):
-        console.print(Text(doubt))
-    return 0
+    for report in found.reports:
+        if len(found.reports) > 1:
+            console.print(Text(f"Run {visible(report.run_id or '?')}:"))
+        for row in failure_rows(report.failures) if report.failures else ():
+            console.print(row, soft_wrap=True)
+        if not report.failures:
+            console.print(Text(f"No failures among {report.outcomes.total()} installs."))
+        for doubt in doubts(report):
+            console.print(Text(doubt), soft_wrap=True)
+    return _say_trouble(found, output, has_said=True)
+
+
+def _say_trouble(found: ReportFile, output: Output, *, has_said: bool) -> int:
+    """Say on standard error what standard output does not, and return the exit code."""
+    log = output.log(Redactor())
+    if found.foreign:
+        log.info("report.foreign_lines", report=found.path, lines=found.foreign)
+    for report in found.reports:
+        if report.damage and not has_said:
+            log.error("report.damaged", report=found.path, run_id=report.run_id, reason=told_damage(report.damage))
+    return FAILED if found.is_damaged else 0
 
 
 def _unfinished(found: Report) -> dict[str, object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ import yaml
 from orchestrator.config.checked import is_mapping, keys_of, validated
 from orchestrator.config.entries import TreeEntries, check_entries, check_given, check_once, no_account, place
 from orchestrator.config.inventory import read_inventory
+from orchestrator.config.location import location
 from orchestrator.config.schema import (
     DEFAULT_ACCOUNT,
     SECTIONS_THAT_MAY_BE_EMPTY,
@@ -112,7 +113,8 @@ def load_config(text: bytes, file: str, environment: Mapping[str, str], *, is_st
     used of inventory files is among its ``failed_sources``, unless that ``is_strict``.
     Raises ``ConfigError`` with every problem at once.
     """
-    return _converted(read_fleet(text, file, environment, is_strict=is_strict))
+    fleet = read_fleet(text, file, environment, is_strict=is_strict)
+    return replace(_converted(fleet), path=location(file, environment))
 
 
 def read_fleet(
@@ -308,6 +310,7 @@ def _converted(fleet: Fleet) -> Config:
         timezone=sections.defaults.timezone,
         failed_sources=fleet.failed,
         empty_sources=fleet.empty,
+        name=sections.name,
     )
 
 

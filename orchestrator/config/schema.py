@@ -16,6 +16,7 @@ from orchestrator.config.values import (
     UUID_PATTERN,
     BaseUrl,
     Concurrency,
+    ConfigName,
     Count1000,
     Description,
     Duration,
@@ -201,6 +202,9 @@ class FleetFile(Section):
 
     version: Version
     """The version of this format."""
+    name: ConfigName = None
+    """What locks and `latest` call this configuration, instead of its path. YAMLs with the same name and state
+    directory are one configuration: one run of it at a time."""
     accounts: dict[Text, AccountSection] = Field(default_factory=dict)
     """Named credentials. Left out: one account, `default`, with credentials from the environment."""
     defaults: DefaultsSection = DefaultsSection()
@@ -226,7 +230,9 @@ class FleetFile(Section):
     """What to back up: installs, or bare ids and names."""
 
 
-SECTIONS_THAT_MAY_BE_EMPTY = tuple(name for name, field in FleetFile.model_fields.items() if not field.is_required())
+SECTIONS_THAT_MAY_BE_EMPTY = tuple(
+    name for name, field in FleetFile.model_fields.items() if not field.is_required() and name != "name"
+)
 
 _WITH_DEFAULTS: tuple[type[Section], ...] = (
     AccountSection,
@@ -251,6 +257,7 @@ def config_schema() -> dict[str, Any]:
         for described in model["properties"].values():
             described.pop("title", None)
     properties = schema["properties"]
+    properties["name"].pop("default")
     nothing = {"type": "null"}
     properties["accounts"]["additionalProperties"] = {
         "anyOf": [properties["accounts"]["additionalProperties"], nothing]

@@ -27,6 +27,7 @@ DEFAULT_BASE_URL = "https://api.wpengineapi.com/v1"
 
 SLOWEST, FASTEST = 0.0001, 100_000.0
 LONGEST_TEXT = 4096
+LONGEST_CONFIG_NAME = 100
 UUID_PATTERN = "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 NAME_PATTERN = "[a-z][a-z0-9]{2,13}"
 """What WP Engine lets people call an install."""
@@ -59,6 +60,18 @@ def parse_text(value: object) -> str:
         message = f"must not be longer than {LONGEST_TEXT} characters"
         raise wrong(message)
     return value
+
+
+def parse_config_name(value: object) -> str:
+    """Return what a configuration calls itself. Raises ``PydanticCustomError``."""
+    text = parse_text(value)
+    if not text.isprintable() or text != text.strip():
+        message = "must be printable, with no blanks at its ends"
+        raise wrong(message)
+    if len(text) > LONGEST_CONFIG_NAME:
+        message = f"must not be longer than {LONGEST_CONFIG_NAME} characters"
+        raise wrong(message)
+    return text
 
 
 def parse_duration(value: object) -> float:
@@ -233,6 +246,12 @@ Text = Annotated[
     BeforeValidator(parse_text),
     _written(_free_text),
     WithJsonSchema({"type": "string", "minLength": 1, "maxLength": LONGEST_TEXT}),
+]
+ConfigName = Annotated[
+    str | None,
+    BeforeValidator(parse_config_name),
+    PlainSerializer(_free_text, when_used="json-unless-none"),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": LONGEST_CONFIG_NAME}),
 ]
 UserId = Annotated[
     str,

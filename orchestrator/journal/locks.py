@@ -6,9 +6,12 @@ import asyncio
 import contextlib
 import fcntl
 import hashlib
+import json
 import os
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import LockedError, WriteError
 
@@ -16,7 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
+    from orchestrator.model import Run
+
 POLL_S = 0.2
+LONGEST_WORD = 1000
+"""Bytes of a lock's file that are read: more than its holder ever writes there."""
 
 
 def scope_lock(state_dir: Path, scope: str) -> Path:
@@ -41,12 +48,37 @@ class Patience:
 IMPATIENCE = Patience()
 
 
+class HeldLock:
+    """A lock that this process holds. Its file says by whom it is held, for whoever is refused."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Take the open file, and have it name this process."""
+        self._descriptor = descriptor
+        self._say({"pid": os.getpid(), "host": os.uname().nodename})
+
+    def tell(self, run: Run) -> None:
+        """Have the file name the run that holds the lock."""
+        started_at = run.started_at.isoformat()
+        self._say({"pid": os.getpid(), "host": os.uname().nodename, "run_id": run.id, "started_at": started_at})
+
+    def forget(self) -> None:
+        """Have the file name nobody, since the lock is about to be released."""
+        self._say(None)
+
+    def _say(self, word: dict[str, Any] | None) -> None:
+        """Write ``word``; a full disk keeps nobody from holding a lock."""
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._descriptor, 0)
+            if word is not None:
+                os.pwrite(self._descriptor, json.dumps(word).encode() + b"\n", 0)
+
+
 @contextlib.asynccontextmanager
-async def locked(path: Path, what: str, patience: Patience = IMPATIENCE) -> AsyncIterator[None]:
+async def locked(path: Path, what: str, patience: Patience = IMPATIENCE) -> AsyncIterator[HeldLock]:
     """Hold the lock ``path``, for which another process is waited for with ``patience``.
 
-    ``what`` says what is going on while somebody holds it. Raises ``LockedError``, and ``WriteError`` if there can be
-    no such file.
+    ``what`` says what is going on while somebody holds it. Raises ``LockedError``, which names the holder as far as
+    that is known, and ``WriteError`` if there can be no such file.
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -54,12 +86,14 @@ async def locked(path: Path, what: str, patience: Patience = IMPATIENCE) -> Asyn
     except OSError as error:
         message = f"the lock {path} cannot be made: {error.strerror}; name another folder with --state-dir"
         raise WriteError(message) from error
+    held = None
     try:
         await _acquire(descriptor, path, what, patience)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        yield
+        held = HeldLock(descriptor)
+        yield held
     finally:
+        if held:
+            held.forget()
         os.close(descriptor)
 
 
@@ -88,7 +122,28 @@ async def _acquire(descriptor: int, path: Path, what: str, patience: Patience) -
 
 
 def _busy(what: str, path: Path) -> str:
-    holder = ""
-    with contextlib.suppress(OSError, ValueError):
-        holder = f", in process {int(path.read_bytes()[:20])}"
-    return f"{what}{holder}"
+    """Say what is going on, and who is at it: only what somebody who holds the lock now may have written."""
+    word = _word(path)
+    run_id, started_at, pid, host = (word.get(key) for key in ("run_id", "started_at", "pid", "host"))
+    said = [what]
+    if isinstance(run_id, str) and re.fullmatch(r"[0-9A-Z]{1,40}", run_id) and run_id not in what:
+        said.append(f"run {run_id}")
+    if isinstance(started_at, str):
+        with contextlib.suppress(ValueError, OverflowError):
+            said.append(f"begun at {datetime.fromisoformat(started_at).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC")
+    if isinstance(pid, int):
+        elsewhere = f" on {host}" if isinstance(host, str) and host != os.uname().nodename else ""
+        said.append(f"in process {pid}{elsewhere}")
+    return ", ".join(said)
+
+
+def _word(path: Path) -> dict[str, Any]:
+    """Return what a lock's file says; nothing where it is empty or torn. Release 0.1 wrote only a process id."""
+    try:
+        with path.open("rb") as file:
+            word = json.loads(file.read(LONGEST_WORD))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    if isinstance(word, int) and not isinstance(word, bool):
+        return {"pid": word}
+    return word if isinstance(word, dict) else {}

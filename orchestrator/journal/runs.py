@@ -78,6 +78,15 @@ class RunRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class KnownRun:
+    """What tells whose a run is: its scope, and its configuration as that was named."""
+
+    id: str
+    scope: str
+    config: str
+
+
+@dataclass(frozen=True, slots=True)
 class StoredBackup:
     """One planned backup of a stored run: how it stands, ``None`` if nothing was tried, and the line of its outcome.
 
@@ -131,18 +140,18 @@ async def end(store: Store, run_id: str, ended_at: datetime, summary: dict[str, 
     await store.write(partial(_update, change="ended_at = ?, summary = ?", values=values))
 
 
-async def find(store: Store, word: str, where: str, scope: str | None = None) -> RunRecord:
-    """Return the run that ``word`` means; of those of ``scope`` alone where that is given and ``word`` is ``latest``.
+async def find(store: Store, word: str, where: str) -> RunRecord:
+    """Return the run that ``word`` means, of all that there are.
 
     ``where`` tells people where the runs are. Raises ``UsageError`` and ``WriteError``.
     """
-    record: RunRecord = await store.read(partial(_find, word=word, where=where, scope=scope))
+    record: RunRecord = await store.read(partial(_find, word=word, where=where))
     return record
 
 
-async def scopes(store: Store) -> list[tuple[str, str]]:
-    """Return each run with its scope, in order of time. Raises ``WriteError``."""
-    return await store.read(_scopes)
+async def known(store: Store) -> list[KnownRun]:
+    """Return every run, in order of time. Raises ``WriteError``."""
+    return await store.read(_known)
 
 
 async def load(store: Store, run_id: str) -> list[StoredBackup]:
@@ -150,9 +159,9 @@ async def load(store: Store, run_id: str) -> list[StoredBackup]:
     return await store.read(partial(_load, run_id=run_id))
 
 
-async def ended_before(store: Store, scope: str, before: datetime) -> list[str]:
-    """Return the runs of ``scope`` that ended before some moment. Raises ``WriteError``."""
-    return await store.read(partial(_ended_before, scope=scope, before=before))
+async def ended_before(store: Store, before: datetime) -> list[KnownRun]:
+    """Return the runs that ended before some moment, in order of time. Raises ``WriteError``."""
+    return await store.read(partial(_ended_before, before=before))
 
 
 async def forget(store: Store, run_ids: Iterable[str]) -> None:
@@ -221,15 +230,13 @@ def _update(connection: sqlite3.Connection, change: str, values: _Row) -> None:
     connection.execute(f"UPDATE runs SET {change} WHERE id = ?", values)  # noqa: S608 - our own words
 
 
-def _scopes(connection: sqlite3.Connection) -> list[tuple[str, str]]:
-    runs = connection.execute("SELECT id, scope FROM runs ORDER BY rowid")
-    return [(run_id, json.loads(scope)) for run_id, scope in runs]
+def _known(connection: sqlite3.Connection) -> list[KnownRun]:
+    rows = connection.execute("SELECT id, scope, config FROM runs ORDER BY rowid")
+    return [KnownRun(run_id, json.loads(scope), json.loads(config)) for run_id, scope, config in rows]
 
 
-def _find(connection: sqlite3.Connection, word: str, where: str, scope: str | None) -> RunRecord:
-    is_of_scope = scope is not None and word == "latest"
-    known = [run_id for run_id, its_scope in _scopes(connection) if not is_of_scope or its_scope == scope]
-    run_id = run_named(word, known, f"of this configuration {where}" if is_of_scope else where)
+def _find(connection: sqlite3.Connection, word: str, where: str) -> RunRecord:
+    run_id = run_named(word, [each.id for each in _known(connection)], where)
     row = connection.execute(
         "SELECT r.id, started_at, scope, config, report, accounts, disabled, retried, summary, ended_at, circumstances"
         " FROM runs r LEFT JOIN circumstances c ON c.run_id = r.id WHERE r.id = ?",
@@ -286,9 +293,9 @@ def _stored(row: _Row, order: dict[int, int]) -> StoredBackup:
     )
 
 
-def _ended_before(connection: sqlite3.Connection, scope: str, before: datetime) -> list[str]:
-    rows = connection.execute("SELECT id FROM runs WHERE scope = ? AND ended_at < ?", (json.dumps(scope), iso(before)))
-    return [run_id for (run_id,) in rows]
+def _ended_before(connection: sqlite3.Connection, before: datetime) -> list[KnownRun]:
+    old = {run_id for (run_id,) in connection.execute("SELECT id FROM runs WHERE ended_at < ?", (iso(before),))}
+    return [each for each in _known(connection) if each.id in old] if old else []
 
 
 def _forget(connection: sqlite3.Connection, run_ids: Sequence[str]) -> None:

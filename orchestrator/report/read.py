@@ -1,4 +1,9 @@
-"""Read a report again, whichever version of this program wrote it, finished or not."""
+"""Read a report again, whichever version of this program wrote it, finished or not, alone in its file or not.
+
+A file may hold the reports of several runs, one appended to the other, and lines of other programs between them. Each
+run is a report of its own. What cannot be read is told with the number of its line: it belongs to the run whose line
+came before.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +12,11 @@ import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from orchestrator.errors import UsageError
 from orchestrator.model import OutcomeKind
+from orchestrator.report.lines import SCHEMA
 from orchestrator.run_names import LATEST, run_named
 
 if TYPE_CHECKING:
@@ -21,15 +27,22 @@ LONGEST_LINE = 4 * 1024 * 1024
 _TRACES = ("report.jsonl", "summary.json")
 """What a run leaves in its folder: at least one of these."""
 
+_BEGINNING = b'{"type":"'
+"""How each line of a report begins."""
+
+_OURS = {"backup", "summary"}
+_KINDS = {kind.value for kind in OutcomeKind}
 _SUCCESSES = {kind.value for kind in OutcomeKind if kind.is_success}
+_GZIP = b"\x1f\x8b"
 
 
 @dataclass(slots=True)
 class Report:
-    """A report's totals and failures. ``summary`` is ``None`` if the run did not come to its end.
+    """The report of one run: its totals and failures. ``summary`` is ``None`` if the run did not come to its end.
 
-    ``outcomes`` counts lines, which says more than the summary where that is missing. ``damaged`` are the numbers of
-    lines, from 1, that are no JSON object. ``covered`` are all its installs: their accounts, names and ids.
+    ``outcomes`` counts lines, which says more than the summary where that is missing. ``damage`` says what cannot be
+    read or is missing, each with the number of its line, from 1, where it has one. ``covered`` are all its installs:
+    their accounts, names and ids.
     """
 
     path: str
@@ -37,7 +50,7 @@ class Report:
     failures: list[dict[str, Any]] = field(default_factory=list)
     summary: dict[str, Any] | None = None
     run_id: str | None = None
-    damaged: list[int] = field(default_factory=list)
+    damage: list[str] = field(default_factory=list)
     covered: list[tuple[str, str | None, str | None]] = field(default_factory=list)
 
     @property
@@ -46,50 +59,162 @@ class Report:
         return sum(count for outcome, count in self.outcomes.items() if outcome in _SUCCESSES)
 
 
-def read_report(path: Path) -> Report:
-    """Read the report at ``path``. Raises ``UsageError`` if there is none."""
-    report = Report(str(path))
+@dataclass(frozen=True, slots=True)
+class ReportFile:
+    """The reports in one file, in the order of the file. ``foreign`` counts the lines of other programs."""
+
+    path: str
+    reports: tuple[Report, ...]
+    foreign: int = 0
+
+    @property
+    def newest(self) -> Report:
+        """Return the report of the run that began last."""
+        return max(self.reports, key=lambda report: report.run_id or "")
+
+    @property
+    def is_damaged(self) -> bool:
+        """Tell whether a part of any report cannot be read or is missing."""
+        return any(report.damage for report in self.reports)
+
+
+def read_reports(path: Path) -> ReportFile:
+    """Read the reports in the file ``path``. Raises ``UsageError`` if there are none."""
+    reader = _Reader(str(path))
     try:
         with path.open("rb") as file:
-            for number, line in _objects(file):
-                _take(report, number, line)
+            head = file.peek(2)[:2]
+            for number, raw in _lines(file):
+                reader.read(number, raw)
     except OSError as error:
         message = f"the report {path} cannot be read: {error.strerror}"
         raise UsageError(message) from error
-    if not report.outcomes and report.summary is None:
-        message = f"{path} is not a report: no line of it is a backup or a summary"
+    reports = reader.reports()
+    if not reports:
+        why = "it is empty" if not head else "it is compressed" if head == _GZIP else "; ".join(reader.unclaimed[:1])
+        message = f"{path} is not a report: no line of it is a backup or a summary{why and f' ({why})'}"
         raise UsageError(message)
-    return report
+    return ReportFile(str(path), reports, reader.foreign)
 
 
-def _objects(lines: Iterator[bytes] | Any) -> Iterator[tuple[int, dict[str, Any] | None]]:  # noqa: ANN401 - any binary file
-    for number, raw in enumerate(lines, 1):
-        if not raw.strip():
-            continue
-        try:
-            line = json.loads(raw, parse_constant=_no_constant)
-        except (ValueError, RecursionError):
-            line = None
-        yield number, line if isinstance(line, dict) else None
+def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Yield each line that is not blank with its number; of one that is too long, only its beginning."""
+    number = 0
+    while raw := file.readline(LONGEST_LINE + 1):
+        number += 1
+        rest = raw
+        while len(rest) > LONGEST_LINE and not rest.endswith(b"\n"):
+            rest = file.readline(LONGEST_LINE + 1)
+        if raw.strip():
+            yield number, raw
 
 
-def _take(report: Report, number: int, line: dict[str, Any] | None) -> None:
-    if line is None:
-        report.damaged.append(number)
-        return
-    match line.get("type"):
-        case "backup":
-            outcome = str(line.get("outcome"))
-            report.outcomes[outcome] += 1
-            report.covered.append((str(line.get("account")), _text(line.get("name")), _text(line.get("install_id"))))
-            report.run_id = report.run_id or _text(line.get("run_id"))
-            if outcome not in _SUCCESSES:
-                report.failures.append(line)
-        case "summary":
-            report.summary = line
-            report.run_id = report.run_id or _text(line.get("run_id"))
-        case _:
-            report.damaged.append(number)
+class _Reader:
+    """Take lines one by one, each for the run that it is of."""
+
+    def __init__(self, path: str) -> None:
+        self.foreign = 0
+        self.unclaimed: list[str] = []
+        self._path = path
+        self._runs: dict[str, _RunLines] = {}
+        self._current: _RunLines | None = None
+
+    def read(self, number: int, raw: bytes) -> None:
+        """Take a line; where another one was cut off before it, take what follows."""
+        line = _parsed(raw)
+        if line is None and (start := raw.rfind(_BEGINNING)) > 0:
+            line = _parsed(raw[start:])
+            if isinstance(line, dict):
+                self._damaged(number, "begins with a line that was cut off")
+        if line is None:
+            self._damaged(number, _fault(raw))
+        elif not isinstance(line, dict):
+            self._damaged(number, "is no JSON object")
+        elif line.get("type") not in _OURS:
+            self.foreign += 1
+        elif line.get("schema", SCHEMA) != SCHEMA:
+            self._damaged(number, f"is of schema {line['schema']}, and this program knows {SCHEMA}: upgrade it")
+        else:
+            self._take(number, line)
+
+    def reports(self) -> tuple[Report, ...]:
+        """Return what was found, in the order of the file."""
+        for run in self._runs.values():
+            run.damage[:0] = self.unclaimed
+            self.unclaimed = []
+        return tuple(run.report(self._path) for run in self._runs.values())
+
+    def _take(self, number: int, line: dict[str, Any]) -> None:
+        run_id = _text(line.get("run_id"))
+        if self._current is None or run_id not in {None, self._current.run_id}:
+            self._current = self._runs.setdefault(run_id or "", _RunLines(run_id))
+        if line["type"] == "summary":
+            self._current.summary = line
+            return
+        self._current.take(line)
+        if run_id is None or not (_text(line.get("install_id")) or _text(line.get("name"))):
+            self._damaged(number, "has no run_id, or no install_id and no name")
+        elif line.get("outcome") not in _KINDS:
+            self._damaged(number, "has an outcome that this program does not know")
+
+    def _damaged(self, number: int, what: str) -> None:
+        found = self.unclaimed if self._current is None else self._current.damage
+        found.append(f"line {number} {what}")
+
+
+class _RunLines:
+    """The lines of one run: of each install the last one, since a resumed run may have written its report again."""
+
+    def __init__(self, run_id: str | None) -> None:
+        self.run_id = run_id
+        self.summary: dict[str, Any] | None = None
+        self.damage: list[str] = []
+        self._lines: dict[object, tuple[str, dict[str, Any] | None]] = {}
+        self._covered: dict[object, tuple[str, str | None, str | None]] = {}
+
+    def take(self, line: dict[str, Any]) -> None:
+        """Take the line of one install; the first after a summary begins the report anew."""
+        if self.summary is not None and self.run_id is not None:
+            self.summary, self._lines, self._covered = None, {}, {}
+        install_id, name = _text(line.get("install_id")), _text(line.get("name"))
+        nameless = (_text(line.get("account")), name)
+        if install_id:
+            self._lines.pop(nameless, None)
+            self._covered.pop(nameless, None)
+        outcome = str(line.get("outcome"))
+        key = install_id or (nameless if name else len(self._lines))
+        self._lines[key] = outcome, None if outcome in _SUCCESSES else line
+        self._covered[key] = str(line.get("account")), name, install_id
+
+    def report(self, path: str) -> Report:
+        """Return what the lines come to."""
+        planned, found = (self.summary or {}).get("planned"), len(self._lines)
+        damage = list(self.damage)
+        if isinstance(planned, int) and planned > found:
+            damage.append(f"the summary counts {planned} installs, and only {found} have a line")
+        return Report(
+            path=path,
+            outcomes=Counter(outcome for outcome, _ in self._lines.values()),
+            failures=[line for _, line in self._lines.values() if line is not None],
+            summary=self.summary,
+            run_id=self.run_id,
+            damage=damage,
+            covered=list(self._covered.values()),
+        )
+
+
+def _parsed(raw: bytes) -> object:
+    """Return what a line says in JSON, ``None`` if it is none."""
+    try:
+        return json.loads(raw.decode("utf-8-sig"), parse_constant=_no_constant) if len(raw) <= LONGEST_LINE else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def _fault(raw: bytes) -> str:
+    if len(raw) > LONGEST_LINE:
+        return f"is longer than {LONGEST_LINE // 1024 // 1024} MiB"
+    return "is no JSON" if raw.endswith(b"\n") else "is cut off"
 
 
 def _no_constant(name: str) -> None:
@@ -118,15 +243,36 @@ def is_path(run: str) -> bool:
     return run != LATEST and ("/" in run or os.path.isfile(run))  # noqa: PTH113 - Path's raises where it may not look
 
 
+def reports_meant(state_dir: Path, run: str) -> ReportFile:
+    """Return the reports of ``run``: one of a run id, a unique prefix of one, or ``latest``; of a path, all in it.
+
+    Raises ``UsageError``, saying which runs there are.
+    """
+    found = read_reports(find_report(state_dir, run))
+    if is_path(run):
+        return found
+    folder = _run_folder(state_dir, run)
+    mine = tuple(report for report in found.reports if report.run_id in {None, folder.name})
+    if not mine:
+        message = (
+            f"{found.path} holds the report of another run, {found.newest.run_id}: have that of {folder.name} written"
+            f" again with run --resume {folder.name}"
+        )
+        raise UsageError(message)
+    return ReportFile(found.path, mine, found.foreign)
+
+
 def find_report(state_dir: Path, run: str) -> Path:
     """Return the path of the report of ``run``: a run id, a unique prefix of one, ``latest``, or a file's path.
 
     Raises ``UsageError``, saying which runs there are.
     """
-    if is_path(run):
-        return Path(run)
+    return Path(run) if is_path(run) else _report_of(_run_folder(state_dir, run))
+
+
+def _run_folder(state_dir: Path, run: str) -> Path:
     names = {path.parent.name for name in _TRACES for path in (state_dir / "runs").glob(f"*/{name}")}
-    return _report_of(state_dir / "runs" / run_named(run, sorted(names), f"in {state_dir}", "run or file"))
+    return state_dir / "runs" / run_named(run, sorted(names), f"in {state_dir}", "run or file")
 
 
 def _report_of(folder: Path) -> Path:

@@ -24,6 +24,7 @@ _MOST_ACCOUNTS = 20
 _MOST_SOURCES = 20
 _SUCCESSES = {kind.value for kind in OutcomeKind if kind.is_success}
 _THREE_DIGITS = 100
+_MOST_DAMAGE = 5
 
 
 def totals(report: Report) -> Text:
@@ -127,10 +128,15 @@ def doubts(report: Report) -> list[str]:
             "There is no summary line: the run has not come to its end, and these are only the installs so far."
             f" Unless it is going on, finish it with wpe-backup run{known}"
         )
-    if report.damaged:
-        numbers = ", ".join(map(str, report.damaged[:5]))
-        found.append(f"{len(report.damaged)} damaged lines were passed over: {numbers}")
+    if report.damage:
+        found.append(f"The report is damaged: {told_damage(report.damage)}")
     return found
+
+
+def told_damage(damage: Sequence[str]) -> str:
+    """Return what is damaged in one sentence, the first few things by themselves."""
+    more = len(damage) - _MOST_DAMAGE
+    return "; ".join([*damage[:_MOST_DAMAGE], *([f"{more} more"] if more > 0 else [])])
 
 
 def failures(lines: Sequence[dict[str, Any]]) -> Iterator[Text]:

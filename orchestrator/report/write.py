@@ -1,7 +1,7 @@
 """Write the report as the run goes: each line whole, the moment its outcome is final.
 
-A regular file takes the place of an older one when it is opened, with the lines that a resumed run has already, so two
-reports are never mixed and none is ever cut short; a pipe, a device or standard output is only written to. A thread
+A regular file is begun anew when it is opened, with the lines that a resumed run has already, so two reports are never
+mixed (``files.py``); a pipe, a device or standard output is only written to. A thread
 writes, since a reader that pauses must not stop the run's clock.
 """
 
@@ -12,10 +12,7 @@ import contextlib
 import errno
 import os
 import queue
-import re
-import select
 import stat
-import tempfile
 import threading
 import time
 from functools import partial
@@ -23,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from orchestrator.errors import WriteError
+from orchestrator.report.files import is_replaceable, opened_anew, write_all
 from orchestrator.report.lines import encode
 
 if TYPE_CHECKING:
@@ -35,9 +33,6 @@ OWN_REPORT = "report.jsonl"
 
 READER_POLL_S = 0.1
 
-_DESCRIPTOR = re.compile(r"/dev/(stdin|stdout|stderr|fd/\d+)|/proc/[^/]+/fd/\d+", re.ASCII)
-"""Paths that name an open descriptor: what is behind one belongs to whoever opened it, and is only written to."""
-
 
 class ReportWriter:
     """Write lines of JSON. Use it as an asynchronous context manager.
@@ -45,11 +40,15 @@ class ReportWriter:
     What could not be written once is not tried again: a report with a hole would look whole.
     """
 
-    def __init__(self, target: str, stdout_fd: int | None, first: bytes = b"") -> None:
-        """Prepare to write to the path ``target``, ``-`` for the descriptor ``stdout_fd``, beginning with ``first``."""
+    def __init__(self, target: str, stdout_fd: int | None, first: bytes = b"", *, is_private: bool = False) -> None:
+        """Prepare to write to the path ``target``, ``-`` for the descriptor ``stdout_fd``, beginning with ``first``.
+
+        A file that is private is a part of the state: its owner's alone.
+        """
         self._target = target
         self._stdout_fd = stdout_fd
         self._first = first
+        self._is_private = is_private
         self._fd: int | None = None
         self._failure: WriteError | None = None
         self._thread = _WriterThread()
@@ -59,15 +58,20 @@ class ReportWriter:
         try:
             await self._open()
         except (OSError, ValueError) as error:
-            raise self._failed(error) from error
+            raise self._failed(error, self._remedy()) from error
         return self
+
+    def _remedy(self) -> str:
+        if self._target == STANDARD_OUTPUT:
+            return ""
+        return f"; name another {'folder with --state-dir' if self._is_private else 'file with -o'}"
 
     async def _open(self) -> None:
         path = Path(self._target)
         if self._target == STANDARD_OUTPUT:
             self._fd = self._standard_output()
-        elif _is_replaceable(path):
-            self._fd = await asyncio.to_thread(_replaced, path, self._first)
+        elif is_replaceable(path):
+            self._fd = await asyncio.to_thread(opened_anew, path, self._first, is_private=self._is_private)
             return
         else:
             self._fd = await _opened_as_it_is(str(path))
@@ -104,7 +108,7 @@ class ReportWriter:
             message = "the report is written to before it is opened"
             raise RuntimeError(message)
         try:
-            _write_all(self._fd, data)
+            write_all(self._fd, data)
             if sync and self._target != STANDARD_OUTPUT and stat.S_ISREG(os.fstat(self._fd).st_mode):
                 os.fsync(self._fd)
         except OSError as error:
@@ -115,10 +119,10 @@ class ReportWriter:
             raise OSError(errno.EBADF, "it is closed")
         return self._stdout_fd
 
-    def _failed(self, error: Exception) -> WriteError:
+    def _failed(self, error: Exception, remedy: str = "") -> WriteError:
         name = "standard output" if self._target == STANDARD_OUTPUT else self._target
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        self._failure = WriteError(f"the report cannot be written to {name}: {reason}")
+        self._failure = WriteError(f"the report cannot be written to {name}: {reason}{remedy}")
         return self._failure
 
 
@@ -182,10 +186,9 @@ def write_summary(folder: Path, line: dict[str, Any]) -> None:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Put ``data`` in the place of the regular file ``path``, whole or not at all. Raises ``WriteError``."""
+    """Put ``data`` in the place of the regular file ``path``, for its owner alone. Raises ``WriteError``."""
     try:
-        descriptor = _replaced(path, data)
-        os.close(descriptor)
+        os.close(opened_anew(path, data, is_private=True))
     except OSError as error:
         message = f"{path} cannot be written: {error.strerror}"
         raise WriteError(message) from error
@@ -220,69 +223,21 @@ def drop_run(folder: Path) -> None:
         folder.rmdir()
 
 
-def rewrite(target: str, data: bytes) -> bool:
+def rewrite(target: str, data: bytes, *, is_private: bool = False) -> bool:
     """Put ``data`` in the place of the report that went to ``target``; tell whether that is a regular file at all.
 
     Raises ``WriteError``.
     """
     path = Path(target)
     try:
-        is_file = target != STANDARD_OUTPUT and _is_replaceable(path)
+        is_file = target != STANDARD_OUTPUT and is_replaceable(path)
+        if is_file:
+            os.close(opened_anew(path, data, is_private=is_private))
     except OSError as error:
-        message = f"the report cannot be written to {target}: {error.strerror}"
+        remedy = "mend that, then run --resume writes it again from the state"
+        message = f"the report cannot be written to {target}: {error.strerror}; {remedy}"
         raise WriteError(message) from error
-    if is_file:
-        write_whole(path, data)
     return is_file
-
-
-def _is_replaceable(path: Path) -> bool:
-    """Tell whether ``path`` is a regular file, or nothing yet. Raises ``OSError`` if it may not be followed."""
-    if _DESCRIPTOR.fullmatch(str(path.absolute())):
-        return False
-    _refuse_others_links(path.absolute())
-    try:
-        return stat.S_ISREG(path.stat().st_mode)
-    except FileNotFoundError:
-        return True
-
-
-def _refuse_others_links(path: Path) -> None:
-    """Raise ``OSError`` if the way to ``path`` leads through a symbolic link in a folder that others may write to.
-
-    Whoever put it there would choose the file that we write to.
-    """
-    for place in (path, *path.parents):
-        if place.is_symlink() and place.parent.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise OSError(errno.ELOOP, f"{place} is a symbolic link in a folder that others may write to")
-
-
-def _replaced(path: Path, first: bytes = b"") -> int:
-    """Return a descriptor of a new file that has taken the place of ``path``, with ``first`` in it, on disk."""
-    real = path.resolve()
-    descriptor, name = tempfile.mkstemp(prefix=f".{real.name[:100]}.", dir=real.parent)
-    try:
-        if first:
-            _write_all(descriptor, first)
-            os.fsync(descriptor)
-        Path(name).replace(real)
-    except OSError:
-        os.close(descriptor)
-        Path(name).unlink()
-        raise
-    if first:
-        _sync_folder(real.parent)
-    return descriptor
-
-
-def _sync_folder(folder: Path) -> None:
-    """Have the names in ``folder`` on disk; a file system that cannot do that for a folder has its own ways."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 async def _opened_as_it_is(path: str) -> int:
@@ -297,15 +252,3 @@ async def _opened_as_it_is(path: str) -> int:
         else:
             os.set_blocking(descriptor, True)
             return descriptor
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    """Write every byte, however few the descriptor takes at a time."""
-    rest = memoryview(data)
-    while rest:
-        try:
-            rest = rest[os.write(descriptor, rest) :]
-        except BlockingIOError:
-            poll = select.poll()
-            poll.register(descriptor, select.POLLOUT)
-            poll.poll()

@@ -16,6 +16,7 @@ from orchestrator.report.lines import account_totals, encode, summary_line
 from orchestrator.report.write import drop_run, write_summary
 from orchestrator.summary import AccountTotals, Ending, Summary, exit_code, exit_code_now
 from orchestrator.usecases.jobs import folder_of
+from orchestrator.usecases.scopes import Scopes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from orchestrator.engine.ports import Log
     from orchestrator.journal.runs import RunRecord
     from orchestrator.journal.store import Store
+    from orchestrator.model import Config
     from orchestrator.report.write import ReportWriter
     from orchestrator.summary import Tally
     from orchestrator.usecases.jobs import Job, RunOptions
@@ -167,12 +169,13 @@ def _times(totals: Totals) -> tuple[datetime, float]:
     return totals.finished_at, max(0.0, (totals.finished_at - job.record.run.started_at).total_seconds())
 
 
-async def removed_old_runs(options: RunOptions, record: RunRecord, store: Store, keep_s: float, log: Log) -> None:
-    """Remove the runs of the same configuration that ended more than ``keep_s`` seconds before this one began."""
+async def removed_old_runs(config: Config, options: RunOptions, record: RunRecord, store: Store, log: Log) -> None:
+    """Remove the runs of the same scope that ended longer before this one began than the configuration says."""
     state_dir = options.state_dir.absolute()
+    is_alike = Scopes(config).alike(record)
     try:
-        before = record.run.started_at - timedelta(seconds=keep_s)
-        for run_id in await runs.ended_before(store, record.scope, before):
+        before = record.run.started_at - timedelta(seconds=config.keep_s)
+        for run_id in [each.id for each in await runs.ended_before(store, before) if is_alike(each)]:
             with suppress(LockedError):
                 async with locked(run_lock(state_dir, run_id), "it is going on"):
                     await runs.forget(store, [run_id])

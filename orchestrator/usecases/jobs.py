@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import secrets
 import time
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,7 @@ from orchestrator.report.read import run_of
 from orchestrator.report.write import OWN_REPORT, STANDARD_OUTPUT
 from orchestrator.selection import Selected, Selection, selected
 from orchestrator.usecases.resolve import MOST_SAID, empty_lines, missing_from, say_sources, told
+from orchestrator.usecases.scopes import Scopes, part_of
 
 if TYPE_CHECKING:
     from orchestrator.engine.ports import Log
@@ -29,10 +29,8 @@ if TYPE_CHECKING:
     from orchestrator.summary import Brake, Line
     from orchestrator.usecases.resolve import Inventory, Lack
 
-NAMED_ONE_BY_ONE = "named: "
 NOT_IN_THE_PLAN = "--installs-from"
 """The place of what only a list names: nothing in the configuration does, so it is never looked up."""
-_SHARD = " shard "
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
@@ -222,9 +220,9 @@ def new_job(config: Config, options: RunOptions, planned: PlannedRun, log: Log) 
     """Return the job of a new run."""
     plan = planned.plan
     say_warnings(config, plan, log.bind(run_id=plan.run.id))
-    scope = scope_of(config, options.selection)
+    scope = Scopes(config).now(part_of(options.selection))
     record = replace(
-        record_of(config, options, Beginning(plan.run, scope, plan.disabled)),
+        record_of(config, options, Beginning(plan.run, str(scope), plan.disabled)),
         is_part=options.selection.is_given,
         selection=options.selection.told(),
         failed_sources=told(planned.failed),
@@ -270,7 +268,7 @@ def record_of(config: Config, options: RunOptions, beginning: Beginning) -> RunR
         run=run,
         scope=beginning.scope,
         config=config.source,
-        report=target_of(options, folder_of(options, run.id) / OWN_REPORT),
+        report=target_of(options, own_report(options.state_dir, run.id)),
         accounts={name: account.base_url for name, account in config.accounts.items()},
         disabled=beginning.disabled,
         retried=beginning.retried,
@@ -289,34 +287,9 @@ def folder_of(options: RunOptions, run_id: str) -> Path:
     return options.state_dir.absolute() / "runs" / run_id
 
 
-def scope_of(config: Config, selection: Selection) -> str:
-    """Return the name of what only one run at a time may do: a shard of a configuration.
-
-    That is known by where it is; one that came over standard input, by its installs. Runs of installs that are named
-    one by one have a scope of their own, which is never locked.
-    """
-    name = _name_of(config)
-    if selection.is_named:
-        return f"{NAMED_ONE_BY_ONE}{name}"
-    return name if selection.shard is None else f"{name}{_SHARD}{selection.shard[0]}/{selection.shard[1]}"
-
-
-def is_locked(scope: str) -> bool:
-    """Tell whether only one run at a time may be of ``scope``."""
-    return not scope.startswith(NAMED_ONE_BY_ONE)
-
-
-def is_of(config: Config, scope: str) -> bool:
-    """Tell whether the runs of ``scope`` are of ``config``: any shard of it, or installs of it that were named."""
-    name = _name_of(config)
-    return scope in {name, f"{NAMED_ONE_BY_ONE}{name}"} or scope.startswith(f"{name}{_SHARD}")
-
-
-def _name_of(config: Config) -> str:
-    if Path(config.source).is_file():
-        return str(Path(config.source).resolve())
-    ids = " ".join([*sorted(install.id or install.label for install in config.installs), *map(str, config.discoveries)])
-    return f"{config.source} {hashlib.sha256(ids.encode()).hexdigest()[:16]}"
+def own_report(state_dir: Path, run_id: str) -> Path:
+    """Return where the report of a run goes if nobody says otherwise."""
+    return state_dir.absolute() / "runs" / run_id / OWN_REPORT
 
 
 def new_run_id() -> str:
@@ -346,7 +319,7 @@ def report_of(record: RunRecord, state_dir: Path) -> str:
 
     If another run has put its report there meanwhile, it is the run's own folder, too.
     """
-    own = state_dir.absolute() / "runs" / record.run.id / OWN_REPORT
+    own = own_report(state_dir, record.run.id)
     is_own = Path(record.report).parts[-2:] == own.parts[-2:]
     is_taken = record.report != STANDARD_OUTPUT and run_of(Path(record.report)) not in {None, record.run.id}
     return str(own) if is_own or is_taken else record.report

@@ -20,11 +20,11 @@ from orchestrator.usecases.jobs import (
     effort_in_doubt,
     gone_since,
     report_of,
-    scope_of,
     target_of,
     watch_of_earlier,
 )
 from orchestrator.usecases.resolve import Inventory, looked_up, names_of, say_sources
+from orchestrator.usecases.scopes import part_of, run_meant
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -53,8 +53,7 @@ class Left:
 
 async def run_to_resume(config: Config, options: RunOptions, store: Store) -> RunRecord:
     """Return the run that the options name. Raises ``UsageError`` and ``WriteError``."""
-    scope = scope_of(config, options.selection)
-    return await find(store, options.resume or "", f"in {options.state_dir}", scope)
+    return await run_meant(store, config, options.resume or "", options.state_dir, part_of(options.selection))
 
 
 async def what_is_left(config: Config, options: RunOptions, run_id: str, store: Store) -> Left:

@@ -14,7 +14,7 @@ from orchestrator.model import OutcomeKind
 from orchestrator.report.lines import encode
 from orchestrator.report.write import rewrite, write_summary
 from orchestrator.summary import exit_code_now
-from orchestrator.usecases.jobs import report_of
+from orchestrator.usecases.jobs import own_report, report_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -76,7 +76,8 @@ async def retell(store: Store, state_dir: Path, run: StoredRun, changed: Sequenc
     await runs.amend(store, run_id, changed)
     report = report_of(record, state_dir)
     summary = summary_now(record, lines, report) if run.is_whole else None
-    is_file = rewrite(report, b"".join(line.data for line in lines) + (b"" if summary is None else encode(summary)))
+    data = b"".join(line.data for line in lines) + (b"" if summary is None else encode(summary))
+    is_file = rewrite(report, data, is_private=report == str(own_report(state_dir, run_id)))
     if summary is not None:
         write_summary(state_dir / "runs" / run_id, summary)
         await runs.end(store, run_id, now, summary)

@@ -27,10 +27,10 @@ from orchestrator.usecases.jobs import (
     new_run_id,
     record_of,
     say_warnings,
-    scope_of,
     watch_of_earlier,
 )
 from orchestrator.usecases.resolve import empty_lines, names_of, say_sources, told
+from orchestrator.usecases.scopes import Scopes, part_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -66,7 +66,8 @@ def retried_job(config: Config, options: RunOptions, failures: Failures, invento
     by_key |= {_key(install): Failure(install) for install in shown}
     if options.strict:
         lacking = {install: inventory.lacks[install] for install in now.values() if install in inventory.lacks}
-        check_resolved([*empty_lines(config), *inventory.unresolved(lacking)])
+        unread = [f"{failures.retried}: {failures.unread}"] if failures.unread else []
+        check_resolved([*empty_lines(config), *inventory.unresolved(lacking), *unread])
     current = {key: for_this_run(install, options) for key, install in now.items()}
     gone = [replace(each.install, enabled=True) for key, each in by_key.items() if key not in current]
     plan = make_plan(replace(config, installs=(*current.values(), *gone)), run)
@@ -100,10 +101,11 @@ def _is_not_meant(was: Install, now: Install, selection: Selection | None) -> bo
 
 def _record(config: Config, options: RunOptions, failures: Failures, inventory: Inventory, run: Run) -> RunRecord:
     """Return the record of the new run: while a source fails, with what a retry of this one has to know, too."""
-    scope = failures.scope or scope_of(config, options.selection)
+    scope = failures.scope or str(Scopes(config).now(part_of(options.selection)))
     failed = tuple(_not_read_again(each, failures.retried) for each in failures.failed_sources)
     if failures.reads_again:
         failed = told(_still_failed(failures, inventory))
+    failed += failures.unread_source
     return replace(
         record_of(config, options, Beginning(run, scope, 0, failures.retried)),
         is_part=True,

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
-from dataclasses import dataclass, replace
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.engine.dispatch import Dispatcher
 from orchestrator.engine.surroundings import Limits, Surroundings
 from orchestrator.errors import OrchestratorError, WriteError
 from orchestrator.journal import runs
-from orchestrator.journal.locks import Patience, locked, run_lock, scope_lock
+from orchestrator.journal.locks import HeldLock, Patience, locked, run_lock, scope_lock
 from orchestrator.journal.store import FILE_NAME, Store
 from orchestrator.model import OutcomeKind, Run
 from orchestrator.report.write import ReportWriter, drop_old_report, drop_run, make_folder
@@ -29,24 +28,28 @@ from orchestrator.usecases.jobs import (
     RunOptions,
     folder_of,
     have_screened,
-    is_locked,
     new_job,
     new_run_id,
+    own_report,
     planned_run,
-    scope_of,
 )
 from orchestrator.usecases.narration import heartbeat
 from orchestrator.usecases.recorder import Recorder
 from orchestrator.usecases.resolve import Inventory, asked_accounts, inventory_of, offline, read_listing
 from orchestrator.usecases.resume import resumed_job, run_to_resume, what_is_left
 from orchestrator.usecases.retry import needs_listing, retried_job
+from orchestrator.usecases.scopes import Scopes, part_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from orchestrator.engine.ports import Log
     from orchestrator.engine.stop import StopSwitch
     from orchestrator.model import Config, Outcome
     from orchestrator.summary import Summary
     from orchestrator.usecases.asking import Asker
+    from orchestrator.usecases.scopes import Scope
 
 ABANDON_AFTER_S, ABANDON_POLL_S = 2.0, 0.2
 
@@ -82,18 +85,17 @@ async def run_backups(config: Config, options: RunOptions, log: Log, stop: StopS
     async with AsyncExitStack() as stack:
         new = _planned_offline(config, options, log) if options.is_new else None
         make_folder(state_dir)
-        lock_of = partial(_scope_lock, options, log)
+        locks = _Locks(options, log, stop, stack)
         is_scope_known = options.resume in {None, LATEST}
         if is_scope_known:
-            await stop.unless_pressed(
-                stack.enter_async_context(lock_of(scope_of(config, options.selection), config.source))
-            )
+            scopes = Scopes(config).to_lock(part_of(options.selection))
+            await locks.take_scopes(scopes, config.name or config.source, new.record.run if new else None)
         store = Store(state_dir / FILE_NAME)
         await stop.unless_pressed(stack.enter_async_context(store))
-        world = _World(store, log, stop, stack, Fleet(config, store, log, stack))
+        world = _World(store, log, stop, stack, Fleet(config, store, log, stack), locks)
         if not is_scope_known:
             record = await run_to_resume(config, options, store)
-            await stop.unless_pressed(stack.enter_async_context(lock_of(record.scope, record.config)))
+            await locks.take_scopes(Scopes(config).to_lock_for(record), record.config, record.run)
         job = await _job(config, options, world) if new is None else new
         await have_screened(config, options, job, store)
         return await _carried_out(config, options, job, _Course(world, began))
@@ -132,7 +134,7 @@ async def _resumed(config: Config, options: RunOptions, world: _World) -> Job:
     """Return the rest of a run, which is locked before it is looked at."""
     stop, inventory = world.stop, Inventory()
     record = await run_to_resume(config, options, world.store)
-    await stop.unless_pressed(world.stack.enter_async_context(_lock_of(options, record.run.id, world.log)))
+    await world.locks.take_run(record.run)
     left = await stop.unless_pressed(what_is_left(config, options, record.run.id, world.store))
 
     async def read_listings(asker: Asker) -> None:
@@ -144,24 +146,42 @@ async def _resumed(config: Config, options: RunOptions, world: _World) -> Job:
     return resumed_job(config, options, left, inventory, world.log)
 
 
-def _scope_lock(options: RunOptions, log: Log, scope: str, config: str) -> AbstractAsyncContextManager[None]:
-    """Return the lock that lets one run at a time be of ``scope``; runs of installs named one by one have none."""
-    if not is_locked(scope):
-        return nullcontext()
-    path = scope_lock(options.state_dir.absolute(), scope)
-    return locked(path, f"a run of {config} is going on", _patience(options, log))
+@dataclass(frozen=True, slots=True)
+class _Locks:
+    """The locks that a run takes, and holds for as long as ``stack`` is open."""
 
+    options: RunOptions
+    log: Log
+    stop: StopSwitch
+    stack: AsyncExitStack
+    of_scopes: list[HeldLock] = field(default_factory=list)
 
-def _lock_of(options: RunOptions, run_id: str, log: Log) -> AbstractAsyncContextManager[None]:
-    path = run_lock(options.state_dir.absolute(), run_id)
-    return locked(path, f"run {run_id} is going on", _patience(options, log))
+    async def take_scopes(self, scopes: Sequence[Scope], config: str, run: Run | None) -> None:
+        """Let one run at a time be of ``scopes``. Everybody takes them in one order, so that nobody waits for ever."""
+        state_dir = self.options.state_dir.absolute()
+        for path in sorted(scope_lock(state_dir, str(scope)) for scope in scopes):
+            self.of_scopes.append(await self._take(path, f"a run of {config} is going on"))
+        if run:
+            self.tell(run)
 
+    async def take_run(self, run: Run) -> None:
+        """Let nobody else be at ``run``, which holds all these locks."""
+        held = await self._take(run_lock(self.options.state_dir.absolute(), run.id), f"run {run.id} is going on")
+        held.tell(run)
+        self.tell(run)
 
-def _patience(options: RunOptions, log: Log) -> Patience:
-    def say(busy: str) -> None:
-        log.info("lock.waiting", reason=busy, at_most_s=options.lock_wait_s)
+    def tell(self, run: Run) -> None:
+        for held in self.of_scopes:
+            held.tell(run)
 
-    return Patience(options.lock_wait_s, "wait for its end, or let --lock-wait do it", say)
+    async def _take(self, path: Path, what: str) -> HeldLock:
+        return await self.stop.unless_pressed(self.stack.enter_async_context(locked(path, what, self._patience())))
+
+    def _patience(self) -> Patience:
+        def say(busy: str) -> None:
+            self.log.info("lock.waiting", reason=busy, at_most_s=self.options.lock_wait_s)
+
+        return Patience(self.options.lock_wait_s, "wait for its end, or let --lock-wait do it", say)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +193,7 @@ class _World:
     stop: StopSwitch
     stack: AsyncExitStack
     fleet: Fleet
+    locks: _Locks
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +207,9 @@ class _Course:
 async def _carried_out(config: Config, options: RunOptions, job: Job, course: _Course) -> RunEnd:
     world, clock, run = course.world, SystemClock(), job.record.run
     fleet, log = world.fleet, world.log.bind(run_id=run.id)
-    report = ReportWriter(job.record.report, options.stdout_fd, b"".join(line.data for line in job.kept))
+    is_own = job.record.report == str(own_report(options.state_dir, run.id))
+    kept = b"".join(line.data for line in job.kept)
+    report = ReportWriter(job.record.report, options.stdout_fd, kept, is_private=is_own)
     await _opened(options, job, report, world)
     await world.stack.enter_async_context(alongside(_abandon_on_abort(report, world.stop)))
     recorder = Recorder(run.id, world.store, report, log)
@@ -205,7 +228,7 @@ async def _carried_out(config: Config, options: RunOptions, job: Job, course: _C
     summary, write_error = await closed(places, totals, end, world.stop.signum)
     if not world.stop.aborting.is_set():
         await fleet.remember()
-        await removed_old_runs(options, job.record, world.store, config.keep_s, log)
+        await removed_old_runs(config, options, job.record, world.store, log)
     kinds = recorder.tally.outcomes
     given_up = sum(not each.effort.planned.install.enabled for each in job.foregone)
     return RunEnd(
@@ -235,7 +258,7 @@ async def _opened(options: RunOptions, job: Job, report: ReportWriter, world: _W
     try:
         make_folder(folder)
         if job.is_new:
-            await world.stack.enter_async_context(_lock_of(options, job.record.run.id, world.log))
+            await world.locks.take_run(job.record.run)
         await world.stop.unless_pressed(world.stack.enter_async_context(report))
         if job.is_new:
             await runs.begin(world.store, job.record, job.planned, standings)

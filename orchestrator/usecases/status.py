@@ -10,17 +10,16 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from orchestrator.freshness import ABORTED, COMPLETED, age_s, has_ended, merged
-from orchestrator.journal import runs
 from orchestrator.journal.store import Store
 from orchestrator.model import Backup, ErrorInfo, OutcomeKind
 from orchestrator.report.lines import encode
-from orchestrator.run_names import LATEST, run_named
 from orchestrator.summary import Ending, exit_code
 from orchestrator.units import seconds_of
 from orchestrator.usecases.fleet import Fleet
-from orchestrator.usecases.jobs import is_of, report_of
+from orchestrator.usecases.jobs import report_of
 from orchestrator.usecases.resume import check_accounts
 from orchestrator.usecases.retelling import retell, run_at_rest, state_file, summary_now
+from orchestrator.usecases.scopes import run_meant
 from orchestrator.usecases.survey import Question, Subject, are_credentials_refused, surveyed
 
 if TYPE_CHECKING:
@@ -123,7 +122,7 @@ async def run_status(config: Config, state_dir: Path, word: str, log: Log, stop:
     async with AsyncExitStack() as stack:
         store = Store(state_file(state_dir))
         await stop.unless_pressed(stack.enter_async_context(store))
-        run_id = await _run_meant(config, store, word, state_dir)
+        run_id = (await run_meant(store, config, word, state_dir, None)).run.id
         run = await stop.unless_pressed(run_at_rest(stack, store, state_dir, run_id))
         fleet = Fleet(config, store, log.bind(run_id=run_id), stack)
         told = [known for each in run.stored if (known := known_of(each))]
@@ -146,14 +145,6 @@ async def run_status(config: Config, state_dir: Path, word: str, log: Log, stop:
             signum=answers.signum,
             credentials_refused=are_credentials_refused(fleet),
         )
-
-
-async def _run_meant(config: Config, store: Store, word: str, state_dir: Path) -> str:
-    """Return the id of the run that ``word`` means: ``latest`` is the newest of ``config``, whatever was selected."""
-    if word == LATEST:
-        mine = [run_id for run_id, scope in await runs.scopes(store) if is_of(config, scope)]
-        return run_named(word, mine, f"of this configuration in {state_dir}")
-    return (await runs.find(store, word, f"in {state_dir}")).run.id
 
 
 def known_of(stored: StoredBackup) -> Known | None:

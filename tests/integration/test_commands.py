@@ -99,7 +99,7 @@ def test_a_report_is_read_by_run_and_by_file(tmp_path: Path) -> None:
 
 
 def test_a_report_of_a_killed_run_still_reads(tmp_path: Path) -> None:
-    line = {"type": "backup", "run_id": "R", "outcome": "accepted"}
+    line = {"type": "backup", "run_id": "R", "name": "shop0", "outcome": "accepted"}
     (tmp_path / "r.jsonl").write_text(json.dumps(line) + "\n" + json.dumps(line)[:20])
     shown = run_command("report", "summary", "r.jsonl", cwd=tmp_path).stdout
     assert "has not come to its end" in shown
@@ -107,7 +107,8 @@ def test_a_report_of_a_killed_run_still_reads(tmp_path: Path) -> None:
     assert as_json["outcomes"] == {"accepted": 1}
     failures = run_command("report", "failures", "r.jsonl", cwd=tmp_path)
     assert "No failures among 1 installs" in failures.stdout
-    assert "1 damaged lines" in failures.stdout
+    assert "The report is damaged: line 2 is cut off" in failures.stdout
+    assert failures.code == 3
 
 
 def test_a_report_that_is_not_there_is_exit_2(tmp_path: Path) -> None:

@@ -223,7 +223,7 @@ def test_what_cannot_be_resumed_is_said_and_nothing_is_sent(tmp_path: Path) -> N
     with stand_in(*scenario(tmp_path)) as server:
         configure(tmp_path, server, 2)
         nothing = run_command("run", "--resume", "latest", cwd=tmp_path)
-        refused(nothing, 2, "there are no runs of this configuration in")
+        refused(nothing, 2, f"there are no runs of {tmp_path}/wpe-backup.yaml in", "name the folder with --state-dir")
         both = run_command("run", "--resume", "latest", "--retry-failed", "latest", cwd=tmp_path)
         refused(both, 2, "--resume finishes a run, --retry-failed begins a new one")
         assert sent(server) == 0
@@ -356,7 +356,8 @@ def test_while_a_run_is_alive_neither_its_yaml_nor_itself_is_run_again(tmp_path:
         for arguments in ((), ("--resume", "latest")):
             refused(run_command("run", *arguments, cwd=tmp_path), 11, "wpe-backup.yaml is going on", str(live.pid))
         itself = run_command("run", "-c", "copy.yaml", "--resume", run_id, cwd=tmp_path)
-        refused(itself, 11, f"a run of wpe-backup.yaml is going on, in process {live.pid}; wait for its end")
+        by = f"run {run_id}, begun at 2"
+        refused(itself, 11, f"a run of wpe-backup.yaml is going on, {by}", f" UTC, in process {live.pid}; wait")
         waiting = start_command("run", "--lock-wait", "60s", cwd=tmp_path)
         until(lambda: "/locks/" in opened(waiting.pid))
         waiting.send_signal(signal.SIGINT)

@@ -46,12 +46,14 @@ def test_nothing_that_a_run_writes_holds_a_secret(tmp_path: Path) -> None:
     assert [(name, secret) for name, data in written.items() for secret in secrets if secret in data] == []
 
 
-def test_everything_is_its_owners_alone(tmp_path: Path) -> None:
+def test_everything_of_the_state_is_its_owners_alone(tmp_path: Path) -> None:
     with stand_in() as server:
         (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 1))
-        assert run_command("run", "-o", "report.jsonl", cwd=tmp_path).code == 0
+        for more in ((), ("-o", "report.jsonl")):
+            assert run_command("run", *more, cwd=tmp_path).code == 0
     state = tmp_path / "state"
-    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (state, *state.rglob("*"), tmp_path / "report.jsonl")}
+    assert run_command("status", next((state / "runs").glob("*/report.jsonl")).parent.name, cwd=tmp_path).code in {0, 3}
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (state, *state.rglob("*"))}
     assert {mode for path, mode in modes.items() if path.is_dir()} == {0o700}
     assert {mode for path, mode in modes.items() if path.is_file()} == {0o600}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from orchestrator.config import config_schema, load_config
+from orchestrator.config import config_schema, load_config, read_fleet
 from orchestrator.errors import ConfigError
 from orchestrator.inventory import Discovery
 from orchestrator.model import Install, RetryPolicy, ThrottlePolicy, Timeouts, WaitPolicy
@@ -389,3 +389,32 @@ def test_the_schema_and_the_command_agree_on_installs(installs: dict[str, object
         load_config(json.dumps(document).encode(), "f.yaml", ENVIRONMENT)
     else:
         problems(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ('""', "must be text, and not empty"),
+        ("", "must be text, and not empty"),
+        ("2026", "must be text: put it in quotes"),
+        ('" nightly"', "must be printable, with no blanks at its ends"),
+        ('"a\\u200bb"', "must be printable, with no blanks at its ends"),
+        ('"a\\tb"', "must be one line, without control characters"),
+        ("x" * 101, "must not be longer than 100 characters"),
+    ],
+)
+def test_a_name_of_a_configuration_can_be_shown_and_typed(name: str, why: str) -> None:
+    (problem,) = problems(f"{HEAD}name: {name}\ninstalls: [{ID}]\n")
+    assert problem.endswith(f"name: {why}")
+
+
+def test_a_configuration_may_have_a_name_and_a_path() -> None:
+    text = f'{HEAD}name: "${{WHO}} nächtlich $$"\ninstalls: [{ID}]\n'.encode()
+    config = load_config(text, "/etc/f.yaml", ENVIRONMENT | {"WHO": "agency"})
+    assert (config.name, config.path) == ("agency nächtlich $", "/etc/f.yaml")
+    fleet = read_fleet(text, "f.yaml", ENVIRONMENT | {"WHO": "$${x}"})
+    shown = fleet.shown().replace("********", "x")
+    assert read_fleet(shown.encode(), "f.yaml", {}).sections.name == fleet.sections.name == "$${x} nächtlich $"
+    nameless = load_config(f"{HEAD}installs: [{ID}]\n".encode(), "<stdin>", ENVIRONMENT)
+    assert (nameless.name, nameless.path) == (None, None)
+    assert Draft202012Validator(config_schema()).is_valid({"version": 1, "name": "x", "defaults": {}, "installs": [ID]})

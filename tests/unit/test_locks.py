@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import stat
 import subprocess
 import sys
 from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +17,7 @@ from virtual import run_virtual
 
 from orchestrator.errors import LockedError, WriteError
 from orchestrator.journal.locks import POLL_S, Patience, locked, run_lock, scope_lock
+from orchestrator.model import Run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,23 +142,62 @@ def test_two_of_one_process_exclude_each_other_too(path: Path) -> None:
 
 def test_its_file_is_its_owners_alone_and_names_the_holder(path: Path) -> None:
     with holder(path) as process:
-        assert path.read_text() == f"{process.pid}\n"
+        assert json.loads(path.read_text()) == {"pid": process.pid, "host": os.uname().nodename}
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("content", ["", "no number", "\xff" * 100])
-def test_a_file_that_names_no_process_is_refused_all_the_same(path: Path, content: str) -> None:
+ODD_WORDS = [
+    *("", "no number", "\xff" * 100, '{"pid": 12', "true", "[7]", "[" * 900, "{}\n" + "x" * 5000),
+    '{"pid": "7", "host": 7, "run_id": 7, "started_at": 7}',
+    '{"run_id": "\\u001b[31m", "started_at": "yesterday"}',
+    '{"run_id": "", "started_at": "0001-01-01T00:00:00+14:00"}',
+]
+
+
+@pytest.mark.parametrize("content", ODD_WORDS)
+def test_a_file_that_names_nobody_is_refused_all_the_same(path: Path, content: str) -> None:
     with holder(path):
         path.write_text(content, encoding="latin-1")
         with pytest.raises(LockedError, match=r"^a run is going on; wait"):
             take(path)
 
 
-def test_a_shorter_process_id_leaves_nothing_of_a_longer_one(path: Path) -> None:
+def test_whoever_is_refused_is_told_the_run_its_start_and_its_process(path: Path) -> None:
+    run = Run("01JD0000000000000000000000", datetime(2026, 11, 23, 3, 0, tzinfo=timezone(timedelta(hours=2))))
+
+    async def main(what: str) -> str:
+        async with locked(path, what) as held:
+            held.tell(run)
+            with pytest.raises(LockedError) as caught:
+                async with locked(path, what):
+                    pass
+        return str(caught.value)
+
+    since = f"begun at 2026-11-23 01:00:00 UTC, in process {os.getpid()}; wait for its end"
+    assert asyncio.run(main("a run of f.yaml is going on")) == f"a run of f.yaml is going on, run {run.id}, {since}"
+    assert asyncio.run(main(f"run {run.id} is going on")) == f"run {run.id} is going on, {since}"
+
+
+def test_a_process_of_another_machine_is_told_with_it_and_an_older_release_is_understood(path: Path) -> None:
+    with holder(path):
+        for word, told in (('{"pid": 7, "host": "pod-1"}', "in process 7 on pod-1"), ("7\n", "in process 7")):
+            path.write_text(word)
+            with pytest.raises(LockedError, match=f"^a run is going on, {told}; wait"):
+                take(path)
+
+
+def test_what_a_file_says_is_no_lock_and_is_gone_with_the_lock(path: Path) -> None:
     path.parent.mkdir(parents=True)
-    path.write_text("999999999999\n")
+    path.write_text(json.dumps({"pid": os.getpid(), "host": os.uname().nodename, "run_id": "R1"}))
+    take(path)
+    assert path.read_bytes() == b""
+
+
+def test_a_shorter_word_leaves_nothing_of_a_longer_one(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_text("9" * 2000)
     with holder(path) as process:
-        assert path.read_text() == f"{process.pid}\n"
+        assert json.loads(path.read_text())["pid"] == process.pid
 
 
 def test_a_place_where_there_can_be_no_file_is_said(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from states import AT, with_store
 
 from orchestrator.errors import UsageError
 from orchestrator.journal.runs import (
+    KnownRun,
     RunRecord,
     StoredBackup,
     begin,
@@ -25,6 +26,7 @@ from orchestrator.journal.runs import (
     find,
     forget,
     keep,
+    known,
     load,
     note,
     reopen,
@@ -96,8 +98,12 @@ async def begin_all(store: Store) -> None:
         await begin(store, record(run_id, (SCOPE, OTHER_SCOPE)[number % 2]), PLAN, [])
 
 
-def found(path: Path, word: str, scope: str | None = None) -> str:
-    return with_store(path, lambda store: find(store, word, "in /state", scope)).run.id
+def found(path: Path, word: str) -> str:
+    return with_store(path, lambda store: find(store, word, "in /state")).run.id
+
+
+async def old(store: Store, before: datetime) -> list[str]:
+    return [each.id for each in await ended_before(store, before)]
 
 
 # -- round trips -------------------------------------------------------------------------------------------------------
@@ -184,7 +190,7 @@ def test_whatever_the_texts_are_they_come_back(
     async def main(store: Store) -> tuple[RunRecord, list[StoredBackup]]:
         await begin(store, of_texts, [backup], [stands])
         await keep(store, RUN_ID, [line(0, data=data, account=install.account)])
-        return await find(store, "latest", "", description), await load(store, RUN_ID)
+        return await find(store, "latest", ""), await load(store, RUN_ID)
 
     with tempfile.TemporaryDirectory() as folder:
         assert with_store(Path(folder) / FILE_NAME, main) == (
@@ -230,7 +236,7 @@ def test_reopening_takes_away_the_lines_of_what_goes_on_and_no_others(path: Path
     async def main(store: Store) -> None:
         await keep(store, RUN_ID, [line(0), line(1, OutcomeKind.CANCELLED), line(2, OutcomeKind.UNCONFIRMED)])
         await end(store, RUN_ID, AT, {"exit_code": 130})
-        assert await ended_before(store, SCOPE, AT + timedelta(days=1)) == [RUN_ID]
+        assert await old(store, AT + timedelta(days=1)) == [RUN_ID]
         await reopen(store, record(report="/new/report.jsonl"), [standing(1, sought=()), standing(2, error=ERROR)])
 
     stored = with_run(path, main)
@@ -238,7 +244,7 @@ def test_reopening_takes_away_the_lines_of_what_goes_on_and_no_others(path: Path
     assert [each.standing for each in stored] == [None, standing(1, sought=()), standing(2, error=ERROR)]
     reopened = with_store(path, lambda store: find(store, RUN_ID, ""))
     assert reopened == record(report="/new/report.jsonl", summary={"exit_code": 130})
-    assert with_store(path, lambda store: ended_before(store, SCOPE, AT + timedelta(days=1))) == []
+    assert with_store(path, lambda store: old(store, AT + timedelta(days=1))) == []
 
 
 def test_the_last_summary_counts(path: Path) -> None:
@@ -248,7 +254,7 @@ def test_the_last_summary_counts(path: Path) -> None:
 
     with_run(path, main)
     assert with_store(path, lambda store: find(store, RUN_ID, "")).summary == {"exit_code": 0, "text": "ß"}
-    assert with_store(path, lambda store: ended_before(store, SCOPE, AT + timedelta(minutes=30))) == []
+    assert with_store(path, lambda store: old(store, AT + timedelta(minutes=30))) == []
 
 
 def test_runs_do_not_touch_each_other(path: Path) -> None:
@@ -267,24 +273,17 @@ def test_runs_do_not_touch_each_other(path: Path) -> None:
 # -- which run is meant ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("word", "scope", "run"),
-    [
-        ("latest", None, 4),
-        ("latest", SCOPE, 4),
-        ("latest", OTHER_SCOPE, 3),
-        (IDS[1], None, 1),
-        (IDS[1], SCOPE, 1),
-        (IDS[1].lower(), None, 1),
-        ("01JD2", None, 2),
-        ("01jd3", SCOPE, 3),
-    ],
-)
-def test_a_run_is_found_by_its_id_its_beginning_or_as_the_latest_of_its_scope(
-    path: Path, word: str, scope: str | None, run: int
-) -> None:
+@pytest.mark.parametrize(("word", "run"), [("latest", 4), (IDS[1], 1), (IDS[1].lower(), 1), ("01JD2", 2), ("01jd3", 3)])
+def test_a_run_is_found_by_its_id_its_beginning_or_as_the_latest(path: Path, word: str, run: int) -> None:
     with_store(path, begin_all)
-    assert found(path, word, scope) == IDS[run]
+    assert found(path, word) == IDS[run]
+
+
+def test_every_run_is_known_in_order_of_time_with_what_tells_whose_it_is(path: Path) -> None:
+    with_store(path, begin_all)
+    scopes = [SCOPE, OTHER_SCOPE] * 3
+    runs = [KnownRun(run_id, scope, "fleet.yaml") for run_id, scope in zip(IDS, scopes, strict=False)]
+    assert with_store(path, known) == runs
 
 
 def test_the_latest_is_the_one_that_began_last_though_a_clock_was_set_back(path: Path) -> None:
@@ -294,24 +293,19 @@ def test_the_latest_is_the_one_that_began_last_though_a_clock_was_set_back(path:
 
 
 @pytest.mark.parametrize(
-    ("word", "scope", "message"),
+    ("word", "message"),
     [
-        ("01JD", None, "01JD is the beginning of several runs; say more of it"),
-        ("01ZZ", None, f"there is no run 01ZZ; the newest runs in /state are {IDS[4]}, {IDS[3]}, {IDS[2]}"),
-        (IDS[0] + "0", None, "there is no run"),
-        ("", None, "there is no run"),
-        ("%", None, "there is no run %"),
-        (
-            "latest",
-            "/elsewhere.yaml",
-            "there are no runs of this configuration in /state; name the folder with --state-dir",
-        ),
+        ("01JD", "01JD is the beginning of several runs; say more of it"),
+        ("01ZZ", f"there is no run 01ZZ; the newest runs in /state are {IDS[4]}, {IDS[3]}, {IDS[2]}"),
+        (IDS[0] + "0", "there is no run"),
+        ("", "there is no run"),
+        ("%", "there is no run %"),
     ],
 )
-def test_a_word_that_means_no_run_or_several_is_said(path: Path, word: str, scope: str | None, message: str) -> None:
+def test_a_word_that_means_no_run_or_several_is_said(path: Path, word: str, message: str) -> None:
     with_store(path, begin_all)
     with pytest.raises(UsageError) as caught:
-        found(path, word, scope)
+        found(path, word)
     assert str(caught.value).startswith(message)
 
 
@@ -323,22 +317,22 @@ def test_where_there_are_no_runs_that_is_said(path: Path) -> None:
 # -- runs that are removed ---------------------------------------------------------------------------------------------
 
 
-def test_only_runs_of_the_scope_that_ended_before_are_old(path: Path) -> None:
+def test_only_runs_that_ended_before_are_old(path: Path) -> None:
     async def main(store: Store) -> list[list[str]]:
         await begin_all(store)
         for hours, run_id in enumerate(IDS[:4]):
             await end(store, run_id, AT + timedelta(hours=hours), {})
         moments: Sequence[timedelta] = [timedelta(0), timedelta(milliseconds=1), timedelta(hours=1), timedelta(days=9)]
-        return [await ended_before(store, SCOPE, AT + moment) for moment in moments]
+        return [await old(store, AT + moment) for moment in moments]
 
-    assert with_store(path, main) == [[], [IDS[0]], [IDS[0]], [IDS[0], IDS[2]]]
+    assert with_store(path, main) == [[], [IDS[0]], [IDS[0]], IDS[:4]]
 
 
 def test_a_moment_in_another_zone_is_compared_as_an_instant(path: Path) -> None:
     async def main(store: Store) -> list[str]:
         await begin_all(store)
         await end(store, IDS[0], AT.astimezone(timezone(timedelta(hours=-8))), {})
-        return await ended_before(store, SCOPE, (AT + timedelta(seconds=1)).astimezone(UTC))
+        return await old(store, (AT + timedelta(seconds=1)).astimezone(UTC))
 
     assert with_store(path, main) == [IDS[0]]
 

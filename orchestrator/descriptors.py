@@ -1,0 +1,15 @@
+"""Which paths name an open descriptor: what is behind one belongs to whoever opened it. Pure.
+
+The number of a descriptor says nothing of what is read from it: the shell takes another one each time.
+"""
+
+from __future__ import annotations
+
+import re
+
+_DESCRIPTOR = re.compile(r"/dev/(stdin|stdout|stderr|fd/\d+)|/proc/[^/]+/fd/\d+", re.ASCII)
+
+
+def names_a_descriptor(path: str) -> bool:
+    """Tell whether the absolute ``path`` names an open descriptor, as ``/dev/stdin`` and ``/dev/fd/63`` do."""
+    return _DESCRIPTOR.fullmatch(path) is not None

@@ -1,0 +1,139 @@
+"""Reports are read again: torn ones, several in one file, and what other programs wrote between them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fakes import install_id
+
+from orchestrator.errors import UsageError
+from orchestrator.report.read import LONGEST_LINE, read_reports, reports_meant
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orchestrator.report.read import ReportFile
+
+OLD, NEW = "01JD0000000000000000000001", "01JD0000000000000000000002"
+
+
+def backup(number: int, outcome: str = "accepted", run_id: str = NEW, **fields: Any) -> bytes:
+    line = {"type": "backup", "schema": 1, "run_id": run_id, "install_id": install_id(number), "name": f"shop{number}"}
+    return encoded(line | {"account": "default", "outcome": outcome} | fields)
+
+
+def summary(planned: int, run_id: str = NEW) -> bytes:
+    return encoded({"type": "summary", "schema": 1, "run_id": run_id, "planned": planned, "exit_code": 0})
+
+
+def encoded(line: dict[str, Any]) -> bytes:
+    return json.dumps(line, separators=(",", ":")).encode() + b"\n"
+
+
+ONE_OF_TWO = "the summary counts 2 installs, and only 1 have a line"
+WHOLE = backup(1) + backup(2, "rejected") + summary(2)
+EARLIER = backup(1, "rejected", OLD) + summary(1, OLD)
+
+
+def read(folder: Path, content: bytes) -> ReportFile:
+    path = folder / "r.jsonl"
+    path.write_bytes(content)
+    return read_reports(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "damage"),
+    [
+        (WHOLE, []),
+        (WHOLE[:-1], []),
+        (b"\n" + WHOLE.replace(b"\n", b"\r\n\r\n"), []),
+        (b"\xef\xbb\xbf" + WHOLE, []),
+        (WHOLE[:-20], ["line 3 is cut off"]),
+        (backup(1) + backup(2)[:100] + b"\n" + summary(2), ["line 2 is no JSON", ONE_OF_TWO]),
+        (backup(1) + summary(2), [ONE_OF_TWO]),
+        (summary(2), ["the summary counts 2 installs, and only 0 have a line"]),
+        (summary(0), []),
+        (backup(1)[50:] + backup(2) + summary(2), ["line 1 is no JSON", ONE_OF_TWO]),
+        (backup(1) + b"\0" * 4096, ["line 2 is cut off"]),
+        (WHOLE + b"\xff\xfe binary \x00\n", ["line 4 is no JSON"]),
+        (WHOLE + b"7\n", ["line 4 is no JSON object"]),
+        (backup(1, schema=2) + WHOLE, ["line 1 is of schema 2, and this program knows 1: upgrade it"]),
+        (backup(1, "vanished") + summary(1), ["line 1 has an outcome that this program does not know"]),
+        (backup(1, install_id=None, name=None) + summary(1), ["line 1 has no run_id, or no install_id and no name"]),
+        (WHOLE + b"x" * (LONGEST_LINE + 9) + b"\n", ["line 4 is longer than 4 MiB"]),
+        (WHOLE + b"[" * 100_000, ["line 4 is cut off"]),
+        (b"x" * (3 * LONGEST_LINE) + b"\n" + WHOLE, ["line 1 is longer than 4 MiB"]),
+    ],
+)  # fmt: skip
+def test_what_is_damaged_is_told_with_its_line(tmp_path: Path, content: bytes, damage: list[str]) -> None:
+    found = read(tmp_path, content)
+    (report,) = found.reports
+    assert (report.run_id, report.damage, found.is_damaged) == (NEW, damage, bool(damage))
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "it is empty"),
+        (b"\n\n", ""),
+        (b"root:x:0:0:root:/root:/bin/sh\n", "line 1 is no JSON"),
+        (gzip.compress(WHOLE), "it is compressed"),
+        (WHOLE.decode().encode("utf-16"), "line 1 is no JSON"),
+        (WHOLE[:100], "line 1 is cut off"),
+        (b'{"level": "info", "type": "backup-started"}\n', ""),
+        (WHOLE.replace(b'"schema":1', b'"schema":2'), "line 1 is of schema 2, and this program knows 1: upgrade it"),
+    ],
+)
+def test_a_file_without_a_line_of_ours_is_no_report(tmp_path: Path, content: bytes, why: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read(tmp_path, content)
+    message = f"{tmp_path / 'r.jsonl'} is not a report: no line of it is a backup or a summary"
+    assert str(caught.value) == (f"{message} ({why})" if why else message)
+
+
+def test_lines_of_other_programs_are_counted_and_no_damage(tmp_path: Path) -> None:
+    found = read(tmp_path, b'{"level":"info"}\n' + backup(1) + b'{"type":"request","msg":"x"}\n{}\n' + summary(1))
+    assert (found.foreign, found.is_damaged, len(found.reports)) == (3, False, 1)
+
+
+def test_each_run_in_a_file_is_a_report_of_its_own_and_the_newest_is_told_by_its_id(tmp_path: Path) -> None:
+    for content in (EARLIER + WHOLE, WHOLE + EARLIER, backup(1) + EARLIER + backup(2, "rejected") + summary(2)):
+        found = read(tmp_path, content)
+        assert {each.run_id: dict(each.outcomes) for each in found.reports} == {
+            OLD: {"rejected": 1},
+            NEW: {"accepted": 1, "rejected": 1},
+        }
+        assert (found.newest.run_id, found.is_damaged) == (NEW, False)
+
+
+def test_a_line_that_was_cut_off_before_another_run_began_costs_the_first_of_them_only(tmp_path: Path) -> None:
+    found = read(tmp_path, EARLIER[:-30] + WHOLE)
+    old, new = found.reports
+    assert old.damage == ["line 2 begins with a line that was cut off"]
+    assert (new.damage, new.outcomes.total(), found.newest) == ([], 2, new)
+    assert read(tmp_path, b"INFO starting" + WHOLE).newest.outcomes.total() == 2
+
+
+def test_a_report_that_a_resumed_run_has_written_again_counts_once(tmp_path: Path) -> None:
+    begun = backup(1) + backup(2, "cancelled") + backup(3, "cancelled", install_id=None)
+    again = backup(1) + backup(2, "accepted") + backup(3, "rejected") + summary(3)
+    for content in (begun + again, begun + summary(3) + again, again + again, begun[:-10] + again):
+        (report,) = read(tmp_path, content).reports
+        assert (report.outcomes, len(report.failures)) == ({"accepted": 2, "rejected": 1}, 1)
+        assert report.summary is not None
+
+
+def test_a_run_whose_report_another_one_has_replaced_is_not_mixed_up_with_that(tmp_path: Path) -> None:
+    (tmp_path / "r.jsonl").write_bytes(WHOLE)
+    for run_id in (OLD, NEW):
+        (tmp_path / "runs" / run_id).mkdir(parents=True)
+        (tmp_path / "runs" / run_id / "summary.json").write_text(json.dumps({"report": str(tmp_path / "r.jsonl")}))
+    assert reports_meant(tmp_path, "latest").newest.run_id == NEW
+    with pytest.raises(UsageError, match=f"holds the report of another run, {NEW}: have that of {OLD} written again"):
+        reports_meant(tmp_path, OLD)
+    (tmp_path / "r.jsonl").write_bytes(EARLIER + WHOLE)
+    assert [each.run_id for each in reports_meant(tmp_path, OLD).reports] == [OLD]
+    assert len(reports_meant(tmp_path, str(tmp_path / "r.jsonl")).reports) == 2
