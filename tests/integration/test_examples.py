@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from command import Ended, StandIn, environment, run_command, stand_in
+from command import Ended, StandIn, environment, fleet, run_command, stand_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -146,8 +146,10 @@ def test_no_exit_code_is_lost_in_a_script(
 
 def test_the_gate_takes_every_word_for_an_install(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    (tmp_path / "examples" / "agency.yaml").write_text(fleet("http://127.0.0.1:9/v1", 1))
     ended = script(tmp_path, "maintenance-gate.sh", "--help")
     assert (ended.code, "deploying." in ended.stdout) == (2, False), "help ends with 0, and nothing is backed up"
+    assert "--help" in ended.stderr
 
 
 def test_a_night_in_which_a_listing_failed_once_ends_with_every_install(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import json
 import os
 import shlex
 import signal
-import socket
 import subprocess
 import time
 from collections import Counter
@@ -150,15 +149,6 @@ def test_refused_credentials_send_no_backup_and_exit_with_12(tmp_path: Path) -> 
     assert ended.code == 12
     assert {line["error"]["kind"] for line in ended.lines()[:-1]} == {"credentials"}
     assert "Bad Credentials" in ended.stderr
-
-
-def test_a_server_that_is_not_there_cancels_and_says_why(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        ended = run(tmp_path, f"http://127.0.0.1:{free.getsockname()[1]}/v1", 3, more="retry: {max_attempts: 2}")
-    assert ended.code == 3
-    assert outcomes(ended) == {"cancelled": 3}
-    assert {line["error"]["kind"] for line in ended.lines()[:-1]} == {"network"}
 
 
 def test_a_run_without_o_leaves_its_report_and_summary_in_its_own_folder(tmp_path: Path) -> None:
