@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import rich_click as click
 from rich.text import Text
 
 from orchestrator.cli.completers import complete_reports
 from orchestrator.cli.options import Output, format_option, output_options, state_dir_option
-from orchestrator.report.read import Report, find_report, read_report
+from orchestrator.cli.places import needed_state_dir
+from orchestrator.cli.streams import print_json
+from orchestrator.report.read import Report, find_report, is_path, read_report
 from orchestrator.report.text import doubts, totals
 from orchestrator.report.text import failures as failure_rows
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _run_argument = click.argument("run", metavar="[RUN|FILE]", default="latest", shell_complete=complete_reports)
 
@@ -31,11 +29,11 @@ def report() -> None:
 @format_option
 @state_dir_option
 @output_options
-def summary(*, run: str, output_format: str, state_dir: Path, output: Output) -> int:
+def summary(*, run: str, output_format: str, state_dir: Path | None, output: Output) -> int:
     """Show the totals of a report."""
-    found = read_report(find_report(state_dir, run))
+    found = _read(run, state_dir)
     if output_format == "json":
-        sys.stdout.write(json.dumps(found.summary or _unfinished(found)) + "\n")
+        print_json(found.summary or _unfinished(found))
     else:
         output.console(sys.stdout).print(totals(found), end="")
     return 0
@@ -46,11 +44,11 @@ def summary(*, run: str, output_format: str, state_dir: Path, output: Output) ->
 @format_option
 @state_dir_option
 @output_options
-def failures(*, run: str, output_format: str, state_dir: Path, output: Output) -> int:
+def failures(*, run: str, output_format: str, state_dir: Path | None, output: Output) -> int:
     """List the installs that were not backed up, and why."""
-    found = read_report(find_report(state_dir, run))
+    found = _read(run, state_dir)
     if output_format == "json":
-        sys.stdout.write(json.dumps(found.failures) + "\n")
+        print_json(found.failures)
         return 0
     console = output.console(sys.stdout)
     for row in failure_rows(found.failures) if found.failures else ():
@@ -60,6 +58,11 @@ def failures(*, run: str, output_format: str, state_dir: Path, output: Output) -
     for doubt in doubts(found):
         console.print(Text(doubt))
     return 0
+
+
+def _read(run: str, state_dir: Path | None) -> Report:
+    """Return the report that ``run`` names: a file, or a run of the state."""
+    return read_report(Path(run) if is_path(run) else find_report(needed_state_dir(state_dir), run))
 
 
 def _unfinished(found: Report) -> dict[str, object]:

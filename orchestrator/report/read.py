@@ -123,7 +123,11 @@ def find_report(state_dir: Path, run: str) -> Path:
     """
     if is_path(run):
         return Path(run)
-    names = {path.parent.name for name in _TRACES for path in (state_dir / "runs").glob(f"*/{name}")}
+    try:
+        names = {path.parent.name for name in _TRACES for path in (state_dir / "runs").glob(f"*/{name}")}
+    except OSError as error:
+        message = f"the runs in {state_dir} cannot be looked at: {error.strerror}; name another folder with --state-dir"
+        raise UsageError(message) from error
     return _report_of(state_dir / "runs" / run_named(run, sorted(names), f"in {state_dir}", "run or file"))
 
 

@@ -110,7 +110,7 @@ def test_an_older_file_is_brought_up_to_date_and_keeps_what_it_has(path: Path) -
         END;
         ALTER TABLE learned_rates ADD COLUMN note TEXT
     """
-    with closing(store_module._opened(path, 1.0, (*MIGRATIONS, script))) as connection:
+    with closing(store_module._opened(path, store_module.Patience(1.0), (*MIGRATIONS, script))) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS) + 1,)
         assert connection.execute("SELECT rate, a, note FROM learned_rates LEFT JOIN more").fetchall() == [
             (LEARNED.rate, None, None)
@@ -120,11 +120,11 @@ def test_an_older_file_is_brought_up_to_date_and_keeps_what_it_has(path: Path) -
 
 def test_a_file_of_the_first_version_keeps_its_rates_and_gets_room_for_runs(path: Path) -> None:
     path.parent.mkdir()
-    with closing(store_module._opened(path, 1.0, MIGRATIONS[:1])) as connection:
+    with closing(store_module._opened(path, store_module.Patience(1.0), MIGRATIONS[:1])) as connection:
         assert insert(connection, 1) == 1
         assert tables(connection) == ["learned_rates"]
         rows = connection.execute("SELECT * FROM learned_rates").fetchall()
-    with closing(store_module._opened(path, 1.0, MIGRATIONS)) as connection:
+    with closing(store_module._opened(path, store_module.Patience(1.0), MIGRATIONS)) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
         later = ["circumstances", "learned_rates", "made", "outcomes", "planned_backups", "runs", "standings"]
         assert tables(connection) == later
@@ -141,7 +141,7 @@ def test_a_migration_that_fails_leaves_the_file_as_it_was(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         before = list(connection.iterdump())
     with pytest.raises(sqlite3.OperationalError, match="table more already exists"):
-        store_module._opened(path, 1.0, (*MIGRATIONS, "CREATE TABLE more (a);\nCREATE TABLE more (a);\n"))
+        store_module._opened(path, store_module.Patience(1.0), (*MIGRATIONS, "CREATE TABLE more (a);\nCREATE TABLE more (a);\n"))
     assert recall(path) == LEARNED
     with closing(sqlite3.connect(path)) as connection:
         assert list(connection.iterdump()) == before
