@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from orchestrator.cli.options import option, parsed_by, yaml_text
 from orchestrator.cli.stopping import run_until_stopped
-from orchestrator.cli.streams import say
+from orchestrator.cli.streams import say, stdout_failure
 from orchestrator.config import read_checked
 from orchestrator.config.values import parse_duration, parse_rate
 from orchestrator.errors import UsageError
@@ -125,7 +125,8 @@ async def _serve(simulator: Simulator, stop: StopSwitch) -> None:
             message = f"cannot listen: {error.strerror}; choose another --port (0 for any) or --host"
             raise UsageError(message) from error
         sys.stdout.write(f"{simulator.base_url}\n")
-        sys.stdout.flush()
+        if stdout_failure():
+            return  # which is said at the end: nobody knows where to find it
         say("Serving until Ctrl-C. Give this address as base_url of an account.")
         await stop.draining.wait()
     counted = simulator.stats()

@@ -26,15 +26,16 @@ if TYPE_CHECKING:
 class _Descriptor(io.FileIO):
     """Write to an open descriptor as long as that works; keep why it did not, and drop what comes after that."""
 
-    def __init__(self, descriptor: int, failure: OSError | None = None) -> None:
+    def __init__(self, descriptor: int, *, is_closed: bool = False) -> None:
         super().__init__(descriptor, "w", closefd=False)
-        self.failure = failure
+        self.failure: OSError | None = None
+        self._is_closed = is_closed
 
     def write(self, data: ReadableBuffer, /) -> int:
         """Return how many bytes were written, all of them once it has failed."""
         while self.failure is None:
             try:
-                written = super().write(data)
+                written = self._written(data)
             except OSError as error:
                 self.failure = error
             else:
@@ -42,6 +43,11 @@ class _Descriptor(io.FileIO):
                     return written
                 _wait_until_writable(self.fileno())
         return memoryview(data).nbytes
+
+    def _written(self, data: ReadableBuffer) -> int | None:
+        if self._is_closed:
+            raise OSError(errno.EBADF, "it is closed")
+        return super().write(data)
 
 
 def _wait_until_writable(descriptor: int) -> None:
@@ -65,8 +71,7 @@ def prepare() -> None:
 def _unfailing(stream: TextIO | None, *, is_terminal_like: bool) -> TextIO:
     """Return the stream to use in the place of ``stream``, ``None`` being a closed one."""
     if stream is None:
-        closed = OSError(errno.EBADF, "it is closed")
-        raw, encoding = _Descriptor(os.open(os.devnull, os.O_WRONLY), closed), "utf-8"
+        raw, encoding = _Descriptor(os.open(os.devnull, os.O_WRONLY), is_closed=True), "utf-8"
     else:
         stream.flush()
         raw, encoding = _Descriptor(stream.fileno()), stream.encoding

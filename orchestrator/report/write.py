@@ -118,7 +118,8 @@ class ReportWriter:
     def _failed(self, error: Exception) -> WriteError:
         name = "standard output" if self._target == STANDARD_OUTPUT else self._target
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        self._failure = WriteError(f"the report cannot be written to {name}: {reason}")
+        remedy = "" if self._target == STANDARD_OUTPUT else "; make room there, or name another file with -o"
+        self._failure = WriteError(f"the report cannot be written to {name}: {reason}{remedy}")
         return self._failure
 
 

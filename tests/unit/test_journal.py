@@ -65,7 +65,7 @@ def test_without_a_write_ahead_log_a_commit_waits_for_the_folder_too(path: Path)
     path.parent.mkdir()
     address = f"file:{path}?vfs=unix-dotfile"  # a way of SQLite to lock files that has no shared memory
     with closing(sqlite3.connect(address, uri=True, isolation_level=None)) as connection:
-        store_module._configure(connection, 1.0)
+        store_module._configure(connection)
         assert store_module._journal_mode(connection) == "delete"
         assert connection.execute("PRAGMA synchronous").fetchone() == (3,)
         store_module._migrate(connection, path, MIGRATIONS)
@@ -141,7 +141,9 @@ def test_a_migration_that_fails_leaves_the_file_as_it_was(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         before = list(connection.iterdump())
     with pytest.raises(sqlite3.OperationalError, match="table more already exists"):
-        store_module._opened(path, store_module.Patience(1.0), (*MIGRATIONS, "CREATE TABLE more (a);\nCREATE TABLE more (a);\n"))
+        store_module._opened(
+            path, store_module.Patience(1.0), (*MIGRATIONS, "CREATE TABLE more (a);\nCREATE TABLE more (a);\n")
+        )
     assert recall(path) == LEARNED
     with closing(sqlite3.connect(path)) as connection:
         assert list(connection.iterdump()) == before
@@ -267,5 +269,5 @@ def test_a_lock_that_is_told_at_once_is_waited_for_too(path: Path) -> None:
                 other.rollback()
                 raise
 
-        store_module._patiently(step, 30.0)
+        store_module.Patience(30.0).until_unlocked(step)
         assert ours.in_transaction
