@@ -7,6 +7,7 @@ import select
 import shlex
 import signal
 import subprocess
+import threading
 import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -14,6 +15,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Those that end a command."""
 
 GLANCE_S = 0.05
 """Between two looks whether a command has ended: what it has started may hold its output open for ever."""
@@ -76,20 +80,42 @@ def _started(arguments: list[str]) -> Iterator[subprocess.Popen[bytes]]:
     terminal has in its foreground can read from it, and that group has Ctrl-C by itself.
     """
     group = None if _may_ask() else 0
-    with subprocess.Popen(  # noqa: S603 - the operator's own command, without a shell
-        arguments,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        process_group=group,
-    ) as process:
-        try:
-            assert process.stdout is not None  # noqa: S101 - it is a pipe
-            os.set_blocking(process.stdout.fileno(), False)
-            yield process
-        finally:
-            if process.poll() is None:
-                _kill(process, is_group=group is not None)
+    process: subprocess.Popen[bytes] | None = None
+    try:
+        with _signals_put_off():
+            process = subprocess.Popen(  # noqa: S603 - the operator's own command, without a shell
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                process_group=group,
+            )
+        assert process.stdout is not None  # noqa: S101 - it is a pipe
+        os.set_blocking(process.stdout.fileno(), False)
+        yield process
+    finally:
+        if process is not None:
+            with process:
+                if process.poll() is None:
+                    _kill(process, is_group=group is not None)
+
+
+@contextmanager
+def _signals_put_off() -> Iterator[None]:
+    """Call no signal's handler before the end: one that raises would leave a process behind that nobody knows yet."""
+    came: list[int] = []
+    is_main = threading.current_thread() is threading.main_thread()
+    found = {signum: signal.getsignal(signum) for signum in SIGNALS if is_main}
+    handlers = {signum: handler for signum, handler in found.items() if callable(handler)}
+    for signum in handlers:
+        signal.signal(signum, lambda number, _frame: came.append(number))
+    try:
+        yield
+    finally:
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
+    for number in came[:1]:
+        handlers[signal.Signals(number)](number, None)
 
 
 def _may_ask() -> bool:
