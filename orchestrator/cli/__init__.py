@@ -1,4 +1,4 @@
-"""The command line: arguments, environment, signals. The only ``asyncio.run`` and ``sys.exit``.
+"""The command line: arguments, environment, signals. The only event loop and ``sys.exit``.
 
 What is imported before ``main`` runs delays the moment from which on no signal is lost: next to nothing.
 """

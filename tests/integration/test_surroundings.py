@@ -10,13 +10,16 @@ import pytest
 from command import COMMAND, Ended, environment, fleet, install_ids, run_command, stand_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from command import StandIn
 
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 """Python takes arguments and the names of files for ASCII then, as it takes them for Latin-1 in such a locale."""
+
+ODD_IDS = install_ids(2000)[-2:]
+"""Of installs that no other test here backs up."""
 
 NO_HOME = ("unshare", "--user", "--map-user=4242")
 
@@ -31,7 +34,7 @@ def may_have_no_home() -> bool:
     return subprocess.run([*NO_HOME, "true"], capture_output=True, check=False).returncode == 0
 
 
-def run_anew(*arguments: str | bytes, cwd: Path, by: tuple[str, ...] = (), **changes: str) -> Ended:
+def run_anew(*arguments: str | bytes, cwd: Path, by: Sequence[str] = (), **changes: str) -> Ended:
     """Run the command in a Python of its own, which takes its encodings from the environment."""
     env = environment(**changes)
     ended = subprocess.run([*by, *COMMAND, *arguments], cwd=cwd, env=env, capture_output=True, check=False)
@@ -45,7 +48,7 @@ version: 1
 accounts: {{default: {{base_url: "{base_url}", password_file: geheim-ü}}}}
 defaults: {{notification_emails: [], description: "${{WHO}} sichert {{name}}"}}
 inventory: [{{files: ["kün*.csv"]}}]
-installs: [{{id: {install_ids(2)[0]}, name: café, tags: [日本]}}]
+installs: [{{id: {ODD_IDS[0]}, name: café, tags: [日本]}}]
 """
 
 
@@ -53,24 +56,14 @@ installs: [{{id: {install_ids(2)[0]}, name: café, tags: [日本]}}]
 def folder(server: StandIn, tmp_path: Path) -> Path:
     (tmp_path / "flotte-é.yaml").write_text(named(server.base_url), encoding="utf-8")
     (tmp_path / "geheim-ü").write_text("a-secret-password")
-    (tmp_path / "künde.csv").write_text(f"id,name\n{install_ids(2)[1]},straße\n", encoding="utf-8")
+    (tmp_path / "künde.csv").write_text(f"id,name\n{ODD_IDS[1]},straße\n", encoding="utf-8")
     return tmp_path
 
 
 def test_a_run_is_the_same_in_a_locale_that_lacks_its_characters(server: StandIn, folder: Path) -> None:
-    given = (
-        "-c",
-        "flotte-é.yaml",
-        "-o",
-        "bericht-é.jsonl",
-        "--state-dir",
-        "s",
-        "--only",
-        "straß*",
-        "--log-format",
-        "json",
-    )
-    ended = run_anew("run", *given, "--description", "Vör {name}", cwd=folder, WHO="Zoë", **ASCII)
+    files = ("-c", "flotte-é.yaml", "-o", "bericht-é.jsonl", "--state-dir", "s", "--log-format", "json")
+    meant = ("--only", "straß*", "--description", "Vör {name}")
+    ended = run_anew("run", *files, *meant, cwd=folder, WHO="Zoë", **ASCII)
     assert ended.code == 0
     assert "flotte-é.yaml" in {json.loads(line).get("config") for line in ended.stderr.splitlines()}
     line, summary = (json.loads(each) for each in (folder / "bericht-é.jsonl").read_text("utf-8").splitlines())
@@ -90,9 +83,7 @@ def test_a_run_is_the_same_in_a_locale_that_lacks_its_characters(server: StandIn
         (("audit", "--format", "json"), r'"caf\u00e9"'),
     ],
 )
-def test_whatever_is_printed_is_printed_in_such_a_locale_too(
-    command: tuple[str, ...], shown: str, folder: Path
-) -> None:
+def test_whatever_is_printed_is_printed_there_too(command: tuple[str, ...], shown: str, folder: Path) -> None:
     ended = run_anew(*command, "-c", "flotte-é.yaml", cwd=folder, WHO="Zoë", HOME=str(folder), **ASCII)
     assert shown in ended.stdout
     assert ended.code == (3 if command[0] == "audit" else 0)  # nothing was backed up yet
@@ -112,7 +103,7 @@ def test_what_is_no_utf8_is_refused_and_named(locale: dict[str, str], folder: Pa
         (("report", "summary", b"f\xff"), r"argument 3 is not UTF-8 text: f\xff; "),
         ((b"f\xff",), r"argument 1 is not UTF-8 text: f\xff; "),
     ):
-        ended = run_anew(*arguments, cwd=folder, **locale)
+        ended = run_anew(*arguments, cwd=folder, by=("env", *(f"{name}={value}" for name, value in locale.items())))
         assert (ended.code, ended.stdout) == (2, "")
         assert ended.stderr.startswith(f"wpe-backup: {what}")
 
@@ -145,8 +136,8 @@ def test_a_user_without_a_home_needs_a_folder_only_for_what_keeps_one(server: St
     assert (ended.code, "status -c f.yaml --state-dir s" in ended.stderr) == (0, True)
     for arguments in (("run", "-n", "-c", "f.yaml"), ("report", "summary", "r.jsonl"), ("completion", "bash")):
         assert run(*arguments).code == 0
-    for arguments in (("run", "-c", "f.yaml"), ("history",), ("report", "summary"), ("status", "-c", "f.yaml")):
-        ended = run(*arguments)
+    for command in ("run -c f.yaml", "history", "report summary", "status -c f.yaml"):
+        ended = run(*command.split())
         assert (ended.code, ended.stdout, ended.stderr.startswith(NO_STATE_DIR)) == (2, "", True)
         assert ended.stderr.endswith("; name one with --state-dir\n")
     ended = run("doctor", "-c", "f.yaml")
