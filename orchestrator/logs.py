@@ -6,7 +6,6 @@ No global configuration: ``make_log`` returns a logger that carries everything w
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import structlog
@@ -24,38 +23,6 @@ LEVELS = {-1: logging.ERROR, 0: logging.INFO}
 """By verbosity, ``-q`` being -1; anything above 0 shows everything."""
 
 
-class _ForgivingStream:
-    """Write to a stream as long as that works."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self.encoding = getattr(stream, "encoding", None) or "utf-8"
-
-    def write(self, text: str) -> int:
-        """Write ``text`` if it can be written, with what the stream's encoding lacks written out."""
-        with suppress(OSError, ValueError):
-            self._stream.write(text.encode(self.encoding, "backslashreplace").decode(self.encoding))
-        return len(text)
-
-    def flush(self) -> None:
-        """Flush what can be flushed."""
-        with suppress(OSError, ValueError):
-            self._stream.flush()
-
-    def isatty(self) -> bool:
-        """Tell whether a terminal is behind it."""
-        return self._stream.isatty()
-
-    def fileno(self) -> int:
-        """Return the descriptor behind it."""
-        return self._stream.fileno()
-
-
-def forgiving(stream: TextIO) -> TextIO:
-    """Return ``stream`` in a form that never fails: a reader that went away must not cost a run its outcomes."""
-    return cast("TextIO", _ForgivingStream(stream))
-
-
 def make_log(
     stream: TextIO, redactor: Redactor, *, as_json: bool, colors: bool, verbosity: int
 ) -> FilteringBoundLogger:
@@ -67,11 +34,17 @@ def make_log(
             structlog.processors.TimeStamper(fmt="iso" if as_json else "%H:%M:%S", utc=as_json),
             _Mapped(redactor.clean),
             _Mapped(visible),
-            *([structlog.processors.JSONRenderer(ensure_ascii=False, default=str)] if as_json else _for_people(colors)),
+            *([_json_for(stream)] if as_json else _for_people(colors)),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS.get(verbosity, logging.DEBUG)),
     )
     return cast("FilteringBoundLogger", log)
+
+
+def _json_for(stream: TextIO) -> Processor:
+    """Return what makes JSON of an event; in another encoding than UTF-8 it is all ASCII, as JSON is in no other."""
+    is_utf8 = (stream.encoding or "utf-8").lower() in {"utf-8", "utf8"}
+    return structlog.processors.JSONRenderer(ensure_ascii=not is_utf8, default=str)
 
 
 def _for_people(colors: bool) -> list[Processor]:  # noqa: FBT001 - what it is about

@@ -20,7 +20,8 @@ class Redactor:
 
     def knowing(self, user_id: str, password: str) -> Redactor:
         """Return a redactor that also knows these two, their base64, that of Basic auth, and how JSON writes them."""
-        encoded = [base64.b64encode(each.encode()).decode() for each in (f"{user_id}:{password}", user_id, password)]
+        raw = [each.encode("utf-8", "surrogatepass") for each in (f"{user_id}:{password}", user_id, password)]
+        encoded = [base64.b64encode(each).decode() for each in raw]
         plain = [secret for secret in (user_id, password, *encoded) if len(secret) >= SHORTEST_SECRET]
         written = [
             json.dumps(secret, ensure_ascii=ascii_only)[1:-1] for secret in plain for ascii_only in (True, False)

@@ -9,6 +9,8 @@ _HIDDEN = re.compile(
     "\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"  # invisible, reordering, or not text
 )
 
+_NO_TEXT = re.compile("[\ud800-\udfff]")
+
 
 def visible(text: str) -> str:
     r"""Return ``text`` with everything that a terminal would obey or hide written out, as ``\x1b``."""
@@ -18,3 +20,8 @@ def visible(text: str) -> str:
 def _written_out(match: re.Match[str]) -> str:
     code = ord(match[0])
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"  # noqa: PLR2004 - where one byte ends
+
+
+def is_text(text: str) -> bool:
+    """Tell whether ``text`` can be UTF-8: Python lets stand-ins for bytes, and halves of characters, stand in one."""
+    return not _NO_TEXT.search(text)

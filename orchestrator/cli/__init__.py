@@ -1,27 +1,37 @@
-"""The command line: arguments, environment, signals. The only ``asyncio.run`` and ``sys.exit``."""
+"""The command line: arguments, environment, signals. The only event loop and ``sys.exit``.
+
+What is imported before ``main`` runs delays the moment from which on no signal is lost: next to nothing.
+"""
 
 from __future__ import annotations
 
-import os
 import sys
 
-INTERRUPTED = 130
+from orchestrator.cli import signals
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    _fill_closed_streams()
     try:
-        from orchestrator.cli.commands import run_command_line  # noqa: PLC0415 - Ctrl-C may come while this takes its time
-
-        code = run_command_line()
-    except KeyboardInterrupt:
-        code = INTERRUPTED
+        signals.arm()
+        code = _run()
+        signals.ignore()
+    except signals.Interrupt as interrupt:
+        code = signals.exit_code_of(interrupt)
     sys.exit(code)
 
 
-def _fill_closed_streams() -> None:
-    """Put nothing in the place of closed standard streams, so that no file of ours gets their descriptors."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - open while we run
+def _run() -> int:
+    from orchestrator.cli.utf8 import restart_unless_utf8  # noqa: PLC0415 - signals first
+
+    restart_unless_utf8()
+    from orchestrator.cli import streams  # noqa: PLC0415 - signals first
+
+    streams.prepare()
+    try:
+        from orchestrator.cli.commands import run_command_line  # noqa: PLC0415 - this takes its time
+
+        return run_command_line()
+    except signals.Interrupt:
+        streams.let_go()
+        raise

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -27,7 +25,8 @@ from orchestrator.cli.options import (
     throttled,
 )
 from orchestrator.cli.selecting import check_accounts, selection_options
-from orchestrator.cli.stopping import stopped_by_signals
+from orchestrator.cli.stopping import run_until_stopped
+from orchestrator.cli.streams import print_json
 from orchestrator.cli.tables import print_table, why
 from orchestrator.config.values import parse_duration
 from orchestrator.freshness import Verdict
@@ -37,8 +36,6 @@ from orchestrator.usecases.audit import AuditOptions, audited
 from orchestrator.usecases.survey import NOT_ASKED
 
 if TYPE_CHECKING:
-    from orchestrator.engine.ports import Log
-    from orchestrator.model import Config
     from orchestrator.selection import Selection
     from orchestrator.usecases.audit import Audited, AuditEnd
 
@@ -77,24 +74,20 @@ def audit(
     12 credentials refused.
     """
     config = read_config(config_file)
-    options = AuditOptions(replace(selection, names=install), given["max_age"], given["state_dir"].absolute())
+    options = AuditOptions(replace(selection, names=install), given["max_age"], given["state_dir"])
     check_accounts(options.selection, config.accounts)
     config = replace(config, throttle=throttled(config.throttle, given))
     log = output.log(redactor_of(config))
-    end = asyncio.run(_audit(within_open_files(config, log), options, log))
+    config = within_open_files(config, log)
+    end = run_until_stopped(lambda stop: audited(config, options, log, stop))
     if not (output.is_quiet and end.exit_code == 0):
         _show(end, output, as_json=output_format == "json")
     return end.exit_code
 
 
-async def _audit(config: Config, options: AuditOptions, log: Log) -> AuditEnd:
-    with stopped_by_signals() as stop:
-        return await audited(config, options, log, stop)
-
-
 def _show(end: AuditEnd, output: Output, *, as_json: bool) -> None:
     if as_json:
-        sys.stdout.write(json.dumps([_fields(each) for each in end.installs]) + "\n")
+        print_json([_fields(each) for each in end.installs])
         return
     console = output.console(sys.stdout)
     shown = [each for each in end.installs if each.freshness.error is not NOT_ASKED]

@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from contextlib import suppress
 from importlib import import_module
 
 import rich_click as click
 
 from orchestrator import __version__
-from orchestrator.cli import INTERRUPTED
-from orchestrator.errors import OrchestratorError, WriteError
-from orchestrator.logs import forgiving
-from orchestrator.visible import visible
+from orchestrator.cli.streams import say, stdout_failure
+from orchestrator.errors import OrchestratorError, UsageError, WriteError
+from orchestrator.visible import is_text, visible
 
 PROGRAM = "wpe-backup"
 
@@ -66,44 +64,59 @@ def cli() -> None:
 def run_command_line() -> int:
     """Run the command that the arguments name, and return its exit code."""
     code = _code()
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _forget_stdout()
-    except OSError as error:
-        _forget_stdout()
-        _say(f"{PROGRAM}: standard output cannot be written: {error.strerror}")
-        code = code or WriteError.exit_code
-    return code
+    failure = stdout_failure()
+    if failure is None:
+        return code
+    say(f"{PROGRAM}: standard output cannot be written: {failure}")
+    return code if code == OrchestratorError.exit_code else WriteError.exit_code
 
 
 def _code() -> int:
     try:
+        _refuse_what_is_no_text()
         result = cli.main(prog_name=PROGRAM, standalone_mode=False)
     except click.ClickException as error:
-        with suppress(OSError):
-            error.show()
+        error.show()
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        return INTERRUPTED
     except OrchestratorError as error:
         prefix = "" if error.has_places else f"{PROGRAM}: "
-        _say(prefix + "\n".join(visible(line) for line in str(error).split("\n")))
+        say(prefix + "\n".join(visible(line) for line in str(error).split("\n")))
         return error.exit_code
     except OSError as error:
-        _say(f"{PROGRAM}: {visible(str(error))}")
-        return WriteError.exit_code
+        return _say_failed_call(error)
     except Exception:  # noqa: BLE001 - the last word on a bug
-        _say(f"{PROGRAM}: internal error, please report it:\n{traceback.format_exc()}")
+        say(f"{PROGRAM}: internal error, please report it:\n{traceback.format_exc()}")
         return OrchestratorError.exit_code
     return result if isinstance(result, int) else 0
 
 
-def _say(text: str) -> None:
-    forgiving(sys.stderr).write(text + "\n")
+def _refuse_what_is_no_text() -> None:
+    """Raise ``UsageError`` for an argument, or a variable of ours, that is not UTF-8."""
+    given = [(f"argument {number}", text) for number, text in enumerate(sys.argv[1:], 1)]
+    given += [(name, text) for name, text in os.environ.items() if name.startswith("WPE_BACKUP_")]
+    for what, text in given:
+        if not text.isascii() and not is_text(text):
+            shown = os.fsencode(text).decode("utf-8", "backslashreplace")
+            message = f"{what} is not UTF-8 text: {shown}; give it in UTF-8, whatever the locale is"
+            raise UsageError(message)
 
 
-def _forget_stdout() -> None:
-    """Point standard output nowhere, so that the interpreter's last flush does not fail on a reader that went away."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _say_failed_call(error: OSError) -> int:
+    """Say what the system refused, and which file that is about where it is about one; return the exit code."""
+    reason = error.strerror or str(error)
+    if error.filename is not None:
+        say(f"{PROGRAM}: {visible(os.fsdecode(error.filename))} cannot be read or written: {visible(reason)}")
+    elif isinstance(error, FileNotFoundError) and not _has_working_directory():
+        say(f"{PROGRAM}: the working directory is gone: change to another one, or name files by their whole path")
+        return UsageError.exit_code
+    else:
+        say(f"{PROGRAM}: the system refused what this needs: {visible(reason)}")
+    return WriteError.exit_code
+
+
+def _has_working_directory() -> bool:
+    try:
+        os.getcwd()  # noqa: PTH109 - Path's says the same
+    except OSError:
+        return False
+    return True

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from click.shell_completion import CompletionItem
 
-from orchestrator.cli.options import STANDARD_INPUT, config_text, default_state_dir
+from orchestrator.cli.options import STANDARD_INPUT, config_text
+from orchestrator.cli.places import default_state_dir, needed_state_dir
 from orchestrator.config import read_fleet
 from orchestrator.errors import OrchestratorError, UsageError
 from orchestrator.journal.history import past_runs
@@ -113,7 +114,8 @@ def _beginning(incomplete: str, words: Iterable[str]) -> list[CompletionItem[str
 
 
 def _runs_beginning(ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
-    found = _runs(Path(ctx.params.get("state_dir") or default_state_dir()).expanduser())
+    state_dir = needed_state_dir(ctx.params.get("state_dir") or default_state_dir())
+    found = _runs(Path(state_dir).expanduser())
     if found:
         found = {LATEST: next(iter(found.values())), **found}
     beginnings = (incomplete, incomplete.upper())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from orchestrator.cli.options import Output, config_option, config_text, option, output_options
+from orchestrator.cli.streams import print_data, print_json, say
 from orchestrator.config import config_schema, read_fleet
-from orchestrator.logs import forgiving
 from orchestrator.visible import visible
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ def validate(*, config_file: str | None, no_secrets: bool, output: Output) -> in
     """Check the YAML: every problem at once, each with its place. Sends nothing."""
     fleet = _fleet(config_file, no_secrets=no_secrets)
     for empty in fleet.empty:
-        forgiving(sys.stderr).write(f"warning: {visible(f'{empty.source}: {empty.reason}')}\n")
+        say(f"warning: {visible(f'{empty.source}: {empty.reason}')}")
     if not output.is_quiet:
         sys.stdout.write(f"{visible(fleet.source)}: valid; {told(fleet, no_secrets=no_secrets)}\n")
     return 0
@@ -59,13 +58,13 @@ def told(fleet: Fleet, *, no_secrets: bool) -> str:
 @no_secrets_option
 def show(*, config_file: str | None, no_secrets: bool) -> None:
     """Print the YAML as it is understood: variables replaced, every default written out, secrets masked."""
-    sys.stdout.write(_fleet(config_file, no_secrets=no_secrets).shown())
+    print_data(_fleet(config_file, no_secrets=no_secrets).shown())
 
 
 @config.command()
 def schema() -> None:
     """Print the JSON Schema of the YAML, for editors."""
-    sys.stdout.write(json.dumps(config_schema(), indent=2) + "\n")
+    print_json(config_schema(), indent=2)
 
 
 def _fleet(config_file: str | None, *, no_secrets: bool) -> Fleet:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import rich_click as click
 
 from orchestrator.cli.ending import say_end
 from orchestrator.cli.options import Output, output_options
-from orchestrator.cli.stopping import stopped_by_signals
-from orchestrator.logs import forgiving
+from orchestrator.cli.stopping import run_until_stopped
+from orchestrator.cli.streams import say
 from orchestrator.redaction import Redactor
 from orchestrator.usecases.demo import EXIT_CODES, FLEET_SIZE, RATE, DemoEnd, run_demo
-
-if TYPE_CHECKING:
-    from orchestrator.engine.ports import Log
 
 CONTRADICTED = 1
 
@@ -36,11 +31,11 @@ def demo(*, output: Output) -> int:
     log = output.log(redactor)
     folder = Path(tempfile.mkdtemp(prefix="wpe-backup-demo-"))
     if not output.is_quiet:
-        _say(
+        say(
             f"A stand-in for the API allows {RATE:g} requests a second and does not say so. "
-            f"Backing up {FLEET_SIZE} installs …\n"
+            f"Backing up {FLEET_SIZE} installs …"
         )
-    end = asyncio.run(_run(folder, log))
+    end = run_until_stopped(lambda stop: run_demo(folder, log, stop), is_last=True)
     exit_code = end.run.summary.exit_code
     if not output.is_quiet or end.contradictions:
         say_end(end.run, output, log, redactor)
@@ -51,29 +46,20 @@ def demo(*, output: Output) -> int:
     return CONTRADICTED if end.contradictions else 0
 
 
-async def _run(folder: Path, log: Log) -> DemoEnd:
-    with stopped_by_signals() as stop:
-        return await run_demo(folder, log, stop)
-
-
-def _say(text: str) -> None:
-    forgiving(sys.stderr).write(text)
-
-
 def _say_proof(end: DemoEnd) -> None:
     stats = end.stats
-    _say(
+    say(
         f"\nThe stand-in counted {stats['backups_made']} backups of {stats['installs_backed_up']} installs, at most "
-        f"{stats['most_per_install']} of one, {end.refused} refused for good, and {stats['throttled']} times 429.\n"
+        f"{stats['most_per_install']} of one, {end.refused} refused for good, and {stats['throttled']} times 429."
     )
     for contradiction in end.contradictions:
-        _say(f"The report is wrong: {contradiction}.\n")
+        say(f"The report is wrong: {contradiction}.")
     if not end.contradictions:
-        _say("The report agrees with it, line by line.\n")
-    _say(
+        say("The report agrees with it, line by line.")
+    say(
         f"\nLook around:  {_program()} report failures {end.run.summary.report}\n"
         f"              less {end.run.summary.report}\n"
-        f"              less {end.config_file}\n"
+        f"              less {end.config_file}"
     )
 
 

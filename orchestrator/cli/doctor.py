@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
-import json
 import os
 import sys
 from collections import Counter
@@ -25,20 +23,22 @@ from orchestrator.cli.options import (
     redactor_of,
     state_dir_option,
 )
-from orchestrator.cli.stopping import stopped_by_signals
+from orchestrator.cli.places import NO_STATE_DIR, STATE_DIR_REMEDY
+from orchestrator.cli.stopping import run_until_stopped
+from orchestrator.cli.streams import print_json
 from orchestrator.config import load_config, read_fleet
 from orchestrator.config.secrets import holds_password
 from orchestrator.errors import ConfigError, UsageError
 from orchestrator.logs import make_log
 from orchestrator.redaction import Redactor
 from orchestrator.report.columns import columns
-from orchestrator.usecases.checks import Check, Verdict, config_file_check, machine_checks
+from orchestrator.usecases.checks import Check, Verdict, config_file_check, machine_checks, time_zone_check
 from orchestrator.usecases.doctor import ACCOUNT_CHECKS, account_checks
 from orchestrator.usecases.resolve import MOST_SAID
 from orchestrator.visible import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from orchestrator.config import Fleet
     from orchestrator.model import Config
@@ -53,19 +53,19 @@ _STYLES = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold red"
 @format_option
 @state_dir_option
 @output_options
-def doctor(*, config_file: str | None, output_format: str, state_dir: Path, output: Output) -> int:
+def doctor(*, config_file: str | None, output_format: str, state_dir: Path | None, output: Output) -> int:
     """Check configuration, credentials, API, clock, permissions and disk: each with a verdict and a remedy.
 
     Three reads for each account of the YAML; nothing is requested, nothing made. Exit codes: 0 no check failed, 3 one
     did. A warning is no failure.
     """
     config, first = _configuration(config_file)
-    machine = machine_checks(state_dir.absolute(), config)
+    machine = _of_machine(state_dir, config)
     accounts = _of_accounts(config, output, {each.name for each in first})
     checks = [*first, *accounts, *machine, _open_files(config)]
     is_well = all(each.verdict in {Verdict.OK, Verdict.SKIPPED} for each in checks)
     if output_format == "json":
-        sys.stdout.write(json.dumps([_fields(each) for each in checks]) + "\n")
+        print_json([_fields(each) for each in checks])
     elif not (output.is_quiet and is_well):
         _show(checks, output)
     return FAILED if any(each.verdict is Verdict.FAIL for each in checks) else 0
@@ -120,12 +120,13 @@ def _of_accounts(config: Config | None, output: Output, checked: set[str]) -> li
         return [Check(name, Verdict.SKIPPED, "there is no usable configuration") for name in names]
     nowhere = make_log(io.StringIO(), Redactor(), as_json=True, colors=False, verbosity=-1)
     log = output.log(redactor_of(config)) if output.verbosity > 0 else nowhere
+    return run_until_stopped(lambda stop: account_checks(config, log, stop))
 
-    async def ask(config: Config) -> list[Check]:
-        with stopped_by_signals() as stop:
-            return await account_checks(config, log, stop)
 
-    return asyncio.run(ask(config))
+def _of_machine(state_dir: Path | None, config: Config | None) -> Iterable[Check]:
+    if state_dir is None:
+        return [Check("state_dir", Verdict.FAIL, NO_STATE_DIR, STATE_DIR_REMEDY), time_zone_check(config)]
+    return machine_checks(state_dir.absolute(), config)
 
 
 def _open_files(config: Config | None) -> Check:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from orchestrator.cli.options import Output, default_state_dir
-from orchestrator.logs import forgiving
+from orchestrator.cli.places import usual_state_dir
+from orchestrator.cli.streams import say
 from orchestrator.model import OutcomeKind
 from orchestrator.report.lines import backup_line, summary_line
 from orchestrator.report.read import Report
@@ -20,6 +20,7 @@ from orchestrator.visible import visible
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from orchestrator.cli.options import Output
     from orchestrator.engine.ports import Log
     from orchestrator.redaction import Redactor
     from orchestrator.usecases.run import RunEnd
@@ -33,9 +34,8 @@ def say_end(end: RunEnd, output: Output, log: Log, redactor: Redactor) -> None:
         _log_trouble(end, log)
         (log.info if is_well else log.error)("run.finished", **summary_line(end.summary), first_failures=first)
         return
-    stream = forgiving(sys.stderr)
     for line in _trouble(end, redactor):
-        stream.write(line + "\n")
+        say(line)
     if not (output.is_quiet and is_well):
         _show_end(end, output, first)
 
@@ -91,9 +91,12 @@ def where_options(config: str, state_dir: Path) -> str:
 
 
 def state_option(state_dir: Path) -> str:
-    """Return the option that names the state, with a space before it, unless it is where it is anyway."""
-    is_default = state_dir.absolute() == default_state_dir().absolute()
-    return "" if is_default else f" --state-dir {shlex.quote(visible(str(state_dir)))}"
+    """Return the option that names the state, with a space before it, unless it is where it is anyway.
+
+    In a service of systemd's it is not: whoever types the command does not have the service's variables.
+    """
+    is_usual = state_dir.absolute() == usual_state_dir()
+    return "" if is_usual else f" --state-dir {shlex.quote(visible(str(state_dir)))}"
 
 
 def _next_steps(end: RunEnd) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,8 @@ import rich_click as click
 from rich.text import Text
 
 from orchestrator.cli.options import Output, format_option, option, output_options, state_dir_option
+from orchestrator.cli.places import needed_state_dir
+from orchestrator.cli.streams import print_json
 from orchestrator.cli.tables import print_table
 from orchestrator.journal.history import past_runs
 from orchestrator.journal.store import FILE_NAME
@@ -38,19 +39,20 @@ _NAMES = ("run", "started (UTC)", "took", "installs", "backed up", "failed", "ex
 @format_option
 @state_dir_option
 @output_options
-def history(*, limit: int, output_format: str, state_dir: Path, output: Output) -> int:
+def history(*, limit: int, output_format: str, state_dir: Path | None, output: Output) -> int:
     """List the runs in the state directory, the newest first, with their totals.
 
     Only reads: it makes no file, and disturbs no run that is going on. Of a run that is not finished, it counts what
     has its outcome so far. How long a run is remembered is state.keep of the YAML.
     """
-    runs = past_runs(state_dir / FILE_NAME, limit or None)
+    state = needed_state_dir(state_dir)
+    runs = past_runs(state / FILE_NAME, limit or None)
     if output_format == "json":
-        sys.stdout.write(json.dumps([_fields(run) for run in runs]) + "\n")
+        print_json([_fields(run) for run in runs])
         return 0
     console = output.console(sys.stdout)
     if not runs:
-        where = visible(str(state_dir))
+        where = visible(str(state))
         console.print(Text(f"There are no runs in {where} yet; name another folder with --state-dir"), soft_wrap=True)
         return 0
     print_table(console, _NAMES, [*map(_cells, runs)], [*map(_style, runs)])

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import shlex
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import rich_click as click
 
@@ -21,19 +19,15 @@ from orchestrator.cli.options import (
     parsed_each_by,
     redactor_of,
 )
-from orchestrator.cli.stopping import stopped_by_signals
+from orchestrator.cli.stopping import run_until_stopped
+from orchestrator.cli.streams import print_data, say
 from orchestrator.cli.tables import why
 from orchestrator.config.starter import starter
 from orchestrator.config.values import DEFAULT_BASE_URL, parse_base_url, parse_email
-from orchestrator.logs import forgiving
 from orchestrator.model import ErrorInfo, ErrorKind
 from orchestrator.summary import Ending, exit_code
 from orchestrator.usecases.init import VisibleInstalls, check_target, visible_installs, write_starter
 from orchestrator.visible import visible
-
-if TYPE_CHECKING:
-    from orchestrator.engine.ports import Log
-    from orchestrator.model import Config
 
 DEFAULT_FILE = "wpe-backup.yaml"
 
@@ -102,7 +96,7 @@ def init(
     if from_api:
         config = config_of_environment(base_url)
         log = output.log(redactor_of(config))
-        answer = asyncio.run(_look(config, log))
+        answer = run_until_stopped(lambda stop: visible_installs(config, log, stop))
         if isinstance(answer, ErrorInfo):
             return _say_failure(answer)
         found = answer
@@ -110,7 +104,7 @@ def init(
             log.warning("accounts.unnamed", reason=why(found.unnamed))
     text = starter(given["email"], base_url, None if found is None else found.groups)
     if target.is_printed:
-        sys.stdout.write(text)
+        print_data(text)
     else:
         write_starter(Path(config_file), text, replaces=target.replaces)
     if not output.is_quiet:
@@ -118,15 +112,8 @@ def init(
     return 0
 
 
-async def _look(config: Config, log: Log) -> VisibleInstalls | ErrorInfo:
-    with stopped_by_signals() as stop:
-        return await visible_installs(config, log, stop)
-
-
 def _say_failure(error: ErrorInfo) -> int:
-    forgiving(sys.stderr).write(
-        f"wpe-backup: the installs could not be listed, so nothing was written: {visible(why(error))}\n"
-    )
+    say(f"wpe-backup: the installs could not be listed, so nothing was written: {visible(why(error))}")
     return exit_code(Ending(credentials_refused=error.kind is ErrorKind.CREDENTIALS, failed=1))
 
 
@@ -144,7 +131,7 @@ def _say_what_is_next(target: _Target, found: VisibleInstalls | None) -> None:
     }
     widest = max(map(len, steps))
     lines += [f"  wpe-backup {command:<{widest}}   # {why_it}" for command, why_it in steps.items()]
-    forgiving(sys.stderr).write("".join(f"{line}\n" for line in lines))
+    say("\n".join(lines))
 
 
 def _told(found: VisibleInstalls | None) -> str:

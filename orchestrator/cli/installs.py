@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -26,7 +24,8 @@ from orchestrator.cli.options import (
     throttled,
 )
 from orchestrator.cli.selecting import check_accounts
-from orchestrator.cli.stopping import stopped_by_signals
+from orchestrator.cli.stopping import run_until_stopped
+from orchestrator.cli.streams import print_json
 from orchestrator.cli.tables import print_table
 from orchestrator.drift import Difference, DriftKind
 from orchestrator.errors import UsageError
@@ -34,7 +33,6 @@ from orchestrator.selection import Selection
 from orchestrator.usecases.installs import InstallsEnd, SeenInstall, installs_seen
 
 if TYPE_CHECKING:
-    from orchestrator.engine.ports import Log
     from orchestrator.inventory import ListedInstall
     from orchestrator.model import Config
 
@@ -79,7 +77,7 @@ def installs(
         config = replace(config, accounts={name: config.accounts[name] for name in config.accounts if name in accounts})
     config = replace(config, throttle=throttled(config.throttle, given))
     log = output.log(redactor_of(config))
-    end = asyncio.run(_look(config, log, compares=diff))
+    end = run_until_stopped(lambda stop: installs_seen(config, log, stop, compares=diff))
     if not (output.is_quiet and diff and end.exit_code == 0):
         _show(end, output, compares=diff, as_json=output_format == "json")
     return end.exit_code
@@ -98,15 +96,10 @@ def _config(config_file: str | None, *, needs_file: bool) -> Config:
             raise UsageError(message) from None
 
 
-async def _look(config: Config, log: Log, *, compares: bool) -> InstallsEnd:
-    with stopped_by_signals() as stop:
-        return await installs_seen(config, log, stop, compares=compares)
-
-
 def _show(end: InstallsEnd, output: Output, *, compares: bool, as_json: bool) -> None:
     rows = end.differences if compares else end.installs
     if as_json:
-        sys.stdout.write(json.dumps([_fields(row, end.names) for row in rows]) + "\n")
+        print_json([_fields(row, end.names) for row in rows])
         return
     console = output.console(sys.stdout)
     if compares and end.differences:

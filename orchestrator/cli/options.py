@@ -15,10 +15,11 @@ from click.core import ParameterSource
 from pydantic_core import PydanticCustomError
 from rich.console import Console
 
+from orchestrator.cli.places import config_places, default_state_dir
 from orchestrator.config import load_config
 from orchestrator.config.values import parse_rate, parse_rate_or_auto
 from orchestrator.errors import ConfigError, Problem, UsageError
-from orchestrator.logs import forgiving, make_log
+from orchestrator.logs import make_log
 from orchestrator.redaction import Redactor
 
 if TYPE_CHECKING:
@@ -82,16 +83,11 @@ config_option = option(
 )
 
 
-def default_state_dir() -> Path:
-    """Return where the state is if nobody says otherwise."""
-    return _xdg("XDG_STATE_HOME", ".local/state") / "wpe-backup"
-
-
 state_dir_option = option(
     "--state-dir",
     type=click.Path(path_type=Path, file_okay=False),
     default=default_state_dir,
-    show_default="$XDG_STATE_HOME/wpe-backup",
+    show_default="$STATE_DIRECTORY, else $XDG_STATE_HOME/wpe-backup",
     help="Where runs keep what they need to remember.",
 )
 
@@ -129,7 +125,7 @@ class Output:
     def console(self, stream: TextIO) -> Console:
         """Return a console for totals and lists on ``stream``."""
         return Console(
-            file=forgiving(stream) if stream is sys.stderr else stream,
+            file=stream,
             width=None if stream.isatty() else WIDE,
             color_system="auto" if self._has_colors(stream) else None,
             highlight=False,
@@ -138,9 +134,8 @@ class Output:
 
     def log(self, redactor: Redactor) -> FilteringBoundLogger:
         """Return the logger, on standard error."""
-        stream = forgiving(sys.stderr)
         colors = self._has_colors(sys.stderr)
-        return make_log(stream, redactor, as_json=self.is_json, colors=colors, verbosity=self.verbosity)
+        return make_log(sys.stderr, redactor, as_json=self.is_json, colors=colors, verbosity=self.verbosity)
 
     def _has_colors(self, stream: TextIO) -> bool:
         if self.no_color or os.environ.get("NO_COLOR"):
@@ -254,19 +249,10 @@ def yaml_text(name: str) -> tuple[str, bytes]:
 
 
 def _found() -> str:
-    places = (
-        Path("wpe-backup.yaml"),
-        _xdg("XDG_CONFIG_HOME", ".config") / "wpe-backup" / "config.yaml",
-        Path("/etc/wpe-backup/config.yaml"),
-    )
+    places = config_places()
     for place in places:
         if os.path.exists(place):  # noqa: PTH110 - Path's raises where it may not look
             return str(place)
     looked = ", ".join(map(str, places))
     message = f"there is no configuration: name one with -c FILE (looked for {looked})"
     raise UsageError(message)
-
-
-def _xdg(variable: str, below_home: str) -> Path:
-    value = os.environ.get(variable, "")
-    return Path(value) if value.startswith("/") else Path.home() / below_home

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import rich_click as click
@@ -11,15 +11,15 @@ from rich.text import Text
 
 from orchestrator.cli.completers import complete_reports
 from orchestrator.cli.options import Output, format_option, output_options, state_dir_option
+from orchestrator.cli.places import needed_state_dir
+from orchestrator.cli.streams import print_json
 from orchestrator.redaction import Redactor
-from orchestrator.report.read import reports_meant
+from orchestrator.report.read import is_path, reports_meant
 from orchestrator.report.text import doubts, told_damage, totals
 from orchestrator.report.text import failures as failure_rows
 from orchestrator.visible import visible
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from orchestrator.report.read import Report, ReportFile
 
 FAILED = 3
@@ -37,16 +37,16 @@ def report() -> None:
 @format_option
 @state_dir_option
 @output_options
-def summary(*, run: str, output_format: str, state_dir: Path, output: Output) -> int:
+def summary(*, run: str, output_format: str, state_dir: Path | None, output: Output) -> int:
     """Show the totals of a report, run by run.
 
     A file may hold the reports of several runs; as JSON, each is an object on a line of its own. Exit codes: 0, 2 if
     there is no report, 3 if a part of it cannot be read or is missing.
     """
-    found = reports_meant(state_dir, run)
+    found = _meant(run, state_dir)
     if output_format == "json":
         for report in found.reports:
-            sys.stdout.write(json.dumps(report.summary or _unfinished(report)) + "\n")
+            print_json(report.summary or _unfinished(report))
     else:
         console = output.console(sys.stdout)
         for report in found.reports:
@@ -59,15 +59,16 @@ def summary(*, run: str, output_format: str, state_dir: Path, output: Output) ->
 @format_option
 @state_dir_option
 @output_options
-def failures(*, run: str, output_format: str, state_dir: Path, output: Output) -> int:
+def failures(*, run: str, output_format: str, state_dir: Path | None, output: Output) -> int:
     """List the installs that were not backed up, and why, run by run.
 
     A file may hold the reports of several runs; as JSON, each is a list on a line of its own. Exit codes: 0, 2 if
     there is no report, 3 if a part of it cannot be read or is missing.
     """
-    found = reports_meant(state_dir, run)
+    found = _meant(run, state_dir)
     if output_format == "json":
-        sys.stdout.writelines(json.dumps(report.failures) + "\n" for report in found.reports)
+        for report in found.reports:
+            print_json(report.failures)
         return _say_trouble(found, output, has_said=False)
     console = output.console(sys.stdout)
     for report in found.reports:
@@ -91,6 +92,11 @@ def _say_trouble(found: ReportFile, output: Output, *, has_said: bool) -> int:
         if report.damage and not has_said:
             log.error("report.damaged", report=found.path, run_id=report.run_id, reason=told_damage(report.damage))
     return FAILED if found.is_damaged else 0
+
+
+def _meant(run: str, state_dir: Path | None) -> ReportFile:
+    """Return the reports that ``run`` names: those of a file, or of a run of the state."""
+    return reports_meant(Path() if is_path(run) else needed_state_dir(state_dir), run)
 
 
 def _unfinished(found: Report) -> dict[str, object]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
-import json
 import sys
 from contextlib import suppress
 from dataclasses import replace
@@ -30,8 +28,10 @@ from orchestrator.cli.options import (
     throttle_options,
     throttled,
 )
+from orchestrator.cli.places import needed_state_dir
 from orchestrator.cli.selecting import check_accounts, selection_options
-from orchestrator.cli.stopping import parse_brake, stopped_by_signals
+from orchestrator.cli.stopping import parse_brake, run_until_stopped
+from orchestrator.cli.streams import print_json
 from orchestrator.config.values import parse_duration, parse_email, parse_template
 from orchestrator.errors import UsageError
 from orchestrator.report.plan_text import plan_lines, plan_table, plan_totals
@@ -39,11 +39,11 @@ from orchestrator.selection import Selection
 from orchestrator.summary import FAIL_FAST, Brake
 from orchestrator.usecases.jobs import RunOptions
 from orchestrator.usecases.preview import previewed
-from orchestrator.usecases.run import RunEnd, run_backups
+from orchestrator.usecases.run import run_backups
 
 if TYPE_CHECKING:
     from orchestrator.engine.ports import Log
-    from orchestrator.model import Config, Plan
+    from orchestrator.model import Config
 
 UNRESOLVED, REFUSED = 3, 12
 
@@ -146,7 +146,7 @@ def run(*, config_file: str | None, output: Output, **given: Any) -> int:  # noq
     if given["dry_run"]:
         return _show_plan(config, options, output, log)
     _collect_garbage_seldom()
-    end = asyncio.run(_run(config, options, log))
+    end = run_until_stopped(lambda stop: run_backups(config, options, log, stop), is_last=True)
     say_end(end, output, log, redactor)
     return end.summary.exit_code
 
@@ -160,7 +160,7 @@ def _collect_garbage_seldom() -> None:
 
 def _options(given: dict[str, Any]) -> RunOptions:
     options = RunOptions(
-        state_dir=given["state_dir"],
+        state_dir=Path() if given["dry_run"] else needed_state_dir(given["state_dir"]),  # a plan has no state
         report=given["report"],
         stdout_fd=None if sys.__stdout__ is None else sys.__stdout__.fileno(),
         resume=given["resume"],
@@ -204,27 +204,18 @@ def _refuse_to_overwrite(config_file: str, report: str | None) -> None:
             raise UsageError(message)
 
 
-async def _run(config: Config, options: RunOptions, log: Log) -> RunEnd:
-    with stopped_by_signals() as stop:
-        return await run_backups(config, options, log, stop)
-
-
 def _show_plan(config: Config, options: RunOptions, output: Output, log: Log) -> int:
     """Print what the run would request; 3 if it could not request all of it, 12 if credentials were refused."""
-
-    async def preview() -> tuple[Plan, int]:
-        with stopped_by_signals() as stop:
-            planned, is_refused = await previewed(config, options, log, stop)
-            for position, each in planned.foregone.items():
-                label = planned.plan.backups[position].install.label
-                event = f"backup.{each.kind.value}"
-                log.warning(event, install=label, reason=each.error and each.error.message)
-            lacking = UNRESOLVED if planned.foregone or planned.failed else 0
-            return planned.plan, REFUSED if is_refused else lacking
-
-    plan, code = asyncio.run(preview())
+    planned, is_refused = run_until_stopped(lambda stop: previewed(config, options, log, stop))
+    plan = planned.plan
+    for position, each in planned.foregone.items():
+        event, label = f"backup.{each.kind.value}", plan.backups[position].install.label
+        log.warning(event, install=label, reason=each.error and each.error.message)
+    lacking = UNRESOLVED if planned.foregone or planned.failed else 0
+    code = REFUSED if is_refused else lacking
     if output.is_json:
-        sys.stdout.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in plan_lines(plan))
+        for line in plan_lines(plan):
+            print_json(line)
     else:
         console = output.console(sys.stdout)
         for row in plan_table(plan):

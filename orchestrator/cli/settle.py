@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -13,11 +12,13 @@ from rich.text import Text
 
 from orchestrator.cli.completers import complete_runs
 from orchestrator.cli.options import Output, option, output_options, state_dir_option
+from orchestrator.cli.places import needed_state_dir
+from orchestrator.cli.stopping import run_until_stopped
 from orchestrator.errors import UsageError
 from orchestrator.inventory import LONGEST_BACKUP_ID
 from orchestrator.model import OutcomeKind
 from orchestrator.redaction import Redactor
-from orchestrator.usecases.settle import Settled
+from orchestrator.usecases.settle import Settled, Word
 from orchestrator.usecases.settle import settle as settled_by
 from orchestrator.visible import visible
 
@@ -32,14 +33,15 @@ if TYPE_CHECKING:
 @option("--absent", is_flag=True, help="There is no such backup.")
 @state_dir_option
 @output_options
-def settle(*, run: str, install: str, state_dir: Path, output: Output, **word: object) -> int:
+def settle(*, run: str, install: str, state_dir: Path | None, output: Output, **word: object) -> int:
     """Say of an unconfirmed INSTALL whether its backup exists, after a look in the User Portal.
 
     RUN is a run id, the beginning of one, or latest. The report is written again: the install is accepted, or exhausted
     and so retried by --retry-failed. Exit code 2 if it is not unconfirmed.
     """
     backup_id = _backup_id(word["exists"], absent=bool(word["absent"]))
-    end = asyncio.run(settled_by(state_dir.absolute(), run, install, backup_id, datetime.now(UTC)))
+    state, now = needed_state_dir(state_dir).absolute(), datetime.now(UTC)
+    end = run_until_stopped(lambda stop: settled_by(state, Word(run, install, backup_id), now, stop))
     if output.is_json:
         output.log(Redactor()).info("install.settled", **asdict(end), backup=backup_id)
     elif not output.is_quiet:

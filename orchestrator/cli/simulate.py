@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import signal
 import sys
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
@@ -13,14 +11,17 @@ import rich_click as click
 from pydantic import ValidationError
 
 from orchestrator.cli.options import option, parsed_by, yaml_text
+from orchestrator.cli.stopping import run_until_stopped
+from orchestrator.cli.streams import say, stdout_failure
 from orchestrator.config import read_checked
 from orchestrator.config.values import parse_duration, parse_rate
 from orchestrator.errors import UsageError
-from orchestrator.logs import forgiving
 from orchestrator.simulator import Bucket, Fault, Kind, RetryAfter, Scenario, Simulator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from orchestrator.engine.stop import StopSwitch
 
 SHARES = (
     ("invalid", Kind.BAD_REQUEST, None),
@@ -87,7 +88,7 @@ def simulate(*, port: int, host: str, scenario: str | None, **settings: Any) -> 
         complete = _with_options(base, settings)
     except ValidationError as error:
         raise click.UsageError(error.errors()[0]["msg"]) from None
-    asyncio.run(_serve(Simulator(complete, host, port)))
+    run_until_stopped(lambda stop: _serve(Simulator(complete, host, port), stop))
     return 0
 
 
@@ -116,10 +117,7 @@ def _with_options(base: Scenario, settings: dict[str, Any]) -> Scenario:
     )
 
 
-async def _serve(simulator: Simulator) -> None:
-    stopped = asyncio.Event()
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(signum, stopped.set)
+async def _serve(simulator: Simulator, stop: StopSwitch) -> None:
     async with AsyncExitStack() as stack:
         try:
             await stack.enter_async_context(simulator)
@@ -127,12 +125,13 @@ async def _serve(simulator: Simulator) -> None:
             message = f"cannot listen: {error.strerror}; choose another --port (0 for any) or --host"
             raise UsageError(message) from error
         sys.stdout.write(f"{simulator.base_url}\n")
-        sys.stdout.flush()
-        forgiving(sys.stderr).write("Serving until Ctrl-C. Give this address as base_url of an account.\n")
-        await stopped.wait()
+        if stdout_failure():
+            return  # which is said at the end: nobody knows where to find it
+        say("Serving until Ctrl-C. Give this address as base_url of an account.")
+        await stop.draining.wait()
     counted = simulator.stats()
-    forgiving(sys.stderr).write(
+    say(
         f"Counted {counted['requests']} requests, {counted['throttled']} of them answered 429; "
         f"made {counted['backups_made']} backups of {counted['installs_backed_up']} installs, "
-        f"at most {counted['most_per_install']} of one.\n"
+        f"at most {counted['most_per_install']} of one."
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -25,8 +23,10 @@ from orchestrator.cli.options import (
     throttle_options,
     throttled,
 )
+from orchestrator.cli.places import needed_state_dir
 from orchestrator.cli.settle import written_again
-from orchestrator.cli.stopping import stopped_by_signals
+from orchestrator.cli.stopping import run_until_stopped
+from orchestrator.cli.streams import print_json
 from orchestrator.cli.tables import print_table, why
 from orchestrator.report.lines import backup_fields, error_fields
 from orchestrator.units import age_text
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.engine.ports import Log
-    from orchestrator.model import Config
     from orchestrator.usecases.status import Known, StatusEnd
 
 _NAMES = ("install", "account", "outcome", "backup is", "took", "backup id", "why")
@@ -56,7 +55,7 @@ def status(
     run: str,
     config_file: str | None,
     output_format: str,
-    state_dir: Path,
+    state_dir: Path | None,
     output: Output,
     **given: Any,  # noqa: ANN401 - the options above, by name
 ) -> int:
@@ -71,21 +70,17 @@ def status(
     config = read_config(config_file)
     config = replace(config, throttle=throttled(config.throttle, given))
     log = output.log(redactor_of(config))
-    end = asyncio.run(_ask(within_open_files(config, log), state_dir.absolute(), run, log))
+    config, state = within_open_files(config, log), needed_state_dir(state_dir)
+    end = run_until_stopped(lambda stop: run_status(config, state.absolute(), run, log, stop))
     if not (output.is_quiet and end.exit_code == 0):
         _show(end, output, as_json=output_format == "json")
-        _say_end(end, output, log, where_options(config.source, state_dir))
+        _say_end(end, output, log, where_options(config.source, state))
     return end.exit_code
-
-
-async def _ask(config: Config, state_dir: Path, run: str, log: Log) -> StatusEnd:
-    with stopped_by_signals() as stop:
-        return await run_status(config, state_dir, run, log, stop)
 
 
 def _show(end: StatusEnd, output: Output, *, as_json: bool) -> None:
     if as_json:
-        sys.stdout.write(json.dumps([_fields(end.run_id, each) for each in end.backups]) + "\n")
+        print_json([_fields(end.run_id, each) for each in end.backups])
         return
     console = output.console(sys.stdout)
     shown = [each for each in end.backups if each.error is not NOT_ASKED]

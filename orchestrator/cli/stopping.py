@@ -5,16 +5,26 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import rich_click as click
 
+from orchestrator.cli import signals
 from orchestrator.engine.stop import StopSwitch
+from orchestrator.errors import StoppedError
 from orchestrator.summary import Brake
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Coroutine
+
+T = TypeVar("T")
+
+LINGER_S = 1.0
+"""Seconds that a thread may go on when all else has ended, before nobody waits for it any more."""
 
 _FAILURES = re.compile(r"(\d{1,6})|(\d{1,3}(?:\.\d{1,6})?)%", re.ASCII)
 WHOLE_PERCENT = 100.0
@@ -34,13 +44,25 @@ def parse_brake(_context: click.Context, _parameter: click.Parameter, value: str
     raise click.BadParameter(message)
 
 
-@contextmanager
-def stopped_by_signals() -> Iterator[StopSwitch]:
-    """Yield a switch that signals press: the first SIGINT or SIGTERM drains the run, the second aborts it.
+def run_until_stopped(work: Callable[[StopSwitch], Coroutine[object, object, T]], *, is_last: bool = False) -> T:
+    """Return what ``work`` comes to in an event loop, where signals press the switch that it is given.
 
-    So does SIGHUP, when a terminal is closed, unless the command was started with nohup. Afterwards they are ignored:
-    the exit code is in the summary by then, and only the closing words are left to be said.
+    The first SIGINT or SIGTERM drains a run, the second aborts it; so does SIGHUP, when a terminal is closed, unless
+    the command was started with nohup. Once the work has ended, signals end the command again. If the work ``is_last``,
+    they are ignored instead: the exit code is in a run's summary by then, and only the closing words are left to be
+    said. Raises ``StoppedError`` if a signal came before the work could begin.
     """
+    signals.hold()
+    try:
+        with asyncio.Runner() as runner:
+            runner.get_loop().set_default_executor(_LoneThreads())
+            return runner.run(_stoppable(work))
+    finally:
+        if not is_last:
+            signals.rearm()
+
+
+async def _stoppable(work: Callable[[StopSwitch], Coroutine[object, object, T]]) -> T:
     stop = StopSwitch()
     loop = asyncio.get_running_loop()
     signums = [signal.SIGINT, signal.SIGTERM]
@@ -49,8 +71,45 @@ def stopped_by_signals() -> Iterator[StopSwitch]:
     for signum in signums:
         loop.add_signal_handler(signum, stop.press, signum)
     try:
-        yield stop
+        came = signals.held()
+        if came is not None:
+            raise StoppedError(came)
+        return await work(stop)
     finally:
         for signum in signums:
             loop.remove_signal_handler(signum)
-            signal.signal(signum, signal.SIG_IGN)
+        signals.ignore()
+
+
+class _LoneThreads(ThreadPoolExecutor):
+    """Run each call in a thread of its own, which does not keep the command from ending.
+
+    A look-up of a name can take minutes where no DNS server answers, and nothing can break it off.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._running: set[threading.Thread] = set()
+
+    def submit(self, call: Callable[..., Any], /, *given: Any, **named: Any) -> Future[Any]:  # noqa: ANN401 - whatever the call takes
+        """Begin ``call``, and return its future."""
+        future: Future[Any] = Future()
+        thread = threading.Thread(target=self._work, args=(future, partial(call, *given, **named)), daemon=True)
+        self._running.add(thread)
+        thread.start()
+        return future
+
+    def _work(self, future: Future[Any], call: Callable[[], Any]) -> None:
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(call())
+            except BaseException as error:  # noqa: BLE001 - it is raised again where it is waited for
+                future.set_exception(error)
+        self._running.discard(threading.current_thread())
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 - the executor's signature
+        """Let what is under way end within ``LINGER_S``, as a file that is being opened does."""
+        super().shutdown(wait=False, cancel_futures=cancel_futures)
+        until = time.monotonic() + LINGER_S
+        for thread in list(self._running) if wait else ():
+            thread.join(max(0.0, until - time.monotonic()))

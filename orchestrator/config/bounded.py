@@ -5,13 +5,19 @@ from __future__ import annotations
 import os
 import select
 import shlex
+import signal
 import subprocess
+import threading
 import time
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Those that end a command."""
 
 GLANCE_S = 0.05
 """Between two looks whether a command has ended: what it has started may hold its output open for ever."""
@@ -45,6 +51,7 @@ def file_content(path: Path, most: int, within_s: float) -> bytes:
 def command_output(command: str, most: int, within_s: float) -> bytes:
     """Return what ``command`` prints until it ends, at most ``most`` bytes; it runs without a shell and without input.
 
+    Where it is broken off, what it has started ends with it; where it ends by itself, that goes on: it may be an agent.
     Raises ``OSError`` or ``ValueError`` if it cannot be run, ``FailedError``, ``TooSlowError``.
     """
     arguments = shlex.split(command)
@@ -52,22 +59,85 @@ def command_output(command: str, most: int, within_s: float) -> bytes:
         message = "there is nothing to run"
         raise ValueError(message)
     until = time.monotonic() + within_s
-    with subprocess.Popen(  # noqa: S603 - the operator's own command, without a shell
-        arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as process:
+    with _started(arguments) as process:
+        assert process.stdout is not None  # noqa: S101 - it is a pipe
         try:
-            assert process.stdout is not None  # noqa: S101 - it is a pipe
-            os.set_blocking(process.stdout.fileno(), False)
             output = _read(process.stdout.fileno(), most, until, lambda: process.poll() is not None)
             if len(output) < most:
                 process.wait(max(0.0, until - time.monotonic()))
         except subprocess.TimeoutExpired:
             raise TooSlowError from None
-        finally:
-            process.kill()
     if len(output) < most and process.returncode:
         raise FailedError(process.returncode)
     return output
+
+
+@contextmanager
+def _started(arguments: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command for as long as this is entered; what is broken off is killed with all that it has started.
+
+    It gets a process group of its own for that, except where it may ask people something: only the group that a
+    terminal has in its foreground can read from it, and that group has Ctrl-C by itself.
+    """
+    group = None if _may_ask() else 0
+    process: subprocess.Popen[bytes] | None = None
+    try:
+        with _signals_put_off():
+            process = subprocess.Popen(  # noqa: S603 - the operator's own command, without a shell
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                process_group=group,
+            )
+        assert process.stdout is not None  # noqa: S101 - it is a pipe
+        os.set_blocking(process.stdout.fileno(), False)
+        yield process
+    finally:
+        if process is not None:
+            with process:
+                if process.poll() is None:
+                    _kill(process, is_group=group is not None)
+
+
+@contextmanager
+def _signals_put_off() -> Iterator[None]:
+    """Call no signal's handler before the end: one that raises would leave a process behind that nobody knows yet."""
+    came: list[int] = []
+    is_main = threading.current_thread() is threading.main_thread()
+    found = {signum: signal.getsignal(signum) for signum in SIGNALS if is_main}
+    handlers = {signum: handler for signum, handler in found.items() if callable(handler)}
+    for signum in handlers:
+        signal.signal(signum, lambda number, _frame: came.append(number))
+    try:
+        yield
+    finally:
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
+    for number in came[:1]:
+        handlers[signal.Signals(number)](number, None)
+
+
+def _may_ask() -> bool:
+    """Tell whether this process is in the foreground of a terminal."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
+
+
+def _kill(process: subprocess.Popen[bytes], *, is_group: bool) -> None:
+    with suppress(ProcessLookupError):
+        if is_group:
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
 
 
 def _read(descriptor: int, most: int, until: float, has_ended: Callable[[], bool] | None = None) -> bytes:

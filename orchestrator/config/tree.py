@@ -18,6 +18,7 @@ import yaml
 from orchestrator.config.excerpt import LINE_END, Page, is_open_key, with_excerpts
 from orchestrator.errors import ConfigError, Problem
 from orchestrator.redaction import Redactor
+from orchestrator.visible import is_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -370,6 +371,8 @@ class _Reader:
                 lacks = True
             elif value is None:
                 faults.append(f"the environment variable {name} is not set; {_remedy(name, loc)}")
+            elif not is_text(value):
+                faults.append(f"the environment variable {name} is not UTF-8 text")
             self._size += len(value or "")
             return value or "" if self._size <= LONGEST_REPLACEMENTS else ""
 

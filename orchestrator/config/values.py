@@ -19,6 +19,7 @@ from orchestrator.config.suggest import did_you_mean
 from orchestrator.marker import FIELDS, template_fault
 from orchestrator.redaction import Redactor
 from orchestrator.units import DURATION_PATTERN, duration_s, duration_text
+from orchestrator.visible import is_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +35,7 @@ NAME_PATTERN = "[a-z][a-z0-9]{2,13}"
 
 _UUID = re.compile(UUID_PATTERN, re.ASCII)
 _NUMBER = re.compile(r"\d{1,9}(\.\d{0,20})?(e[-+]?\d{1,2})?", re.ASCII | re.IGNORECASE)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def wrong(message: str) -> PydanticCustomError:
@@ -55,6 +56,9 @@ def parse_text(value: object) -> str:
         raise wrong(message)
     if _CONTROL.search(value):
         message = "must be one line, without control characters"
+        raise wrong(message)
+    if not is_text(value):
+        message = "must be UTF-8 text"
         raise wrong(message)
     if len(value) > LONGEST_TEXT:
         message = f"must not be longer than {LONGEST_TEXT} characters"

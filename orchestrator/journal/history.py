@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from orchestrator.errors import WriteError
 from orchestrator.journal.schema import MIGRATIONS
-from orchestrator.journal.store import PATIENCE_S
+from orchestrator.journal.store import PATIENCE_S, Patience, is_there
 from orchestrator.model import OutcomeKind
 
 if TYPE_CHECKING:
@@ -75,13 +75,14 @@ def past_runs(path: Path, limit: int | None = None) -> list[PastRun]:
 
     Raises ``WriteError`` if it cannot be read.
     """
-    if not path.exists():
+    if not is_there(path):
         return []
     try:
         rows = _read(path.absolute(), partial(_rows, -1 if limit is None else limit))
         return [_past_run(list(group)) for _, group in groupby(rows, itemgetter(0))]
     except (sqlite3.Error, OSError) as error:
-        message = f"the state in {path} cannot be read: {error}; name another folder with --state-dir"
+        reason = error.strerror if isinstance(error, OSError) else error
+        message = f"the state in {path} cannot be read: {reason}; name another folder with --state-dir"
     except (ValueError, TypeError, LookupError, AttributeError):
         message = f"the state in {path} cannot be read: it is damaged; name another folder with --state-dir"
     raise WriteError(message)
@@ -141,9 +142,9 @@ def _looks(path: Path) -> _Looks:
 
 
 def _queried(address: str, query: Callable[[sqlite3.Connection], T]) -> T:
-    with closing(sqlite3.connect(address, uri=True, timeout=PATIENCE_S, isolation_level=None)) as connection:
+    with closing(sqlite3.connect(address, uri=True, timeout=0.0, isolation_level=None)) as connection:
         connection.text_factory = partial(str, encoding="utf-8", errors="replace")
-        return query(connection)
+        return Patience(PATIENCE_S).until_unlocked(partial(query, connection))
 
 
 def _rows(limit: int, connection: sqlite3.Connection) -> list[tuple[Any, ...]]:

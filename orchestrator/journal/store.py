@@ -52,6 +52,36 @@ _REASONS = {
 """Reason and remedy by SQLite's primary result code."""
 
 
+def is_there(path: Path) -> bool:
+    """Tell whether there is a state's file ``path``. Raises ``WriteError`` where nobody may look."""
+    try:
+        return path.exists()
+    except OSError as error:
+        raise _refused(path, f"{error.strerror}", _WRITABLE) from error
+
+
+class Patience:
+    """How long to wait where another process keeps the file locked, and whether that has been given up.
+
+    SQLite would wait too, but nothing can break that off.
+    """
+
+    def __init__(self, wait_s: float, given_up: threading.Event | None = None) -> None:
+        """Wait ``wait_s`` seconds at most, and no longer once ``given_up`` is set."""
+        self.wait_s = wait_s
+        self._given_up = given_up or threading.Event()
+
+    def until_unlocked(self, step: Callable[[], T]) -> T:
+        """Return what ``step`` returns, which is called anew while the file is locked. Raises ``sqlite3.Error``."""
+        until = time.monotonic() + self.wait_s
+        while True:
+            try:
+                return step()
+            except sqlite3.OperationalError as error:
+                if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() >= until or self._given_up.wait(_RETRY_S):
+                    raise
+
+
 class Store:
     """The open file. Use it as an asynchronous context manager, one for each process and file.
 
@@ -66,6 +96,7 @@ class Store:
         self._calls: queue.SimpleQueue[_Call[Any]] = queue.SimpleQueue()
         self._abandoned: list[_Call[Any]] = []
         self._is_open = False
+        self._given_up = threading.Event()
         # The thread keeps the interpreter from ending, so that what waits is written even if nobody waits for it.
         self._thread = threading.Thread(target=self._serve, name="state")
         self.journal_mode = ""
@@ -81,6 +112,7 @@ class Store:
         try:
             self.journal_mode = await self._ended(opening)
         except BaseException:
+            self._given_up.set()
             self._calls.put(_Call(sqlite3.Connection.close, _Kind.CLOSE))
             raise
         self._is_open = True
@@ -143,7 +175,7 @@ class Store:
         """Be the thread: open the file, then serve all that wait, time and again, until it is to be closed."""
         opening = self._calls.get()
         try:
-            connection = _opened(self._path, self._patience_s)
+            connection = _opened(self._path, Patience(self._patience_s, self._given_up))
         except BaseException as error:  # noqa: BLE001 - it is raised again where it is waited for
             opening.error = error
             opening.settle()
@@ -251,19 +283,24 @@ def _roll_back(connection: sqlite3.Connection) -> None:
         connection.rollback()
 
 
-def _opened(path: Path, patience_s: float, migrations: Sequence[str] = MIGRATIONS) -> sqlite3.Connection:
+def _opened(path: Path, patience: Patience, migrations: Sequence[str] = MIGRATIONS) -> sqlite3.Connection:
     """Open ``path`` with the newest schema, for this thread. Raises ``WriteError`` and ``sqlite3.Error``."""
     try:
         _create(path)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise _refused(path, f"{reason}", _WRITABLE) from error
+    connection = patience.until_unlocked(partial(_opened_at_once, path, migrations))
+    connection.execute(f"PRAGMA busy_timeout = {round(patience.wait_s * 1000)}")
+    return connection
+
+
+def _opened_at_once(path: Path, migrations: Sequence[str]) -> sqlite3.Connection:
     # With mode=rw SQLite makes no file by itself, which everyone might read.
-    address = f"{path.as_uri()}?mode=rw"
-    connection = sqlite3.connect(address, uri=True, timeout=patience_s, isolation_level=None)
+    connection = sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=0.0, isolation_level=None)
     try:
         _check_version(connection, path, len(migrations))
-        _configure(connection, patience_s)
+        _configure(connection)
         _migrate(connection, path, migrations)
     except BaseException:
         connection.close()
@@ -295,28 +332,14 @@ def _check_version(connection: sqlite3.Connection, path: Path, newest: int) -> i
     return version
 
 
-def _configure(connection: sqlite3.Connection, patience_s: float) -> None:
+def _configure(connection: sqlite3.Connection) -> None:
     """Ask for WAL and for commits that survive a loss of power."""
-    # Where two processes do this to one new file, SQLite tells one of them at once that the file is locked.
-    _patiently(partial(connection.execute, "PRAGMA journal_mode = WAL"), patience_s)
+    connection.execute("PRAGMA journal_mode = WAL")
     # Without WAL a commit is the removal of a file, and only EXTRA has the folder on disk before the commit returns.
     level = "FULL" if _journal_mode(connection) == "wal" else "EXTRA"
     connection.execute(f"PRAGMA synchronous = {level}")
     # Text that a damaged file has in it is nonsense, not an exception.
     connection.text_factory = partial(str, encoding="utf-8", errors="replace")
-
-
-def _patiently(step: Callable[[], object], patience_s: float) -> None:
-    until = time.monotonic() + patience_s
-    while True:
-        try:
-            step()
-        except sqlite3.OperationalError as error:
-            if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
-                raise
-            time.sleep(_RETRY_S)
-        else:
-            return
 
 
 def _migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[str]) -> None:

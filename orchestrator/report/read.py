@@ -271,7 +271,11 @@ def find_report(state_dir: Path, run: str) -> Path:
 
 
 def _run_folder(state_dir: Path, run: str) -> Path:
-    names = {path.parent.name for name in _TRACES for path in (state_dir / "runs").glob(f"*/{name}")}
+    try:
+        names = {path.parent.name for name in _TRACES for path in (state_dir / "runs").glob(f"*/{name}")}
+    except OSError as error:
+        message = f"the runs in {state_dir} cannot be looked at: {error.strerror}; name another folder with --state-dir"
+        raise UsageError(message) from error
     return state_dir / "runs" / run_named(run, sorted(names), f"in {state_dir}", "run or file")
 
 

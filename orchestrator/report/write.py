@@ -64,7 +64,7 @@ class ReportWriter:
     def _remedy(self) -> str:
         if self._target == STANDARD_OUTPUT:
             return ""
-        return f"; name another {'folder with --state-dir' if self._is_private else 'file with -o'}"
+        return f"; make room there, or name another {'folder with --state-dir' if self._is_private else 'file with -o'}"
 
     async def _open(self) -> None:
         path = Path(self._target)
@@ -112,7 +112,7 @@ class ReportWriter:
             if sync and self._target != STANDARD_OUTPUT and stat.S_ISREG(os.fstat(self._fd).st_mode):
                 os.fsync(self._fd)
         except OSError as error:
-            raise self._failed(error) from error
+            raise self._failed(error, self._remedy()) from error
 
     def _standard_output(self) -> int:
         if self._stdout_fd is None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.errors import WriteError
 from orchestrator.freshness import Freshness, Verdict, judged
-from orchestrator.journal.store import FILE_NAME, Store
+from orchestrator.journal.store import FILE_NAME, Store, is_there
 from orchestrator.marker import runs_marked
 from orchestrator.model import ErrorInfo
 from orchestrator.summary import Ending, exit_code
@@ -36,7 +36,7 @@ class AuditOptions:
 
     selection: Selection
     max_age_s: float | None
-    state_dir: Path
+    state_dir: Path | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +100,14 @@ async def audited(config: Config, options: AuditOptions, log: Log, stop: StopSwi
         return AuditEnd(tuple(worst_first(rows)), failed, answers.signum, are_credentials_refused(fleet))
 
 
-async def _store(state_dir: Path, log: Log, stack: AsyncExitStack, stop: StopSwitch) -> Store | None:
+async def _store(state_dir: Path | None, log: Log, stack: AsyncExitStack, stop: StopSwitch) -> Store | None:
     """Return the state, for what it remembers of limits; ``None`` where there is none, or it cannot be used."""
-    path = state_dir / FILE_NAME
-    if not path.exists():
+    if state_dir is None:
         return None
-    store = Store(path)
+    store = Store(state_dir / FILE_NAME)
     try:
+        if not is_there(state_dir / FILE_NAME):
+            return None
         await stop.unless_pressed(stack.enter_async_context(store))
     except WriteError as error:
         log.warning("throttle.not_remembered", reason=str(error))

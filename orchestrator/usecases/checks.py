@@ -81,7 +81,7 @@ def machine_checks(state_dir: Path, config: Config | None, machine: Machine = TH
     yield _state_dir(state_dir, place, machine)
     yield _disk(place, machine)
     yield _state_db(state_dir / FILE_NAME, machine)
-    yield _time_zone(config)
+    yield time_zone_check(config)
 
 
 def _state_dir(state_dir: Path, place: Path, machine: Machine) -> Check:
@@ -127,7 +127,7 @@ def _state_db(path: Path, machine: Machine) -> Check:
     return Check("state_db", Verdict.FAIL, f"{path} {fault}", remedy)
 
 
-def _time_zone(config: Config | None) -> Check:
+def time_zone_check(config: Config | None) -> Check:
     """Check that there are time zones, by one that is nobody's default, and say what time a run would write."""
     try:
         ZoneInfo("America/New_York")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,7 +87,7 @@ async def failures_of(config: Config, options: RunOptions, store: Store, log: Lo
     """Return the failures of the run or the report that the options name. Raises ``UsageError`` and ``WriteError``."""
     word = options.retry_failed or ""
     if is_path(word):
-        return _of_file(Path(word), log)
+        return await asyncio.to_thread(_of_file, Path(word), log)  # it may be a pipe, and a signal must get through
     record = await run_meant(store, config, word, options.state_dir, part_of(options.selection))
     stored = await load(store, record.run.id)
     if any(each.line is None for each in stored):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.errors import UsageError
 from orchestrator.journal import runs
 from orchestrator.journal.locks import locked, run_lock
-from orchestrator.journal.store import FILE_NAME
+from orchestrator.journal.store import FILE_NAME, is_there
 from orchestrator.model import OutcomeKind
 from orchestrator.report.lines import encode
 from orchestrator.report.write import rewrite, write_summary
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def state_file(state_dir: Path) -> Path:
     """Return the state's file, which is not made just to be looked into. Raises ``UsageError``."""
     path = state_dir / FILE_NAME
-    if not path.exists():
+    if not is_there(path):
         message = f"there are no runs in {state_dir} yet; name the folder with --state-dir"
         raise UsageError(message)
     return path

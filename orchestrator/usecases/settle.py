@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from orchestrator.engine.stop import StopSwitch
     from orchestrator.journal.runs import StoredBackup
     from orchestrator.summary import Line
 
@@ -33,18 +34,28 @@ class Settled:
     report: str | None
 
 
-async def settle(state_dir: Path, run: str, install: str, backup_id: str | None, now: datetime) -> Settled:
-    """Record that the backup of ``install`` exists as ``backup_id``, or with ``None`` that there is none.
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What the operator says: the backup of ``install`` in ``run`` is ``backup_id``; ``None`` if there is none."""
+
+    run: str
+    install: str
+    backup_id: str | None
+
+
+async def settle(state_dir: Path, word: Word, now: datetime, stop: StopSwitch) -> Settled:
+    """Record the operator's ``word``.
 
     Raises ``UsageError`` if there is no such run or install, or its outcome is not unconfirmed, ``LockedError`` if the
-    run is alive, ``WriteError``.
+    run is alive, ``StoppedError`` if a signal comes before anything is recorded, and ``WriteError``.
     """
     async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(Store(state_file(state_dir)))
-        run_id = (await runs.find(store, run, f"in {state_dir}")).run.id
-        stored_run = await run_at_rest(stack, store, state_dir, run_id)
-        meant = _unconfirmed(stored_run.stored, install, run_id)
-        line = _settled(meant, backup_id)
+        store = Store(state_file(state_dir))
+        await stop.unless_pressed(stack.enter_async_context(store))
+        run_id = (await runs.find(store, word.run, f"in {state_dir}")).run.id
+        stored_run = await stop.unless_pressed(run_at_rest(stack, store, state_dir, run_id))
+        meant = _unconfirmed(stored_run.stored, word.install, run_id)
+        line = _settled(meant, word.backup_id)
         report = await retell(store, state_dir, stored_run, [line], now)
         return Settled(run_id, meant.planned.install.label, line.kind, report)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import asyncio
 import itertools
 import json
 import re
@@ -24,7 +23,7 @@ from schemas import DOCS, REPORT_SCHEMA, report_line_problems
 
 from orchestrator import cli, errors
 from orchestrator.cli import demo
-from orchestrator.cli.stopping import stopped_by_signals
+from orchestrator.cli.stopping import run_until_stopped
 from orchestrator.marker import marker, second
 from orchestrator.model import Backup, ErrorInfo, ErrorKind, FieldError, Install, Outcome, OutcomeKind, Spent
 from orchestrator.report.lines import backup_line, encode, summary_line
@@ -34,6 +33,8 @@ from orchestrator.usecases.settle import OPERATOR
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from orchestrator.engine.stop import StopSwitch
 
 AT = datetime(2026, 11, 23, 1, 0, 0, 123456, tzinfo=UTC)
 RUN_ID = new_run_id()
@@ -317,7 +318,7 @@ def codes_of_the_code() -> set[int]:
     codes = {exit_code(Ending(*ending)) for ending in endings}
     codes |= {errors.StoppedError(signum).exit_code for signum in signums}
     codes |= {kind.exit_code for kind in subclasses(errors.OrchestratorError)}
-    return codes | {click.UsageError.exit_code, cli.INTERRUPTED, demo.CONTRADICTED} | returned_codes()
+    return codes | {click.UsageError.exit_code, demo.CONTRADICTED} | returned_codes()
 
 
 def subclasses(kind: type[errors.OrchestratorError]) -> set[type[errors.OrchestratorError]]:
@@ -335,16 +336,14 @@ def returned_codes() -> set[int]:
 def signals_that_stop() -> set[signal.Signals]:
     """Return the signals that stop a run, as the command line really sets them up."""
 
-    async def handled() -> set[signal.Signals]:
-        before = {signum: signal.getsignal(signum) for signum in ours}
-        with stopped_by_signals():
-            return {signum for signum in ours if signal.getsignal(signum) != before[signum]}
+    async def handled(_stop: StopSwitch) -> set[signal.Signals]:
+        return {signum for signum in ours if signal.getsignal(signum) != kept[signum]}
 
     ours = [signum for signum in signal.Signals if signum not in {signal.SIGKILL, signal.SIGSTOP}]
     kept = {signum: signal.getsignal(signum) for signum in ours}
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
-        return asyncio.run(handled())
+        return run_until_stopped(handled)
     finally:
         for signum, handler in kept.items():
             if signal.getsignal(signum) != handler:

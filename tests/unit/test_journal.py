@@ -64,7 +64,7 @@ def test_without_a_write_ahead_log_a_commit_waits_for_the_folder_too(path: Path)
     path.parent.mkdir()
     address = f"file:{path}?vfs=unix-dotfile"  # a way of SQLite to lock files that has no shared memory
     with closing(sqlite3.connect(address, uri=True, isolation_level=None)) as connection:
-        store_module._configure(connection, 1.0)
+        store_module._configure(connection)
         assert store_module._journal_mode(connection) == "delete"
         assert connection.execute("PRAGMA synchronous").fetchone() == (3,)
         store_module._migrate(connection, path, MIGRATIONS)
@@ -109,7 +109,7 @@ def test_an_older_file_is_brought_up_to_date_and_keeps_what_it_has(path: Path) -
         END;
         ALTER TABLE learned_rates ADD COLUMN note TEXT
     """
-    with closing(store_module._opened(path, 1.0, (*MIGRATIONS, script))) as connection:
+    with closing(store_module._opened(path, store_module.Patience(1.0), (*MIGRATIONS, script))) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS) + 1,)
         assert connection.execute("SELECT rate, a, note FROM learned_rates LEFT JOIN more").fetchall() == [
             (LEARNED.rate, None, None)
@@ -119,11 +119,11 @@ def test_an_older_file_is_brought_up_to_date_and_keeps_what_it_has(path: Path) -
 
 def test_a_file_of_the_first_version_keeps_its_rates_and_gets_room_for_runs(path: Path) -> None:
     path.parent.mkdir()
-    with closing(store_module._opened(path, 1.0, MIGRATIONS[:1])) as connection:
+    with closing(store_module._opened(path, store_module.Patience(1.0), MIGRATIONS[:1])) as connection:
         assert insert(connection, 1) == 1
         assert tables(connection) == ["learned_rates"]
         rows = connection.execute("SELECT * FROM learned_rates").fetchall()
-    with closing(store_module._opened(path, 1.0, MIGRATIONS)) as connection:
+    with closing(store_module._opened(path, store_module.Patience(1.0), MIGRATIONS)) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
         later = [
             "circumstances",
@@ -149,7 +149,9 @@ def test_a_migration_that_fails_leaves_the_file_as_it_was(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         before = list(connection.iterdump())
     with pytest.raises(sqlite3.OperationalError, match="table more already exists"):
-        store_module._opened(path, 1.0, (*MIGRATIONS, "CREATE TABLE more (a);\nCREATE TABLE more (a);\n"))
+        store_module._opened(
+            path, store_module.Patience(1.0), (*MIGRATIONS, "CREATE TABLE more (a);\nCREATE TABLE more (a);\n")
+        )
     assert recall(path) == LEARNED
     with closing(sqlite3.connect(path)) as connection:
         assert list(connection.iterdump()) == before
@@ -264,7 +266,7 @@ def test_a_new_file_that_another_process_is_preparing_is_waited_for(path: Path) 
 
         refused: list[object] = []
         with closing(sqlite3.connect(path, isolation_level=None, timeout=0, factory=Locked)) as ours:
-            store_module._configure(ours, 30.0)
+            store_module.Patience(30.0).until_unlocked(lambda: store_module._configure(ours))
             assert ours.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         assert refused == [("PRAGMA journal_mode = WAL",)]
     keep(path)
@@ -289,5 +291,5 @@ def test_a_lock_that_is_told_at_once_is_waited_for_too(path: Path) -> None:
                 other.rollback()
                 raise
 
-        store_module._patiently(step, 30.0)
+        store_module.Patience(30.0).until_unlocked(step)
         assert ours.in_transaction

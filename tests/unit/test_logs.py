@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from orchestrator.logs import forgiving, make_log
+from orchestrator.logs import make_log
 from orchestrator.redaction import Redactor
 from orchestrator.visible import visible
 
@@ -63,20 +63,12 @@ def test_a_secret_is_found_as_json_writes_it() -> None:
         assert redactor.clean(text) == '"[redacted]"'
 
 
-def test_a_stream_that_fails_costs_nothing() -> None:
-    closed = io.StringIO()
-    stream = forgiving(closed)
-    closed.close()
-    stream.write("x")
-    stream.flush()
-    assert stream.encoding == "utf-8"
-
-
-def test_a_stream_that_lacks_a_character_writes_it_out() -> None:
+def test_json_is_ascii_where_the_stream_is_not_utf8() -> None:
     raw = io.BytesIO()
-    stream = forgiving(io.TextIOWrapper(raw, encoding="ascii", write_through=True))
-    stream.write("é…")
-    assert raw.getvalue() == rb"\xe9\u2026"
+    stream = io.TextIOWrapper(raw, encoding="latin-1", errors="backslashreplace", write_through=True)
+    make_log(stream, Redactor(), as_json=True, colors=False, verbosity=0).info("é…", name="日本")
+    line = raw.getvalue().decode("ascii")
+    assert (json.loads(line)["event"], json.loads(line)["name"]) == ("é…", "日本")
 
 
 def test_the_run_id_is_for_machines() -> None:

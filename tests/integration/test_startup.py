@@ -1,0 +1,240 @@
+"""A signal ends a command from its first moment on, and nothing is sent, as the stand-in counts it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from command import COMMAND, environment, fleet, stand_in, start_command
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from command import StandIn
+
+STOPPED = "wpe-backup: stopped before anything was sent\n"
+SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+
+AT_IMPORT = """\
+import importlib.abc, os, signal, sys
+
+class Sender(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == os.environ["AT_IMPORT_OF"]:
+            signal.raise_signal(int(os.environ["SIGNAL"]))
+
+sys.meta_path.insert(0, Sender())
+"""
+"""Sends the process a signal at the moment when it is about to import a module."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_ignored() -> Iterator[None]:
+    """Have commands start with no signal ignored, though whoever runs the tests may ignore some."""
+    kept = {signum: signal.signal(signum, signal.SIG_DFL) for signum in SIGNALS}
+    yield
+    for signum, handler in kept.items():
+        signal.signal(signum, handler)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[StandIn]:
+    with stand_in() as running:
+        yield running
+
+
+@pytest.fixture
+def sender(tmp_path: Path) -> str:
+    folder = tmp_path / "sender"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(AT_IMPORT)
+    return os.pathsep.join([str(folder), *sys.path])
+
+
+def may_be_process_1() -> bool:
+    ended = subprocess.run(["unshare", "--pid", "--fork", "true"], capture_output=True, check=False)  # noqa: S607 - any unshare
+    return ended.returncode == 0
+
+
+MOMENTS = (
+    "orchestrator.cli.streams",
+    "click",
+    "pydantic",
+    "orchestrator.cli.run",
+    "orchestrator.config.load",
+    "aiohttp",
+    "orchestrator.usecases.run",
+)
+
+
+@pytest.mark.parametrize(
+    ("module", "signum"), [*((each, signal.SIGTERM) for each in MOMENTS), *((MOMENTS[3], each) for each in SIGNALS[:2])]
+)
+def test_a_signal_while_the_libraries_are_imported_ends_the_command(
+    module: str, signum: int, sender: str, server: StandIn, tmp_path: Path
+) -> None:
+    (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 3))
+    before = server.stats()["requests"]
+    process = start_command("run", cwd=tmp_path, PYTHONPATH=sender, AT_IMPORT_OF=module, SIGNAL=str(signum))
+    assert process.communicate(timeout=60) == ("", STOPPED)
+    assert process.returncode == 128 + signum
+    assert server.stats()["requests"] == before
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.skipif(not may_be_process_1(), reason="nobody here may make a process 1")
+@pytest.mark.parametrize("module", MOMENTS[::3])
+def test_process_1_of_a_container_hears_it_too(module: str, sender: str, server: StandIn, tmp_path: Path) -> None:
+    (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 3))
+    before = server.stats()["requests"]
+    state = {"WPE_BACKUP_STATE_DIR": str(tmp_path / "state"), "HOME": str(tmp_path)}
+    ended = subprocess.run(
+        ["unshare", "--pid", "--fork", "--kill-child", *COMMAND, "run"],  # noqa: S607 - any unshare
+        cwd=tmp_path,
+        env=environment(PYTHONPATH=sender, AT_IMPORT_OF=module, SIGNAL=str(signal.SIGTERM.value), **state),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (143, "", STOPPED)
+    assert server.stats()["requests"] == before
+
+
+def test_what_the_parent_has_ignored_stays_ignored(sender: str, server: StandIn, tmp_path: Path) -> None:
+    (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 3))
+    shell = f"trap '' HUP; exec {shlex.join(COMMAND)} run -q"
+    more = {"PYTHONPATH": sender, "AT_IMPORT_OF": "click", "SIGNAL": str(signal.SIGHUP.value)}
+    env = environment(WPE_BACKUP_STATE_DIR=str(tmp_path / "state"), **more)
+    ended = subprocess.run(["/bin/sh", "-c", shell], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
+NEVER = "fifo"
+"""A named pipe that nobody writes to."""
+
+WAITS = {
+    "config": (("run", "-c", NEVER), signal.SIGTERM),
+    "validate": (("config", "validate", "-c", NEVER), signal.SIGHUP),
+    "installs": (("run", "--installs-from", NEVER), signal.SIGINT),
+    "retry": (("run", "--retry-failed", f"./{NEVER}"), signal.SIGTERM),
+    "report": (("report", "failures", f"./{NEVER}"), signal.SIGINT),
+    "scenario": (("simulate", "--scenario", NEVER), signal.SIGHUP),
+}
+
+
+@pytest.mark.parametrize(("command", "signum"), WAITS.values(), ids=WAITS)
+def test_whatever_waits_for_a_pipe_can_be_stopped(
+    command: tuple[str, ...], signum: int, server: StandIn, tmp_path: Path
+) -> None:
+    (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 3))
+    os.mkfifo(tmp_path / NEVER)
+    process = start_command(*command, cwd=tmp_path)
+    with open(tmp_path / NEVER, "wb"):  # noqa: PTH123 - returns when the command waits at the other end
+        process.send_signal(signum)
+        assert process.communicate(timeout=60) == ("", STOPPED)
+    assert process.returncode == 128 + signum
+
+
+@pytest.mark.parametrize("command", [("run",), ("config", "validate"), ("doctor",)])
+def test_a_password_command_is_ended_with_all_that_it_has_started(
+    command: tuple[str, ...], server: StandIn, tmp_path: Path
+) -> None:
+    (tmp_path / "slow.sh").write_text("sleep 600 > fifo | cat")
+    text = fleet(server.base_url, 3).replace("default: {", 'default: {password_command: "sh slow.sh", ')
+    (tmp_path / "wpe-backup.yaml").write_text(text)
+    os.mkfifo(tmp_path / NEVER)
+    before = server.stats()["requests"]
+    process = start_command(*command, cwd=tmp_path)
+    with open(tmp_path / NEVER, "rb") as grandchild:  # noqa: PTH123 - returns when the grandchild runs
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=60) == ("", STOPPED)
+        assert grandchild.read() == b""  # the pipe ends when the grandchild does
+    assert (process.returncode, server.stats()["requests"]) == (143, before)
+
+
+@pytest.mark.parametrize("command", [("run",), ("history",)])
+def test_a_state_that_another_process_keeps_locked_is_no_reason_to_be_deaf(
+    command: tuple[str, ...], server: StandIn, tmp_path: Path
+) -> None:
+    (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 1))
+    (tmp_path / "state").mkdir()
+    with closing(sqlite3.connect(tmp_path / "state" / "state.db", isolation_level=None)) as other:
+        other.execute("CREATE TABLE runs (id)")
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        other.execute("INSERT INTO runs VALUES (1)")
+        process = start_command(*command, cwd=tmp_path)
+        _until_open(process.pid, tmp_path / "state" / "state.db")
+        process.send_signal(signal.SIGTERM)
+        stderr = process.communicate(timeout=60)[1]
+    assert (process.returncode, stderr) == (143, STOPPED)  # 4, and other words, where it waits for the lock to the end
+
+
+def _until_open(pid: int, path: Path) -> None:
+    """Return when the process has the file open; it waits for the lock from then on."""
+    while True:
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            try:
+                target = link.readlink()
+            except OSError:
+                continue
+            if target == path:
+                return
+
+
+@pytest.mark.parametrize("command", [("audit",), ("installs",), ("run", "--dry-run")])
+def test_a_signal_before_the_loop_listens_is_handed_to_it(
+    command: tuple[str, ...], sender: str, server: StandIn, tmp_path: Path
+) -> None:
+    (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 1))
+    script = (
+        "import sys, signal\n"
+        "from orchestrator.cli import main, signals\n"
+        "signals.hold()\n"
+        f"sys.argv = {['wpe-backup', *command]!r}\n"
+        "main()\n"
+    )
+    before = server.stats()["requests"]
+    module = f"orchestrator.cli.{command[0]}"
+    env = environment(PYTHONPATH=sender, AT_IMPORT_OF=module, SIGNAL=str(signal.SIGTERM.value))
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (143, "", STOPPED)
+    assert server.stats()["requests"] == before
+
+
+def test_a_signal_where_python_lets_no_exception_out_ends_the_command_too(tmp_path: Path) -> None:
+    script = (
+        "import signal\n"
+        "from orchestrator.cli import signals\n"
+        "class Last:\n"
+        "    def __del__(self): signal.raise_signal(signal.SIGTERM)\n"
+        "signals.arm()\n"
+        "last = Last()\n"
+        "del last\n"
+        "print('went on')\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (143, "", STOPPED)
+
+
+def test_a_reader_that_does_not_read_can_be_left(server: StandIn, tmp_path: Path) -> None:
+    (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 2000))
+    process = start_command("run", "--dry-run", cwd=tmp_path)
+    assert process.stdout is not None
+    process.stdout.read(1)  # the command prints, and will find the pipe full
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 143
+    assert process.stderr is not None
+    assert process.stderr.read() == "wpe-backup: stopped\n"
+    process.stdout.close()
+    process.stderr.close()
