@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,14 @@ def name_of(path: Path) -> str:
     return path.relative_to(TESTS).as_posix()
 
 
+@cache
+def nodes_of(path: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
 def calls(path: Path) -> list[tuple[str, str, list[ast.expr]]]:
     """Return whose method each call of a file is, its name, and the arguments."""
-    nodes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    nodes = [node for node in nodes_of(path) if isinstance(node, ast.Call)]
     found = [(node.func, node.args) for node in nodes if isinstance(node.func, ast.Attribute)]
     return [(ast.unparse(method.value), method.attr, arguments) for method, arguments in found]
 
@@ -34,7 +40,7 @@ def calls(path: Path) -> list[tuple[str, str, list[ast.expr]]]:
 def imported(path: Path) -> set[str]:
     """Return the modules that a file imports, and ``module.name`` of what it imports from them."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             names |= {each.name for each in node.names}
         if isinstance(node, ast.ImportFrom) and node.module:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from surroundings import is_foreign
 from zygote import fork
 
 if TYPE_CHECKING:
@@ -29,9 +30,8 @@ USER, PASSWORD = "an-api-user", "a-secret-password"
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """Return the environment of a command: the test's own without settings of ours or of the terminal."""
-    ours = ("WPE_", "XDG_", "NO_COLOR", "FORCE_COLOR", "CI", "COLUMNS")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    """Return the environment of a command: the test's own without what changes it from outside."""
+    kept = {name: value for name, value in os.environ.items() if not is_foreign(name)}
     return kept | {"WPE_API_USER_ID": USER, "WPE_API_PASSWORD": PASSWORD} | changes
 
 

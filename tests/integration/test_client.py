@@ -193,9 +193,16 @@ def test_no_tls_where_tls_is_expected_was_not_sent() -> None:
 
 def test_a_cancelled_post_returns_its_fate_instead_of_raising() -> None:
     async def main() -> AttemptResult:
-        async with raw_server(playing(b"", pause_s=30.0)) as port:
+        has_come = asyncio.Event()
+
+        async def handler(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+            await read_request(reader)
+            has_come.set()
+            await reader.read()
+
+        async with raw_server(handler) as port:
             sending = asyncio.create_task(post(port, Timeouts()))
-            await asyncio.sleep(0.3)
+            await has_come.wait()
             sending.cancel()
             return await sending
 
@@ -433,7 +440,7 @@ def test_a_chunk_that_is_broken_costs_the_body_and_not_the_status(
 
     async def main() -> AttemptResult:
         async with raw_server(handler) as port:
-            return await post(port, Timeouts(connect_s=0.2, read_s=0.2))
+            return await post(port, Timeouts(connect_s=5.0, read_s=0.5))
 
     result = asyncio.run(main())
     assert result.status == int(status[:3])

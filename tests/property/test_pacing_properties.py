@@ -6,7 +6,6 @@ import heapq
 import math
 import random
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,9 +28,6 @@ from orchestrator.pacing import (
 )
 from orchestrator.pacing.capacity import LEAST_RATE, burst_of
 from orchestrator.pacing.growth import SPEND_S
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 ROUNDING = 1e-9
 """What sums of floats may be off by."""
@@ -167,32 +163,24 @@ PACES = st.builds(
 )
 
 
-def whatever_happens(test: Callable[..., None]) -> Callable[..., None]:
-    """Run ``test`` with many servers and paces, the same ones each time."""
-    return settings(max_examples=60)(given(nature=NATURES, pace=PACES)(test))
-
-
-@whatever_happens
-def test_the_rate_is_above_0_and_at_most_the_ceiling(nature: Nature, pace: Pace) -> None:
-    for _, after, _ in told(nature, pace).paces:
+def the_rate_is_above_0_and_at_most_the_ceiling(story: Story) -> None:
+    for _, after, _ in story.paces:
         assert 0 < after.rate <= after.ceiling
 
 
-@whatever_happens
-def test_a_429_changes_no_rate(nature: Nature, pace: Pace) -> None:
+def a_429_changes_no_rate(story: Story) -> None:
     """It holds; what it says of the limit counts when the canary after it is answered."""
-    for before, observation, after in told(nature, pace).heard:
+    for before, observation, after in story.heard:
         if observation.word.effect is Effect.THROTTLED:
             assert after.rate == before.rate
 
 
-@whatever_happens
-def test_after_a_hold_the_rate_is_none_that_was_not_borne_before(nature: Nature, pace: Pace) -> None:
+def after_a_hold_the_rate_is_none_that_was_not_borne_before(story: Story) -> None:
     """At most the held rate, the refused one, or the former upper bound, beside what was saved up and is spent.
 
     Where a canary was refused as well, what a window refills is counted, and nothing else bounds it.
     """
-    for before, _, after in told(nature, pace).heard:
+    for before, _, after in story.heard:
         if before.phase is Phase.OPEN or after.phase is not Phase.OPEN or before.meter.refused_canaries:
             continue
         known = 0.0 if before.estimate is None else before.estimate.high
@@ -201,9 +189,8 @@ def test_after_a_hold_the_rate_is_none_that_was_not_borne_before(nature: Nature,
         assert after.rate <= (borne + saved / SPEND_S) * (1 + ROUNDING)
 
 
-@whatever_happens
-def test_the_estimate_is_within_its_bounds(nature: Nature, pace: Pace) -> None:
-    for _, after, _ in told(nature, pace).paces:
+def the_estimate_is_within_its_bounds(story: Story) -> None:
+    for _, after, _ in story.paces:
         estimate = after.estimate
         if estimate is None:
             continue
@@ -214,9 +201,7 @@ def test_the_estimate_is_within_its_bounds(nature: Nature, pace: Pace) -> None:
         assert found is None or (found.rate > 0 and found.burst >= 0 and (found.in_flight or 1) >= 1)
 
 
-@whatever_happens
-def test_the_requests_in_flight_are_the_tickets_that_are_out_and_never_too_many(nature: Nature, pace: Pace) -> None:
-    story = told(nature, pace)
+def the_requests_in_flight_are_the_tickets_that_are_out_and_never_too_many(story: Story) -> None:
     for _, after, tickets in story.paces:
         assert after.in_flight == tickets <= after.concurrency
     for _, _, before, ticket in story.starts:
@@ -224,44 +209,62 @@ def test_the_requests_in_flight_are_the_tickets_that_are_out_and_never_too_many(
             assert before.in_flight < in_flight_bound(before)
 
 
-@whatever_happens
-def test_it_never_gets_stuck(nature: Nature, pace: Pace) -> None:
-    story = told(nature, pace)
+def it_never_gets_stuck(story: Story) -> None:
     assert len(story.starts) == REQUESTS
     for now, after, tickets in story.paces:
         at = ready_at(after)
         assert (at is not None and at - now < LONGEST_WAIT_S + 2.0 / after.rate) or tickets > 0
 
 
-@whatever_happens
-def test_nothing_starts_before_the_latest_moment_that_was_named(nature: Nature, pace: Pace) -> None:
-    for now, named_at, _, _ in told(nature, pace).starts:
+def nothing_starts_before_the_latest_moment_that_was_named(story: Story) -> None:
+    for now, named_at, _, _ in story.starts:
         assert now >= named_at
 
 
-@whatever_happens
-def test_after_a_hold_one_canary_is_out_and_nothing_else_starts_before_its_answer(nature: Nature, pace: Pace) -> None:
-    for _, _, before, ticket in told(nature, pace).starts:
+def after_a_hold_one_canary_is_out_and_nothing_else_starts_before_its_answer(story: Story) -> None:
+    for _, _, before, ticket in story.starts:
         assert before.phase is not Phase.CANARY
         assert ticket.canary is (before.phase is Phase.HELD)
         assert not ticket.read_only or ticket.canary
 
 
-@whatever_happens
-def test_epochs_never_fall_and_begin_with_a_hold_only(nature: Nature, pace: Pace) -> None:
-    for before, observation, after in told(nature, pace).heard:
+def epochs_never_fall_and_begin_with_a_hold_only(story: Story) -> None:
+    for before, observation, after in story.heard:
         assert after.epoch - before.epoch in {0, 1}
         assert (after.epoch > before.epoch) is (after.phase is Phase.HELD and before.phase is not Phase.HELD)
         if observation.ticket.epoch != before.epoch:
             assert (after.epoch, after.phase, after.rate) == (before.epoch, before.phase, before.rate)
 
 
-@whatever_happens
+PROPERTIES = (
+    the_rate_is_above_0_and_at_most_the_ceiling,
+    a_429_changes_no_rate,
+    after_a_hold_the_rate_is_none_that_was_not_borne_before,
+    the_estimate_is_within_its_bounds,
+    the_requests_in_flight_are_the_tickets_that_are_out_and_never_too_many,
+    it_never_gets_stuck,
+    nothing_starts_before_the_latest_moment_that_was_named,
+    after_a_hold_one_canary_is_out_and_nothing_else_starts_before_its_answer,
+    epochs_never_fall_and_begin_with_a_hold_only,
+)
+
+
+@settings(max_examples=300)
+@given(NATURES, PACES)
+def test_whatever_happens_every_property_holds(nature: Nature, pace: Pace) -> None:
+    story = told(nature, pace)
+    for holds in PROPERTIES:
+        holds(story)
+
+
+@settings(max_examples=20)
+@given(NATURES, PACES)
 def test_the_same_story_has_the_same_end(nature: Nature, pace: Pace) -> None:
     assert told(nature, pace).paces[-1] == told(nature, pace).paces[-1]
 
 
-@whatever_happens
+@settings(max_examples=60)
+@given(NATURES, PACES)
 def test_a_fixed_rate_is_kept_whatever_happens(nature: Nature, pace: Pace) -> None:
     fixed = replace(pace, fixed=True, spare=0, estimate=None)
     assert {after.rate for _, after, _ in told(nature, fixed).paces} == {pace.rate}
