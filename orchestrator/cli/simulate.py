@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from orchestrator.cli.options import option, parsed_by, yaml_text
 from orchestrator.config import read_checked
+from orchestrator.config.secrets import BYTE_ORDER_MARK, VARIABLES
 from orchestrator.config.values import parse_duration, parse_rate
 from orchestrator.errors import UsageError
 from orchestrator.logs import forgiving
@@ -100,8 +101,8 @@ def _with_options(base: Scenario, settings: dict[str, Any]) -> Scenario:
         changes["backups"] = base.backups.model_copy(update={"completes_after": (settings["completes_after"],) * 2})
     changes["credentials"] = base.credentials.model_copy(
         update={
-            key: getattr(base.credentials, key) or os.environ.get(variable) or None
-            for key, variable in (("user_id", "WPE_API_USER_ID"), ("password", "WPE_API_PASSWORD"))
+            key: getattr(base.credentials, key) or os.environ.get(variable, "").removeprefix(BYTE_ORDER_MARK) or None
+            for key, variable in VARIABLES.items()
         }
     )
     rate, burst = settings["bucket_rate"], settings["bucket_burst"]
@@ -113,6 +114,21 @@ def _with_options(base: Scenario, settings: dict[str, Any]) -> Scenario:
             if settings[name] is not None
         ],
         **changes,
+    )
+
+
+def _welcome(simulator: Simulator) -> str:
+    """Say what the stand-in shows, and to whom."""
+    world, wanted = simulator.world, simulator.scenario.credentials
+    said = f"Serving until Ctrl-C. {len(world.installs)} installs of {len(world.accounts)} account(s) are listed"
+    if simulator.scenario.accounts is None:
+        said += "; backups of any other install id can be requested, too"
+    said += ".\nGive this address as base_url of an account"
+    if wanted.user_id is None and wanted.password is None:
+        return f"{said}; any credentials will do.\n"
+    return (
+        f"{said}, with the credentials of the scenario, or else of WPE_API_USER_ID and WPE_API_PASSWORD as they are"
+        " set here: set them where you run the other commands, too.\n"
     )
 
 
@@ -128,7 +144,7 @@ async def _serve(simulator: Simulator) -> None:
             raise UsageError(message) from error
         sys.stdout.write(f"{simulator.base_url}\n")
         sys.stdout.flush()
-        forgiving(sys.stderr).write("Serving until Ctrl-C. Give this address as base_url of an account.\n")
+        forgiving(sys.stderr).write(_welcome(simulator))
         await stopped.wait()
     counted = simulator.stats()
     forgiving(sys.stderr).write(

@@ -179,7 +179,7 @@ def parse_base_url(value: object) -> str:
     if parts.scheme not in {"https", "http"} or not host:
         message = f"must be an https URL, as {DEFAULT_BASE_URL}"
         raise wrong(message)
-    if parts.scheme == "http" and not _is_loopback(host):
+    if parts.scheme == "http" and not _is_loopback_host(host):
         message = "must be https: credentials go over http to this machine itself only"
         raise wrong(message)
     if "@" in parts.netloc or "?" in text or "#" in text or any(character.isspace() for character in text):
@@ -188,7 +188,12 @@ def parse_base_url(value: object) -> str:
     return text.rstrip("/")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(base_url: str) -> bool:
+    """Tell whether ``base_url``, which has been parsed before, leads to this machine itself."""
+    return _is_loopback_host(urlsplit(base_url).hostname or "")
+
+
+def _is_loopback_host(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
