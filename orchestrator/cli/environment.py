@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 NOWHERE = "<environment>"
 """What stands for the name of the file."""
 
+MADE_UP = {"user_id": "any-user-will-do", "password": "any-password-will-do"}
+"""What a stand-in is given. They are in no name and no path: as secrets they are taken out of whatever is said."""
+
 _LEAST = "version: 1\ndefaults: {notification_emails: []}\ninventory: [discover: {}]\n"
 
 
@@ -29,7 +32,7 @@ def made_up_credentials(base_url: str | None) -> dict[str, str]:
     if base_url is None or not is_loopback(base_url):
         return {}
     return {
-        secret: f"${{{variable}:-rehearsal}}"
+        secret: f"${{{variable}:-{MADE_UP[secret]}}}"
         for secret, variable in VARIABLES.items()
         if not is_given_outside(secret, os.environ)
     }

@@ -140,7 +140,7 @@ def starter(
 
 def _account(base_url: str | None, made_up: Mapping[str, str]) -> str:
     """Return the lines of the account; what is not given is commented out."""
-    written = {key: f"{f'    {key}: {value}':<46} # the stand-in takes any\n" for key, value in made_up.items()}
+    written = {key: f"{f'    {key}: {value}':<59} # the stand-in takes any\n" for key, value in made_up.items()}
     url = f"    # base_url: {DEFAULT_BASE_URL}\n" if base_url is None else f"    base_url: {_quoted(base_url)}\n"
     return "".join((_CREDENTIALS | written).values()) + url
 

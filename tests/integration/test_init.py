@@ -193,7 +193,7 @@ def test_a_stand_in_gets_made_up_credentials_for_those_that_the_environment_lack
         assert set(account) == made_up | {"base_url"}
         assert run_command("installs", "--diff", cwd=tmp_path, **variables).code == 0
     assert run_command("init", "--force", cwd=tmp_path, **variables).code == 0
-    assert "rehearsal" not in (tmp_path / "wpe-backup.yaml").read_text()
+    assert "will-do" not in (tmp_path / "wpe-backup.yaml").read_text()
 
 
 def test_the_environment_alone_makes_a_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
