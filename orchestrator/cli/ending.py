@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from orchestrator.cli.options import Output, default_state_dir
+from orchestrator.cli.options import PIPE_NAME, STDIN_NAME, Output, default_state_dir
 from orchestrator.logs import forgiving
 from orchestrator.model import OutcomeKind
 from orchestrator.report.lines import backup_line, summary_line
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from orchestrator.engine.ports import Log
     from orchestrator.redaction import Redactor
     from orchestrator.usecases.run import RunEnd
+
+
+_NAMELESS = {STDIN_NAME: "-", PIPE_NAME: "<(…)"}
+"""How a command line names a configuration that has no name."""
 
 
 def say_end(end: RunEnd, output: Output, log: Log, redactor: Redactor) -> None:
@@ -85,8 +89,11 @@ def _show_end(end: RunEnd, output: Output, first: list[dict[str, Any]]) -> None:
 
 
 def where_options(config: str, state_dir: Path) -> str:
-    """Return the options that another command on the same things needs, with a space before each."""
-    name = "-" if config.startswith("<") else shlex.quote(visible(config))
+    """Return the options that another command on the same things needs, with a space before each.
+
+    A configuration that came through a pipe has to come again: ``<(…)`` stands for the command that writes it.
+    """
+    name = _NAMELESS.get(config) or shlex.quote(visible(config))
     return f" -c {name}{state_option(state_dir)}"
 
 

@@ -18,13 +18,13 @@ from orchestrator.cli.options import (
     option,
     output_options,
     parsed_by,
-    parsed_each_by,
+    parsed_emails,
     redactor_of,
 )
 from orchestrator.cli.stopping import stopped_by_signals
 from orchestrator.cli.tables import why
 from orchestrator.config.starter import starter
-from orchestrator.config.values import DEFAULT_BASE_URL, parse_base_url, parse_email
+from orchestrator.config.values import DEFAULT_BASE_URL, parse_base_url
 from orchestrator.logs import forgiving
 from orchestrator.model import ErrorInfo, ErrorKind
 from orchestrator.summary import Ending, exit_code
@@ -78,7 +78,7 @@ class _Target:
     "--email",
     multiple=True,
     metavar="ADDRESS",
-    callback=parsed_each_by(parse_email),
+    callback=parsed_emails,
     help="Whom WP Engine mails when a backup has completed. Repeatable; nobody if not given.",
 )
 @option("--force", is_flag=True, help="Replace the file if there is one.")

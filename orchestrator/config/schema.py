@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from orchestrator.config.values import (
     DEFAULT_BASE_URL,
-    NAME_PATTERN,
     UUID_PATTERN,
     BaseUrl,
     Concurrency,
@@ -32,6 +31,7 @@ from orchestrator.config.values import (
     UserId,
     Version,
 )
+from orchestrator.inventory import NAME_PATTERN
 
 DEFAULT_ACCOUNT = "default"
 

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.config.values import DEFAULT_BASE_URL, LONGEST_TEXT, NAME_PATTERN
-from orchestrator.inventory import ENVIRONMENTS
+from orchestrator.config.values import DEFAULT_BASE_URL, LONGEST_TEXT
+from orchestrator.inventory import ENVIRONMENTS, NAME_PATTERN
 from orchestrator.visible import visible
 
 if TYPE_CHECKING:
