@@ -166,8 +166,9 @@ class InventorySection(Section):
 
     files: tuple[Text, ...] | None = Field(default=None, min_length=1)
     """Paths or globs (`**` for any folders below) of files with installs: YAML a list (`.yaml`, `.yml`), CSV with a
-    header (`.csv`; `;` between the tags or addresses in a cell), JSON an object a line (`.jsonl`, `.ndjson`), all with
-    the keys of `installs`. Relative ones start at this file's folder. No variables are replaced in them."""
+    header in capitals or small letters (`.csv`; commas between the columns, `;` between the tags or addresses in a
+    cell), JSON an object a line (`.jsonl`, `.ndjson`), all with the keys of `installs`. Relative ones start at this
+    file's folder. No variables are replaced in them."""
     discover: DiscoverSection | None = None
     """Ask WP Engine which installs there are; `{}` for all of the default account."""
 
