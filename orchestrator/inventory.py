@@ -5,16 +5,34 @@ Pure data, below the model.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 Entry = TypeVar("Entry")
+
+NAME_PATTERN = "[a-z][a-z0-9]{2,13}"
+"""What WP Engine lets people call an install."""
 
 ENVIRONMENTS = ("production", "staging", "development")
 """What an install may be for."""
 
 LONGEST_BACKUP_ID = 200
 """Characters of a backup's id that are believed; WP Engine's are UUIDs."""
+
+_NAME = re.compile(NAME_PATTERN, re.ASCII)
+_DOMAIN = re.compile(
+    rf"(https?://)?(?P<name>{NAME_PATTERN})(\.[a-z]+)*\.wpengine[a-z]*\.[a-z]{{2,10}}(:\d+)?(/.*)?", re.ASCII
+)
+
+
+def install_name_in(text: str) -> str | None:
+    """Return the name of the install that ``text`` stands for: one in capitals, its domain, or the URL of that."""
+    plain = text.strip().lower()
+    match = _DOMAIN.fullmatch(plain)
+    if match:
+        return match["name"]
+    return plain if _NAME.fullmatch(plain) else None
 
 
 @dataclass(frozen=True, slots=True)

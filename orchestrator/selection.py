@@ -17,9 +17,10 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import UsageError
+from orchestrator.inventory import install_name_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from orchestrator.model import Install
 
@@ -140,6 +141,22 @@ def selected(installs: Sequence[Install], selection: Selection) -> Selected:
     )
 
 
+def check_several(installs: Sequence[Install], selection: Selection) -> None:
+    """Raise ``UsageError`` for a value with a comma in it that fits no install: it is several in one."""
+    tags = {tag for each in installs for tag in each.tags}
+    several = [("--tag", value) for value in selection.tags if "," in value and value not in tags]
+    for option, globs in (("--only", selection.only), ("--exclude", selection.exclude)):
+        for glob in globs:
+            fits = matcher([glob])
+            if "," in glob and not any(fits(each.name, each.id) for each in installs):
+                several.append((option, glob))
+    if several:
+        faults = (
+            f"{option} {shlex.quote(value)} fits no install: repeat {option} for several" for option, value in several
+        )
+        raise UsageError("\n".join(faults))
+
+
 def _fits_all(install: Install, criteria: Sequence[tuple[str, Fits]]) -> bool:
     return all(fits(install) for _, fits in criteria)
 
@@ -219,10 +236,18 @@ def _not_in_plan(selection: Selection, known: set[str]) -> list[tuple[str, str]]
         return []
     is_wanted, is_excluded = matcher(selection.only or ("*",)), matcher(selection.exclude)
     return [
-        (entry, f"is not in the plan ({place})")
+        (entry, f"is not in the plan ({place}){_hint(entry, known)}")
         for entry, place in _once(selection.listed)
         if _plain(entry) not in known and is_wanted(entry, _plain(entry)) and not is_excluded(entry, _plain(entry))
     ]
+
+
+def _hint(entry: str, known: Collection[str]) -> str:
+    """Say what an entry of a list that is not among ``known`` may be meant to be, or nothing."""
+    if "," in entry:
+        return "; write one name or id a line"
+    name = install_name_in(entry)
+    return f"; did you mean {name}?" if name in known else ""
 
 
 def _disabled_entries(selection: Selection, disabled: set[str]) -> list[tuple[str, str]]:
@@ -266,12 +291,16 @@ def _check_names(names: Sequence[str], enabled: set[str], disabled: set[str]) ->
         meant = f"did you mean {_quoted(dict.fromkeys(each for each in near if each))}?"
         remedy = meant if any(near) else "wpe-backup run --dry-run shows what is"
         globs = "; a glob goes with --only" if any(map(_GLOB.search, gone)) else ""
+        globs += "; write several with blanks between them, not commas" if any("," in name for name in gone) else ""
         faults.append(f"not in the plan: {_quoted(gone)}; {remedy}{globs}")
     if faults:
         raise UsageError("\n".join(faults))
 
 
-def _nearest(name: str, known: Iterable[str]) -> str | None:
+def _nearest(name: str, known: Collection[str]) -> str | None:
+    written = install_name_in(name)
+    if written in known:
+        return written
     near = get_close_matches(_plain(name)[:LONGEST_WORD].lower(), known, n=1, cutoff=0.75)
     return near[0] if near else None
 

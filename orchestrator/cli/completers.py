@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from click.shell_completion import CompletionItem
 
-from orchestrator.cli.options import STANDARD_INPUT, config_text
+from orchestrator.cli.options import config_text
 from orchestrator.cli.places import default_state_dir, needed_state_dir
 from orchestrator.config import read_fleet
 from orchestrator.errors import OrchestratorError, UsageError
@@ -142,8 +142,9 @@ def _said(run: PastRun) -> str:
 def _fleet(ctx: click.Context) -> Fleet:
     """Return the YAML that the line names, or the usual one."""
     named = ctx.params.get("config_file") or os.environ.get("WPE_BACKUP_CONFIG")
-    if named == STANDARD_INPUT:
-        message = "standard input belongs to the line that is not there yet"
+    path = named and Path(named).expanduser()
+    if path and not path.is_file():
+        message = "standard input, or a pipe, belongs to the line that is not there yet"
         raise UsageError(message)
-    name, text = config_text(named and str(Path(named).expanduser()))
+    name, text = config_text(str(path) if path else None)
     return read_fleet(text, name, os.environ, with_secrets=False)

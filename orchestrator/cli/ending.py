@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from orchestrator.cli.options import PIPE_NAME, STDIN_NAME
 from orchestrator.cli.places import usual_state_dir
 from orchestrator.cli.streams import say
 from orchestrator.model import OutcomeKind
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from orchestrator.engine.ports import Log
     from orchestrator.redaction import Redactor
     from orchestrator.usecases.run import RunEnd
+
+
+_NAMELESS = {STDIN_NAME: "-", PIPE_NAME: "<(…)"}
+"""How a command line names a configuration that has no name."""
 
 
 def say_end(end: RunEnd, output: Output, log: Log, redactor: Redactor) -> None:
@@ -85,8 +90,11 @@ def _show_end(end: RunEnd, output: Output, first: list[dict[str, Any]]) -> None:
 
 
 def where_options(config: str, state_dir: Path) -> str:
-    """Return the options that another command on the same things needs, with a space before each."""
-    name = "-" if config.startswith("<") else shlex.quote(visible(config))
+    """Return the options that another command on the same things needs, with a space before each.
+
+    A configuration that came through a pipe has to come again: ``<(…)`` stands for the command that writes it.
+    """
+    name = _NAMELESS.get(config) or shlex.quote(visible(config))
     return f" -c {name}{state_option(state_dir)}"
 
 

@@ -9,27 +9,29 @@ from typing import Any
 
 import rich_click as click
 
-from orchestrator.cli.environment import config_of_environment
+from orchestrator.cli.environment import config_of_environment, made_up_credentials
 from orchestrator.cli.options import (
     STANDARD_INPUT,
     Output,
     option,
     output_options,
     parsed_by,
-    parsed_each_by,
+    parsed_emails,
     redactor_of,
 )
 from orchestrator.cli.stopping import run_until_stopped
 from orchestrator.cli.streams import print_data, say
 from orchestrator.cli.tables import why
 from orchestrator.config.starter import starter
-from orchestrator.config.values import DEFAULT_BASE_URL, parse_base_url, parse_email
+from orchestrator.config.values import DEFAULT_BASE_URL, parse_base_url
 from orchestrator.model import ErrorInfo, ErrorKind
 from orchestrator.summary import Ending, exit_code
 from orchestrator.usecases.init import VisibleInstalls, check_target, visible_installs, write_starter
 from orchestrator.visible import visible
 
 DEFAULT_FILE = "wpe-backup.yaml"
+MOST_ACCOUNTS = 5
+"""Names of WP Engine's accounts that a message lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class _Target:
     "--email",
     multiple=True,
     metavar="ADDRESS",
-    callback=parsed_each_by(parse_email),
+    callback=parsed_emails,
     help="Whom WP Engine mails when a backup has completed. Repeatable; nobody if not given.",
 )
 @option("--force", is_flag=True, help="Replace the file if there is one.")
@@ -86,8 +88,9 @@ def init(
     """Write a commented YAML to begin with, which is valid as it is and holds no secret.
 
     --from-api asks with WPE_API_USER_ID and WPE_API_PASSWORD, or the same with _FILE or _COMMAND, and lists every
-    install: those that WP Engine is still making are commented out. Exit codes: 0 written, 2 bad usage, or the file is
-    there already, 3 the installs could not be listed, 4 it could not be written, 12 credentials refused.
+    install: those that WP Engine is still making are commented out. A stand-in on this machine takes made-up ones.
+    Exit codes: 0 written, 2 bad usage, or the file is there already, 3 the installs could not be listed, or there are
+    none, 4 it could not be written, 12 credentials refused.
     """
     target = _Target(config_file, given["force"])
     if not target.is_printed:
@@ -100,9 +103,12 @@ def init(
         if isinstance(answer, ErrorInfo):
             return _say_failure(answer)
         found = answer
+        if not found.installs:
+            return _say_nothing_is_seen(found, base_url or DEFAULT_BASE_URL)
         if found.unnamed:
             log.warning("accounts.unnamed", reason=why(found.unnamed))
-    text = starter(given["email"], base_url, None if found is None else found.groups)
+    groups = None if found is None else found.groups
+    text = starter(given["email"], base_url, groups, made_up_credentials(base_url))
     if target.is_printed:
         print_data(text)
     else:
@@ -115,6 +121,20 @@ def init(
 def _say_failure(error: ErrorInfo) -> int:
     say(f"wpe-backup: the installs could not be listed, so nothing was written: {visible(why(error))}")
     return exit_code(Ending(credentials_refused=error.kind is ErrorKind.CREDENTIALS, failed=1))
+
+
+def _say_nothing_is_seen(found: VisibleInstalls, base_url: str) -> int:
+    """Say that the credentials show no install, and why that may be."""
+    seen = "no install" if found.unnamed else "no account and no install"
+    if found.accounts:
+        names = [*map(visible, found.accounts[:MOST_ACCOUNTS]), *("…" for _ in found.accounts[MOST_ACCOUNTS:][:1])]
+        seen = f"no install of the account(s) {', '.join(names)}"
+    say(
+        f"wpe-backup: {base_url} accepts the credentials but shows {seen}, so nothing was written. Check in the "
+        "User Portal that the user who generated the credentials has access to the account (Users), that API access is "
+        "enabled for it (API Access), and that this is the API you mean (--base-url)."
+    )
+    return exit_code(Ending(failed=1))
 
 
 def _say_what_is_next(target: _Target, found: VisibleInstalls | None) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import stat
 import sys
 from dataclasses import dataclass, replace
 from functools import wraps
@@ -17,7 +19,7 @@ from rich.console import Console
 
 from orchestrator.cli.places import config_places, default_state_dir
 from orchestrator.config import load_config
-from orchestrator.config.values import parse_rate, parse_rate_or_auto
+from orchestrator.config.values import SEVERAL_EMAILS, parse_email, parse_rate, parse_rate_or_auto
 from orchestrator.errors import ConfigError, Problem, UsageError
 from orchestrator.logs import make_log
 from orchestrator.redaction import Redactor
@@ -30,12 +32,29 @@ if TYPE_CHECKING:
     from orchestrator.model import Config, ThrottlePolicy
 
 STANDARD_INPUT = "-"
+STDIN_NAME, PIPE_NAME = "<stdin>", "<pipe>"
+"""What stands for the name of a configuration that has none: it cannot be read again."""
+
 LARGEST_CONFIG = 64 * 1024 * 1024
+_DESCRIPTOR = re.compile(r"/dev/fd/\d+|/proc/(self|\d+)/fd/\d+", re.ASCII)
+
 WIDE = 1000
 """Columns where there is no terminal: wide enough that a line is never wrapped."""
 
 
-class _Repeatable(click.RichOption):
+class _Option(click.RichOption):
+    """An option whose value, where it has one, is not empty: a shell's variable that is not set leaves nothing."""
+
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:  # noqa: ANN401 - as click's own
+        """Return the value as its type has it. Raises ``click.BadParameter`` for an empty one."""
+        given = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(each, str) and not each.strip() for each in given):
+            message = "nothing is given: leave the option out, or see whether a variable in it is not set"
+            raise click.BadParameter(message, ctx, self)
+        return super().type_cast_value(ctx, value)
+
+
+class _Repeatable(_Option):
     """An option that may be repeated; its environment variable separates the values by commas."""
 
     def value_from_envvar(self, ctx: click.Context) -> list[str] | None:
@@ -48,8 +67,7 @@ def option(*names: str, **settings: Any) -> Callable[[Any], Any]:  # noqa: ANN40
     """Return a click option that is also read from ``WPE_BACKUP_<OPTION>``; with commas if it is ``multiple``."""
     name = next(name for name in names if name.startswith("--"))
     variable = "WPE_BACKUP_" + name.removeprefix("--").replace("-", "_").upper()
-    if settings.get("multiple"):
-        settings.setdefault("cls", _Repeatable)
+    settings.setdefault("cls", _Repeatable if settings.get("multiple") else _Option)
     return click.option(*names, envvar=variable, show_envvar=True, **settings)
 
 
@@ -65,12 +83,18 @@ def parsed_by(parse: Callable[[object], Any]) -> Callable[[click.Context, click.
     return callback
 
 
-def parsed_each_by(
-    parse: Callable[[object], Any],
-) -> Callable[[click.Context, click.Parameter, tuple[str, ...]], tuple[Any, ...]]:
-    """Return a repeatable option's callback that reads each of its texts as the YAML does."""
-    one = parsed_by(parse)
-    return lambda context, parameter, values: tuple(one(context, parameter, value) for value in values)
+def parsed_emails(_context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the addresses of a repeatable option, one a value. Raises ``click.BadParameter``."""
+
+    def parse(value: object) -> str:
+        try:
+            return parse_email(value)
+        except PydanticCustomError as error:
+            remedy = f"repeat {parameter.opts[0]} for several, or put commas between them in {parameter.envvar}"
+            message = error.message().replace(SEVERAL_EMAILS, remedy)
+            raise click.BadParameter(message) from None
+
+    return tuple(map(parse, values))
 
 
 config_option = option(
@@ -233,19 +257,34 @@ def config_text(config_file: str | None) -> tuple[str, bytes]:
 
 
 def yaml_text(name: str) -> tuple[str, bytes]:
-    """Return the name and the content of the file ``name``; ``-`` is standard input. Raises ``ConfigError``."""
-    if name == STANDARD_INPUT:
-        name, text = "<stdin>", sys.stdin.buffer.read(LARGEST_CONFIG + 1)
-    else:
-        try:
+    """Return the name and the content of the file ``name``; ``-`` is standard input. Raises ``ConfigError``.
+
+    What is read once, and has no folder of its own, gets a name that says so: ``<stdin>``, or ``<pipe>`` for what a
+    shell puts in for ``<(command)``. So relative paths in it start at the current folder.
+    """
+    try:
+        if is_standard_input(name):
+            name, text = STDIN_NAME, sys.stdin.buffer.read(LARGEST_CONFIG + 1)
+        else:
             with Path(name).open("rb") as file:
                 text = file.read(LARGEST_CONFIG + 1)
-        except OSError as error:
-            problem = Problem(name, 1, 1, "", f"cannot be read: {error.strerror}")
-            raise ConfigError([problem]) from error
+                name = PIPE_NAME if _is_pipe(name, file.fileno()) else name
+    except OSError as error:
+        problem = Problem(name, 1, 1, "", f"cannot be read: {error.strerror}")
+        raise ConfigError([problem]) from error
     if len(text) > LARGEST_CONFIG:
         raise ConfigError([Problem(name, 1, 1, "", "is larger than 64 MiB")])
     return name, text
+
+
+def is_standard_input(name: str | None) -> bool:
+    """Tell whether the file ``name`` is standard input, by whatever name."""
+    return name == STANDARD_INPUT or name in {"/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"}
+
+
+def _is_pipe(name: str, descriptor: int) -> bool:
+    mode = os.fstat(descriptor).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or _DESCRIPTOR.fullmatch(name) is not None
 
 
 def _found() -> str:

@@ -21,7 +21,7 @@ from orchestrator.cli.options import (
     option,
     output_options,
     parsed_by,
-    parsed_each_by,
+    parsed_emails,
     read_config,
     redactor_of,
     state_dir_option,
@@ -32,7 +32,7 @@ from orchestrator.cli.places import needed_state_dir
 from orchestrator.cli.selecting import check_accounts, selection_options
 from orchestrator.cli.stopping import parse_brake, run_until_stopped
 from orchestrator.cli.streams import print_json
-from orchestrator.config.values import parse_duration, parse_email, parse_template
+from orchestrator.config.values import parse_duration, parse_template
 from orchestrator.errors import UsageError
 from orchestrator.report.plan_text import plan_lines, plan_table, plan_totals
 from orchestrator.selection import Selection
@@ -62,7 +62,7 @@ UNRESOLVED, REFUSED = 3, 12
     "--email",
     multiple=True,
     metavar="ADDRESS",
-    callback=parsed_each_by(parse_email),
+    callback=parsed_emails,
     help="Whom WP Engine mails, instead of those in the YAML. Repeatable.",
 )
 @option(

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from orchestrator.cli.completers import complete_accounts, complete_installs, complete_tags
-from orchestrator.cli.options import STANDARD_INPUT, option, yaml_text
+from orchestrator.cli.options import is_standard_input, option, yaml_text
 from orchestrator.config.suggest import did_you_mean
+from orchestrator.config.tree import Tree
 from orchestrator.config.values import LONGEST_TEXT
 from orchestrator.errors import ConfigError, Problem, UsageError
 from orchestrator.inventory import ENVIRONMENTS
@@ -91,7 +92,7 @@ def selection_options(command: Callable[..., Any]) -> Any:  # noqa: ANN401 - as 
     )
     @wraps(command)
     def with_selection(*, installs_from: str | None, limit: int | None, **rest: Any) -> Any:  # noqa: ANN401 - the command's
-        if installs_from == STANDARD_INPUT == rest.get("config_file"):
+        if is_standard_input(installs_from) and is_standard_input(rest.get("config_file")):
             message = "-c - and --installs-from - would both read standard input: name a file for one of them"
             raise UsageError(message)
         said = {name: rest.pop(name) for name in ("only", "exclude", "tags", "environments", "accounts", "shard")}
@@ -106,7 +107,8 @@ def check_accounts(selection: Selection, known: Collection[str]) -> None:
     unknown = [name for name in dict.fromkeys(selection.accounts) if name not in known]
     if unknown:
         names = ", ".join(f"{name!r}{did_you_mean(name, known)}" for name in unknown)
-        message = f"not among the accounts of the configuration ({', '.join(known)}): {names}"
+        several = "; repeat --account for several" if any("," in name for name in unknown) else ""
+        message = f"not among the accounts of the configuration ({', '.join(known)}): {names}{several}"
         raise UsageError(message)
 
 
@@ -117,11 +119,7 @@ def read_list(file: str) -> tuple[tuple[str, str], ...]:
     file cannot be read, is not text or is larger than 64 MiB.
     """
     name, content = yaml_text(file)
-    try:
-        lines = content.decode("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ConfigError([Problem(name, line, 1, "", "is not UTF-8 text")]) from None
+    lines = Tree.decoded(content, name).text.split("\n")
     stripped = ((number, line.strip()) for number, line in enumerate(lines, 1))
     entries = [(number, entry) for number, entry in stripped if entry and not entry.startswith("#")]
     if not entries:

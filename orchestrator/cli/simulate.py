@@ -14,6 +14,7 @@ from orchestrator.cli.options import option, parsed_by, yaml_text
 from orchestrator.cli.stopping import run_until_stopped
 from orchestrator.cli.streams import say, stdout_failure
 from orchestrator.config import read_checked
+from orchestrator.config.secrets import BYTE_ORDER_MARK, VARIABLES
 from orchestrator.config.values import parse_duration, parse_rate
 from orchestrator.errors import UsageError
 from orchestrator.simulator import Bucket, Fault, Kind, RetryAfter, Scenario, Simulator
@@ -101,8 +102,8 @@ def _with_options(base: Scenario, settings: dict[str, Any]) -> Scenario:
         changes["backups"] = base.backups.model_copy(update={"completes_after": (settings["completes_after"],) * 2})
     changes["credentials"] = base.credentials.model_copy(
         update={
-            key: getattr(base.credentials, key) or os.environ.get(variable) or None
-            for key, variable in (("user_id", "WPE_API_USER_ID"), ("password", "WPE_API_PASSWORD"))
+            key: getattr(base.credentials, key) or os.environ.get(variable, "").removeprefix(BYTE_ORDER_MARK) or None
+            for key, variable in VARIABLES.items()
         }
     )
     rate, burst = settings["bucket_rate"], settings["bucket_burst"]
@@ -117,6 +118,21 @@ def _with_options(base: Scenario, settings: dict[str, Any]) -> Scenario:
     )
 
 
+def _welcome(simulator: Simulator) -> str:
+    """Say what the stand-in shows, and to whom."""
+    world, wanted = simulator.world, simulator.scenario.credentials
+    said = f"Serving until Ctrl-C. {len(world.installs)} installs of {len(world.accounts)} account(s) are listed"
+    if simulator.scenario.accounts is None:
+        said += "; backups of any other install id can be requested, too"
+    said += ".\nGive this address as base_url of an account"
+    if wanted.user_id is None and wanted.password is None:
+        return f"{said}; any credentials will do."
+    return (
+        f"{said}, with the credentials of the scenario, or else of WPE_API_USER_ID and WPE_API_PASSWORD as they are"
+        " set here: set them where you run the other commands, too."
+    )
+
+
 async def _serve(simulator: Simulator, stop: StopSwitch) -> None:
     async with AsyncExitStack() as stack:
         try:
@@ -127,7 +143,7 @@ async def _serve(simulator: Simulator, stop: StopSwitch) -> None:
         sys.stdout.write(f"{simulator.base_url}\n")
         if stdout_failure():
             return  # which is said at the end: nobody knows where to find it
-        say("Serving until Ctrl-C. Give this address as base_url of an account.")
+        say(_welcome(simulator))
         await stop.draining.wait()
     counted = simulator.stats()
     say(

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
     from orchestrator.redaction import Redactor
 
-_LISTS = {"tags", "notification_emails"}
+_LISTS = {"tags": "tags", "notification_emails": "addresses"}
+"""Columns whose cells hold several values, and what these are called."""
+
+_SEPARATORS = {";": "a semicolon", "\t": "a tab", "|": "a bar"}
 _BETWEEN = ";"
 _WORDS = {"true": True, "false": False}
 _LINE_END = re.compile("\r\n|[\n\r]")
@@ -49,42 +52,50 @@ class CsvEntries:
         number = 1
         try:
             for cells in rows:
-                if not self._columns and any(cells):
-                    self._read_header(number, [cell.strip() for cell in cells])
+                stripped = _without_empty_end([cell.strip() for cell in cells])
+                if not stripped:
+                    pass
+                elif not self._columns:
+                    self._read_header(number, stripped)
                     if not any(self._columns):
                         return
-                elif cells:
-                    self._read_row(number, cells)
+                else:
+                    self._read_row(number, stripped)
                 number = rows.line_num + 1
         except csv.Error as error:
             self._note(number, 0, "", f"not valid CSV: {_FAULTS.get(str(error), error)}")
 
-    def _read_header(self, number: int, names: list[str]) -> None:
+    def _read_header(self, number: int, written: list[str]) -> None:
+        names = [name.lower() for name in written]  # no two keys differ in that, and spreadsheets like capitals
         self._columns = [name if name in KEYS and name not in names[:at] else "" for at, name in enumerate(names)]
         if not any(self._columns):
             self._is_shown = False
-            self._note(number, 0, "", f"must begin with the names of columns, commas between them: {', '.join(KEYS)}")
+            other = _separator_of(written)
+            wrong = f"; {other} stands between them here: save the file as CSV with commas" if other else ""
+            message = f"must begin with the names of columns, commas between them: {', '.join(KEYS)}{wrong}"
+            self._note(number, 0, "", message)
             return
         for at, name in enumerate(names):
             if not name:
                 self._note(number, at, "", "this column has no name")
             elif name not in KEYS:
-                self._note(number, at, name, f"unknown column{did_you_mean(name, KEYS)}")
+                self._note(number, at, written[at], f"unknown column{did_you_mean(name, KEYS)}")
             elif name in names[:at]:
-                self._note(number, at, name, "duplicate column")
+                self._note(number, at, written[at], "duplicate column")
         self._is_shown = all(self._columns)  # nobody knows what else is in there
 
     def _read_row(self, number: int, cells: list[str]) -> None:
-        if len(cells) > len(self._columns) and any(cells):
+        if len(cells) > len(self._columns):
             message = (
-                f"this row has {len(cells)} cells, the header {len(self._columns)}: quote a cell with a comma in it"
+                f"this row has {len(cells)} cells, the header {len(self._columns)}: quote a cell with a comma in it, "
+                "or name the column"
             )
             self._note(number, len(self._columns), "", message)
             return
         entry = {
-            key: _value(key, cell)
-            for key, each in zip(self._columns, cells, strict=False)
-            if key and (cell := each.strip())
+            key: self._value(number, at, cell)
+            for at, (key, cell) in enumerate(zip(self._columns, cells, strict=False))
+            if key and cell
         }
         if entry:
             self.entries.append(entry)
@@ -94,6 +105,16 @@ class CsvEntries:
     def is_usable(self) -> bool:
         """Tell whether it is known what every column means: one that is misspelt may have said ``enabled: false``."""
         return self._is_shown
+
+    def _value(self, number: int, at: int, cell: str) -> object:
+        """Return what a cell of the column ``at`` stands for."""
+        key = self._columns[at]
+        if key not in _LISTS:
+            return _WORDS.get(cell.lower(), cell) if key == "enabled" else cell
+        if "," in cell:
+            self._note(number, at, key, f"separate the {_LISTS[key]} in a cell with {_BETWEEN}, not with commas")
+            return []
+        return [text for each in cell.split(_BETWEEN) if (text := each.strip())]
 
     def line(self, index: int) -> int:
         """Return the line, from 1, on which a row begins."""
@@ -134,8 +155,16 @@ class CsvEntries:
         return found.start("cell") if found else self._begins[number - 1]
 
 
-def _value(key: str, cell: str) -> object:
-    """Return what ``cell`` of the column ``key`` stands for."""
-    if key in _LISTS:
-        return [text for each in cell.split(_BETWEEN) if (text := each.strip())]
-    return _WORDS.get(cell.lower(), cell) if key == "enabled" else cell
+def _without_empty_end(cells: list[str]) -> list[str]:
+    """Return ``cells`` without the empty ones at the end that spreadsheets write."""
+    while cells and not cells[-1]:
+        cells.pop()
+    return cells
+
+
+def _separator_of(cells: list[str]) -> str | None:
+    """Say what stands between the names of a header in place of commas, if that is what is wrong with it."""
+    for separator, words in _SEPARATORS.items():
+        if {name.strip().lower() for each in cells for name in each.split(separator)} & set(KEYS):
+            return words
+    return None

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from orchestrator.config.checked import NO_INSTALL, faults
 from orchestrator.config.schema import InstallSection
 from orchestrator.config.suggest import did_you_mean, nearest
-from orchestrator.config.values import NAME_PATTERN, is_install_id
+from orchestrator.config.values import install_name_hint, is_install_id
+from orchestrator.inventory import NAME_PATTERN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -196,6 +197,7 @@ def _check_name(entries: Entries, index: int, entry: dict[str, Any]) -> None:
             entries.problem(index, given, "must have an id or a name")
     elif isinstance(name, str) and name.strip() and not _NAME.fullmatch(name):
         message = "is no name that WP Engine gives: 3 to 14 small letters and digits, a letter first; or add the id"
+        message += install_name_hint(name)
         if is_install_id(name):
             message = "is an id, not a name: write id instead of name"
         entries.problem(index, ("name",), message)

@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from orchestrator.config.values import (
     DEFAULT_BASE_URL,
-    NAME_PATTERN,
     UUID_PATTERN,
     BaseUrl,
     Concurrency,
@@ -33,6 +32,7 @@ from orchestrator.config.values import (
     UserId,
     Version,
 )
+from orchestrator.inventory import NAME_PATTERN
 
 DEFAULT_ACCOUNT = "default"
 
@@ -167,9 +167,10 @@ class InventorySection(Section):
 
     files: tuple[Text, ...] | None = Field(default=None, min_length=1)
     """Paths or globs (`**` for any folders below) of files with installs: YAML a list (`.yaml`, `.yml`), CSV with a
-    header (`.csv`; `;` between the tags or addresses in a cell), JSON an object a line (`.jsonl`, `.ndjson`), all with
-    the keys of `installs`. Relative ones start at this file's folder. No variables are replaced in them. What cannot be
-    used of them is left out of a run, which ends with exit code 3."""
+    header in capitals or small letters (`.csv`; commas between the columns, `;` between the tags or addresses in a
+    cell), JSON an object a line (`.jsonl`, `.ndjson`), all with the keys of `installs`. Relative ones start at this
+    file's folder. No variables are replaced in them. What cannot be used of them is left out of a run, which ends with
+    exit code 3."""
     discover: DiscoverSection | None = None
     """Ask WP Engine which installs there are; `{}` for all of the default account."""
 

@@ -7,6 +7,7 @@ directory are asked for the account ``default`` only.
 
 from __future__ import annotations
 
+import codecs
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 FORMS = ("", "_file", "_command")
 VARIABLES = {"user_id": "WPE_API_USER_ID", "password": "WPE_API_PASSWORD"}
 """The environment variables, and the files in ``$CREDENTIALS_DIRECTORY``, that fill what the YAML leaves out."""
+
+BYTE_ORDER_MARK = "\ufeff"
+"""No secret begins with it: ``$(cat FILE)`` takes it along from a file of Windows'."""
 
 PATIENCE_S = 60.0
 """How long a file that is a pipe, or a command, may take."""
@@ -72,6 +76,24 @@ def find_credentials(
     """
     finder = _Finder(tree, environment, with_secrets=with_secrets, may_run=may_run)
     return {name: finder.credentials(name, account) for name, account in _accounts(tree)}
+
+
+def is_given_outside(secret: str, environment: Mapping[str, str]) -> bool:
+    """Tell whether the environment or ``$CREDENTIALS_DIRECTORY`` gives ``secret``, in whatever form."""
+    return bool(_variables_of(secret, environment)) or _credentials_folder(secret, environment) is not None
+
+
+def _variables_of(secret: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment variables that give ``secret``, by their form."""
+    names = {form: VARIABLES[secret] + form.upper() for form in FORMS}
+    return {form: name for form, name in names.items() if environment.get(name)}
+
+
+def _credentials_folder(secret: str, environment: Mapping[str, str]) -> Path | None:
+    """Return ``$CREDENTIALS_DIRECTORY`` if there is a file for ``secret`` in it."""
+    folder = environment.get("CREDENTIALS_DIRECTORY")
+    is_there = folder and os.path.exists(os.path.join(folder, VARIABLES[secret]))  # noqa: PTH110, PTH118 - Path's raises for odd ones
+    return Path(folder) if folder and is_there else None
 
 
 def holds_password(text: bytes, file: str) -> bool:
@@ -140,16 +162,16 @@ class _Finder:
 
     def _from_outside(self, secret: str, loc: tuple[str, ...]) -> _Source | None:
         variable = VARIABLES[secret]
-        names = {form: variable + form.upper() for form in FORMS if self._environment.get(variable + form.upper())}
+        names = _variables_of(secret, self._environment)
         if len(names) > 1:
             self._tree.problem(loc, f"set only one of the environment variables {' and '.join(names.values())}")
             return None
         if names:
             ((form, named),) = names.items()
             return _Source(form, self._environment[named], named, loc, Path())
-        folder = self._environment.get("CREDENTIALS_DIRECTORY")
-        if folder and os.path.exists(os.path.join(folder, variable)):  # noqa: PTH110, PTH118 - Path's raises for odd ones
-            return _Source("_file", variable, f"$CREDENTIALS_DIRECTORY/{variable}", loc, Path(folder))
+        folder = _credentials_folder(secret, self._environment)
+        if folder is not None:
+            return _Source("_file", variable, f"$CREDENTIALS_DIRECTORY/{variable}", loc, folder)
         self._miss(loc, f"set {variable}, {variable}_FILE or {variable}_COMMAND")
         return None
 
@@ -159,7 +181,7 @@ class _Finder:
 
     def _read(self, source: _Source) -> str | None:
         if not source.form:
-            return source.value
+            return source.value.removeprefix(BYTE_ORDER_MARK)
         if not self._with_secrets or (source.form == "_command" and not self._may_run):
             return None
         key = (source.form, str(source.folder) if source.form == "_file" else "", source.value)
@@ -204,12 +226,18 @@ def _printed(source: _Source) -> str:
 
 
 def _secret_in(content: bytes, named: str) -> str:
-    """Return the text in ``content`` without the one line end that editors and commands put behind it."""
+    """Return the text in ``content`` without what editors and commands put around it.
+
+    That is one line end behind it, and the byte order mark before it that Windows' editors and PowerShell write.
+    """
     if len(content) > _LONGEST:
         message = f"what {named} gives is too long for a secret"
         raise _NoSecretError(message)
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        message = f"what {named} gives is UTF-16 text, as PowerShell writes it: save it as UTF-8"
+        raise _NoSecretError(message)
     try:
-        return content.decode().removesuffix("\n").removesuffix("\r")
+        return content.decode("utf-8-sig").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
         message = f"what {named} gives is not UTF-8 text"
         raise _NoSecretError(message) from None

@@ -7,12 +7,12 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.config.values import DEFAULT_BASE_URL, LONGEST_TEXT, NAME_PATTERN
-from orchestrator.inventory import ENVIRONMENTS
+from orchestrator.config.values import DEFAULT_BASE_URL, LONGEST_TEXT
+from orchestrator.inventory import ENVIRONMENTS, NAME_PATTERN
 from orchestrator.visible import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from orchestrator.inventory import ListedInstall
 
@@ -33,9 +33,13 @@ version: 1
 # same with _FILE or _COMMAND behind it. So no secret has to stand in this file.
 accounts:
   default:
-    # user_id: ${WPE_API_USER_ID}         # or user_id_file, user_id_command
-    # password: ${WPE_API_PASSWORD}       # or password_file: PATH, or password_command: op read op://ops/wpe/password
 """
+
+_CREDENTIALS = {
+    "user_id": "    # user_id: ${WPE_API_USER_ID}         # or user_id_file, user_id_command\n",
+    "password": "    # password: ${WPE_API_PASSWORD}       # or password_file: PATH, or password_command: op read"
+    " op://ops/wpe/password\n",
+}
 
 _DEFAULTS = """
 # What every install has that does not say otherwise.
@@ -115,19 +119,30 @@ class ListedGroup:
     installs: tuple[ListedInstall, ...]
 
 
-def starter(emails: Sequence[str], base_url: str | None, groups: Sequence[ListedGroup] | None) -> str:
+def starter(
+    emails: Sequence[str],
+    base_url: str | None,
+    groups: Sequence[ListedGroup] | None,
+    made_up: Mapping[str, str] | None = None,
+) -> str:
     """Return a YAML to begin with, which is valid as it is.
 
     With the installs of ``groups``, the pending ones commented out, or with one to be replaced where nobody was asked.
-    Where there is nothing to list, it discovers what will be there.
+    Where none of them is active yet, it discovers what will be. ``made_up`` are credentials for a stand-in, as the YAML
+    writes them: ``user_id`` or ``password``, or both.
     """
     entries = None if groups is None else [*_entries(groups)]
     discovers = groups is not None and not any(not each.is_pending for group in groups for each in group.installs)
     listed = _PLACEHOLDER if entries is None else "".join(f"{line}\n" for line in entries)
+    head = f"{_HEAD}{_account(base_url, made_up or {})}{_DEFAULTS}{_emails(emails)}"
+    return f"{head}{_REST}{_inventory(is_used=discovers)}\n{_OPTIONS}installs:\n{listed}"
+
+
+def _account(base_url: str | None, made_up: Mapping[str, str]) -> str:
+    """Return the lines of the account; what is not given is commented out."""
+    written = {key: f"{f'    {key}: {value}':<59} # the stand-in takes any\n" for key, value in made_up.items()}
     url = f"    # base_url: {DEFAULT_BASE_URL}\n" if base_url is None else f"    base_url: {_quoted(base_url)}\n"
-    return (
-        f"{_HEAD}{url}{_DEFAULTS}{_emails(emails)}{_REST}{_inventory(is_used=discovers)}\n{_OPTIONS}installs:\n{listed}"
-    )
+    return "".join((_CREDENTIALS | written).values()) + url
 
 
 def _emails(emails: Sequence[str]) -> str:

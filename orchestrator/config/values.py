@@ -15,7 +15,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import BeforeValidator, PlainSerializer, SerializationInfo, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from orchestrator.config.suggest import did_you_mean
+from orchestrator.config.suggest import MEANT, did_you_mean
+from orchestrator.inventory import NAME_PATTERN, install_name_in
 from orchestrator.marker import FIELDS, template_fault
 from orchestrator.redaction import Redactor
 from orchestrator.units import DURATION_PATTERN, duration_s, duration_text
@@ -30,10 +31,14 @@ SLOWEST, FASTEST = 0.0001, 100_000.0
 LONGEST_TEXT = 4096
 LONGEST_CONFIG_NAME = 100
 UUID_PATTERN = "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
-NAME_PATTERN = "[a-z][a-z0-9]{2,13}"
-"""What WP Engine lets people call an install."""
+EMAIL_PATTERN = r"[^\s@,;<>:]+@[^\s@,;<>:]+"
+"""One address: it is sent as it is, and each counts as one mail."""
 
+SEVERAL_EMAILS = "write several as a list, an address an entry"
+
+_NAMED_EMAIL = re.compile(r"^[^,;]*<[^<>@]+@[^<>@]+>\s*$|^mailto:[^@]+@[^@]+$", re.IGNORECASE)
 _UUID = re.compile(UUID_PATTERN, re.ASCII)
+_NAME = re.compile(NAME_PATTERN, re.ASCII)
 _NUMBER = re.compile(r"\d{1,9}(\.\d{0,20})?(e[-+]?\d{1,2})?", re.ASCII | re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -153,13 +158,17 @@ def parse_template(value: object) -> str:
 
 
 def parse_email(value: object) -> str:
-    """Return an email address. Raises ``PydanticCustomError``."""
+    """Return one email address. Raises ``PydanticCustomError``."""
     text = parse_text(value)
-    name, _, host = text.rpartition("@")
-    if not name or not host or any(character.isspace() for character in text):
-        message = "must be an email address, with an @ and no spaces"
-        raise wrong(message)
-    return text
+    if re.fullmatch(EMAIL_PATTERN, text) and text.isprintable():
+        return text
+    if _NAMED_EMAIL.search(text):
+        message = "must be the bare address, as ops@example.com: no name, no < > and no mailto:"
+    elif text.count("@") > 1:
+        message = f"must be one email address: {SEVERAL_EMAILS}"
+    else:
+        message = "must be an email address: one @, with text before and after it, no blanks and none of , ; < > :"
+    raise wrong(message)
 
 
 def is_install_id(text: str) -> bool:
@@ -167,10 +176,20 @@ def is_install_id(text: str) -> bool:
     return _UUID.fullmatch(text) is not None
 
 
+def install_name_hint(text: str) -> str:
+    """Return ``; …`` with the name that ``text`` stands for, or nothing if that is none or ``text`` itself."""
+    name = install_name_in(text)
+    if name is None or name == text:
+        return ""
+    return f"{MEANT}{name}?" if text.strip().lower() == name else f"; the install's name is {name}"
+
+
 def _install_id(value: object) -> str:
     text = parse_text(value)
     if not is_install_id(text):
-        message = "must be an install's id, a UUID as 294deacc-d8b8-4005-82c4-0727ba8ddde0, or name: torqueshop instead"
+        name = text if _NAME.fullmatch(text) else "torqueshop"
+        message = f"must be an install's id, a UUID as 294deacc-d8b8-4005-82c4-0727ba8ddde0, or name: {name} instead"
+        message += install_name_hint(text)
         raise wrong(message)
     return text.lower()
 
@@ -196,7 +215,7 @@ def parse_base_url(value: object) -> str:
     if parts.scheme not in {"https", "http"} or not host:
         message = f"must be an https URL, as {DEFAULT_BASE_URL}"
         raise wrong(message)
-    if parts.scheme == "http" and not _is_loopback(host):
+    if parts.scheme == "http" and not _is_loopback_host(host):
         message = "must be https: credentials go over http to this machine itself only"
         raise wrong(message)
     if "@" in parts.netloc or "?" in text or "#" in text or any(character.isspace() for character in text):
@@ -205,7 +224,12 @@ def parse_base_url(value: object) -> str:
     return text.rstrip("/")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(base_url: str) -> bool:
+    """Tell whether ``base_url``, which has been parsed before, leads to this machine itself."""
+    return _is_loopback_host(urlsplit(base_url).hostname or "")
+
+
+def _is_loopback_host(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -290,7 +314,7 @@ Email = Annotated[
     str,
     BeforeValidator(parse_email),
     _written(_free_text),
-    _described({"type": "string", "pattern": r"^\S+@\S+$"}),
+    _described({"type": "string", "pattern": f"^{EMAIL_PATTERN}$"}),
 ]
 InstallId = Annotated[
     str,

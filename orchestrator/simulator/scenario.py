@@ -227,6 +227,8 @@ class SimulatedInstall(Part):
     """What it is for."""
     status: Literal["active", "pending"] = "active"
     """Whether it is ready."""
+    site: Annotated[str, Field(pattern="^[a-z0-9-]{1,40}$")] | None = None
+    """A word for the site that it belongs to, together with others of its account; left out: a site of its own."""
 
 
 class SimulatedAccount(Part):
@@ -235,7 +237,7 @@ class SimulatedAccount(Part):
     name: Annotated[str, Field(pattern="^[a-z][a-z0-9]{1,30}$")]
     """Its name."""
     installs: tuple[SimulatedInstall, ...] | Annotated[int, Field(ge=0, le=MOST_INSTALLS)] = ()
-    """Its installs, or how many to make up."""
+    """Its installs, or how many to make up; `[]` is an account without any."""
     environments: Annotated[tuple[Literal["production", "staging", "development"], ...], Field(min_length=1)] = (
         "production",
     )
@@ -326,8 +328,10 @@ class Scenario(Part):
     """When the gateway answers 504 in place of a backend, or a fault, that is slower; what was to be done is done."""
     credentials: Credentials = Credentials()
     """Who may ask."""
-    accounts: tuple[SimulatedAccount, ...] = ()
-    """WP Engine's accounts. Left out: every install exists, and none is listed."""
+    accounts: tuple[SimulatedAccount, ...] | None = None
+    """WP Engine's accounts; nothing exists but them and their installs, so `[]` is a user without access to any
+    account. Left out: the account `rehearsal` with the installs `shop01` to `shop24` is listed, and a backup of any
+    other install id can be requested as well."""
     faults: tuple[Fault, ...] = ()
     """What goes wrong."""
     pages: Pages = Pages()
@@ -349,9 +353,10 @@ class Scenario(Part):
 
     @model_validator(mode="after")
     def _nothing_is_there_twice(self) -> Self:
-        named = [install for each in self.accounts for install in each.all_installs()]
+        accounts = self.accounts or ()
+        named = [install for each in accounts for install in each.all_installs()]
         for what, names in (
-            ("account", [account.name for account in self.accounts]),
+            ("account", [account.name for account in accounts]),
             ("install", [install.name for install in named]),
             ("install id", [install.id.lower() for install in named if install.id]),
         ):

@@ -12,11 +12,12 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.simulator.chance import between, draw
+from orchestrator.simulator.rehearsal import REHEARSAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from orchestrator.simulator.scenario import Scenario, SimulatedInstall
+    from orchestrator.simulator.scenario import Scenario, SimulatedAccount, SimulatedInstall
 
 WORDPRESS = "6.8.1"
 CUT_TO = 20
@@ -85,18 +86,21 @@ class World:
     _night_at: datetime = field(init=False)
 
     def __post_init__(self) -> None:
-        """Make the scenario's accounts and installs."""
+        """Make the scenario's accounts and installs, or those of a rehearsal."""
         self._night_at = self.clock() - NIGHT_AGO
-        for account in self.scenario.accounts:
+        for account in self._accounts():
             account_id = _id(account.name)
             self.accounts.append({"id": account_id, "name": account.name, "nickname": account.name})
             for install in account.all_installs():
                 shown = _installation(install, account.name, account_id)
                 self.installs[shown["id"]] = shown
 
+    def _accounts(self) -> tuple[SimulatedAccount, ...]:
+        return (REHEARSAL,) if self.scenario.accounts is None else self.scenario.accounts
+
     def has(self, install_id: str) -> bool:
-        """Tell whether an install exists; without accounts, every install does."""
-        return not self.scenario.accounts or install_id in self.installs
+        """Tell whether an install exists; unless the scenario names the accounts, every install does."""
+        return self.scenario.accounts is None or install_id in self.installs
 
     def make(self, install_id: str, body: dict[str, Any], at: float) -> MadeBackup:
         """Make a backup."""
@@ -185,7 +189,7 @@ def _installation(install: SimulatedInstall, account_name: str, account_id: str)
         "account": {"id": account_id},
         "php_version": "8.2",
         "status": install.status,
-        "site": {"id": _id(f"site {account_name}/{install.name}")},
+        "site": {"id": _id(f"site {account_name}/{install.site or install.name}")},
         "cname": f"{install.name}.wpengine.example",
         "stable_ips": None,
         "environment": install.environment,

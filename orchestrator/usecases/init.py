@@ -32,10 +32,12 @@ UNNAMED = "of an account of WP Engine's that is not told"
 class VisibleInstalls:
     """Every install that credentials can see, by WP Engine's accounts.
 
-    ``unnamed`` says why the names of these could not be had, ``None`` if they could.
+    ``accounts`` are the names of all that can be seen. ``unnamed`` says why these could not be had, ``None`` if they
+    could.
     """
 
     groups: tuple[ListedGroup, ...]
+    accounts: tuple[str, ...] = ()
     unnamed: ErrorInfo | None = None
 
     @property
@@ -58,13 +60,15 @@ async def _look(account: str, asker: Asker) -> VisibleInstalls | ErrorInfo:
     installs, accounts = await asyncio.gather(asker.installs(account), asker.accounts(account))
     if isinstance(installs, ErrorInfo):
         return installs
-    names = {} if isinstance(accounts, ErrorInfo) else {each.id: f"{each.name} ({each.id})" for each in accounts}
+    seen = () if isinstance(accounts, ErrorInfo) else accounts
+    names = {each.id: f"{each.name} ({each.id})" for each in seen}
     by_account: defaultdict[str, dict[str, ListedInstall]] = defaultdict(dict)
     for each in installs:
         title = each.account_id and f"of WP Engine's account {names.get(each.account_id, each.account_id)}"
         by_account[title or UNNAMED][each.id] = each
     groups = (ListedGroup(title, tuple(by_account[title].values())) for title in sorted(by_account))
-    return VisibleInstalls(tuple(groups), accounts if isinstance(accounts, ErrorInfo) else None)
+    unnamed = accounts if isinstance(accounts, ErrorInfo) else None
+    return VisibleInstalls(tuple(groups), tuple(each.name for each in seen), unnamed)
 
 
 def check_target(path: Path, *, replaces: bool) -> None:

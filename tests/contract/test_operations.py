@@ -142,6 +142,7 @@ FAULTS = [
         {"listing": {"nightly": 3}, "pages": {"next": "url", "size": 2}},
         {"listing": {"nightly": 3, "descriptions": "missing", "order": "random"}},
         {"backups": {"fields": "minimal"}},
+        {"accounts": None},
         {"backups": {"completes_after": "1h"}},
         {"backups": {"completes_after": 0, "aborts": 1}},
         {"listing": {"available": False}},

@@ -88,6 +88,29 @@ def test_the_schema_refuses_what_the_command_refuses(bad: dict[str, object]) -> 
         read_fleet(yaml.safe_dump(good | bad).encode(), "f.yaml", ENVIRONMENT)
 
 
+@pytest.mark.parametrize(
+    ("address", "is_one"),
+    [
+        ("ops@example.com", True),
+        ("o'b.c+d@[10.0.0.1]", True),
+        *(
+            (text, False)
+            for text in ("a@x,b@y", "a@x;b@y", "Ops<o@x>", "<o@x>", "mailto:o@x", "a@b@c", "a b@x", "a@x b@y")
+        ),
+        *((text, False) for text in ("a@x ", "a@", "@x", "a", "a@x\t", "a@x:25", "a@\u00a0x")),
+    ],
+)
+def test_the_schema_and_the_command_agree_on_what_is_one_address(address: str, is_one: bool) -> None:  # noqa: FBT001 - a table
+    document = {"version": 1, "defaults": {"notification_emails": [address]}, "installs": ["torqueshop"]}
+    assert Draft202012Validator(config_schema()).is_valid(document) is is_one
+    if is_one:
+        read_fleet(yaml.safe_dump(document).encode(), "f.yaml", ENVIRONMENT)
+        return
+    with pytest.raises(errors.ConfigError) as raised:
+        read_fleet(yaml.safe_dump(document).encode(), "f.yaml", ENVIRONMENT)
+    assert [each.path for each in raised.value.problems] == ["defaults.notification_emails[0]"]
+
+
 @pytest.mark.parametrize(("name", "text"), generate.pages().items())
 def test_the_generated_documents_are_current(name: str, text: str) -> None:
     assert (ROOT / "docs" / name).read_text() == text, "run make docs"

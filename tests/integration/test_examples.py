@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from command import Ended, StandIn, environment, fleet, run_command, stand_in
+from command import PASSWORD, USER, Ended, StandIn, environment, fleet, run_command, stand_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,10 +23,19 @@ pytestmark = pytest.mark.usefixtures("without_coverage")
 ROOT = Path(__file__).parents[2]
 CODE = re.compile(r"#.*exit code (\d+)")
 PACE = {"WPE_BACKUP_RATE": "100", "WPE_BACKUP_MAX_RATE": "100"}
+NOTHING = {"WPE_API_USER_ID": "", "WPE_API_PASSWORD": ""}
+BOTH = {"WPE_API_USER_ID": USER, "WPE_API_PASSWORD": PASSWORD}
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[StandIn]:
+def exported(request: pytest.FixtureRequest) -> dict[str, str]:
+    """Return the credentials that are exported in both terminals."""
+    given: dict[str, str] = getattr(request, "param", BOTH)
+    return given
+
+
+@pytest.fixture
+def server(tmp_path: Path, exported: dict[str, str]) -> Iterator[StandIn]:
     """Serve the examples' scenario, without its limit and quicker, and have the examples in ``tmp_path`` ask it."""
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     scenario = tmp_path / "examples/scenarios/agency.yaml"
@@ -34,10 +43,16 @@ def server(tmp_path: Path) -> Iterator[StandIn]:
     assert text.count("completes_after: [2s, 10s], aborts: 0.05") == text.count("- {kind: bucket, rate: 20, burst: 20}")
     text = text.replace("[2s, 10s], aborts: 0.05", "[200ms, 500ms], aborts: 0").replace("limits:\n", "limits: []\n")
     scenario.write_text(text.replace("  - {kind: bucket, rate: 20, burst: 20}\n", "latency: 1ms\n"))
-    with stand_in("--scenario", str(scenario), WPE_API_USER_ID="", WPE_API_PASSWORD="") as running:
-        for path in tmp_path.glob("examples/*.yaml"):
-            path.write_text(path.read_text().replace("http://127.0.0.1:8080/v1", running.base_url))
+    with stand_in("--scenario", str(scenario), **exported) as running:
+        point_at(running, tmp_path)
         yield running
+
+
+def point_at(running: StandIn, folder: Path) -> None:
+    """Have the examples in ``folder`` ask ``running``."""
+    for path in (ROOT / "examples").glob("*.yaml"):
+        text = path.read_text().replace("http://127.0.0.1:8080/v1", running.base_url)
+        (folder / "examples" / path.name).write_text(text)
 
 
 def commands() -> list[str]:
@@ -46,17 +61,59 @@ def commands() -> list[str]:
     return [line for line in found if "wpe-backup simulate" not in line]
 
 
-def test_every_command_of_the_walk_ends_as_it_says(server: StandIn, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "exported",
+    [
+        NOTHING,
+        BOTH,
+        NOTHING | {"WPE_API_USER_ID": USER},
+        NOTHING | {"WPE_API_PASSWORD": "with $a {b} \"'#:"},
+        NOTHING | {"WPE_API_USER_ID_COMMAND": "echo me", "WPE_API_PASSWORD_FILE": __file__},
+    ],
+)
+def test_the_rehearsal_of_the_readme_works_whatever_is_exported(tmp_path: Path, exported: dict[str, str]) -> None:
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (options,) = re.findall(r"^\$ \S+wpe-backup simulate (--.+)$", readme, re.MULTILINE)
+    (arguments,) = re.findall(r"^\$ \S+wpe-backup (run -c examples/rehearsal\.yaml)$", readme, re.MULTILINE)
+    with stand_in(*shlex.split(options), **exported) as running:
+        point_at(running, tmp_path)
+        ended = run_command(*shlex.split(arguments), cwd=tmp_path, **exported)
+        assert (ended.code, "18 of 24 installs backed up, 6 not" in ended.stderr) == (3, True), ended.stderr
+        assert "config=examples/rehearsal.yaml" in ended.stderr, "no made-up secret is a word that is shown elsewhere"
+    with stand_in(**exported) as running:
+        point_at(running, tmp_path)
+        ended = run_command("run", "-c", "examples/inventory.yaml", cwd=tmp_path, **exported, **PACE)
+        assert ended.code == 0, ended.stderr
+
+
+@pytest.mark.parametrize("exported", [NOTHING, BOTH])
+def test_the_first_day_of_the_readme_needs_nothing_else(tmp_path: Path, exported: dict[str, str]) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    day = readme.partition("\n$ .venv/bin/wpe-backup simulate\n")[2].partition("```")[0]
+    lines = re.findall(r"^\$ \S+wpe-backup (.+)$", day, re.MULTILINE)
+    assert [line.split()[0] for line in lines] == ["init", "doctor", "run", "status", "audit"]
+    with stand_in(**exported) as running:
+        for line in lines:
+            arguments = shlex.split(line.replace("http://127.0.0.1:8080/v1", running.base_url), comments=True)
+            ended = run_command(*arguments, cwd=tmp_path, **exported, WPE_BACKUP_RATE="50")
+            assert ended.code == 0, f"{line}\n{ended.stdout}{ended.stderr}"
+        assert {backup["status"] for backup in running.backups()} == {"completed"}
+        assert (running.stats()["backups_made"], running.stats()["most_per_install"]) == (24, 1)
+
+
+@pytest.mark.parametrize("exported", [NOTHING, BOTH], indirect=True)
+def test_every_command_of_the_walk_ends_as_it_says(server: StandIn, tmp_path: Path, exported: dict[str, str]) -> None:
     assert len(commands()) >= 20
     for line in commands():
         program, *arguments = shlex.split(line.replace("http://127.0.0.1:8080/v1", server.base_url), comments=True)
         slow = ["--rate", "5"] if "--deadline" in arguments else []
-        ended = run_command(*arguments, *slow, cwd=tmp_path, **({} if slow else PACE))
+        ended = run_command(*arguments, *slow, cwd=tmp_path, **exported, **({} if slow else PACE))
         expected = CODE.search(line)
         codes = {0, 3} if "status" in arguments else {int(expected[1]) if expected else 0}
         said = f"{line}\n{ended.stdout[-2000:]}{ended.stderr[-2000:]}"
         assert (program, ended.code in codes) == ("wpe-backup", True), said
-        assert "Traceback" not in ended.stderr
+        assert not {"Traceback", "[redacted]"} & set(re.split(r"[^\w\[\]]+", ended.stdout + ended.stderr)), said
     assert server.stats()["most_per_install"] <= 4
 
 

@@ -138,12 +138,62 @@ def test_whatever_a_server_says_is_a_name_or_a_comment_and_nothing_else() -> Non
     assert max(map(len, text.splitlines())) < 400
 
 
-def test_where_there_is_nothing_to_list_what_will_be_there_is_discovered() -> None:
+def test_where_nothing_is_active_yet_what_will_be_is_discovered() -> None:
     pending = ListedInstall(ID.format(1), "newsite", status="pending")
-    groups: list[list[ListedGroup]] = [[], [ListedGroup("one", (pending,))]]
-    for each in groups:
-        fleet = read_fleet(starter((), None, each).encode(), "f.yaml", {}, with_secrets=False)
-        assert (len(fleet.sections.installs), len(fleet.sections.inventory)) == (0, 1)
+    text = starter((), None, [ListedGroup("one", (pending,))])
+    fleet = read_fleet(text.encode(), "f.yaml", {}, with_secrets=False)
+    assert (len(fleet.sections.installs), len(fleet.sections.inventory)) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "seen"),
+    [
+        ("accounts: []", "shows no account and no install,"),
+        (
+            "accounts: [{name: clientshop, installs: []}, {name: other}]",
+            "no install of the account(s) clientshop, other",
+        ),
+        ("accounts: []\nfaults: [{kind: forbidden, operation: accounts, of: requests}]", "shows no install,"),
+    ],
+)
+def test_credentials_that_see_no_install_are_told_why_that_may_be(tmp_path: Path, scenario: str, seen: str) -> None:
+    (tmp_path / "scenario.yaml").write_text(f"latency: 1ms\n{scenario}\n")
+    (tmp_path / "mine.yaml").write_text("mine")
+    with stand_in("--scenario", str(tmp_path / "scenario.yaml")) as server:
+        for arguments in (("-c", "new.yaml"), ("-c", "mine.yaml", "--force"), ("-c", "-"), ("-c", "new.yaml", "-q")):
+            ended = run_command("init", *arguments, "--from-api", "--base-url", server.base_url, cwd=tmp_path)
+            assert (ended.code, ended.stdout) == (3, ""), ended.stderr
+            for words in (f"{server.base_url} accepts", seen, "nothing was written", "API Access", "--base-url"):
+                assert words in ended.stderr
+    assert (tmp_path / "mine.yaml").read_text() == "mine"
+    assert not (tmp_path / "new.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "made_up"),
+    [
+        ({}, {"user_id", "password"}),
+        ({"WPE_API_USER_ID": USER}, {"password"}),
+        ({"WPE_API_USER_ID_COMMAND": "echo me", "WPE_API_PASSWORD_FILE": "secret"}, set()),
+        ({"CREDENTIALS_DIRECTORY": "folder"}, {"user_id"}),
+    ],
+)
+def test_a_stand_in_gets_made_up_credentials_for_those_that_the_environment_lacks(
+    tmp_path: Path, given: dict[str, str], made_up: set[str]
+) -> None:
+    (tmp_path / "secret").write_text("from-a-file\n")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/WPE_API_PASSWORD").write_text("from-a-folder\n")
+    variables = {"WPE_API_USER_ID": "", "WPE_API_PASSWORD": ""} | given
+    with stand_in(**variables) as server:
+        url = ("--base-url", server.base_url)
+        ended = run_command("init", "--from-api", *url, cwd=tmp_path, **variables)
+        assert (ended.code, "24 installs" in ended.stderr) == (0, True), ended.stderr
+        account = yaml.safe_load((tmp_path / "wpe-backup.yaml").read_text())["accounts"]["default"]
+        assert set(account) == made_up | {"base_url"}
+        assert run_command("installs", "--diff", cwd=tmp_path, **variables).code == 0
+    assert run_command("init", "--force", cwd=tmp_path, **variables).code == 0
+    assert "will-do" not in (tmp_path / "wpe-backup.yaml").read_text()
 
 
 def test_the_environment_alone_makes_a_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -7,10 +7,12 @@ import socket
 import struct
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
+import yaml
 from command import install_ids
 from pydantic import ValidationError
 
@@ -217,6 +219,50 @@ def test_accounts_and_installs_are_listed_in_pages() -> None:
         assert (await call("POST", f"/installs/{OTHER}/backups", json=BODY))[0] == 404
         for query in ("limit=101", "limit=x", "offset=-1"):
             assert (await call("GET", f"/installs?{query}"))[0] == 400
+
+    against(scenario(accounts=accounts), script)
+
+
+def test_without_accounts_a_fleet_is_shown_and_any_other_id_takes_backups() -> None:
+    async def script(call: Any) -> None:
+        (account,) = (await call("GET", "/accounts"))[1]["results"]
+        shown: list[Any] = []
+        path = "/installs?limit=7"
+        while path:
+            page = (await call("GET", path.removeprefix("/v1")))[1]
+            assert page["count"] == 24
+            assert (page["previous"] is None) is (not shown)
+            shown += page["results"]
+            path = page["next"]
+        assert [each["name"] for each in shown] == [f"shop{number:02}" for number in range(1, 25)]
+        listed = yaml.safe_load((Path(__file__).parents[2] / "examples/rehearsal.yaml").read_text())["installs"]
+        assert [(each["id"], each["name"]) for each in shown] == [(each["id"], each["name"]) for each in listed]
+        sites: dict[str, list[str]] = {}
+        for each in shown:
+            sites.setdefault(each["site"]["id"], []).append(each["environment"])
+            assert each["account"]["id"] == account["id"]
+            assert (await call("GET", f"/installs/{each['id']}"))[1] == each | {"wp_version": "6.8.1"}
+        assert list(sites.values()) == [["production", "staging", "development"]] * 8
+        assert (await call("GET", f"/installs?account_id={account['id']}"))[1]["results"] == shown
+        for install_id in (shown[0]["id"], ID):
+            made = (await call("POST", f"/installs/{install_id}/backups", json=BODY))[1]
+            assert [each["id"] for each in (await call("GET", f"/installs/{install_id}/backups"))[1]["results"]] == [
+                made["id"]
+            ]
+        assert (await call("GET", f"/installs/{ID}"))[0] == 404
+
+    against(scenario(), script)
+
+
+@pytest.mark.parametrize("accounts", [[], [{"name": "empty", "installs": []}]])
+def test_accounts_that_are_named_are_all_that_exists(accounts: list[Any]) -> None:
+    async def script(call: Any) -> None:
+        for path in ("/installs", f"/installs?account_id={ID}"):
+            assert (await call("GET", path))[1] == {"previous": None, "next": None, "count": 0, "results": []}
+        assert [each["name"] for each in (await call("GET", "/accounts"))[1]["results"]] == [
+            each["name"] for each in accounts
+        ]
+        assert (await call("POST", BACKUPS, json=BODY))[0] == 404
 
     against(scenario(accounts=accounts), script)
 

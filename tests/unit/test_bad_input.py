@@ -267,7 +267,20 @@ def test_variables_do_not_make_a_document_that_fills_the_memory() -> None:
         ),
         (f"{HEAD}installs: [{{id: {ID}, environment: prod}}]\n", "; did you mean production?"),
         (f"{HEAD}installs: [{{<<: {{name: a}}, <<: {{name: b}}, id: {ID}}}]\n", "<< stands here twice"),
-        (f"{HEAD}installs: [{{id: torquemag}}]\n", "or name: torqueshop instead"),
+        (f"{HEAD}installs: [{{id: torquemag}}]\n", "or name: torquemag instead"),
+        (f"{HEAD}installs: [Shop02]\n", "or name: torqueshop instead; did you mean shop02?"),
+        (f"{HEAD}installs: [shop02.wpengine.com]\n", "; the install's name is shop02"),
+        (f"{HEAD}installs: ['https://Shop02.wpenginepowered.com/wp-admin/']\n", "; the install's name is shop02"),
+        (f"{HEAD}installs: [{{name: Shop02}}]\n", "or add the id; did you mean shop02?"),
+        (f"{HEAD}installs: [{{name: shop02.wpengine.com/}}]\n", "or add the id; the install's name is shop02"),
+        (
+            f"{HEAD}installs: [{{id: {ID}, notification_emails: ['a@x;b@y']}}]\n",
+            "].notification_emails[0]: must be one",
+        ),
+        (
+            f"{HEAD}installs: [{{id: {ID}, notification_emails: ['a@x,b@y']}}]\n",
+            "write several as a list, an address an",
+        ),
     ],
 )
 def test_a_message_says_what_to_do(text: str, says: str) -> None:

@@ -287,7 +287,7 @@ def test_a_problem_shows_its_line_with_a_caret() -> None:
         "    1 | - {name: shop1, enabled: 1}\n"
         "      |                          ^\n"
         "b.csv:4:2: name: is no name that WP Engine gives: 3 to 14 small letters and digits, a letter first; or add the"
-        " id\n"
+        " id; did you mean shop?\n"
         "    4 | ,Shop\n"
         "      |  ^\n"
         "c.jsonl:2:1: must have an id or a name\n"
@@ -297,6 +297,38 @@ def test_a_problem_shows_its_line_with_a_caret() -> None:
         '    2 | {"tags": "x"}\n'
         "      |          ^"
     )
+
+
+def test_csv_is_taken_as_spreadsheets_write_it() -> None:
+    rows = ",,\nID, Name ,TAGS,,\n{0},Shop One,a;b,,,,\n,,,,,\n{1},,, ,\n,torqueshop\n"
+    write(a_csv=rows.format(*IDS).replace("\n", "\r\n"))
+    assert [(each.id, each.name, each.tags, each.place) for each in load("a.csv").installs] == [
+        (IDS[0], "Shop One", ("a", "b"), "a.csv:3"),
+        (IDS[1], None, (), "a.csv:5"),
+        (None, "torqueshop", (), "a.csv:6"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("id;name;tags\nx;y;\n", "; a semicolon stands between them here: save the file as CSV with commas"),
+        ("Id\tName\nx\ty\n", "; a tab stands between them here: save the file as CSV with commas"),
+        ("name,NAME\nshop1,shop1\n", "a.csv:1:6: NAME: duplicate column"),
+        ("id,Notification Emails\n", "1:4: Notification Emails: unknown column; did you mean notification_emails?"),
+        (
+            "name,tags,\nshop1,a,b,\n",
+            "a.csv:2:9: this row has 3 cells, the header 2: quote a cell with a comma in it, or",
+        ),
+        ('name,tags\nshop1,"a;b,c"\n', "a.csv:2:7: tags: separate the tags in a cell with ;, not with commas"),
+        ('name,notification_emails\nshop1,"a@x,b@y"\n', "a.csv:2:7: notification_emails: separate the addresses in a"),
+        ("name,notification_emails\nshop1,a@x;Ops<o@x>\n", "a.csv:2:7: notification_emails[1]: must be the bare"),
+    ],
+)
+def test_csv_that_is_written_otherwise_is_told_how(text: str, says: str) -> None:
+    write(a_csv=text)
+    (found,) = problems("a.csv")
+    assert says in found
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,8 @@ def folder(tmp_path: Path) -> Path:
         "WPE_API_PASSWORD": b"from-directory",
         "empty": b"\n",
         "two": b"a\nb\n",
-        "binary": b"\xff\xfe",
+        "binary": b"\xc3\x28",
+        "utf16": "secret\r\n".encode("utf-16"),
         "long": b"x" * 100_000,
     }
     for name, content in contents.items():
@@ -67,6 +68,29 @@ def test_the_yaml_comes_first_then_the_environment_then_the_credentials_director
 )
 def test_each_form_of_the_environment_gives_the_secret(folder: Path, variable: str, value: str, expected: str) -> None:
     assert password(**{variable: value.format(folder)}) == expected
+
+
+@pytest.mark.parametrize(
+    ("lines", "environment"),
+    [
+        (["password_file: {}/marked"], {}),
+        (["password_command: cat {}/marked"], {}),
+        (['password: "\\ufeffmarked"'], {}),
+        (['password: "${{MARKED}}"'], {"MARKED": "\ufeffmarked"}),
+        ([], {"WPE_API_PASSWORD": "\ufeffmarked"}),
+        ([], {"WPE_API_PASSWORD_FILE": "{}/marked"}),
+        ([], {"WPE_API_PASSWORD_COMMAND": "cat {}/marked"}),
+        ([], {"CREDENTIALS_DIRECTORY": "{}/folder"}),
+    ],
+)
+def test_a_byte_order_mark_and_a_line_end_are_no_part_of_a_secret(
+    folder: Path, lines: list[str], environment: dict[str, str]
+) -> None:
+    (folder / "marked").write_bytes(b"\xef\xbb\xbfmarked\r\n")
+    (folder / "folder").mkdir()
+    (folder / "folder/WPE_API_PASSWORD").write_bytes(b"\xef\xbb\xbfmarked\r\n")
+    named = {name: value.format(folder) for name, value in environment.items()}
+    assert password(*(line.format(folder) for line in lines), **named) == "marked"
 
 
 def test_a_command_runs_without_a_shell_and_once_for_all_who_name_it(tmp_path: Path) -> None:
@@ -111,6 +135,8 @@ def test_a_command_does_not_run_when_the_yaml_is_wrong(tmp_path: Path) -> None:
         (["password_file: {}/empty"], {}, "what password_file gives must be text, and not empty"),
         (["password_file: {}/two"], {}, "what password_file gives must be one line, without control characters"),
         (["password_file: {}/binary"], {}, "is not UTF-8 text"),
+        (["password_file: {}/utf16"], {}, "what password_file gives is UTF-16 text, as PowerShell writes it: save it"),
+        ([], {"WPE_API_PASSWORD_COMMAND": "cat {}/utf16"}, "WPE_API_PASSWORD_COMMAND gives is UTF-16 text"),
         (["password_file: {}/long"], {}, "is too long for a secret"),
         (["password_file: /dev/zero"], {}, "is too long for a secret"),
         (["password_file: [a]"], {}, "f.yaml:4:20: accounts.default.password_file: must be text"),
@@ -134,7 +160,8 @@ def test_a_command_does_not_run_when_the_yaml_is_wrong(tmp_path: Path) -> None:
 def test_a_secret_that_cannot_be_had_says_why(
     folder: Path, lines: list[str], environment: dict[str, str], says: str
 ) -> None:
-    assert says in fault(*(line.format(folder) for line in lines), **environment)
+    named = {name: value.format(folder) for name, value in environment.items()}
+    assert says in fault(*(line.format(folder) for line in lines), **named)
 
 
 def test_a_user_id_that_a_file_gives_is_checked_as_any(tmp_path: Path) -> None:

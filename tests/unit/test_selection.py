@@ -18,7 +18,7 @@ from orchestrator.cli.options import config_option
 from orchestrator.cli.selecting import check_accounts, parse_shard, read_list, selection_options
 from orchestrator.errors import ConfigError, OrchestratorError, UsageError
 from orchestrator.model import Install
-from orchestrator.selection import Selected, Selection, may_be_meant, retold, selected
+from orchestrator.selection import Selected, Selection, check_several, may_be_meant, retold, selected
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,7 +112,10 @@ def test_an_install_is_selected_if_it_is_enabled_and_meets_every_option(
     accounts: tuple[str, ...],
 ) -> None:
     def matches(each: Install, globs: tuple[str, ...]) -> bool:
-        return any(fnmatchcase(word, glob) for word in (each.name, each.id) for glob in globs if word)
+        ids = [glob for glob in globs if glob[0].isdigit()]  # any other glob so short is one of names
+        return any(fnmatchcase(each.name or "", glob) for glob in globs) or any(
+            fnmatchcase(each.id or "", glob) for glob in ids
+        )
 
     selection = Selection(only=only, exclude=exclude, tags=tags, accounts=accounts)
     meant = [
@@ -146,6 +149,41 @@ def test_shards_part_the_selection_and_an_install_that_comes_moves_no_other(
         assert [each for each in selected(grown, Selection(shard=(number, count))).installs if each.name != "new"] == [
             *shard
         ]
+
+
+def test_several_values_in_one_are_told_apart() -> None:
+    fleet = [install(1, "shop01", tags=("a", "Acme, Inc")), install(2, "shop02", tags=("b",))]
+    refused = {
+        Selection(tags=("a,b",)): "--tag a,b fits no install: repeat --tag for several",
+        Selection(tags=("a", "a,b")): "--tag a,b fits no install",
+        Selection(only=("shop01,shop02",)): "--only shop01,shop02 fits no install: repeat --only for several",
+        Selection(exclude=("shop01,*2",)): "--exclude 'shop01,*2' fits no install: repeat --exclude for several",
+    }
+    for selection, words in refused.items():
+        with pytest.raises(UsageError) as error:
+            check_several(fleet, selection)
+        assert str(error.value).startswith(words)
+    for fine in (Selection(tags=("Acme, Inc", "none")), Selection(only=("shop0[1,2]", "none"))):
+        check_several(fleet, fine)
+    with pytest.raises(UsageError, match="write several with blanks between them, not commas"):
+        selected(fleet, Selection(names=("shop01,shop02",)))
+    with pytest.raises(UsageError, match="; repeat --account for several"):
+        check_accounts(Selection(accounts=("a,b",)), ["a", "b"])
+
+
+def test_what_people_write_for_a_name_is_told_with_the_name() -> None:
+    fleet = [install(1, "shop01"), install(2, "shop02")]
+    for word in ("Shop02", "shop02.wpengine.com", "https://shop02.wpengine.com", "shop02.wpengine.com/"):
+        with pytest.raises(UsageError, match=r"did you mean shop02\?"):
+            selected(fleet, Selection(names=(word,)))
+        found = selected(fleet, Selection(listed=((word, "l:1"), ("shop01", "l:2"))))
+        assert found.unknown == ((word, "is not in the plan (l:1); did you mean shop02?"),)
+    listed = Selection(listed=(("shop01,shop02", "l:1"), ("shop01", "l:2"), ("Shop09", "l:3"), ("shop02.com", "l:4")))
+    assert [why for _, why in selected(fleet, listed).unknown] == [
+        "is not in the plan (l:1); write one name or id a line",
+        "is not in the plan (l:3)",
+        "is not in the plan (l:4)",
+    ]
 
 
 def test_shards_are_about_equal_and_stay_as_they_are_in_every_version() -> None:
@@ -346,8 +384,8 @@ def test_a_list_may_be_standard_input() -> None:
     [
         (b"", ":1:1: holds no name and no id"),
         (b"\n# a\n", ":1:1: holds no name and no id"),
-        (b"a\nb\xff\n", ":2:1: is not UTF-8 text"),
-        ("a\nb\n".encode("utf-16"), ":1:1: is not UTF-8 text"),
+        (b"a\nb\xff\n", ":2:2: is not UTF-8 text"),
+        ("a\nb\n".encode("utf-16"), ":1:1: is UTF-16 text: save it as UTF-8"),
         (b"a\n\nb\0c\n", ":3:1: holds a control character"),
         (b"a\n" + b"x" * 5000, ":2:1: is longer than the 4096 characters of a name"),
     ],
@@ -371,8 +409,9 @@ def test_a_list_that_is_binary_names_few_of_its_lines_and_one_that_cannot_be_rea
             read_list(str(name))
 
 
-def test_standard_input_is_not_read_twice() -> None:
-    result = asked("-c", "-", "--installs-from", "-")
+@pytest.mark.parametrize("name", ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"])
+def test_standard_input_is_not_read_twice(name: str) -> None:
+    result = asked("-c", name, "--installs-from", "-")
     assert isinstance(result.exception, OrchestratorError)
     assert "would both read standard input" in str(result.exception)
 

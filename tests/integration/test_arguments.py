@@ -1,0 +1,97 @@
+"""What is given on the command line: a YAML without a folder of its own, values that are empty, two values in one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import click
+import pytest
+from click.testing import CliRunner
+from command import PASSWORD, environment, fleet, run_command, stand_in
+
+from orchestrator.cli.commands import cli
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.mark.parametrize(
+    "name", ["<(cat {0})", "/dev/stdin < {0}", "/dev/fd/7 7< {0}", "/proc/self/fd/7 7< {0}", "fifo"]
+)
+def test_relative_paths_in_a_yaml_without_a_folder_start_at_the_current_one(tmp_path: Path, name: str) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists/a.csv").write_text("name\nshop01\n")
+    (tmp_path / "secret").write_text(PASSWORD)
+    with stand_in("--not-found", "1") as server:
+        (tmp_path / "elsewhere/f.yaml").write_text(
+            f"version: 1\naccounts: {{default: {{base_url: '{server.base_url}', password_file: secret}}}}\n"
+            "defaults: {notification_emails: []}\ninventory: [{files: [lists/*.csv]}]\n"
+        )
+        file = str(tmp_path / "elsewhere/f.yaml")
+        given = name.format(file)
+        program = f"{sys.executable} -m orchestrator"
+        if name == "fifo":
+            os.mkfifo(tmp_path / "elsewhere/fifo")
+            given, program = "elsewhere/fifo", f"cat {file} > elsewhere/fifo & {program}"
+        ended = subprocess.run(
+            ["bash", "-c", f"{program} run -c {given}"],  # noqa: S607 - the PATH's
+            cwd=tmp_path,
+            env=environment(WPE_BACKUP_STATE_DIR=str(tmp_path / "state"), WPE_API_PASSWORD="", HOME=str(tmp_path)),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        said = "-" if "stdin" in name else "<(…)"
+        assert (ended.returncode, f"-c {said} --state-dir" in ended.stderr) == (3, True), ended.stderr
+        assert "/fd/" not in ended.stderr
+        history = run_command("history", cwd=tmp_path).stdout
+        assert ("<stdin>" if "stdin" in name else "<pipe>") in history
+        again = run_command("run", "-c", file, cwd=tmp_path)
+        assert (again.code, "matches no file" in again.stderr) == (2, False)
+        assert "password_file cannot be read" in again.stderr
+
+
+def _options(group: click.Command = cli, *path: str) -> Iterator[tuple[tuple[str, ...], str]]:
+    if isinstance(group, click.Group):
+        for name, command in group.commands.items():
+            yield from _options(command, *path, name)
+        return
+    for each in group.params:
+        if isinstance(each, click.Option) and not each.is_flag:
+            yield path, each.opts[-1]
+
+
+def test_no_option_takes_nothing(tmp_path: Path) -> None:
+    cli.load_all()
+    options = [*_options()]
+    assert len(options) > 80
+    for path, option in options:
+        for nothing in ("", " "):
+            ended = CliRunner().invoke(cli, [*path, option, nothing])
+            shown = " ".join(ended.output.replace("│", " ").split())
+            assert (ended.exit_code, option in shown) == (2, True), (path, option, shown)
+            assert "nothing is given: leave the option out" in shown, (path, option, shown)
+    from_variable = run_command("history", cwd=tmp_path, WPE_BACKUP_FORMAT="")
+    assert from_variable.code == 0, "a variable that is empty is one that is not set"
+
+
+@pytest.mark.parametrize("address", ["a@x.example,b@y.example", "a@x.example;b@y.example", "a@x.example b@y.example"])
+def test_two_addresses_in_one_are_not_one_mail(tmp_path: Path, address: str) -> None:
+    (tmp_path / "f.yaml").write_text(fleet("http://127.0.0.1:9/v1", 2))
+    ended = run_command("run", "-c", "f.yaml", "-n", "--email", address, cwd=tmp_path)
+    shown = " ".join(ended.stderr.replace("│", " ").split())
+    assert ended.code == 2
+    assert (
+        "must be one email address: repeat --email for several, or put commas between them in WPE_BACKUP_EMAIL" in shown
+    )
+    separated = run_command("run", "-c", "f.yaml", "-n", cwd=tmp_path, WPE_BACKUP_EMAIL=address)
+    assert separated.code == (0 if "," in address else 2)
+    assert ("would send 4 mails" in separated.stdout) is ("," in address)
+    init = run_command("init", "--email", address, cwd=tmp_path)
+    assert (init.code, (tmp_path / "wpe-backup.yaml").exists()) == (2, False)
