@@ -57,6 +57,7 @@ class Fault(StrEnum):
     """
 
     UNREACHABLE = "unreachable"
+    PROXY = "proxy"
     TLS = "tls"
     CERTIFICATE = "certificate"
     CONNECT_TIMEOUT = "connect_timeout"
@@ -260,7 +261,9 @@ class AttemptResult:
     whether any byte of the request may have left. ``message`` is the API's own word or that of the fault.
     ``retry_after_s`` is the seconds until the moment that a ``Retry-After`` named, at least 0. ``rate_headers`` are
     the names and values of others about rates: evidence, on which nobody acts. ``server_at`` is the whole seconds since
-    1970 by the server's own clock, ``None`` where the answer has no ``Date``.
+    1970 by the server's own clock, ``None`` where the answer has no ``Date``. ``on_reused`` tells that a connection
+    which had served before broke without a word: that says nothing of the server, and does not count as an attempt
+    that failed.
     """
 
     status: int | None = None
@@ -277,6 +280,7 @@ class AttemptResult:
     retry_after_s: float | None = None
     rate_headers: tuple[tuple[str, str], ...] = ()
     server_at: float | None = None
+    on_reused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

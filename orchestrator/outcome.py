@@ -11,8 +11,10 @@ NOT_SENT       no byte left: DNS, refused, TLS handshake, connect timeout       
 AMBIGUOUS      5xx, 408, 425, a reset, a timeout, malformed HTTP, an interruption   look it up; again if it is absent
 PERMANENT      any other 3xx or 4xx                                                 done: rejected
 CREDENTIALS    401                                                                  ask ``GET /user``, then decide
-MISCONFIGURED  an invalid URL, a certificate that does not verify                   the account stops
+MISCONFIGURED  an invalid URL, a certificate that does not verify, a proxy's 407    the account stops
 =============  ===================================================================  ================================
+
+What broke with a connection that had served before (``on_reused``) is treated so, too, and counts for nothing.
 
 The POST is not idempotent and has no idempotency key: whatever may have created a backup is not sent again before the
 listing has proven that it did not; see ``reconcile.py``. Draws are arguments, so each row is a line in a test.
@@ -92,7 +94,13 @@ def classify(result: AttemptResult) -> Answer:
 def _classify_fault(result: AttemptResult) -> Answer:
     if result.sent:
         return Answer.AMBIGUOUS
-    return Answer.MISCONFIGURED if result.fault in {Fault.CERTIFICATE, Fault.INVALID_URL} else Answer.NOT_SENT
+    is_final = result.fault in {Fault.CERTIFICATE, Fault.INVALID_URL, Fault.PROXY}
+    return Answer.MISCONFIGURED if is_final else Answer.NOT_SENT
+
+
+def counts_as_failed(answer: Answer, result: AttemptResult) -> bool:
+    """Tell whether a request without the answer that was wanted counts towards ``max_attempts``."""
+    return answer not in {Answer.THROTTLED, Answer.QUOTA} and not result.on_reused
 
 
 _SETTLED = {

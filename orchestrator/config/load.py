@@ -25,6 +25,7 @@ from orchestrator.config.schema import (
 from orchestrator.config.secrets import FORMS, MASK, VARIABLES, Credentials, find_credentials
 from orchestrator.config.suggest import nearest
 from orchestrator.config.tree import Tree, read_tree
+from orchestrator.config.values import DEFAULT_BASE_URL
 from orchestrator.errors import ConfigError
 from orchestrator.inventory import Discovery, EmptySource
 from orchestrator.model import (
@@ -38,6 +39,7 @@ from orchestrator.model import (
     Timeouts,
     WaitPolicy,
 )
+from orchestrator.proxy import proxy_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -141,6 +143,7 @@ def read_fleet(
     _check_sources(tree)
     _check_entries(tree, own, inventory.lists)
     _check_ca_files(tree)
+    _check_proxies(tree, environment)
     faults = inventory.problems(tree) if is_strict or tree.problems else []
     may_run = not tree.problems and not faults
     credentials = find_credentials(tree, environment, with_secrets=with_secrets, may_run=may_run)
@@ -273,6 +276,18 @@ def _check_ca_files(tree: Tree) -> None:
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else error
             tree.problem(("accounts", name, "ca_file"), f"cannot be used: {reason}")
+
+
+def _check_proxies(tree: Tree, environment: Mapping[str, str]) -> None:
+    """Check that each proxy which the environment names can be used, where one is asked for."""
+    accounts = tree.data["accounts"]
+    for name, account in accounts.items() if isinstance(accounts, dict) else ():
+        if not isinstance(account, dict) or account.get("proxy_from_environment") is not True:
+            continue
+        try:
+            proxy_for(str(account.get("base_url", DEFAULT_BASE_URL)), environment)
+        except ValueError as error:
+            tree.problem(("accounts", name, "proxy_from_environment"), str(error))
 
 
 def _beside(file: str, path: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from orchestrator.engine.efforts import Errand
 from orchestrator.engine.wire import effect_of
 from orchestrator.model import ErrorInfo, ErrorKind, Fault
-from orchestrator.outcome import Answer, Step, classify, error_info, error_kind
+from orchestrator.outcome import Answer, Step, classify, counts_as_failed, error_info, error_kind
 from orchestrator.pacing import Effect
 from orchestrator.reconcile import decide_failed_read
 
@@ -76,7 +76,7 @@ class Errands:
 
     async def _failed(self, admitted: Admitted, errand: Errand, result: AttemptResult) -> None:
         lane, answer = admitted.lane, classify(result)
-        errand.failed += answer is not Answer.THROTTLED
+        errand.failed += counts_as_failed(answer, result)
         verdict = decide_failed_read(answer, errand.failed, self._limits.retry, self._clock.draw())
         match verdict.step:
             case Step.AGAIN:

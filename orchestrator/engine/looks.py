@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from orchestrator.engine.efforts import Doubt, Reading
 from orchestrator.engine.wire import effect_of
 from orchestrator.model import Fault
-from orchestrator.outcome import Answer, Step, classify, decide_absent, error_info, error_kind
+from orchestrator.outcome import Answer, Step, classify, counts_as_failed, decide_absent, error_info, error_kind
 from orchestrator.pacing import Effect
 from orchestrator.reconcile import MOST_PAGES, Fate, Sought, decide_failed_read, fate_of, seen
 from orchestrator.units import seconds_of
@@ -193,7 +193,7 @@ class Looks:
 
     async def _failed(self, admitted: Admitted, effort: Effort, doubt: Doubt, result: AttemptResult) -> None:
         lane, answer = admitted.lane, classify(result)
-        doubt.failed += answer is not Answer.THROTTLED
+        doubt.failed += counts_as_failed(answer, result)
         is_over = self._over_at(lane, doubt) <= self._now()
         verdict = decide_failed_read(
             answer, doubt.failed, self._limits.retry, self._around.clock.draw(), is_over=is_over

@@ -9,7 +9,7 @@ from orchestrator.engine.wire import effect_of
 from orchestrator.errors import WriteError
 from orchestrator.marker import second
 from orchestrator.model import Fault
-from orchestrator.outcome import Answer, Step, Verdict, classify, decide, error_info, error_kind
+from orchestrator.outcome import Answer, Step, Verdict, classify, counts_as_failed, decide, error_info, error_kind
 from orchestrator.pacing import Effect
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Posts:
             return
         is_throttled = answer in _THROTTLINGS
         effort.throttled += is_throttled
-        effort.tries += not is_throttled
+        effort.tries += counts_as_failed(answer, result)
         effort.attempts += result.sent and not is_throttled
         self._wire.tell(admitted, effect_of(answer), result)
         if answer in _MADE_NOTHING:

@@ -14,7 +14,7 @@ from orchestrator.engine.lanes import Lane, LaneState
 from orchestrator.engine.wire import effect_of
 from orchestrator.freshness import NO_CLOCK, recent
 from orchestrator.model import Fault, OutcomeKind
-from orchestrator.outcome import Answer, Step, classify, error_kind
+from orchestrator.outcome import Step, classify, counts_as_failed, error_kind
 from orchestrator.pacing import Effect
 from orchestrator.reconcile import MOST_PAGES, decide_failed_read
 
@@ -109,7 +109,7 @@ class Screens:
 
     async def _failed(self, admitted: Admitted, effort: Effort, screen: Screen, result: AttemptResult) -> None:
         lane, answer = admitted.lane, classify(result)
-        screen.failed += answer is not Answer.THROTTLED
+        screen.failed += counts_as_failed(answer, result)
         verdict = decide_failed_read(answer, screen.failed, self._limits.retry, self._around.clock.draw())
         match verdict.step:
             case Step.AGAIN:

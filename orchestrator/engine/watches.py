@@ -190,7 +190,7 @@ class Watches:
 
     async def _failed(self, admitted: Admitted, effort: Effort, watch: Watch, result: AttemptResult) -> None:
         lane, answer = admitted.lane, classify(result)
-        if result.fault is Fault.INTERRUPTED or answer is Answer.THROTTLED:
+        if result.fault is Fault.INTERRUPTED or answer is Answer.THROTTLED or result.on_reused:
             await self._accounts.queue(lane, effort)
         elif answer in {Answer.QUOTA, Answer.MISCONFIGURED}:
             lane.suspects.append((effort, result))

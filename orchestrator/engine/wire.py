@@ -95,7 +95,7 @@ class Wire:
     def tell(self, admitted: Admitted, effect: Effect, result: AttemptResult) -> None:
         """Give the ticket back with what the answer said."""
         admitted.lane.throttled += effect is Effect.THROTTLED
-        if result.fault is Fault.INTERRUPTED:
+        if result.fault is Fault.INTERRUPTED or result.on_reused:
             admitted.release()
             return
         retry_after_s = result.retry_after_s

@@ -46,6 +46,7 @@ _BUSY = "see who else asks with these credentials or from this address, and try 
 
 _REMEDIES = {
     Fault.UNREACHABLE: "check base_url, the name's DNS, the firewall; behind a proxy set proxy_from_environment: true",
+    Fault.PROXY: "correct the user and password in the variable that names the proxy, or set no_proxy",
     Fault.TLS: "what answers there speaks no TLS: check the scheme and the port of base_url",
     Fault.CERTIFICATE: "check base_url and this machine's clock; if a proxy of your own signs, name its ca_file",
     Fault.CONNECT_TIMEOUT: "a firewall may drop it: check base_url; behind a proxy set proxy_from_environment: true",

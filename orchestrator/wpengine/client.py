@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import ssl
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Self, cast
-from urllib.parse import quote, urlsplit
-from urllib.request import getproxies, proxy_bypass
-from weakref import WeakSet
+from typing import TYPE_CHECKING, Self
+from urllib.parse import quote
 
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 
 from orchestrator import __version__
 from orchestrator.model import AttemptResult, Fault
+from orchestrator.proxy import proxy_for
 from orchestrator.redaction import Redactor
 from orchestrator.wpengine.answers import (
     LONGEST_BODY,
@@ -32,6 +32,7 @@ from orchestrator.wpengine.answers import (
     read_user,
     unpack,
 )
+from orchestrator.wpengine.connector import TRANSMISSION, Connector, Transmission
 from orchestrator.wpengine.pages import ACCOUNTS, BACKUPS, INSTALLS, LARGEST_PAGE, Listing, page_reader
 from orchestrator.wpengine.retry_after import retry_after_s, server_time_s
 
@@ -39,17 +40,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import SimpleNamespace, TracebackType
 
-    from aiohttp.client_proto import ResponseHandler
-    from aiohttp.connector import Connection
-    from aiohttp.tracing import Trace
-
     from orchestrator.inventory import Entry
     from orchestrator.model import Account, BackupRequest, Timeouts
 
-KEEPALIVE_S = 4.0
-"""Below the 5 s after which common servers drop an idle connection: a request that races with that is ambiguous."""
-
-DNS_CACHE_S = 60
+PROXY_WANTS_CREDENTIALS = 407
 
 _USER_OF_URL = re.compile(r"//[^/\s@]*(?:@[^/\s@]*)*@")
 
@@ -77,23 +71,20 @@ _ERRORS = (aiohttp.ClientError, HttpProcessingError, OSError, ValueError)
 """What a request may raise; aiohttp's parser in Python lets the second out while a body is read."""
 
 
-@dataclass(slots=True)
-class _Transmission:
-    """Whether any byte of a request may have left; set just before the first one is written."""
-
-    sent: bool = False
-
-
 class Client:
     """One account's sessions with the API; the engine's ``Api``. Use it as an asynchronous context manager."""
 
     def __init__(self, account: Account, timeouts: Timeouts) -> None:
-        """Prepare for ``account``; nothing is sent and no socket opened yet."""
+        """Prepare for ``account``; nothing is sent and no socket opened yet.
+
+        Raises ``ValueError`` if the environment names a proxy that cannot be used.
+        """
         self._base_url = account.base_url
         self._account = account
         self._timeouts = timeouts
         self._redactor = Redactor().knowing(account.user_id, account.password)
-        self._proxy = _proxy_for(account.base_url) if account.proxy_from_environment else None
+        self._proxy = proxy_for(account.base_url, os.environ) if account.proxy_from_environment else None
+        self._connector: Connector | None = None
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -101,10 +92,11 @@ class Client:
         trace = aiohttp.TraceConfig()
         trace.on_request_headers_sent.append(_mark_sent)
         seconds = self._timeouts
+        self._connector = Connector(_tls(self._account.ca_file))
         self._session = aiohttp.ClientSession(
-            connector=_Connector(_tls(self._account.ca_file)),
+            connector=self._connector,
             timeout=aiohttp.ClientTimeout(
-                total=seconds.connect_s + seconds.read_s, sock_connect=seconds.connect_s, sock_read=seconds.read_s
+                total=seconds.connect_s + seconds.read_s, connect=seconds.connect_s, sock_read=seconds.read_s
             ),
             headers={
                 "Authorization": aiohttp.encode_basic_auth(self._account.user_id, self._account.password),
@@ -167,10 +159,11 @@ class Client:
         read: Callable[[Received], AttemptResult],
         body: Mapping[str, object] | None = None,
     ) -> AttemptResult:
-        if self._session is None:
+        if self._session is None or self._connector is None:
             message = "the client is used outside its context manager"
             raise RuntimeError(message)
-        transmission = _Transmission()
+        transmission = Transmission()
+        TRANSMISSION.set(transmission)
         try:
             async with self._session.request(
                 method,
@@ -178,13 +171,18 @@ class Client:
                 data=None if body is None else json.dumps(body).encode(),
                 headers={} if body is None else {"Content-Type": "application/json"},
                 allow_redirects=False,
-                proxy=self._proxy,
+                proxy=self._proxy.url if self._proxy else None,
                 trace_request_ctx=transmission,
             ) as response:
+                self._connector.has_served(transmission)
+                if self._proxy and response.status == PROXY_WANTS_CREDENTIALS:
+                    return AttemptResult(fault=Fault.PROXY, sent=False, message=self._refused_by_proxy())
                 return await self._read(response, read)
         except asyncio.CancelledError:
             return AttemptResult(
-                fault=Fault.INTERRUPTED, sent=transmission.sent, message="broken off before the answer came"
+                fault=Fault.INTERRUPTED,
+                sent=transmission.sent,
+                message="broken off before the answer came",
             )
         except _SentOnceError as error:
             return self._failed(error.cause, transmission)
@@ -210,18 +208,38 @@ class Client:
             return _bodiless(base, f"{response.status} with a body too large or wrongly packed")
         return read(Received(base, text, clean))
 
-    def _failed(self, error: Exception, transmission: _Transmission) -> AttemptResult:
-        fault = fault_of(error)
+    def _failed(self, error: Exception, transmission: Transmission) -> AttemptResult:
+        fault, sent = fault_of(error), transmission.sent
         message = self._redactor.clean(_words(error))
-        if fault is Fault.READ_TIMEOUT and not transmission.sent:
+        if fault is Fault.READ_TIMEOUT and not sent:
             fault = Fault.CONNECT_TIMEOUT
-        elif fault is Fault.INVALID_URL and transmission.sent:
+        elif fault is Fault.INVALID_URL and sent:
             fault = Fault.MALFORMED
         if fault is Fault.CONNECT_TIMEOUT:
-            message = f"no connection within {self._timeouts.connect_s:g} s"
-        elif fault is Fault.READ_TIMEOUT:
-            message = f"no complete answer within {self._timeouts.read_s:g} s"
-        return AttemptResult(fault=fault, sent=transmission.sent, message=message)
+            message = f"no connection within {self._timeouts.connect_s:g} s{self._by_proxy()}"
+        elif transmission.sent_at is not None and fault is Fault.READ_TIMEOUT:
+            waited_s = asyncio.get_running_loop().time() - transmission.sent_at
+            message = f"no complete answer within {round(waited_s, 1):g} s"
+        elif isinstance(error, aiohttp.ClientHttpProxyError):
+            is_refused = error.status == PROXY_WANTS_CREDENTIALS
+            fault = Fault.PROXY if is_refused else fault
+            message = self._refused_by_proxy() if is_refused else f"{error.status} {error.message}{self._by_proxy()}"
+        elif isinstance(error, aiohttp.ClientProxyConnectionError):
+            message = f"{message}{self._by_proxy()}"
+        on_reused = transmission.is_reused and fault is Fault.DISCONNECTED and not _has_begun_to_answer(error)
+        if on_reused and self._connector:
+            self._connector.has_broken(transmission)
+        return AttemptResult(fault=fault, sent=sent, message=message, on_reused=on_reused)
+
+    def _by_proxy(self) -> str:
+        return f", by the proxy that {self._proxy.variable} names" if self._proxy else ""
+
+    def _refused_by_proxy(self) -> str:
+        if self._proxy is None:
+            return "a proxy asks for credentials"
+        if self._proxy.has_credentials:
+            return f"the proxy refuses the user and password in {self._proxy.variable} (407): correct them there"
+        return f"the proxy asks for credentials (407): put them into {self._proxy.variable}, as http://user:password@host:port"
 
 
 def _bodiless(base: AttemptResult, message: str) -> AttemptResult:
@@ -233,39 +251,14 @@ def fault_of(error: BaseException) -> Fault:
     return next(fault for kind, fault in _FAULTS if isinstance(error, kind))
 
 
+def _has_begun_to_answer(error: BaseException) -> bool:
+    return isinstance(error, aiohttp.ServerDisconnectedError) and not isinstance(error.message, str)
+
+
 def _words(error: BaseException) -> str:
     """Return what ``error`` says, without the credentials that a proxy's URL may have."""
     said = _USER_OF_URL.sub("//", str(error))
     return cut(f"{type(error).__name__}: {said}" if said else type(error).__name__)
-
-
-class _Connector(aiohttp.TCPConnector):
-    """Drop an idle connection on which the server spoke unasked, which it may do before it closes it (408, say).
-
-    aiohttp would take those words for the answer to the next request.
-    """
-
-    def __init__(self, context: ssl.SSLContext) -> None:
-        super().__init__(limit=0, ssl=context, keepalive_timeout=KEEPALIVE_S, ttl_dns_cache=DNS_CACHE_S)
-        self._were_quiet: WeakSet[ResponseHandler] = WeakSet()
-
-    async def connect(
-        self,
-        req: aiohttp.ClientRequest,
-        traces: list[Trace],
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's signature
-    ) -> Connection:
-        """Return a connection on which nothing was said yet; raise ``ClientConnectionError`` if a new one is none."""
-        while True:
-            connection = await super().connect(req, traces, timeout)
-            protocol = cast("ResponseHandler", connection.protocol)  # there is one until the connection is given back
-            if not protocol.should_close:
-                self._were_quiet.add(protocol)
-                return connection
-            connection.close()
-            if protocol not in self._were_quiet:
-                message = "the server spoke before it was asked"
-                raise aiohttp.ClientConnectionError(message)
 
 
 class _SentOnceError(Exception):
@@ -285,7 +278,7 @@ async def _sent_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHand
 
 
 async def _mark_sent(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
-    context.trace_request_ctx.sent = True
+    context.trace_request_ctx.sent_at = asyncio.get_running_loop().time()
 
 
 async def _bounded_body(response: aiohttp.ClientResponse) -> bytes | None:
@@ -297,14 +290,6 @@ async def _bounded_body(response: aiohttp.ClientResponse) -> bytes | None:
             response.close()
             return None
     return bytes(body)
-
-
-def _proxy_for(url: str) -> str | None:
-    """Return the proxy that the environment names for ``url``; aiohttp's own look-up would read ``.netrc`` as well."""
-    parts = urlsplit(url)
-    if proxy_bypass(parts.netloc):
-        return None
-    return getproxies().get(parts.scheme)
 
 
 def _tls(ca_file: str | None) -> ssl.SSLContext:

@@ -23,7 +23,8 @@ from orchestrator import __version__
 from orchestrator.model import Account, AttemptResult, BackupRequest, Fault, Timeouts
 from orchestrator.outcome import Answer, classify
 from orchestrator.simulator import Scenario, Simulator
-from orchestrator.wpengine.client import Client, _Transmission, fault_of
+from orchestrator.wpengine.client import Client, fault_of
+from orchestrator.wpengine.connector import Transmission
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -319,8 +320,8 @@ def test_aiohttps_errors_of_parsing_have_a_fault_too() -> None:
 
 def test_a_value_that_is_wrong_is_the_url_only_before_anything_was_sent() -> None:
     client = Client(Account("default", "http://127.0.0.1/v1", "u", "p"), QUICK)
-    assert client._failed(ValueError(), _Transmission(sent=False)).fault is Fault.INVALID_URL
-    after = client._failed(ValueError(), _Transmission(sent=True))
+    assert client._failed(ValueError(), Transmission()).fault is Fault.INVALID_URL
+    after = client._failed(ValueError(), Transmission(sent_at=0.0))
     assert (after.fault, classify(after)) == (Fault.MALFORMED, Answer.AMBIGUOUS)
 
 

@@ -230,7 +230,7 @@ def test_a_proxys_credentials_stand_in_no_message(monkeypatch: pytest.MonkeyPatc
             return results
 
     for result in asyncio.run(main()):
-        assert (result.sent, classify(result)) == (False, Answer.NOT_SENT)
+        assert not result.sent
         assert not any(secret in result.message for secret in ("pxuser", "px%40", "px@", "secret"))
 
 
