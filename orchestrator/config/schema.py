@@ -69,8 +69,8 @@ class AccountSection(Section):
     ca_file: Text | None = None
     """A certificate authority (PEM) to trust besides the system's own."""
     proxy_from_environment: StrictBool = False
-    """Use the proxy that `https_proxy`, `all_proxy` and `no_proxy` name, in small letters or capitals. Without this they
-    are ignored, and `.netrc` always is."""
+    """Use the proxy that `https_proxy`, `all_proxy` and `no_proxy` name, in small letters or capitals. Without this
+    they are ignored, and `.netrc` always is."""
 
 
 class DefaultsSection(Section):
