@@ -7,6 +7,9 @@ from datetime import datetime
 
 DURATION_PATTERN = r"[0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h|d)"
 
+MOST_COUNTED = 10**9
+"""A count of some unit that is written has at most nine digits before its point."""
+
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h|d)", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -21,7 +24,7 @@ def duration_text(seconds: float) -> str:
     """Write ``seconds`` in the largest unit that leaves it whole, as ``10m``, else with decimals."""
     for unit, length in reversed(_SECONDS.items()):
         whole = round(seconds / length)
-        if whole >= 1 and abs(seconds / length - whole) < 1e-9:  # noqa: PLR2004 - what floats leave of a whole number
+        if 1 <= whole < MOST_COUNTED and abs(seconds / length - whole) < 1e-9:  # noqa: PLR2004 - what floats leave of a whole number
             return f"{whole}{unit}"
     unit, count = ("s", seconds) if seconds >= 1 else ("ms", seconds * 1000)
     return f"{max(count, 1e-9):.9f}".rstrip("0").rstrip(".") + unit

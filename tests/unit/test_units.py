@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.units import age_text, duration_s, duration_text, seconds_of
@@ -69,6 +69,8 @@ def test_no_text_of_a_server_is_too_much_for_an_instant(text: str) -> None:
 
 @settings(max_examples=300)
 @given(st.floats(0.001, 9e8))
+@example(1_000_000.5)
+@example(12_345_678.9)
 def test_a_duration_that_is_written_is_read_as_the_same(seconds: float) -> None:
     assert duration_s(duration_text(seconds)) == pytest.approx(seconds, rel=1e-6)
 
