@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import rich_click as click
@@ -18,6 +17,7 @@ from orchestrator.errors import UsageError
 from orchestrator.inventory import LONGEST_BACKUP_ID
 from orchestrator.model import OutcomeKind
 from orchestrator.redaction import Redactor
+from orchestrator.usecases.clock import SYSTEM_CLOCK
 from orchestrator.usecases.settle import Settled, Word
 from orchestrator.usecases.settle import settle as settled_by
 from orchestrator.visible import visible
@@ -40,7 +40,7 @@ def settle(*, run: str, install: str, state_dir: Path | None, output: Output, **
     and so retried by --retry-failed. Exit code 2 if it is not unconfirmed.
     """
     backup_id = _backup_id(word["exists"], absent=bool(word["absent"]))
-    state, now = needed_state_dir(state_dir).absolute(), datetime.now(UTC)
+    state, now = needed_state_dir(state_dir).absolute(), SYSTEM_CLOCK.now()
     end = run_until_stopped(lambda stop: settled_by(state, Word(run, install, backup_id), now, stop))
     if output.is_json:
         output.log(Redactor()).info("install.settled", **asdict(end), backup=backup_id)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from random import random
 from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
 from orchestrator.engine.dispatch import Dispatcher
@@ -47,22 +45,6 @@ class Persistence:
 
 WATCHED = Persistence(reach_s=60.0)
 """That of a command that somebody waits for."""
-
-
-class SystemClock:
-    """The engine's ``Clock``."""
-
-    def monotonic(self) -> float:
-        """Return the running loop's time."""
-        return asyncio.get_running_loop().time()
-
-    def now(self) -> datetime:
-        """Return the wall clock's time."""
-        return datetime.now(UTC)
-
-    def draw(self) -> float:
-        """Return a number that is uniform in [0, 1)."""
-        return random()  # noqa: S311 - jitter, not a secret
 
 
 class _Nowhere:
@@ -129,7 +111,7 @@ class Asker:
 
     def now_s(self, account: str) -> float | None:
         """Return the seconds since 1970 by the clock of the server that ``account`` asks, ``None`` if it has none."""
-        return self._fleet.lanes[account].server_time(SystemClock().monotonic())
+        return self._fleet.lanes[account].server_time(self._fleet.clock.monotonic())
 
     async def _whole(self, account: str, reading: _Reading[Entry]) -> tuple[Entry, ...] | ErrorInfo:
         """Read every page; anew if the listing changes meanwhile, since an entry may be missed then."""
@@ -175,7 +157,7 @@ async def asked(
     for account in accounts:
         await fleet.reach(account)
     nowhere = _Nowhere()
-    around = Surroundings("", nowhere, nowhere, SystemClock(), fleet.log, stop)
+    around = Surroundings("", nowhere, nowhere, fleet.clock, fleet.log, stop)
     limits = replace(limits_of(fleet.config), deadline_s=persistence.within_s, reach_s=persistence.reach_s)
     dispatcher = Dispatcher(fleet.budgets, limits, around)
     return await stop.unless_pressed(dispatcher.attend(work(Asker(dispatcher, fleet))))

@@ -9,18 +9,20 @@ import os
 import shutil
 import stat
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC
 from enum import StrEnum
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from orchestrator.journal.history import state_fault
 from orchestrator.journal.store import FILE_NAME
+from orchestrator.usecases.clock import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from orchestrator.engine.ports import Clock
     from orchestrator.model import Config
 
 LOW_DISK, FULL_DISK = 100_000_000, 10_000_000
@@ -127,13 +129,13 @@ def _state_db(path: Path, machine: Machine) -> Check:
     return Check("state_db", Verdict.FAIL, f"{path} {fault}", remedy)
 
 
-def time_zone_check(config: Config | None) -> Check:
+def time_zone_check(config: Config | None, clock: Clock = SYSTEM_CLOCK) -> Check:
     """Check that there are time zones, by one that is nobody's default, and say what time a run would write."""
     try:
         ZoneInfo("America/New_York")
     except (ZoneInfoNotFoundError, OSError, ValueError):
         remedy = "install the system's tzdata, or the Python package of that name"
         return Check("time_zone", Verdict.FAIL, "the data of time zones is missing", remedy)
-    now = datetime.now(UTC if config is None else config.timezone)
+    now = clock.now().astimezone(UTC if config is None else config.timezone)
     zone = "UTC" if config is None else str(config.timezone)
     return Check("time_zone", Verdict.OK, f"{{date}} {{time}} is {now:%Y-%m-%d %H:%M} now ({zone})")

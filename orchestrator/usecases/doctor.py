@@ -15,7 +15,7 @@ from orchestrator.marker import runs_marked
 from orchestrator.model import ErrorInfo, ErrorKind, Fault, RetryPolicy, Timeouts
 from orchestrator.selection import Selection
 from orchestrator.units import age_text
-from orchestrator.usecases.asking import Persistence, SystemClock, asked
+from orchestrator.usecases.asking import Persistence, asked
 from orchestrator.usecases.checks import Check, Verdict
 from orchestrator.usecases.fleet import Fleet
 from orchestrator.usecases.resolve import asked_accounts
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from orchestrator.engine.lanes import Lane
-    from orchestrator.engine.ports import Api, Log
+    from orchestrator.engine.ports import Api, Clock, Log
     from orchestrator.engine.stop import StopSwitch
     from orchestrator.inventory import ListedInstall
     from orchestrator.model import AttemptResult, BackupRequest, Config
@@ -73,9 +73,9 @@ class _Heard:
 class _Witness:
     """An ``Api`` that passes everything on, and remembers what it heard."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, clock: Clock) -> None:
         self._api = api
-        self._clock = SystemClock()
+        self._clock = clock
         self.heard: list[_Heard] = []
 
     async def _hear(self, call: Coroutine[object, object, AttemptResult]) -> AttemptResult:
@@ -128,7 +128,7 @@ async def account_checks(config: Config, log: Log, stop: StopSwitch) -> list[Che
 
         async def look(asker: Asker) -> list[list[Check]]:
             return await asyncio.gather(
-                *(_Examination(config, fleet.lanes[each], asker).checks() for each in fleet.lanes)
+                *(_Examination(config, fleet.lanes[each], asker, fleet.clock).checks() for each in fleet.lanes)
             )
 
         return [check for checks in await asked(fleet, config.accounts, look, stop, AT_ONCE) for check in checks]
@@ -137,11 +137,11 @@ async def account_checks(config: Config, log: Log, stop: StopSwitch) -> list[Che
 class _Examination:
     """The checks of one account."""
 
-    def __init__(self, config: Config, lane: Lane, asker: Asker) -> None:
+    def __init__(self, config: Config, lane: Lane, asker: Asker, clock: Clock) -> None:
         self._config = config
         self._lane = lane
         self._asker = asker
-        self._witness = _Witness(lane.api)
+        self._witness = _Witness(lane.api, clock)
         lane.api = self._witness
 
     async def checks(self) -> list[Check]:

@@ -7,9 +7,7 @@ after the last. That is a help and no promise: where it cannot be kept, the run 
 from __future__ import annotations
 
 import asyncio
-import random
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from orchestrator.engine.efforts import Effort
@@ -20,13 +18,14 @@ from orchestrator.pacing import learned
 from orchestrator.plan import budget_of
 from orchestrator.summary import AccountTotals
 from orchestrator.throttle.gate import Gate
+from orchestrator.usecases.clock import SYSTEM_CLOCK
 from orchestrator.usecases.narration import Neighbours, PaceNarrator
 from orchestrator.wpengine.client import Client
 
 if TYPE_CHECKING:
     from contextlib import AsyncExitStack
 
-    from orchestrator.engine.ports import Log
+    from orchestrator.engine.ports import Clock, Log
     from orchestrator.journal.store import Store
     from orchestrator.model import Config, ErrorInfo, Learned
     from orchestrator.usecases.jobs import Job
@@ -46,9 +45,12 @@ class _Limited:
 class Fleet:
     """The accounts that are asked: a lane for each, and the budgets that they share."""
 
-    def __init__(self, config: Config, store: Store | None, log: Log, stack: AsyncExitStack) -> None:
+    def __init__(
+        self, config: Config, store: Store | None, log: Log, stack: AsyncExitStack, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
         """Reach accounts of ``config``, with what ``store`` remembers of their limits; ``stack`` closes it all."""
         self.config = config
+        self.clock = clock
         self.log = log
         self.lanes: dict[str, Lane] = {}
         self._store = store
@@ -69,7 +71,7 @@ class Fleet:
             key = budget_of(account, per_host=self.config.throttle.per_host)
             if key not in self._limited:
                 self._limited[key] = await self._new_budget(name, key)
-            client = await self._stack.enter_async_context(Client(account, self.config.timeouts))
+            client = await self._stack.enter_async_context(Client(account, self.config.timeouts, self.clock.now))
             self.lanes[name], self._keys[name] = Lane(name, client), key
             self._limited[key].budget.lanes.append(self.lanes[name])
         return self.lanes[name]
@@ -79,21 +81,21 @@ class Fleet:
         if known:
             self.log.info("throttle.remembered", budget=name, rate=round(known.rate, 2), burst=round(known.burst))
         narrator = PaceNarrator(name, self.log, self._neighbours.of(key[0]))
-        gate = Gate(self.config.throttle, random.random, narrator, known)
+        gate = Gate(self.config.throttle, self.clock.draw, narrator, known)
         return _Limited(name, gate, Budget(gate, []))
 
     async def _known(self, key: BudgetKey) -> Learned | None:
         if self.config.throttle.fixed_rate is not None or self._store is None:
             return None
         try:
-            return await remembered(self._store, key, datetime.now(UTC))
+            return await remembered(self._store, key, self.clock.now())
         except WriteError as error:
             self.log.warning("throttle.not_remembered", reason=str(error))
             return None
 
     async def take_on(self, job: Job) -> list[tuple[Effort, ErrorInfo]]:
         """Queue the efforts of ``job``; return those whose accounts have stopped already, each with why."""
-        began_at = asyncio.get_running_loop().time()
+        began_at = self.clock.monotonic()
         stopped: list[tuple[Effort, ErrorInfo]] = []
         for effort in job.efforts:
             lane = await self.reach(effort.planned.install.account)
@@ -122,7 +124,7 @@ class Fleet:
 
     def next_look_s(self) -> float:
         """Return the seconds until the last of the looks that are planned so far."""
-        return max(0.0, max(self._looks(), default=0.0) - asyncio.get_running_loop().time())
+        return max(0.0, max(self._looks(), default=0.0) - self.clock.monotonic())
 
     def _looks(self) -> list[float]:
         """Return the instants of the looks that are planned so far."""
@@ -150,7 +152,7 @@ class Fleet:
         """Keep what each budget learned, all at once."""
         if self._store is None:
             return
-        at = datetime.now(UTC)
+        at = self.clock.now()
         found = {key: learned(limited.gate.pace) for key, limited in self._limited.items()}
         writes = [remember(self._store, key, each, at) for key, each in found.items() if each is not None]
         for result in await asyncio.gather(*writes, return_exceptions=True):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +20,7 @@ from orchestrator.usecases.resolve import MOST_SAID, empty_lines, missing_from, 
 from orchestrator.usecases.scopes import Scopes, part_of
 
 if TYPE_CHECKING:
-    from orchestrator.engine.ports import Log
+    from orchestrator.engine.ports import Clock, Log
     from orchestrator.inventory import EmptySource
     from orchestrator.journal.store import Store
     from orchestrator.model import Backup, Config, FailedSource, Install, Plan, PlannedBackup, Standing
@@ -31,8 +29,6 @@ if TYPE_CHECKING:
 
 NOT_IN_THE_PLAN = "--installs-from"
 """The place of what only a list names: nothing in the configuration does, so it is never looked up."""
-
-_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 CUT_OFF = ErrorInfo(ErrorKind.INTERRUPTED, "the run was cut off before it knew the answer")
 
@@ -239,14 +235,14 @@ def new_job(config: Config, options: RunOptions, planned: PlannedRun, log: Log) 
     )
 
 
-async def have_screened(config: Config, options: RunOptions, job: Job, store: Store) -> None:
+async def have_screened(config: Config, options: RunOptions, job: Job, store: Store, clock: Clock) -> None:
     """Have each install of ``job`` that is to be requested screened first, with what the journal knows of it.
 
     Raises ``WriteError``.
     """
     if options.recent_s is None:
         return
-    known = await journal_recent.completed_since(store, time.time() - options.recent_s)
+    known = await journal_recent.completed_since(store, clock.now().timestamp() - options.recent_s)
     for effort in job.efforts:
         if effort.is_to_be_requested and not effort.made.is_second:
             base_url = config.accounts[effort.planned.install.account].base_url
@@ -292,12 +288,6 @@ def folder_of(options: RunOptions, run_id: str) -> Path:
 def own_report(state_dir: Path, run_id: str) -> Path:
     """Return where the report of a run goes if nobody says otherwise."""
     return state_dir.absolute() / "runs" / run_id / OWN_REPORT
-
-
-def new_run_id() -> str:
-    """Return a ULID: 48 bits of milliseconds and 80 of chance in Crockford's base 32, so that ids sort by time."""
-    number = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
-    return "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -5, -5))
 
 
 def say_warnings(config: Config, plan: Plan, log: Log) -> None:

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from orchestrator.model import Run
+from orchestrator.usecases.clock import SYSTEM_CLOCK, new_run
 from orchestrator.usecases.fleet import Fleet
-from orchestrator.usecases.jobs import new_run_id, planned_run, say_warnings
+from orchestrator.usecases.jobs import planned_run, say_warnings
 from orchestrator.usecases.resolve import inventory_of, say_sources, told
 from orchestrator.usecases.survey import are_credentials_refused
 
 if TYPE_CHECKING:
-    from orchestrator.engine.ports import Log
+    from orchestrator.engine.ports import Clock, Log
     from orchestrator.engine.stop import StopSwitch
     from orchestrator.model import Config
     from orchestrator.usecases.jobs import PlannedRun, RunOptions
 
 
-async def previewed(config: Config, options: RunOptions, log: Log, stop: StopSwitch) -> tuple[PlannedRun, bool]:
+async def previewed(
+    config: Config, options: RunOptions, log: Log, stop: StopSwitch, clock: Clock = SYSTEM_CLOCK
+) -> tuple[PlannedRun, bool]:
     """Return the plan of a new run, and whether an account's credentials were refused.
 
     Listings are read where names or discoveries need them.
@@ -27,9 +28,9 @@ async def previewed(config: Config, options: RunOptions, log: Log, stop: StopSwi
     Raises ``UsageError`` if nothing is selected, ``StoppedError`` if a signal comes first.
     """
     async with AsyncExitStack() as stack:
-        fleet = Fleet(config, None, log, stack)
+        fleet = Fleet(config, None, log, stack, clock)
         inventory = await inventory_of(config, options.selection, fleet, stop)
-        planned = planned_run(config, options, inventory, Run(new_run_id(), datetime.now(UTC)))
+        planned = planned_run(config, options, inventory, new_run(clock))
     say_warnings(config, planned.plan, log)
     say_sources(told(planned.failed), told(planned.empty), log)
     return planned, are_credentials_refused(fleet)

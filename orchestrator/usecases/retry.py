@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.engine.efforts import Effort
@@ -11,6 +10,7 @@ from orchestrator.errors import UsageError
 from orchestrator.model import Made, OutcomeKind, Run, Standing
 from orchestrator.plan import make_plan
 from orchestrator.selection import selected
+from orchestrator.usecases.clock import new_run
 from orchestrator.usecases.failures import Failure
 from orchestrator.usecases.jobs import (
     CUT_OFF,
@@ -24,7 +24,6 @@ from orchestrator.usecases.jobs import (
     end_of_stranger,
     for_this_run,
     gone_since,
-    new_run_id,
     record_of,
     say_warnings,
     watch_of_earlier,
@@ -35,11 +34,11 @@ from orchestrator.usecases.scopes import Scopes, part_of
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from orchestrator.engine.ports import Log
     from orchestrator.journal.runs import RunRecord
     from orchestrator.model import Config, FailedSource, Install, PlannedBackup
     from orchestrator.selection import Selection
     from orchestrator.usecases.failures import Failures
+    from orchestrator.usecases.fleet import Fleet
     from orchestrator.usecases.resolve import Inventory
 
 
@@ -50,12 +49,12 @@ def needs_listing(config: Config, failures: Failures) -> bool:
     return has_others and (bool(config.discoveries) or any(install.id is None for install in config.installs))
 
 
-def retried_job(config: Config, options: RunOptions, failures: Failures, inventory: Inventory, log: Log) -> Job:
+def retried_job(config: Config, options: RunOptions, failures: Failures, inventory: Inventory, fleet: Fleet) -> Job:
     """Return the new run. What is no longer in ``inventory`` is given up; an unknown account has nobody to ask.
 
     Where the earlier run could not read a source, what that shows now is requested, too.
     """
-    run = Run(new_run_id(), datetime.now(UTC))
+    run, log = new_run(fleet.clock), fleet.log
     wanted = sorted(failures.failures, key=lambda each: (bool(each.sought), each.backup is not None))
     by_key = {_key(each.install): each for each in wanted}
     now = _current(config, by_key, inventory)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.engine.dispatch import Dispatcher
@@ -19,7 +18,8 @@ from orchestrator.report.write import ReportWriter, drop_old_report, drop_run, m
 from orchestrator.run_names import LATEST
 from orchestrator.selection import Selection
 from orchestrator.usecases.alongside import alongside
-from orchestrator.usecases.asking import Persistence, SystemClock, asked, limits_of
+from orchestrator.usecases.asking import Persistence, asked, limits_of
+from orchestrator.usecases.clock import SYSTEM_CLOCK, new_run
 from orchestrator.usecases.closing import Places, Totals, closed, removed_old_runs
 from orchestrator.usecases.failures import failures_of
 from orchestrator.usecases.fleet import Fleet
@@ -29,7 +29,6 @@ from orchestrator.usecases.jobs import (
     folder_of,
     have_screened,
     new_job,
-    new_run_id,
     own_report,
     planned_run,
 )
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from orchestrator.engine.ports import Log
+    from orchestrator.engine.ports import Clock, Log
     from orchestrator.engine.stop import StopSwitch
     from orchestrator.model import Config, Outcome
     from orchestrator.summary import Summary
@@ -73,17 +72,19 @@ class RunEnd:
     crash: Exception | None
 
 
-async def run_backups(config: Config, options: RunOptions, log: Log, stop: StopSwitch) -> RunEnd:
+async def run_backups(
+    config: Config, options: RunOptions, log: Log, stop: StopSwitch, clock: Clock = SYSTEM_CLOCK
+) -> RunEnd:
     """Request a backup of every install that the options mean, once, and report every outcome.
 
     Raises ``UsageError`` if there is nothing to do, ``WriteError`` if the state or the report cannot be begun,
     ``LockedError`` if another process is at it, and ``StoppedError`` if a signal comes before it is begun; no backup
     was requested then.
     """
-    began = SystemClock().monotonic()
+    began = clock.monotonic()
     state_dir = options.state_dir.absolute()
     async with AsyncExitStack() as stack:
-        new = _planned_offline(config, options, log) if options.is_new else None
+        new = _planned_offline(config, options, log, clock) if options.is_new else None
         make_folder(state_dir)
         locks = _Locks(options, log, stop, stack)
         is_scope_known = options.resume in {None, LATEST}
@@ -92,27 +93,26 @@ async def run_backups(config: Config, options: RunOptions, log: Log, stop: StopS
             await locks.take_scopes(scopes, config.name or config.source, new.record.run if new else None)
         store = Store(state_dir / FILE_NAME)
         await stop.unless_pressed(stack.enter_async_context(store))
-        world = _World(store, log, stop, stack, Fleet(config, store, log, stack), locks)
+        world = _World(store, log, stop, stack, Fleet(config, store, log, stack, clock), locks)
         if not is_scope_known:
             record = await run_to_resume(config, options, store)
             await locks.take_scopes(Scopes(config).to_lock_for(record), record.config, record.run)
         job = await _job(config, options, world) if new is None else new
-        await have_screened(config, options, job, store)
+        await have_screened(config, options, job, world.store, clock)
         return await _carried_out(config, options, job, _Course(world, began))
 
 
-def _planned_offline(config: Config, options: RunOptions, log: Log) -> Job | None:
+def _planned_offline(config: Config, options: RunOptions, log: Log, clock: Clock) -> Job | None:
     """Return the job of a new run whose plan needs no listing, so that a mistake is told of before anything is made."""
     if asked_accounts(config, options.selection):
         return None
-    run = Run(new_run_id(), datetime.now(UTC))
-    return new_job(config, options, planned_run(config, options, offline(config), run), log)
+    return new_job(config, options, planned_run(config, options, offline(config), new_run(clock)), log)
 
 
 async def _job(config: Config, options: RunOptions, world: _World) -> Job:
     """Return what is to be done, with what listings show."""
     if options.is_new:
-        run = Run(new_run_id(), datetime.now(UTC))
+        run = new_run(world.fleet.clock)
         inventory = await inventory_of(
             config, options.selection, world.fleet, world.stop, Persistence(options.deadline_s)
         )
@@ -126,7 +126,7 @@ async def _job(config: Config, options: RunOptions, world: _World) -> Job:
             inventory = await inventory_of(config, failures.selection or Selection(), *asking)
         else:
             inventory = offline(config)
-        return retried_job(config, options, failures, inventory, world.log)
+        return retried_job(config, options, failures, inventory, world.fleet)
     return await _resumed(config, options, world)
 
 
@@ -205,7 +205,7 @@ class _Course:
 
 
 async def _carried_out(config: Config, options: RunOptions, job: Job, course: _Course) -> RunEnd:
-    world, clock, run = course.world, SystemClock(), job.record.run
+    world, clock, run = course.world, course.world.fleet.clock, job.record.run
     fleet, log = world.fleet, world.log.bind(run_id=run.id)
     is_own = job.record.report == str(own_report(options.state_dir, run.id))
     kept = b"".join(line.data for line in job.kept)
@@ -282,7 +282,7 @@ async def _abandon_on_abort(report: ReportWriter, stop: StopSwitch) -> None:
 def _limits(config: Config, options: RunOptions, course: _Course) -> Limits:
     deadline_s = options.deadline_s
     if deadline_s is not None:
-        deadline_s = max(0.0, deadline_s - (SystemClock().monotonic() - course.began))
+        deadline_s = max(0.0, deadline_s - (course.world.fleet.clock.monotonic() - course.began))
     return replace(
         limits_of(config),
         wait=config.wait if options.waits else None,

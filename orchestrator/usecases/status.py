@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,7 @@ from orchestrator.usecases.scopes import run_meant
 from orchestrator.usecases.survey import Question, Subject, are_credentials_refused, surveyed
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
 
     from orchestrator.engine.ports import Log
@@ -132,7 +132,7 @@ async def run_status(config: Config, state_dir: Path, word: str, log: Log, stop:
         answers = await surveyed(Subject("status", "backups"), [_question(each) for each in to_ask], fleet, stop)
         found = dict(zip((each.line.position for each in to_ask), answers.answers, strict=True))
         backups = [_after(each, found.get(each.line.position)) for each in told]
-        has_news, report = await _retold(store, state_dir, run, [each.line for each in backups])
+        has_news, report = await _retold(store, state_dir, run, [each.line for each in backups], fleet.clock.now())
         ranks = list(Condition)
         return StatusEnd(
             run_id=run_id,
@@ -190,7 +190,9 @@ def _after(known: Known, answer: Known | ErrorInfo | None) -> Known:
     return answer or known_now(known, known.backup)
 
 
-async def _retold(store: Store, state_dir: Path, run: StoredRun, lines: list[Line]) -> tuple[bool, str | None]:
+async def _retold(
+    store: Store, state_dir: Path, run: StoredRun, lines: list[Line], at: datetime
+) -> tuple[bool, str | None]:
     """Have the run say what is new, or what an earlier process was kept from telling; return whether, and where."""
     before = {line.position: line for line in run.lines}
     changed = [line for line in lines if line != before[line.position]]
@@ -198,4 +200,4 @@ async def _retold(store: Store, state_dir: Path, run: StoredRun, lines: list[Lin
     is_told = not run.is_whole or run.record.summary == now
     if is_told and not changed:
         return False, None
-    return True, await retell(store, state_dir, run, changed, datetime.now(UTC))
+    return True, await retell(store, state_dir, run, changed, at)

@@ -71,17 +71,24 @@ _ERRORS = (aiohttp.ClientError, HttpProcessingError, OSError, ValueError)
 """What a request may raise; aiohttp's parser in Python lets the second out while a body is read."""
 
 
+def utc_now() -> datetime:
+    """Return the time by the clock of this machine."""
+    return datetime.now(UTC)
+
+
 class Client:
     """One account's sessions with the API; the engine's ``Api``. Use it as an asynchronous context manager."""
 
-    def __init__(self, account: Account, timeouts: Timeouts) -> None:
+    def __init__(self, account: Account, timeouts: Timeouts, now: Callable[[], datetime] = utc_now) -> None:
         """Prepare for ``account``; nothing is sent and no socket opened yet.
 
-        Raises ``ValueError`` if the environment names a proxy that cannot be used.
+        ``now`` tells the time where an answer does not. Raises ``ValueError`` if the environment names a proxy that
+        cannot be used.
         """
         self._base_url = account.base_url
         self._account = account
         self._timeouts = timeouts
+        self._now = now
         self._redactor = Redactor().knowing(account.user_id, account.password)
         self._proxy = proxy_for(account.base_url, os.environ) if account.proxy_from_environment else None
         self._connector: Connector | None = None
@@ -195,7 +202,7 @@ class Client:
         base = AttemptResult(
             status=response.status,
             request_id=next((cut(clean(headers[name])) for name in REQUEST_ID_HEADERS if name in headers), None),
-            retry_after_s=retry_after_s(headers.get("Retry-After"), headers.get("Date"), datetime.now(UTC)),
+            retry_after_s=retry_after_s(headers.get("Retry-After"), headers.get("Date"), self._now()),
             rate_headers=rate_headers(headers, clean),
             server_at=server_time_s(headers.get("Date")),
         )

@@ -28,7 +28,7 @@ from orchestrator.marker import marker, second
 from orchestrator.model import Backup, ErrorInfo, ErrorKind, FieldError, Install, Outcome, OutcomeKind, Spent
 from orchestrator.report.lines import backup_line, encode, summary_line
 from orchestrator.summary import Ending, exit_code
-from orchestrator.usecases.jobs import new_run_id
+from orchestrator.usecases.clock import new_run
 from orchestrator.usecases.settle import OPERATOR
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from orchestrator.engine.stop import StopSwitch
 
 AT = datetime(2026, 11, 23, 1, 0, 0, 123456, tzinfo=UTC)
-RUN_ID = new_run_id()
+RUN_ID = new_run().id
 REQUESTED = Backup("e41f", "requested", f"Nightly [wpe-backup {RUN_ID}]", "2026-11-23T01:00:00Z", None, "6.8.1")
 BARE = Backup("e41f")
 ENTRIES = (FieldError("Backup", "emails", "invalid_value", "invalid", "are bad"), FieldError())

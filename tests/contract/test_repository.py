@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -16,10 +15,9 @@ from jsonschema import Draft202012Validator
 from orchestrator import errors
 from orchestrator.cli.commands import cli
 from orchestrator.config import config_schema, load_config, read_checked, read_fleet
-from orchestrator.model import Run
 from orchestrator.plan import make_plan
 from orchestrator.simulator import Scenario
-from orchestrator.usecases.jobs import new_run_id
+from orchestrator.usecases.clock import new_run
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {
@@ -43,7 +41,7 @@ def commands(group: click.Command = cli, path: str = "wpe-backup") -> dict[str, 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_each_example_loads_and_can_be_planned(path: Path) -> None:
     config = load_config(path.read_bytes(), str(path), ENVIRONMENT)
-    plan = make_plan(config, Run(new_run_id(), datetime.now(UTC)))
+    plan = make_plan(config, new_run())
     assert plan.backups
     assert plan.warnings == ()
 
@@ -142,7 +140,7 @@ def test_the_readme_shows_no_option_that_does_not_exist() -> None:
 
 
 def test_run_ids_sort_by_time_and_none_is_the_prefix_of_another() -> None:
-    ids = [new_run_id() for _ in range(200)]
+    ids = [new_run().id for _ in range(200)]
     assert {len(each) for each in ids} == {26}
     assert len(set(ids)) == 200
     assert [each[:10] for each in ids] == sorted(each[:10] for each in ids)
