@@ -89,6 +89,12 @@ class Client:
         self._account = account
         self._timeouts = timeouts
         self._now = now
+        # They are no headers of the session: aiohttp gives those to a proxy as well, with its CONNECT.
+        self._headers = {
+            "Authorization": aiohttp.encode_basic_auth(account.user_id, account.password),
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+        }
         self._redactor = Redactor().knowing(account.user_id, account.password)
         self._proxy = proxy_for(account.base_url, os.environ) if account.proxy_from_environment else None
         self._connector: Connector | None = None
@@ -105,12 +111,7 @@ class Client:
             timeout=aiohttp.ClientTimeout(
                 total=seconds.connect_s + seconds.read_s, connect=seconds.connect_s, sock_read=seconds.read_s
             ),
-            headers={
-                "Authorization": aiohttp.encode_basic_auth(self._account.user_id, self._account.password),
-                "Accept": "application/json",
-                "Accept-Encoding": "identity",
-                "User-Agent": f"wpe-backup/{__version__}",
-            },
+            headers={"User-Agent": f"wpe-backup/{__version__}"},
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trace_configs=[trace],
@@ -176,7 +177,7 @@ class Client:
                 method,
                 self._base_url + path,
                 data=None if body is None else json.dumps(body).encode(),
-                headers={} if body is None else {"Content-Type": "application/json"},
+                headers=self._headers if body is None else self._headers | {"Content-Type": "application/json"},
                 allow_redirects=False,
                 proxy=self._proxy.url if self._proxy else None,
                 trace_request_ctx=transmission,

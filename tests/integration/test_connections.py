@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from command import Ended, fleet, install_ids, run_command
+from command import PASSWORD, USER, Ended, fleet, install_ids, run_command
 from rawserver import answer, raw_server, read_request, reset
 
 if TYPE_CHECKING:
@@ -135,6 +136,10 @@ def test_a_proxy_that_wants_credentials_ends_the_account_with_the_remedy(
     assert f"{scheme.upper()}_PROXY" in words(ended)
     assert remedy in words(ended)
     assert "(407)" in words(ended)
+    encoded = base64.b64encode(b"me:s3cret").decode() if user else None
+    assert (encoded is not None) is (b"Proxy-Authorization: Basic" in seen[0])
+    assert encoded is None or f"Proxy-Authorization: Basic {encoded}".encode() in seen[0]
+    assert (base64.b64encode(f"{USER}:{PASSWORD}".encode()) in seen[0]) is (scheme == "http"), "not with a CONNECT"
     assert "s3cret" not in ended.stdout + ended.stderr
 
 
