@@ -2,7 +2,8 @@
 
 A server may reset a kept-alive connection just as it is used again. The request is then open, though nothing is wrong
 with the server: ``Transmission.is_reused`` tells such a fault from others. After one, no connection from before it is
-used again; after ``MOST_BROKEN`` of them in a row, none is used twice.
+used again; after ``MOST_BROKEN`` of them, none is used twice: a POST whose turn on a connection is always the one that
+breaks it would be tried for ever.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ KEEPALIVE_S = 4.0
 
 DNS_CACHE_S = 60
 
-MOST_BROKEN = 3
-"""So many connections may break in a row when they are used again, before none is."""
+MOST_BROKEN, FORGOTTEN_AFTER = 3, 100
+"""So many times a used connection may break before none is used again; so many answers in a row over used ones, and
+it is forgotten."""
 
 
 @dataclass(slots=True)
@@ -63,7 +65,8 @@ class Connector(aiohttp.TCPConnector):
         super().__init__(limit=0, ssl=context, keepalive_timeout=KEEPALIVE_S, ttl_dns_cache=DNS_CACHE_S)
         self._generations: WeakKeyDictionary[ResponseHandler, int] = WeakKeyDictionary()
         self._generation = 0
-        self._broken_in_a_row = 0
+        self._broken = 0
+        self._served_in_a_row = 0
 
     async def connect(
         self,
@@ -88,15 +91,17 @@ class Connector(aiohttp.TCPConnector):
                 raise aiohttp.ClientConnectionError(message)
 
     def _may_be_reused(self, opened_in: int) -> bool:
-        return opened_in == self._generation and self._broken_in_a_row < MOST_BROKEN
+        return opened_in == self._generation and self._broken < MOST_BROKEN
 
     def has_served(self, transmission: Transmission) -> None:
         """Hear that a request was answered."""
-        if transmission.is_reused:
-            self._broken_in_a_row = 0
+        self._served_in_a_row += transmission.is_reused
+        if self._served_in_a_row >= FORGOTTEN_AFTER:
+            self._broken = 0
 
     def has_broken(self, transmission: Transmission) -> None:
         """Hear that a connection broke when it was used again; of several that were open together, one counts."""
         if transmission.generation == self._generation:
             self._generation += 1
-            self._broken_in_a_row += 1
+            self._broken += 1
+            self._served_in_a_row = 0
