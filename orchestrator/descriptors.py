@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import re
 
+STDIN_NAME, PIPE_NAME = "<stdin>", "<pipe>"
+"""What a configuration is called that came over standard input, or over any other stream."""
+
 _DESCRIPTOR = re.compile(r"/dev/(stdin|stdout|stderr|fd/\d+)|/proc/[^/]+/fd/\d+", re.ASCII)
 
 

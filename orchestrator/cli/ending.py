@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from orchestrator.cli.options import PIPE_NAME, STDIN_NAME
 from orchestrator.cli.places import usual_state_dir
 from orchestrator.cli.streams import say
+from orchestrator.descriptors import PIPE_NAME, STDIN_NAME
 from orchestrator.model import OutcomeKind
 from orchestrator.report.lines import backup_line, summary_line
 from orchestrator.report.read import Report

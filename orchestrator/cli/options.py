@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 import sys
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from rich.console import Console
 from orchestrator.cli.places import config_places, default_state_dir
 from orchestrator.config import load_config
 from orchestrator.config.values import SEVERAL_EMAILS, parse_email, parse_rate, parse_rate_or_auto
+from orchestrator.descriptors import PIPE_NAME, STDIN_NAME, names_a_descriptor
 from orchestrator.errors import ConfigError, Problem, UsageError
 from orchestrator.logs import make_log
 from orchestrator.redaction import Redactor
@@ -32,11 +32,9 @@ if TYPE_CHECKING:
     from orchestrator.model import Config, ThrottlePolicy
 
 STANDARD_INPUT = "-"
-STDIN_NAME, PIPE_NAME = "<stdin>", "<pipe>"
 """What stands for the name of a configuration that has none: it cannot be read again."""
 
 LARGEST_CONFIG = 64 * 1024 * 1024
-_DESCRIPTOR = re.compile(r"/dev/fd/\d+|/proc/(self|\d+)/fd/\d+", re.ASCII)
 
 WIDE = 1000
 """Columns where there is no terminal: wide enough that a line is never wrapped."""
@@ -284,7 +282,7 @@ def is_standard_input(name: str | None) -> bool:
 
 def _is_pipe(name: str, descriptor: int) -> bool:
     mode = os.fstat(descriptor).st_mode
-    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or _DESCRIPTOR.fullmatch(name) is not None
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or names_a_descriptor(name)
 
 
 def _found() -> str:

@@ -6,12 +6,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.descriptors import names_a_descriptor
+from orchestrator.descriptors import PIPE_NAME, STDIN_NAME, names_a_descriptor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-STANDARD_INPUT_NAME = "<stdin>"
 
 
 def location(file: str, environment: Mapping[str, str]) -> str | None:
@@ -20,7 +18,7 @@ def location(file: str, environment: Mapping[str, str]) -> str | None:
     A relative path starts at ``$PWD`` where that is the current directory, since a shell keeps there the links that the
     user went through.
     """
-    if file == STANDARD_INPUT_NAME:
+    if file in {STDIN_NAME, PIPE_NAME}:
         return None
     try:
         start = "" if file.startswith("/") else _current_directory(environment)

@@ -393,7 +393,7 @@ def test_a_server_that_refuses_connections_for_a_while_costs_no_install(tmp_path
 
 
 def test_a_name_that_does_not_resolve_cancels_and_says_why(tmp_path: Path) -> None:
-    (tmp_path / "wpe-backup.yaml").write_text(fleet("https://api.invalid/v1", 3, QUICK))
+    (tmp_path / "wpe-backup.yaml").write_text(fleet("https://api.invalid/v1", 3, f"{QUICK}throttle: {{give_up: 1s}}\n"))
     seen = Seen(run_command("run", "-o", "-", cwd=tmp_path), [], [])
     hold(seen, 3)
     assert (seen.ended.code, seen.outcomes()) == (3, ["cancelled"] * 3)

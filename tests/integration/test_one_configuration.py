@@ -157,7 +157,7 @@ def test_the_same_installs_over_a_stream_are_one_configuration_whatever_its_desc
 
         live = over_descriptor(20, *SLOWLY)
         until(server.backups)
-        refused(ended(over_descriptor(21)), 11, "a run of /dev/fd/21 is going on, run 01")
+        refused(ended(over_descriptor(21)), 11, "a run of <pipe> is going on, run 01")
         refused(run_command("run", "-c", "-", cwd=tmp_path, stdin=text), 11, "a run of <stdin> is going on")
         refused(run_command("run", "-c", "/dev/stdin", cwd=tmp_path, stdin=text), 11)
         live.send_signal(signal.SIGINT)

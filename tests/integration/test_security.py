@@ -51,8 +51,9 @@ def test_everything_of_the_state_is_its_owners_alone(tmp_path: Path) -> None:
         (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 1))
         for more in ((), ("-o", "report.jsonl")):
             assert run_command("run", *more, cwd=tmp_path).code == 0
-    state = tmp_path / "state"
-    assert run_command("status", next((state / "runs").glob("*/report.jsonl")).parent.name, cwd=tmp_path).code in {0, 3}
+        state = tmp_path / "state"
+        run_id = next((state / "runs").glob("*/report.jsonl")).parent.name
+        assert run_command("status", run_id, cwd=tmp_path).code in {0, 3}
     modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (state, *state.rglob("*"))}
     assert {mode for path, mode in modes.items() if path.is_dir()} == {0o700}
     assert {mode for path, mode in modes.items() if path.is_file()} == {0o600}

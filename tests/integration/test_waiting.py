@@ -79,7 +79,7 @@ def test_an_aborted_backup_is_requested_once_more_and_no_more(tmp_path: Path) ->
 
 
 def test_what_is_unfinished_in_time_is_incomplete_and_polled_again(tmp_path: Path) -> None:
-    with stand_in(*scenario(tmp_path, "backups: {completes_after: 4s}\n")) as server:
+    with stand_in(*scenario(tmp_path, "backups: {completes_after: 8s}\n")) as server:
         configure(tmp_path, server, 5)
         began = time.monotonic()
         ended = run_command("run", "--wait", "--wait-timeout", "500ms", *PACE, "-o", "-", cwd=tmp_path)
@@ -199,7 +199,7 @@ inventory: [files: ["clients/*.csv", "clients/*.jsonl"]]
 
 
 def test_what_a_retry_may_only_poll_is_only_polled_when_that_is_resumed(tmp_path: Path) -> None:
-    with stand_in(*scenario(tmp_path, "backups: {completes_after: 2s, aborts: 1}\n")) as server:
+    with stand_in(*scenario(tmp_path, "backups: {completes_after: 6s, aborts: 1}\n")) as server:
         configure(tmp_path, server, 4, QUICK.replace("200ms", "200ms, retry_aborted: 1"))
         first = run_command("run", "--wait", "--wait-timeout", "300ms", *PACE, "-o", "-", cwd=tmp_path)
         assert outcomes(first.stdout) == {"incomplete": 4}
