@@ -9,8 +9,6 @@ _HIDDEN = re.compile(
     "\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"  # invisible, reordering, or not text
 )
 
-_NO_TEXT = re.compile("[\ud800-\udfff]")
-
 
 def visible(text: str) -> str:
     r"""Return ``text`` with everything that a terminal would obey or hide written out, as ``\x1b``."""
@@ -24,4 +22,10 @@ def _written_out(match: re.Match[str]) -> str:
 
 def is_text(text: str) -> bool:
     """Tell whether ``text`` can be UTF-8: Python lets stand-ins for bytes, and halves of characters, stand in one."""
-    return not _NO_TEXT.search(text)
+    if text.isascii():  # which a string knows of itself, however long it is
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
