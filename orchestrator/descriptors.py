@@ -1,4 +1,4 @@
-"""Which paths name an open descriptor: what is behind one belongs to whoever opened it. Pure.
+"""What names a stream instead of a file: what is behind it belongs to whoever opened it. Pure.
 
 The number of a descriptor says nothing of what is read from it: the shell takes another one each time.
 """

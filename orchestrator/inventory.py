@@ -22,14 +22,18 @@ LONGEST_BACKUP_ID = 200
 
 _NAME = re.compile(NAME_PATTERN, re.ASCII)
 _DOMAIN = re.compile(
-    rf"(https?://)?(?P<name>{NAME_PATTERN})(\.[a-z]+)*\.wpengine[a-z]*\.[a-z]{{2,10}}(:\d+)?(/.*)?", re.ASCII
+    rf"(https?://)?(?P<name>{NAME_PATTERN})(\.[a-z]+)*\.wpengine[a-z]*\.[a-z]{{2,10}}(:\d+)?([/?#].*)?", re.ASCII
 )
+_IN_PORTAL = re.compile(rf"(https?://)?my\.wpengine\.com/installs/(?P<name>{NAME_PATTERN})([/?#].*)?", re.ASCII)
 
 
 def install_name_in(text: str) -> str | None:
-    """Return the name of the install that ``text`` stands for: one in capitals, its domain, or the URL of that."""
+    """Return the name of the install that ``text`` stands for.
+
+    That is one in capitals, its domain, the URL of that, or the URL of its page in the User Portal.
+    """
     plain = text.strip().lower()
-    match = _DOMAIN.fullmatch(plain)
+    match = _IN_PORTAL.fullmatch(plain) or _DOMAIN.fullmatch(plain)
     if match:
         return match["name"]
     return plain if _NAME.fullmatch(plain) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import UsageError
@@ -30,5 +31,5 @@ def run_named(word: str, known: Sequence[str], where: str, what: str = "run", ot
         message = f"{word} is the beginning of several runs; say more of it"
         raise UsageError(message)
     newest = ", ".join(reversed(known[-3:]))
-    message = f"there is no {what} {word}; the newest runs {where} are {newest}"
+    message = f"there is no {what} {shlex.quote(word)}; the newest runs {where} are {newest}"
     raise UsageError(message)

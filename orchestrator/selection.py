@@ -34,6 +34,7 @@ LONGEST_WORD = 100
 
 _CRITERIA = ("only", "exclude", "tags", "environments", "accounts")
 _NOTHING = "(?!)"
+_BETWEEN = re.compile(r"[\s,;]+")
 _GLOB = re.compile(r"[*?\[]")
 _OF_IDS = re.compile(r"^[0-9]|[0-9a-fA-F-]{8}")
 _ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -141,20 +142,44 @@ def selected(installs: Sequence[Install], selection: Selection) -> Selected:
     )
 
 
-def check_several(installs: Sequence[Install], selection: Selection) -> None:
-    """Raise ``UsageError`` for a value with a comma in it that fits no install: it is several in one."""
+def check_values(installs: Sequence[Install], selection: Selection) -> None:
+    """Raise ``UsageError`` for values that fit no install and were meant otherwise: an exclusion would exclude nothing.
+
+    These are several in one, and names that are written in capitals or as a domain.
+    """
     tags = {tag for each in installs for tag in each.tags}
-    several = [("--tag", value) for value in selection.tags if "," in value and value not in tags]
-    for option, globs in (("--only", selection.only), ("--exclude", selection.exclude)):
-        for glob in globs:
-            fits = matcher([glob])
-            if "," in glob and not any(fits(each.name, each.id) for each in installs):
-                several.append((option, glob))
-    if several:
-        faults = (
-            f"{option} {shlex.quote(value)} fits no install: repeat {option} for several" for option, value in several
-        )
+
+    def is_glob_of_any(glob: str) -> bool:
+        fits = matcher([glob])
+        return any(fits(each.name, each.id) for each in installs)
+
+    given: tuple[tuple[str, Sequence[str], Callable[[str], bool]], ...] = (
+        ("--tag", selection.tags, tags.__contains__),
+        ("--only", selection.only, is_glob_of_any),
+        ("--exclude", selection.exclude, is_glob_of_any),
+    )
+    faults = [
+        f"{option} {shlex.quote(value)} fits no install: {remedy}"
+        for option, values, fits in given
+        for value in values
+        if not fits(value) and (remedy := _remedy(option, value, fits))
+    ]
+    if faults:
         raise UsageError("\n".join(faults))
+
+
+def _remedy(option: str, value: str, fits: Callable[[str], bool]) -> str | None:
+    """Say how ``value``, which does not fit, has to be written, if that is plain."""
+    words = _parts(value)
+    if "," in value or (len(words) > 1 and any(map(fits, words))):
+        return f"repeat {option} for several"
+    name = install_name_in(value)
+    return f"did you mean {name}?" if name and fits(name) else None
+
+
+def _parts(value: str) -> list[str]:
+    """Return what stands between blanks, commas and semicolons."""
+    return [word for word in _BETWEEN.split(value) if word]
 
 
 def _fits_all(install: Install, criteria: Sequence[tuple[str, Fits]]) -> bool:
@@ -244,7 +269,8 @@ def _not_in_plan(selection: Selection, known: set[str]) -> list[tuple[str, str]]
 
 def _hint(entry: str, known: Collection[str]) -> str:
     """Say what an entry of a list that is not among ``known`` may be meant to be, or nothing."""
-    if "," in entry:
+    words = _parts(entry)
+    if "," in entry or (len(words) > 1 and any(_plain(word) in known for word in words)):
         return "; write one name or id a line"
     name = install_name_in(entry)
     return f"; did you mean {name}?" if name in known else ""

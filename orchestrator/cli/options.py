@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from orchestrator.model import Config, ThrottlePolicy
 
 STANDARD_INPUT = "-"
-"""What stands for the name of a configuration that has none: it cannot be read again."""
-
 LARGEST_CONFIG = 64 * 1024 * 1024
 
 WIDE = 1000
@@ -272,6 +270,8 @@ def yaml_text(name: str) -> tuple[str, bytes]:
         raise ConfigError([problem]) from error
     if len(text) > LARGEST_CONFIG:
         raise ConfigError([Problem(name, 1, 1, "", "is larger than 64 MiB")])
+    if not text and name in {STDIN_NAME, PIPE_NAME}:
+        raise ConfigError([Problem(name, 1, 1, "", "nothing came: see whether the command that writes it failed")])
     return name, text
 
 
@@ -280,9 +280,22 @@ def is_standard_input(name: str | None) -> bool:
     return name == STANDARD_INPUT or name in {"/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"}
 
 
+def is_one_stream(one: str | None, other: str | None) -> bool:
+    """Tell whether the files ``one`` and ``other`` are one and the same stream: whoever reads it leaves nothing."""
+    if one is None or other is None:
+        return False
+    if is_standard_input(one) and is_standard_input(other):
+        return True
+    try:
+        first, second = (os.fstat(0) if is_standard_input(name) else Path(name).stat() for name in (one, other))
+    except (OSError, ValueError):
+        return False
+    return os.path.samestat(first, second) and not stat.S_ISREG(first.st_mode)
+
+
 def _is_pipe(name: str, descriptor: int) -> bool:
     mode = os.fstat(descriptor).st_mode
-    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or names_a_descriptor(name)
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or names_a_descriptor(str(Path(name).absolute()))
 
 
 def _found() -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from orchestrator.cli.completers import complete_accounts, complete_installs, complete_tags
-from orchestrator.cli.options import is_standard_input, option, yaml_text
+from orchestrator.cli.options import is_one_stream, is_standard_input, option, yaml_text
 from orchestrator.config.suggest import did_you_mean
 from orchestrator.config.tree import Tree
 from orchestrator.config.values import LONGEST_TEXT
@@ -92,8 +92,13 @@ def selection_options(command: Callable[..., Any]) -> Any:  # noqa: ANN401 - as 
     )
     @wraps(command)
     def with_selection(*, installs_from: str | None, limit: int | None, **rest: Any) -> Any:  # noqa: ANN401 - the command's
-        if is_standard_input(installs_from) and is_standard_input(rest.get("config_file")):
-            message = "-c - and --installs-from - would both read standard input: name a file for one of them"
+        config_file = rest.get("config_file")
+        if is_one_stream(config_file, installs_from):
+            what = "standard input" if is_standard_input(installs_from) else "the same pipe"
+            message = (
+                f"-c {config_file} and --installs-from {installs_from} would both read {what}, which can be read only"
+                " once: name a file for one of them"
+            )
             raise UsageError(message)
         said = {name: rest.pop(name) for name in ("only", "exclude", "tags", "environments", "accounts", "shard")}
         listed = None if installs_from is None else read_list(installs_from)

@@ -25,6 +25,9 @@ _LISTS = {"tags": "tags", "notification_emails": "addresses"}
 
 _SEPARATORS = {";": "a semicolon", "\t": "a tab", "|": "a bar"}
 _BETWEEN = ";"
+_OF_EXCEL = re.compile(r"sep=.?", re.IGNORECASE)
+"""The line by which Excel is told what stands between the columns; nobody else reads it."""
+
 _WORDS = {"true": True, "false": False}
 _LINE_END = re.compile("\r\n|[\n\r]")
 _CELL = re.compile(r' *(?P<cell>"[^"]*+(?:""[^"]*+)*+"|[^,\r\n]*)')
@@ -63,17 +66,18 @@ class CsvEntries:
                     self._read_row(number, stripped)
                 number = rows.line_num + 1
         except csv.Error as error:
-            self._note(number, 0, "", f"not valid CSV: {_FAULTS.get(str(error), error)}")
+            other = None if self._columns else _separator_of(self._line(number))
+            message = f"not valid CSV: {_FAULTS.get(str(error), error)}"
+            self._note(number, 0, "", message if other is None else _no_columns(other))
 
     def _read_header(self, number: int, written: list[str]) -> None:
         names = [name.lower() for name in written]  # no two keys differ in that, and spreadsheets like capitals
         self._columns = [name if name in KEYS and name not in names[:at] else "" for at, name in enumerate(names)]
         if not any(self._columns):
             self._is_shown = False
-            other = _separator_of(written)
-            wrong = f"; {other} stands between them here: save the file as CSV with commas" if other else ""
-            message = f"must begin with the names of columns, commas between them: {', '.join(KEYS)}{wrong}"
-            self._note(number, 0, "", message)
+            is_of_excel = _OF_EXCEL.fullmatch(written[0])
+            message = "remove this line, which only Excel reads: the first one names the columns"
+            self._note(number, 0, "", message if is_of_excel else _no_columns(_separator_of(self._line(number))))
             return
         for at, name in enumerate(names):
             if not name:
@@ -88,33 +92,25 @@ class CsvEntries:
         if len(cells) > len(self._columns):
             message = (
                 f"this row has {len(cells)} cells, the header {len(self._columns)}: quote a cell with a comma in it, "
-                "or name the column"
+                f"put {_BETWEEN} between tags or addresses, or name the column"
             )
             self._note(number, len(self._columns), "", message)
             return
-        entry = {
-            key: self._value(number, at, cell)
-            for at, (key, cell) in enumerate(zip(self._columns, cells, strict=False))
-            if key and cell
-        }
-        if entry:
-            self.entries.append(entry)
-            self._numbers.append(number)
+        given = {key: cell for key, cell in zip(self._columns, cells, strict=False) if key and cell}
+        if not given:
+            return
+        self.entries.append({key: _value(key, cell) for key, cell in given.items()})
+        self._numbers.append(number)
+        for key, what in _LISTS.items():
+            if "," in given.get(key, ""):
+                self.entries[-1][key] = []
+                message = f"separate the {what} in a cell with {_BETWEEN}, not with commas"
+                self.problem(len(self.entries) - 1, (key,), message)
 
     @property
     def is_usable(self) -> bool:
         """Tell whether it is known what every column means: one that is misspelt may have said ``enabled: false``."""
         return self._is_shown
-
-    def _value(self, number: int, at: int, cell: str) -> object:
-        """Return what a cell of the column ``at`` stands for."""
-        key = self._columns[at]
-        if key not in _LISTS:
-            return _WORDS.get(cell.lower(), cell) if key == "enabled" else cell
-        if "," in cell:
-            self._note(number, at, key, f"separate the {_LISTS[key]} in a cell with {_BETWEEN}, not with commas")
-            return []
-        return [text for each in cell.split(_BETWEEN) if (text := each.strip())]
 
     def line(self, index: int) -> int:
         """Return the line, from 1, on which a row begins."""
@@ -144,6 +140,10 @@ class CsvEntries:
             shown = excerpt(line, self._text[self._begins[line - 1] : end].rstrip("\r\n"), column)
         self._problems.append(Problem(self.file, line, column + 1, path, message, shown))
 
+    def _line(self, number: int) -> str:
+        """Return a line of the text, from 1."""
+        return _LINE_END.split(self._text)[number - 1]
+
     def _cell(self, number: int, at: int) -> int:
         """Return where a cell begins in the text."""
         self._begins = self._begins or [0, *(each.end() for each in _LINE_END.finditer(self._text))]
@@ -162,9 +162,23 @@ def _without_empty_end(cells: list[str]) -> list[str]:
     return cells
 
 
-def _separator_of(cells: list[str]) -> str | None:
+def _value(key: str, cell: str) -> object:
+    """Return what ``cell`` of the column ``key`` stands for."""
+    if key in _LISTS:
+        return [text for each in cell.split(_BETWEEN) if (text := each.strip())]
+    return _WORDS.get(cell.lower(), cell) if key == "enabled" else cell
+
+
+def _no_columns(other: str | None) -> str:
+    """Say that a header names no column; ``other`` is what stands in it in place of commas, as far as that is known."""
+    wrong = f"; {other} stands between them here: save the file as CSV with commas" if other else ""
+    return f"must begin with the names of columns, commas between them: {', '.join(KEYS)}{wrong}"
+
+
+def _separator_of(header: str) -> str | None:
     """Say what stands between the names of a header in place of commas, if that is what is wrong with it."""
     for separator, words in _SEPARATORS.items():
-        if {name.strip().lower() for each in cells for name in each.split(separator)} & set(KEYS):
+        names = {name.strip(' "').lower() for name in header.split(separator)}
+        if len(names) > 1 and names & set(KEYS):
             return words
     return None

@@ -21,6 +21,7 @@ from orchestrator.config.values import (
     Duration,
     Email,
     Environment,
+    Glob,
     InstallId,
     OnAmbiguous,
     Rate,
@@ -159,7 +160,7 @@ class DiscoverSection(Section):
     """WP Engine's own accounts, by name or id. Left out: all that the credentials can see."""
     environments: tuple[Environment, ...] = ()
     """`production`, `staging`, `development`. Left out: all."""
-    exclude: tuple[Text, ...] = ()
+    exclude: tuple[Glob, ...] = ()
     """Globs of names or ids that are not wanted, as `sandbox*`."""
 
 

@@ -34,11 +34,16 @@ UUID_PATTERN = "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 EMAIL_PATTERN = r"[^\s@,;<>:]+@[^\s@,;<>:]+"
 """One address: it is sent as it is, and each counts as one mail."""
 
+GLOB_PATTERN = r"[^\s,;]+$|^.*\["
+"""One glob, as far as editors can tell: what stands in brackets may have a comma in it."""
+
 SEVERAL_EMAILS = "write several as a list, an address an entry"
 
 _NAMED_EMAIL = re.compile(r"^[^,;]*<[^<>@]+@[^<>@]+>\s*$|^mailto:[^@]+@[^@]+$", re.IGNORECASE)
 _UUID = re.compile(UUID_PATTERN, re.ASCII)
 _NAME = re.compile(NAME_PATTERN, re.ASCII)
+_SEVERAL = re.compile(r"[\s,;]+")
+_IN_BRACKETS = re.compile(r"\[[^\]]*+\]")
 _NUMBER = re.compile(r"\d{1,9}(\.\d{0,20})?(e[-+]?\d{1,2})?", re.ASCII | re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -160,8 +165,11 @@ def parse_template(value: object) -> str:
 def parse_email(value: object) -> str:
     """Return one email address. Raises ``PydanticCustomError``."""
     text = parse_text(value)
-    if re.fullmatch(EMAIL_PATTERN, text) and text.isprintable():
-        return text
+    if re.fullmatch(EMAIL_PATTERN, text):
+        if text.isprintable():
+            return text
+        message = "must have no invisible characters: type the address anew"
+        raise wrong(message)
     if _NAMED_EMAIL.search(text):
         message = "must be the bare address, as ops@example.com: no name, no < > and no mailto:"
     elif text.count("@") > 1:
@@ -171,6 +179,15 @@ def parse_email(value: object) -> str:
     raise wrong(message)
 
 
+def parse_glob(value: object) -> str:
+    """Return one glob of install names or ids, which have no blanks and commas. Raises ``PydanticCustomError``."""
+    text = parse_text(value)
+    if _SEVERAL.search(_IN_BRACKETS.sub("", text)):
+        message = "must be one glob, without blanks, commas and semicolons: write several as a list, a glob an entry"
+        raise wrong(message)
+    return text
+
+
 def is_install_id(text: str) -> bool:
     """Tell whether ``text`` has the form of an install's id."""
     return _UUID.fullmatch(text) is not None
@@ -178,6 +195,9 @@ def is_install_id(text: str) -> bool:
 
 def install_name_hint(text: str) -> str:
     """Return ``; …`` with the name that ``text`` stands for, or nothing if that is none or ``text`` itself."""
+    several = [word for word in _SEVERAL.split(text) if word]
+    if len(several) > 1 and all(_NAME.fullmatch(word) or is_install_id(word) for word in several):
+        return "; write each install as an entry of its own"
     name = install_name_in(text)
     if name is None or name == text:
         return ""
@@ -315,6 +335,12 @@ Email = Annotated[
     BeforeValidator(parse_email),
     _written(_free_text),
     _described({"type": "string", "pattern": f"^{EMAIL_PATTERN}$"}),
+]
+Glob = Annotated[
+    str,
+    BeforeValidator(parse_glob),
+    _written(_free_text),
+    _described({"type": "string", "pattern": f"^{GLOB_PATTERN}"}),
 ]
 InstallId = Annotated[
     str,

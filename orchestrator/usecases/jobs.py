@@ -15,7 +15,7 @@ from orchestrator.model import ErrorInfo, ErrorKind, Made, OutcomeKind, Run
 from orchestrator.plan import make_plan
 from orchestrator.report.read import run_of
 from orchestrator.report.write import OWN_REPORT, STANDARD_OUTPUT
-from orchestrator.selection import Selected, Selection, check_several, selected
+from orchestrator.selection import Selected, Selection, check_values, selected
 from orchestrator.usecases.resolve import MOST_SAID, empty_lines, missing_from, say_sources, told
 from orchestrator.usecases.scopes import Scopes, part_of
 
@@ -143,7 +143,7 @@ def meant(config: Config, selection: Selection, inventory: Inventory) -> Meant:
     Raises ``UsageError`` if nothing is meant, or an install that was named is not there.
     """
     if not inventory.failed:
-        check_several(inventory.installs, selection)
+        check_values(inventory.installs, selection)
     try:
         chosen = selected(inventory.installs, selection)
     except UsageError as error:

@@ -71,7 +71,7 @@ class Scope:
     def label(self) -> str:
         """Return what people call it."""
         base = self.base.removeprefix(_NAME)
-        base = f"standard input ({base.removeprefix(_STREAM)})" if base.startswith(_STREAM) else base
+        base = f"a YAML without a file ({base.removeprefix(_STREAM)})" if base.startswith(_STREAM) else base
         if self.part == NAMED:
             return f"named installs of {base}"
         return f"shard {self.part} of {base}" if self.part else base

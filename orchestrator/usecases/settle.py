@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
@@ -65,9 +66,8 @@ def _unconfirmed(stored: list[StoredBackup], install: str, run_id: str) -> Store
     by_id = [each for each in stored if each.planned.install.id == install.lower()]
     matches = by_id or [each for each in stored if each.planned.install.name == install]
     if len(matches) != 1:
-        found = (
-            f"{len(matches)} installs are named {install}; give an id" if matches else f"there is no install {install}"
-        )
+        name = shlex.quote(install)
+        found = f"{len(matches)} installs are named {name}; give an id" if matches else f"there is no install {name}"
         message = f"run {run_id}: {found}"
         raise UsageError(message)
     (meant,) = matches

@@ -57,6 +57,44 @@ def test_relative_paths_in_a_yaml_without_a_folder_start_at_the_current_one(tmp_
         assert "password_file cannot be read" in again.stderr
 
 
+def test_two_pipes_are_one_configuration_only_if_they_list_the_same_installs(tmp_path: Path) -> None:
+    with stand_in() as server:
+        for count, file in ((1, "one.yaml"), (2, "two.yaml")):
+            (tmp_path / file).write_text(fleet(server.base_url, count))
+        first = piped("run", "one.yaml", tmp_path)
+        assert first.returncode == 0, first.stderr
+        for arguments in ("run --resume latest", "status latest", "run --retry-failed latest"):
+            other = piped(arguments, "two.yaml", tmp_path)
+            assert (other.returncode, "there are no runs of a YAML without a file" in other.stderr) == (2, True), other
+            assert piped(arguments, "one.yaml", tmp_path).returncode in {0, 3}
+        assert len(server.backups()) == 1
+
+
+def test_a_pipe_through_which_nothing_comes_says_so(tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").touch()
+    ended = piped("run", "empty.yaml", tmp_path)
+    assert (ended.returncode, ended.stderr) == (
+        2,
+        "<pipe>:1:1: nothing came: see whether the command that writes it failed\n",
+    )
+
+
+def piped(arguments: str, file: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command whose YAML a shell pipes to it."""
+    command, *rest = arguments.split()
+    line = f"{sys.executable} -m orchestrator {command} -c <(cat {file}) {' '.join(rest)}"
+    env = environment(WPE_BACKUP_STATE_DIR=str(folder / "state"), HOME=str(folder))
+    return subprocess.run(
+        ["bash", "-c", line],  # noqa: S607 - the PATH's
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
 def _options(group: click.Command = cli, *path: str) -> Iterator[tuple[tuple[str, ...], str]]:
     if isinstance(group, click.Group):
         for name, command in group.commands.items():

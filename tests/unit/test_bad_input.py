@@ -271,6 +271,15 @@ def test_variables_do_not_make_a_document_that_fills_the_memory() -> None:
         (f"{HEAD}installs: [Shop02]\n", "or name: torqueshop instead; did you mean shop02?"),
         (f"{HEAD}installs: [shop02.wpengine.com]\n", "; the install's name is shop02"),
         (f"{HEAD}installs: ['https://Shop02.wpenginepowered.com/wp-admin/']\n", "; the install's name is shop02"),
+        (f"{HEAD}installs: ['https://my.wpengine.com/installs/shop02']\n", "; the install's name is shop02"),
+        (f"{HEAD}installs: ['shop02.wpengine.com?x=1#y']\n", "; the install's name is shop02"),
+        (f"{HEAD}installs:\n  - shop01, {ID}\n", "; write each install as an entry of its own"),
+        (f"{HEAD}inventory: [{{discover: {{exclude: ['a*,b*']}}}}]\n", "].discover.exclude[0]: must be one glob"),
+        (f"{HEAD}inventory: [{{discover: {{exclude: [x, 'a b']}}}}]\n", "exclude[1]: must be one glob, without blanks"),
+        (
+            f"{HEAD}installs: [{{id: {ID}, notification_emails: [\"a@x\\u200b\"]}}]\n",
+            "must have no invisible characters",
+        ),
         (f"{HEAD}installs: [{{name: Shop02}}]\n", "or add the id; did you mean shop02?"),
         (f"{HEAD}installs: [{{name: shop02.wpengine.com/}}]\n", "or add the id; the install's name is shop02"),
         (

@@ -57,7 +57,7 @@ def test_a_shell_knows_the_links_that_led_to_the_current_directory(
         assert location("fleet.yaml", environment) == f"{folder}/releases/7/fleet.yaml"
 
 
-@pytest.mark.parametrize("file", ["<stdin>", "/dev/stdin", "/dev/fd/63", "/proc/self/fd/11", "/dev//fd/./7"])
+@pytest.mark.parametrize("file", ["<stdin>", "<pipe>", "/dev/stdin", "/dev/fd/63", "/proc/self/fd/11", "/dev//fd/./7"])
 def test_a_stream_has_no_place(file: str) -> None:
     assert location(file, {}) is None
 

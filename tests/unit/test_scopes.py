@@ -44,7 +44,7 @@ def is_of(config: Config, scope: str, source: str = "elsewhere.yaml", part: str 
         ("named: /etc/fleet.yaml", "/etc/fleet.yaml", NAMED, "named installs of /etc/fleet.yaml"),
         ('name: "named: x shard 1/2"', 'name: "named: x shard 1/2"', WHOLE, '"named: x shard 1/2"'),
         ('name: "x" shard 1/2', 'name: "x"', "1/2", 'shard 1/2 of "x"'),
-        ("<stdin> cfcb", "<stdin> cfcb", WHOLE, "standard input (cfcb)"),
+        ("<stdin> cfcb", "<stdin> cfcb", WHOLE, "a YAML without a file (cfcb)"),
         ("/a\nb shard 1/2", "/a\nb", "1/2", "shard 1/2 of /a\nb"),
     ],
 )

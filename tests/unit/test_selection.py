@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import json
 from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
@@ -18,7 +19,7 @@ from orchestrator.cli.options import config_option
 from orchestrator.cli.selecting import check_accounts, parse_shard, read_list, selection_options
 from orchestrator.errors import ConfigError, OrchestratorError, UsageError
 from orchestrator.model import Install
-from orchestrator.selection import Selected, Selection, check_several, may_be_meant, retold, selected
+from orchestrator.selection import Selected, Selection, check_values, may_be_meant, retold, selected
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -158,13 +159,22 @@ def test_several_values_in_one_are_told_apart() -> None:
         Selection(tags=("a", "a,b")): "--tag a,b fits no install",
         Selection(only=("shop01,shop02",)): "--only shop01,shop02 fits no install: repeat --only for several",
         Selection(exclude=("shop01,*2",)): "--exclude 'shop01,*2' fits no install: repeat --exclude for several",
+        Selection(exclude=("shop01 shop02",)): "--exclude 'shop01 shop02' fits no install: repeat --exclude for",
+        Selection(only=("*01;none",)): "--only '*01;none' fits no install: repeat --only for several",
+        Selection(tags=("a b",)): "--tag 'a b' fits no install: repeat --tag for several",
+        Selection(exclude=("Shop02",)): "--exclude Shop02 fits no install: did you mean shop02?",
+        Selection(only=("shop02.wpengine.com",)): "--only shop02.wpengine.com fits no install: did you mean shop02?",
     }
     for selection, words in refused.items():
         with pytest.raises(UsageError) as error:
-            check_several(fleet, selection)
+            check_values(fleet, selection)
         assert str(error.value).startswith(words)
-    for fine in (Selection(tags=("Acme, Inc", "none")), Selection(only=("shop0[1,2]", "none"))):
-        check_several(fleet, fine)
+    for fine in (
+        Selection(tags=("Acme, Inc", "none", "no such")),
+        Selection(only=("shop0[1,2]", "none")),
+        Selection(exclude=("old*", "Old Shop", "Shop09")),
+    ):
+        check_values(fleet, fine)
     with pytest.raises(UsageError, match="write several with blanks between them, not commas"):
         selected(fleet, Selection(names=("shop01,shop02",)))
     with pytest.raises(UsageError, match="; repeat --account for several"):
@@ -178,11 +188,15 @@ def test_what_people_write_for_a_name_is_told_with_the_name() -> None:
             selected(fleet, Selection(names=(word,)))
         found = selected(fleet, Selection(listed=((word, "l:1"), ("shop01", "l:2"))))
         assert found.unknown == ((word, "is not in the plan (l:1); did you mean shop02?"),)
-    listed = Selection(listed=(("shop01,shop02", "l:1"), ("shop01", "l:2"), ("Shop09", "l:3"), ("shop02.com", "l:4")))
+    words = ("shop01,shop02", "shop01", "Shop09", "shop02.com", "shop01 shop02", "shop01;x", "Old Shop")
+    listed = Selection(listed=tuple((word, f"l:{number}") for number, word in enumerate(words, 1)))
     assert [why for _, why in selected(fleet, listed).unknown] == [
         "is not in the plan (l:1); write one name or id a line",
         "is not in the plan (l:3)",
         "is not in the plan (l:4)",
+        "is not in the plan (l:5); write one name or id a line",
+        "is not in the plan (l:6); write one name or id a line",
+        "is not in the plan (l:7)",
     ]
 
 
@@ -414,6 +428,22 @@ def test_standard_input_is_not_read_twice(name: str) -> None:
     result = asked("-c", name, "--installs-from", "-")
     assert isinstance(result.exception, OrchestratorError)
     assert "would both read standard input" in str(result.exception)
+
+
+def test_a_pipe_is_not_read_twice_by_whatever_names(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "link").symlink_to("fifo")
+    (tmp_path / "list").write_text("shop1\n")
+    source, sink = os.pipe()
+    try:
+        for names in ((f"/dev/fd/{source}", f"/proc/self/fd/{source}"), (tmp_path / "fifo", tmp_path / "link")):
+            result = asked("-c", str(names[0]), "--installs-from", str(names[1]))
+            assert "would both read the same pipe, which can be read only once" in str(result.exception)
+    finally:
+        os.close(source)
+        os.close(sink)
+    same = asked("-c", str(tmp_path / "list"), "--installs-from", str(tmp_path / "list"))
+    assert same.exception is None, "a file is read from its beginning each time"
 
 
 def test_an_account_that_the_configuration_does_not_have_is_an_error() -> None:

@@ -71,6 +71,12 @@ def numbers(config: Config) -> list[int]:
     [
         ("a.csv", f"id\n{IDS[1]}\nnot-an-id\n{IDS[2]}\n", [1, 2], ["a.csv:3:1: id: must be an install's id"]),
         ("a.csv", f"id,tags\n{IDS[1]},x,y\n{IDS[2]},x\n", [2], ["a.csv:2:40: this row has 3 cells"]),
+        (
+            "a.csv",
+            f'id,tags,notification_emails\n{IDS[1]},x,a@x\n{IDS[2]},"x,y",a@x\n{IDS[3]},,"a@x,b@y"\n',
+            [1],
+            ["a.csv:3:38: tags: separate the tags", "a.csv:4:39: notification_emails: separate the addresses"],
+        ),
         ("a.csv", f'id,name\n{IDS[1]},x\n{IDS[2]},"y\n', [1], ["a.csv:3:1: not valid CSV: the quote that opens"]),
         ("a.csv", f"id,enabld\n{IDS[1]},false\n", [], ["a.csv:1:4: enabld: unknown column; did you mean enabled?"]),
         ("a.csv", f"id,,name\n{IDS[1]},x,y\n", [], ["a.csv:1:4: this column has no name"]),
