@@ -277,7 +277,7 @@ def test_variables_do_not_make_a_document_that_fills_the_memory() -> None:
         (f"{HEAD}inventory: [{{discover: {{exclude: ['a*,b*']}}}}]\n", "].discover.exclude[0]: must be one glob"),
         (f"{HEAD}inventory: [{{discover: {{exclude: [x, 'a b']}}}}]\n", "exclude[1]: must be one glob, without blanks"),
         (
-            f"{HEAD}installs: [{{id: {ID}, notification_emails: [\"a@x\\u200b\"]}}]\n",
+            f'{HEAD}installs: [{{id: {ID}, notification_emails: ["a@x\\u200b"]}}]\n',
             "must have no invisible characters",
         ),
         (f"{HEAD}installs: [{{name: Shop02}}]\n", "or add the id; did you mean shop02?"),
