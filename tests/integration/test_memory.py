@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("without_coverage")
 
-LIMITED = ("--bucket-rate", "30", "--bucket-burst", "10")
+LIMITED = ("--bucket-rate", "12", "--bucket-burst", "5")
+"""A limit that a busy machine reaches, too."""
 
 
 def summary(folder: Path) -> dict[str, Any]:
@@ -25,13 +26,13 @@ def summary(folder: Path) -> dict[str, Any]:
 
 def test_the_second_run_begins_with_what_the_first_one_learned(tmp_path: Path) -> None:
     with stand_in(*LIMITED) as api:
-        (tmp_path / "wpe-backup.yaml").write_text(fleet(api.base_url, 120))
+        (tmp_path / "wpe-backup.yaml").write_text(fleet(api.base_url, 60))
         first = run_command("run", "--log-format", "json", cwd=tmp_path)
         learned = summary(tmp_path)["accounts"]["default"]
         throttled = api.stats()["throttled"]
         second = run_command("run", "--log-format", "json", cwd=tmp_path)
         assert (first.code, second.code) == (0, 0)
-        assert 20 < learned["limit"]["rate"] < 45
+        assert 8 < learned["limit"]["rate"] < 18
         assert learned["evidence"]["refused_rates"]
         assert throttled > 0
         (event,) = (
