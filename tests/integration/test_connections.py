@@ -16,6 +16,8 @@ from rawserver import answer, raw_server, read_request, reset
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.usefixtures("without_coverage")
+
 BACKUP = {"status": "requested", "create_time": None, "complete_time": None, "wordpress_version": None}
 QUICK = "timeouts: {connect: 2s, read: 6s}\nreconcile: {grace: 1s}\n"
 PACE = ("--rate", "200", "--max-rate", "200", "-o", "-")

@@ -12,6 +12,8 @@ from command import PATIENCE_S, Ended, fleet, run_command, stand_in, start_comma
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.usefixtures("without_coverage")
+
 PACE = ("--rate", "100", "--max-rate", "100", "-o", "-")
 
 

@@ -29,6 +29,8 @@ from test_resume import PACE, QUICK, SLOWLY, ended
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.usefixtures("without_coverage")
+
 RELEASED = Path(__file__).parent / "released" / "state-cab67d9.sql"
 RELEASED_RUN = "01M8GAJ06SHVSS4M5DA8SE5KK2"
 
