@@ -262,8 +262,7 @@ class AttemptResult:
     ``retry_after_s`` is the seconds until the moment that a ``Retry-After`` named, at least 0. ``rate_headers`` are
     the names and values of others about rates: evidence, on which nobody acts. ``server_at`` is the whole seconds since
     1970 by the server's own clock, ``None`` where the answer has no ``Date``. ``on_reused`` tells that a connection
-    which had served before broke without a word: that says nothing of the server, and does not count as an attempt
-    that failed.
+    which had served before broke without a word: that says nothing of the server, and counts for nothing.
     """
 
     status: int | None = None

@@ -59,6 +59,18 @@ class Api:
         return answer("202 Accepted", json.dumps(backup).encode())
 
 
+def backed_up(folder: Path, api: Api, count: int, more: str = "") -> Ended:
+    """Run a fleet of ``count`` installs against ``api``, each of which may be tried once."""
+
+    async def main() -> Ended:
+        async with raw_server(api.handler) as port:
+            rules = f"{QUICK}retry: {{max_attempts: 1}}\n{more}"
+            (folder / "wpe-backup.yaml").write_text(fleet(f"http://127.0.0.1:{port}/v1", count, rules))
+            return await asyncio.to_thread(run_command, "run", *PACE, cwd=folder)
+
+    return asyncio.run(main())
+
+
 def outcomes(ended: Ended) -> Counter[str]:
     return Counter(line["outcome"] for line in ended.lines()[:-1])
 
@@ -72,14 +84,7 @@ def test_a_connection_that_is_reset_when_it_is_used_again_costs_no_install_its_a
     tmp_path: Path, breaks: Any
 ) -> None:
     api = Api(breaks)
-
-    async def main() -> Ended:
-        async with raw_server(api.handler) as port:
-            more = f"{QUICK}retry: {{max_attempts: 1}}"
-            (tmp_path / "wpe-backup.yaml").write_text(fleet(f"http://127.0.0.1:{port}/v1", 120, more))
-            return await asyncio.to_thread(run_command, "run", *PACE, cwd=tmp_path)
-
-    ended = asyncio.run(main())
+    ended = backed_up(tmp_path, api, 120)
     assert api.resets > 0
     assert (ended.code, outcomes(ended)) == (0, {"accepted": 120})
     assert {each: len(made) for each, made in api.made.items()} == dict.fromkeys(install_ids(120), 1)
@@ -87,15 +92,7 @@ def test_a_connection_that_is_reset_when_it_is_used_again_costs_no_install_its_a
 
 
 def test_a_new_connection_that_is_reset_counts_as_an_attempt(tmp_path: Path) -> None:
-    api = Api(lambda _nth: True)
-
-    async def main() -> Ended:
-        async with raw_server(api.handler) as port:
-            more = f"{QUICK}retry: {{max_attempts: 1}}\nthrottle: {{give_up: 1s}}"
-            (tmp_path / "wpe-backup.yaml").write_text(fleet(f"http://127.0.0.1:{port}/v1", 3, more))
-            return await asyncio.to_thread(run_command, "run", *PACE, cwd=tmp_path)
-
-    ended = asyncio.run(main())
+    ended = backed_up(tmp_path, Api(lambda _nth: True), 3, "throttle: {give_up: 1s}")
     assert (ended.code, outcomes(ended)) == (3, {"cancelled": 3})
 
 
