@@ -14,7 +14,10 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 BIN := .venv/bin
 READY := .venv/.ready
 
-PYTEST := $(BIN)/pytest -n 4 --dist worksteal
+# Most tests wait for a process or a server; a core serves four of them.
+PYTEST := $(BIN)/pytest -n 8 --dist worksteal
+# The tests start Python a hundred times: it must not compile everything each time.
+unexport PYTHONDONTWRITEBYTECODE
 # An hour at night, midnight at the end of a month while the tests run, a leap day, the night when summer time begins.
 HOURS ?= 2026-12-01T02:10 2026-11-30T23:58 2028-02-29T12:00 2027-03-28T00:59
 

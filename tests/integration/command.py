@@ -11,16 +11,17 @@ import tempfile
 import threading
 import time
 import urllib.request
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from surroundings import is_foreign
 from zygote import fork
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 COMMAND = [sys.executable, "-m", "orchestrator"]
 PATIENCE_S = 60.0
@@ -33,6 +34,10 @@ def environment(**changes: str) -> dict[str, str]:
     """Return the environment of a command: the test's own without what changes it from outside."""
     kept = {name: value for name, value in os.environ.items() if not is_foreign(name)}
     return kept | {"WPE_API_USER_ID": USER, "WPE_API_PASSWORD": PASSWORD} | changes
+
+
+def _environment_in(cwd: Path, changes: dict[str, str]) -> dict[str, str]:
+    return environment(**{"WPE_BACKUP_STATE_DIR": str(cwd / "state"), "HOME": str(cwd)} | changes)
 
 
 @dataclass(frozen=True)
@@ -49,13 +54,20 @@ class Ended:
 
 def run_command(*arguments: str, cwd: Path, stdin: str | None = None, **changes: str) -> Ended:
     """Run ``wpe-backup`` with ``arguments`` in ``cwd``, where its state goes too."""
-    env = environment(**{"WPE_BACKUP_STATE_DIR": str(cwd / "state"), "HOME": str(cwd)} | changes)
+    env = _environment_in(cwd, changes)
     with tempfile.TemporaryFile() as given:
         given.write((stdin or "").encode())
         given.seek(0)
         out, err = _Output(), _Output()
         command = fork(arguments, env, cwd, (given.fileno(), out.sink, err.sink))
-        return Ended(command.wait(60), out.text(), err.text())
+        return Ended(command.wait(PATIENCE_S), out.text(), err.text())
+
+
+def run_program(*words: str, cwd: Path, **changes: str) -> Ended:
+    """Run any program in ``cwd`` as ``run_command`` runs ours: what must see Python start, or starts it in its way."""
+    env = _environment_in(cwd, changes)
+    ended = subprocess.run(words, cwd=cwd, env=env, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    return Ended(ended.returncode, ended.stdout, ended.stderr)
 
 
 class _Output:
@@ -78,16 +90,46 @@ class _Output:
         return self._read[0].decode()
 
 
-def start_command(*arguments: str, cwd: Path, **changes: str) -> subprocess.Popen[str]:
-    """Start ``wpe-backup``; the caller waits for it."""
-    return subprocess.Popen(
-        [*COMMAND, *arguments],
-        cwd=cwd,
-        env=environment(**{"WPE_BACKUP_STATE_DIR": str(cwd / "state"), "HOME": str(cwd)} | changes),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+class Live:
+    """A command that is running, with what it prints as it prints it."""
+
+    def __init__(self, arguments: Sequence[str], env: dict[str, str], cwd: Path) -> None:
+        """Start ``wpe-backup`` with ``arguments``; its standard input is empty."""
+        (out, out_sink), (err, err_sink) = os.pipe(), os.pipe()
+        with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - for its descriptor
+            self._process = fork(arguments, env, cwd, (nothing.fileno(), out_sink, err_sink))
+        for each in (out_sink, err_sink):
+            os.close(each)
+        self.pid = self._process.pid
+        self.stdout = open(out, encoding="utf-8")  # noqa: PTH123, SIM115 - it is open already; ended() closes it
+        self.stderr = open(err, encoding="utf-8")  # noqa: PTH123, SIM115 - likewise
+
+    def send_signal(self, signum: int) -> None:
+        """Send it a signal, which is lost if it has ended."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signum)
+
+    def wait(self) -> int:
+        """Wait for its end while nobody reads what it prints, and return its exit code."""
+        return self._process.wait(PATIENCE_S)
+
+    def ended(self) -> Ended:
+        """Wait for its end, and return that with what it printed that was not read before."""
+        with ThreadPoolExecutor(2) as readers:
+            out, err = (readers.submit(_rest_of, stream) for stream in (self.stdout, self.stderr))
+        return Ended(self.wait(), out.result(), err.result())
+
+
+def _rest_of(stream: TextIO) -> str:
+    if stream.closed:
+        return ""
+    with stream:
+        return stream.read()
+
+
+def start_command(*arguments: str, cwd: Path, **changes: str) -> Live:
+    """Start ``wpe-backup``; the caller asks how it ended."""
+    return Live(arguments, _environment_in(cwd, changes), cwd)
 
 
 @dataclass(frozen=True)
@@ -127,7 +169,7 @@ def stand_in(*options: str, **changes: str) -> Iterator[StandIn]:
             yield StandIn(printed.readline().strip())
         finally:
             os.kill(process.pid, signal.SIGTERM)
-            process.wait(20)
+            process.wait(PATIENCE_S)
 
 
 def until(condition: Callable[[], object]) -> None:

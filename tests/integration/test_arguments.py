@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import click
 import pytest
 from click.testing import CliRunner
-from command import PASSWORD, environment, fleet, run_command, stand_in
+from command import PASSWORD, Ended, fleet, run_command, run_program, stand_in
 
 from orchestrator.cli.commands import cli
 
@@ -38,17 +37,9 @@ def test_relative_paths_in_a_yaml_without_a_folder_start_at_the_current_one(tmp_
         if name == "fifo":
             os.mkfifo(tmp_path / "elsewhere/fifo")
             given, program = "elsewhere/fifo", f"cat {file} > elsewhere/fifo & {program}"
-        ended = subprocess.run(
-            ["bash", "-c", f"{program} run -c {given}"],  # noqa: S607 - the PATH's
-            cwd=tmp_path,
-            env=environment(WPE_BACKUP_STATE_DIR=str(tmp_path / "state"), WPE_API_PASSWORD="", HOME=str(tmp_path)),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        ended = run_program("bash", "-c", f"{program} run -c {given}", cwd=tmp_path, WPE_API_PASSWORD="")
         said = "-" if "stdin" in name else "<(…)"
-        assert (ended.returncode, f"-c {said} --state-dir" in ended.stderr) == (3, True), ended.stderr
+        assert (ended.code, f"-c {said} --state-dir" in ended.stderr) == (3, True), ended.stderr
         assert "/fd/" not in ended.stderr
         history = run_command("history", cwd=tmp_path).stdout
         assert ("<stdin>" if "stdin" in name else "<pipe>") in history
@@ -62,37 +53,25 @@ def test_two_pipes_are_one_configuration_only_if_they_list_the_same_installs(tmp
         for count, file in ((1, "one.yaml"), (2, "two.yaml")):
             (tmp_path / file).write_text(fleet(server.base_url, count))
         first = piped("run", "one.yaml", tmp_path)
-        assert first.returncode == 0, first.stderr
+        assert first.code == 0, first.stderr
         for arguments in ("run --resume latest", "status latest", "run --retry-failed latest"):
             other = piped(arguments, "two.yaml", tmp_path)
-            assert (other.returncode, "there are no runs of a YAML without a file" in other.stderr) == (2, True), other
-            assert piped(arguments, "one.yaml", tmp_path).returncode in {0, 3}
+            assert (other.code, "there are no runs of a YAML without a file" in other.stderr) == (2, True), other
+            assert piped(arguments, "one.yaml", tmp_path).code in {0, 3}
         assert len(server.backups()) == 1
 
 
 def test_a_pipe_through_which_nothing_comes_says_so(tmp_path: Path) -> None:
     (tmp_path / "empty.yaml").touch()
     ended = piped("run", "empty.yaml", tmp_path)
-    assert (ended.returncode, ended.stderr) == (
-        2,
-        "<pipe>:1:1: nothing came: see whether the command that writes it failed\n",
-    )
+    assert ended == Ended(2, "", "<pipe>:1:1: nothing came: see whether the command that writes it failed\n")
 
 
-def piped(arguments: str, file: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def piped(arguments: str, file: str, folder: Path) -> Ended:
     """Run a command whose YAML a shell pipes to it."""
     command, *rest = arguments.split()
     line = f"{sys.executable} -m orchestrator {command} -c <(cat {file}) {' '.join(rest)}"
-    env = environment(WPE_BACKUP_STATE_DIR=str(folder / "state"), HOME=str(folder))
-    return subprocess.run(
-        ["bash", "-c", line],  # noqa: S607 - the PATH's
-        cwd=folder,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return run_program("bash", "-c", line, cwd=folder)
 
 
 def _options(group: click.Command = cli, *path: str) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -12,7 +12,18 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from command import COMMAND, PASSWORD, USER, environment, fleet, install_ids, run_command, stand_in, start_command
+from command import (
+    COMMAND,
+    PASSWORD,
+    PATIENCE_S,
+    USER,
+    environment,
+    fleet,
+    install_ids,
+    run_command,
+    stand_in,
+    start_command,
+)
 
 from orchestrator import __version__
 
@@ -122,13 +133,9 @@ def test_a_reader_of_a_report_may_go_away(tmp_path: Path) -> None:
     line = {"type": "backup", "run_id": "R", "outcome": "rejected", "error": {"message": "x" * 200}}
     (tmp_path / "r.jsonl").write_text((json.dumps(line) + "\n") * 5000)
     process = start_command("report", "failures", "r.jsonl", cwd=tmp_path)
-    assert process.stdout is not None
     process.stdout.readline()
     process.stdout.close()
-    assert process.stderr is not None
-    assert process.stderr.read() == ""
-    process.wait(30)
-    process.stderr.close()
+    assert process.ended().stderr == ""
 
 
 def test_a_full_disk_behind_standard_output_is_said(tmp_path: Path) -> None:
@@ -142,20 +149,19 @@ def test_a_full_disk_behind_standard_output_is_said(tmp_path: Path) -> None:
             stderr=subprocess.PIPE,
             text=True,
         )
-        assert "No space left on device" in process.communicate(timeout=30)[1]
+        assert "No space left on device" in process.communicate(timeout=PATIENCE_S)[1]
     assert process.returncode == 4
 
 
 def test_the_stand_in_prints_its_address_and_what_it_counted(tmp_path: Path) -> None:
     process = start_command("simulate", "--port", "0", cwd=tmp_path)
-    assert process.stdout is not None
     url = process.stdout.readline().strip()
     (tmp_path / "wpe-backup.yaml").write_text(fleet(url, 2))
     assert run_command("run", cwd=tmp_path).code == 0
     process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=20)
-    assert (process.returncode, stdout) == (0, "")
-    assert "Counted 3 requests, 0 of them answered 429; made 2 backups of 2 installs, at most 1 of one." in stderr
+    ended = process.ended()
+    assert (ended.code, ended.stdout) == (0, "")
+    assert "Counted 3 requests, 0 of them answered 429; made 2 backups of 2 installs, at most 1 of one." in ended.stderr
 
 
 def test_a_port_that_is_taken_is_exit_2(tmp_path: Path) -> None:
@@ -182,13 +188,11 @@ def test_the_demo_proves_itself(tmp_path: Path) -> None:
 
 def test_ctrl_c_in_the_demo_is_exit_130(tmp_path: Path) -> None:
     process = start_command("demo", cwd=tmp_path, TMPDIR=str(tmp_path))
-    assert process.stderr is not None
     process.stderr.readline()
     process.stderr.readline()
     time.sleep(1)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
-    assert process.returncode == 130
+    assert process.ended().code == 130
 
 
 def test_on_a_terminal_logs_are_for_people(tmp_path: Path) -> None:
@@ -202,7 +206,7 @@ def test_on_a_terminal_logs_are_for_people(tmp_path: Path) -> None:
             stdout=subprocess.DEVNULL,
             stderr=theirs,
         )
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE_S) == 0
         os.close(theirs)
         shown = os.read(ours, 100_000).decode()
         os.close(ours)

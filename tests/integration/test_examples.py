@@ -7,13 +7,12 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from command import PASSWORD, USER, Ended, StandIn, environment, fleet, run_command, stand_in
+from command import PASSWORD, USER, Ended, StandIn, fleet, run_command, run_program, stand_in
+from zygote import command_by_fork
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,28 +86,26 @@ def test_the_rehearsal_of_the_readme_works_whatever_is_exported(tmp_path: Path, 
         assert ended.code == 0, ended.stderr
 
 
-@pytest.mark.parametrize("exported", [NOTHING, BOTH])
-def test_the_first_day_of_the_readme_needs_nothing_else(tmp_path: Path, exported: dict[str, str]) -> None:
+def test_the_first_day_of_the_readme_needs_nothing_else(tmp_path: Path) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     day = readme.partition("\n$ .venv/bin/wpe-backup simulate\n")[2].partition("```")[0]
     lines = re.findall(r"^\$ \S+wpe-backup (.+)$", day, re.MULTILINE)
     assert [line.split()[0] for line in lines] == ["init", "doctor", "run", "status", "audit"]
-    with stand_in(**exported) as running:
+    with stand_in(**NOTHING) as running:
         for line in lines:
             arguments = shlex.split(line.replace("http://127.0.0.1:8080/v1", running.base_url), comments=True)
-            ended = run_command(*arguments, cwd=tmp_path, **exported, WPE_BACKUP_RATE="50")
+            ended = run_command(*arguments, cwd=tmp_path, **NOTHING, WPE_BACKUP_RATE="50")
             assert ended.code == 0, f"{line}\n{ended.stdout}{ended.stderr}"
         assert {backup["status"] for backup in running.backups()} == {"completed"}
         assert (running.stats()["backups_made"], running.stats()["most_per_install"]) == (24, 1)
 
 
-@pytest.mark.parametrize("exported", [NOTHING, BOTH], indirect=True)
-def test_every_command_of_the_walk_ends_as_it_says(server: StandIn, tmp_path: Path, exported: dict[str, str]) -> None:
+def test_every_command_of_the_walk_ends_as_it_says(server: StandIn, tmp_path: Path) -> None:
     assert len(commands()) >= 20
     for line in commands():
         program, *arguments = shlex.split(line.replace("http://127.0.0.1:8080/v1", server.base_url), comments=True)
         slow = ["--rate", "5"] if "--deadline" in arguments else []
-        ended = run_command(*arguments, *slow, cwd=tmp_path, **exported, **({} if slow else PACE))
+        ended = run_command(*arguments, *slow, cwd=tmp_path, **({} if slow else PACE))
         expected = CODE.search(line)
         codes = {0, 3} if "status" in arguments else {int(expected[1]) if expected else 0}
         said = f"{line}\n{ended.stdout[-2000:]}{ended.stderr[-2000:]}"
@@ -117,7 +114,7 @@ def test_every_command_of_the_walk_ends_as_it_says(server: StandIn, tmp_path: Pa
     assert server.stats()["most_per_install"] <= 4
 
 
-THE_COMMAND = f'exec {shlex.quote(sys.executable)} -m orchestrator "$@"'
+THE_COMMAND = f'exec {shlex.join(command_by_fork())} "$@"'
 
 
 def script(folder: Path, name: str, *arguments: str, command: str = THE_COMMAND) -> Ended:
@@ -126,16 +123,9 @@ def script(folder: Path, name: str, *arguments: str, command: str = THE_COMMAND)
     program.parent.mkdir()
     program.write_text(f"#!/bin/sh\n{command}\n")
     program.chmod(0o755)
-    env = environment(
-        HOME=str(folder),
-        WPE_BACKUP_STATE_DIR=str(folder / "state"),
-        WPE_BACKUP_CONFIG="examples/agency.yaml",
-        PATH=f"{program.parent}:{os.environ['PATH']}",
-        **PACE,
-    )
+    path = f"{program.parent}:{os.environ['PATH']}"
     words = [str(folder / "examples" / name), *arguments]
-    ended = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False)
-    return Ended(ended.returncode, ended.stdout, ended.stderr)
+    return run_program(*words, cwd=folder, PATH=path, WPE_BACKUP_CONFIG="examples/agency.yaml", **PACE)
 
 
 def test_the_gate_deploys_only_with_completed_backups(server: StandIn, tmp_path: Path) -> None:

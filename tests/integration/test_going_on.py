@@ -115,7 +115,7 @@ def test_settling_within_a_run_that_was_killed_does_not_end_it(tmp_path: Path) -
             made = server.stats()["backups_made"] + 3
             until(lambda made=made: server.stats()["backups_made"] >= made)  # type: ignore[misc]  # mypy infers no lambda with a default
             live.send_signal(signum)
-            live.communicate(timeout=30)
+            live.ended()
         ended = run_command("settle", "latest", LOST, "--absent", cwd=tmp_path)
         (report,) = (tmp_path / "state/runs").glob("*/report.jsonl")
         assert ended.code == 2 or lines_of(report)[-1]["type"] == "backup"
@@ -151,6 +151,6 @@ def test_a_second_signal_costs_no_line_of_a_report_that_is_being_written(tmp_pat
         until(lambda: server.stats()["backups_made"] >= 3)
         live.send_signal(signal.SIGTERM)
         live.send_signal(signal.SIGTERM)
-        live.communicate(timeout=60)
+        ended = live.ended()
     *lines, summary = lines_of(tmp_path / "report.jsonl")
-    assert (live.returncode, summary["exit_code"], len(outcomes(lines))) == (143, 143, count)
+    assert (ended.code, summary["exit_code"], len(outcomes(lines))) == (143, 143, count)

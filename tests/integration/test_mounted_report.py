@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from command import COMMAND, Ended, environment, fleet, run_command, stand_in
+from command import COMMAND, Ended, fleet, run_command, run_program, stand_in
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,18 +17,16 @@ UNSHARE = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--map-ro
 
 def mounted(folder: Path, mount: str, *commands: str) -> list[Ended]:
     """Run each of ``commands`` after ``mount``, all in one namespace of mounts. Skips where that is not allowed."""
-    env = environment(WPE_BACKUP_STATE_DIR=str(folder / "state"), HOME=str(folder))
     ended = []
     for command in commands:
         script = f'{mount} || exit 77; exec "$@" {command}'
-        call = [*UNSHARE, "sh", "-c", script, "sh", *COMMAND]
         try:
-            done = subprocess.run(call, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=60)
+            done = run_program(*UNSHARE, "sh", "-c", script, "sh", *COMMAND, cwd=folder)
         except FileNotFoundError:
             pytest.skip("there is no unshare here")
-        if done.returncode == 77 or "unshare:" in done.stderr:
+        if done.code == 77 or "unshare:" in done.stderr:
             pytest.skip("mounts are not allowed here")
-        ended.append(Ended(done.returncode, done.stdout, done.stderr))
+        ended.append(done)
     return ended
 
 

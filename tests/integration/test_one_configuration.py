@@ -20,14 +20,17 @@ from command import (
     fleet,
     install_ids,
     run_command,
+    run_program,
     stand_in,
     start_command,
     until,
 )
-from test_resume import PACE, QUICK, SLOWLY, ended
+from test_resume import PACE, QUICK, SLOWLY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from command import Live
 
 pytestmark = pytest.mark.usefixtures("without_coverage")
 
@@ -49,7 +52,7 @@ def config_map(folder: Path, text: str, version: int = 1) -> Path:
 
 
 @contextmanager
-def going_on(folder: Path, server: StandIn, *arguments: str, **changes: str) -> Iterator[subprocess.Popen[str]]:
+def going_on(folder: Path, server: StandIn, *arguments: str, **changes: str) -> Iterator[Live]:
     """Begin a slow run, yield it once it has made a backup, and stop it."""
     live = start_command("run", *SLOWLY, *arguments, cwd=folder, **changes)
     try:
@@ -57,7 +60,7 @@ def going_on(folder: Path, server: StandIn, *arguments: str, **changes: str) -> 
         yield live
     finally:
         live.send_signal(signal.SIGINT)
-        assert ended(live).code == 130
+        assert live.ended().code == 130
 
 
 def refused(command: Ended, code: int, *words: str) -> None:
@@ -151,19 +154,17 @@ def test_the_same_installs_over_a_stream_are_one_configuration_whatever_its_desc
         (tmp_path / "fleet.yaml").write_text(text)
         env = environment(WPE_BACKUP_STATE_DIR=str(tmp_path / "state"), HOME=str(tmp_path))
 
-        def over_descriptor(number: int, *arguments: str) -> subprocess.Popen[str]:
+        def over_descriptor(number: int) -> list[str]:
             script = f'exec {number}< <(cat fleet.yaml); exec "$@" -c /dev/fd/{number}'
-            command = ["bash", "-c", script, "bash", *COMMAND, "run", *arguments]
-            pipe = subprocess.PIPE
-            return subprocess.Popen(command, cwd=tmp_path, env=env, stdout=pipe, stderr=pipe, text=True)
+            return ["bash", "-c", script, "bash", *COMMAND, "run"]
 
-        live = over_descriptor(20, *SLOWLY)
-        until(server.backups)
-        refused(ended(over_descriptor(21)), 11, "a run of <pipe> is going on, run 01")
-        refused(run_command("run", "-c", "-", cwd=tmp_path, stdin=text), 11, "a run of <stdin> is going on")
-        refused(run_command("run", "-c", "/dev/stdin", cwd=tmp_path, stdin=text), 11)
-        live.send_signal(signal.SIGINT)
-        assert ended(live).code == 130
+        with subprocess.Popen([*over_descriptor(20), "-q", *SLOWLY], cwd=tmp_path, env=env) as live:
+            until(server.backups)
+            refused(run_program(*over_descriptor(21), cwd=tmp_path), 11, "a run of <pipe> is going on, run 01")
+            refused(run_command("run", "-c", "-", cwd=tmp_path, stdin=text), 11, "a run of <stdin> is going on")
+            refused(run_command("run", "-c", "/dev/stdin", cwd=tmp_path, stdin=text), 11)
+            live.send_signal(signal.SIGINT)
+        assert live.returncode == 130
         done = run_command("run", "-c", "-", "--resume", "latest", *PACE, cwd=tmp_path, stdin=text)
         assert done.code == 0, done.stderr
 

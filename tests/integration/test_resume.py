@@ -36,11 +36,6 @@ def scenario(folder: Path, **settings: Any) -> tuple[str, str]:
     return "--scenario", str(path)
 
 
-def ended(process: subprocess.Popen[str]) -> Ended:
-    stdout, stderr = process.communicate(timeout=30)
-    return Ended(process.returncode, stdout, stderr)
-
-
 def made_of_each(server: StandIn) -> Counter[str]:
     return Counter(backup["install_id"] for backup in server.backups())
 
@@ -59,7 +54,7 @@ def cut_short(folder: Path, server: StandIn, *options: str, after: int = 1) -> E
     process = start_command("run", *SLOWLY, *options, cwd=folder)
     until(lambda: len(server.backups()) >= after)
     process.send_signal(signal.SIGINT)
-    return ended(process)
+    return process.ended()
 
 
 # -- a resumed run that is killed in its turn --------------------------------------------------------------------------
@@ -76,8 +71,8 @@ def test_what_a_killed_resumption_requested_is_looked_up_though_the_run_had_canc
         assert cut_short(tmp_path, server).code == 130
         process = start_command("run", "--resume", "latest", *PACE, cwd=tmp_path)
         until(lambda: made_of_each(server)[last])
-        process.kill()
-        ended(process)
+        process.send_signal(signal.SIGKILL)
+        process.ended()
         if option == "--retry-failed":  # either it is refused until the run has been finished, or it looks
             run_command("run", option, "latest", *PACE, cwd=tmp_path)
         done = run_command("run", "--resume", "latest", *PACE, cwd=tmp_path)
@@ -93,7 +88,7 @@ def test_a_resumption_that_waited_for_a_live_run_goes_on_from_where_that_ended(t
         until(server.backups)
         run_id = next((tmp_path / "state" / "runs").iterdir()).name
         waited = run_command("run", "-c", "copy.yaml", "--resume", run_id, "--lock-wait", "20s", *PACE, cwd=tmp_path)
-        assert ended(process).code == 0
+        assert process.ended().code == 0
         assert made_of_each(server) == dict.fromkeys(install_ids(8), 1)
     assert waited.code == 0
 
@@ -210,8 +205,8 @@ def test_a_run_is_resumed_by_the_beginning_of_its_id_and_latest_is_the_newest_of
         assert sent(server) == requests
         stopped = start_command("run", "--resume", "latest", *SLOWLY, cwd=tmp_path)
         until(lambda: len(server.backups()) > 2)
-        stopped.kill()
-        ended(stopped)
+        stopped.send_signal(signal.SIGKILL)
+        stopped.ended()
         assert run_command("run", "--resume", run_id[:16].lower(), *PACE, cwd=tmp_path).code == 0
         ids = install_ids(8)
         assert made_of_each(server) == dict.fromkeys(ids, 1) | {ids[0]: 2}  # one of them by the other YAML's run
@@ -276,7 +271,7 @@ def test_a_resumed_run_keeps_the_lines_that_it_had_in_their_order_and_adds_the_o
         process = start_command("run", *paced, "-o", "r.jsonl", cwd=tmp_path)
         until(lambda: len(server.backups()) >= 5)
         process.send_signal(signal.SIGINT)
-        assert ended(process).code == 130
+        assert process.ended().code == 130
         path = tmp_path / "r.jsonl"
         before = [line for line in lines_of(path) if line["outcome"] == "accepted"]
         assert run_command("run", "--resume", "latest", *PACE, cwd=tmp_path).code == 0
@@ -361,15 +356,14 @@ def test_while_a_run_is_alive_neither_its_yaml_nor_itself_is_run_again(tmp_path:
         waiting = start_command("run", "--lock-wait", "60s", cwd=tmp_path)
         until(lambda: "/locks/" in opened(waiting.pid))
         waiting.send_signal(signal.SIGINT)
-        stopped = ended(waiting)
+        stopped = waiting.ended()
         assert stopped.code == 130
         said, last = stopped.stderr.splitlines()
         assert "lock.waiting" in said
         assert str(live.pid) in said
         assert last == "wpe-backup: stopped before anything was sent"
-        assert live.poll() is None
         live.send_signal(signal.SIGINT)
-        assert ended(live).code == 130
+        assert live.ended().code == 130
         assert set(made_of_each(server).values()) == {1}
     assert len(list((tmp_path / "state/runs").iterdir())) == 1
 
@@ -380,7 +374,7 @@ def test_with_lock_wait_a_run_waits_for_the_one_before_it(tmp_path: Path) -> Non
         live = start_command("run", *SLOWLY, cwd=tmp_path)
         until(server.backups)
         assert run_command("run", "--lock-wait", "30s", *PACE, cwd=tmp_path).code == 0
-        assert ended(live).code == 0
+        assert live.ended().code == 0
         order = [backup["description"].split("wpe-backup ")[1] for backup in server.backups()]
         assert made_of_each(server) == dict.fromkeys(install_ids(6), 2)
     assert Counter(order) == dict.fromkeys(set(order), 6)
@@ -464,8 +458,8 @@ def test_a_run_without_failures_leaves_a_retry_nothing_and_an_unfinished_one_is_
         configure(tmp_path, server, 4)
         process = start_command("run", *SLOWLY, cwd=tmp_path)
         until(server.backups)
-        process.kill()
-        ended(process)
+        process.send_signal(signal.SIGKILL)
+        process.ended()
         requests, run_id = sent(server), only_report(tmp_path).parent.name
         early = run_command("run", "--retry-failed", "latest", cwd=tmp_path)
         refused(early, 2, f"run {run_id} did not come to its end: finish it first, with --resume {run_id}")
@@ -529,7 +523,7 @@ def test_a_state_whose_disk_fills_up_in_the_middle_loses_nothing_and_makes_nothi
         with suppress(OSError), filler.open("wb", buffering=0) as file:
             while True:
                 file.write(bytes(4096))
-        full = ended(process)
+        full = process.ended()
         count = len(server.backups())
         assert (full.code, "Traceback" in full.stderr, count < 30) == (4, False, True)
         (report,) = small_disk.rglob("report.jsonl") if report_on_it else (tmp_path / "report.jsonl",)

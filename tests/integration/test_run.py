@@ -8,9 +8,9 @@ import json
 import os
 import shlex
 import signal
-import subprocess
 import time
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import TYPE_CHECKING
@@ -23,10 +23,10 @@ from command import (
     USER,
     Ended,
     StandIn,
-    environment,
     fleet,
     install_ids,
     run_command,
+    run_program,
     stand_in,
     start_command,
     until,
@@ -215,13 +215,10 @@ def test_the_first_signal_finishes_what_is_in_flight_and_reports_everything(tmp_
     with stand_in("--latency-min", "300ms", "--latency-max", "600ms") as server:
         (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 100))
         process = start_command("run", "-o", "-", "--rate", "20", cwd=tmp_path)
-        assert process.stdout is not None
-        assert process.stderr is not None
-        with process.stdout as stdout, process.stderr as stderr:
-            first = stdout.readline()
-            process.send_signal(signum)
-            rest, said = stdout.read(), stderr.read()
-            ended = Ended(process.wait(30), first + rest, said)
+        first = process.stdout.readline()
+        process.send_signal(signum)
+        ended = process.ended()
+        ended = replace(ended, stdout=first + ended.stdout)
         assert_true(ended, server, 100)
         accepted = outcomes(ended)["accepted"]
         assert accepted == server.stats()["posts"] < 100
@@ -286,43 +283,34 @@ def test_a_reader_that_goes_away_is_exit_4(tmp_path: Path) -> None:
     with stand_in() as server:
         (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 30))
         process = start_command("run", "-o", "-", "--rate", "30", cwd=tmp_path)
-        assert process.stdout is not None
         process.stdout.readline()
         process.stdout.close()
-        assert process.stderr is not None
-        stderr = process.stderr.read()
-        assert process.wait(30) == 4
-        process.stderr.close()
-    assert "standard output: Broken pipe" in stderr
-    assert "Traceback" not in stderr
+        ended = process.ended()
+    assert ended.code == 4
+    assert "standard output: Broken pipe" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_a_reader_of_standard_error_that_goes_away_costs_no_install_its_backup(tmp_path: Path) -> None:
     with stand_in("--not-found", "0.3") as server:
         (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 30))
         process = start_command("run", "-v", "-o", "-", "--rate", "30", cwd=tmp_path)
-        assert process.stderr is not None
         process.stderr.readline()
         process.stderr.close()
-        assert process.stdout is not None
-        ended = Ended(0, process.stdout.read(), "")
-        process.stdout.close()
-        assert process.wait(30) == 3
-        assert_true(Ended(3, ended.stdout, ""), server, 30)
+        ended = process.ended()
+        assert ended.code == 3
+        assert_true(ended, server, 30)
 
 
 def test_closed_standard_streams_cost_nothing(tmp_path: Path) -> None:
     with stand_in() as server:
         (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 3))
         shell = f"exec {shlex.join(COMMAND)} run -o r.jsonl <&- >&- 2>&-"
-        environment_ = environment(WPE_BACKUP_STATE_DIR=str(tmp_path / "state"))
-        assert subprocess.run(["/bin/sh", "-c", shell], cwd=tmp_path, env=environment_, check=False).returncode == 0
+        assert run_program("/bin/sh", "-c", shell, cwd=tmp_path).code == 0
         assert len((tmp_path / "r.jsonl").read_bytes().splitlines()) == 4
         shell = f"exec {shlex.join(COMMAND)} run -o - >&-"
-        ended = subprocess.run(
-            ["/bin/sh", "-c", shell], cwd=tmp_path, env=environment_, capture_output=True, text=True, check=False
-        )
-    assert ended.returncode == 4
+        ended = run_program("/bin/sh", "-c", shell, cwd=tmp_path)
+    assert ended.code == 4
     assert ended.stderr == "wpe-backup: the report cannot be written to standard output: it is closed\n"
 
 
@@ -332,8 +320,7 @@ def test_a_pipe_that_nobody_reads_can_be_left_with_ctrl_c(tmp_path: Path) -> Non
     process = start_command("run", "-o", "fifo", cwd=tmp_path)
     until(lambda: list(tmp_path.glob("state/runs/*")) != [])
     process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=20)[1] == "wpe-backup: stopped before anything was sent\n"
-    assert process.returncode == 130
+    assert process.ended() == Ended(130, "", "wpe-backup: stopped before anything was sent\n")
     assert not list((tmp_path / "state" / "runs").iterdir())
 
 
@@ -343,9 +330,8 @@ def test_a_signal_after_the_summary_changes_nothing(tmp_path: Path) -> None:
         process = start_command("run", "-o", "r.jsonl", "--rate", "100", cwd=tmp_path)
         until(lambda: (tmp_path / "r.jsonl").exists() and b'"summary"' in (tmp_path / "r.jsonl").read_bytes())
         process.send_signal(signal.SIGTERM)
-        stderr = process.communicate(timeout=20)[1]
-    assert process.returncode == 0
-    assert "Report: " in stderr
+        ended = process.ended()
+    assert (ended.code, "Report: " in ended.stderr) == (0, True)
 
 
 def test_the_report_never_takes_the_place_of_the_configuration(tmp_path: Path) -> None:
@@ -577,7 +563,7 @@ def test_the_second_signal_stops_at_once_and_says_what_is_unknown(tmp_path: Path
                 writer.write(GOOD_USER)
                 return
             posts.release()
-            await asyncio.sleep(60)
+            await asyncio.sleep(2 * PATIENCE_S)
 
         async with raw_server(handler) as port:
             (tmp_path / "wpe-backup.yaml").write_text(fleet(f"http://127.0.0.1:{port}/v1", 20))
@@ -588,8 +574,7 @@ def test_the_second_signal_stops_at_once_and_says_what_is_unknown(tmp_path: Path
             process.send_signal(signal.SIGINT)
             await asyncio.sleep(0.5)
             process.send_signal(signal.SIGINT)
-            stdout, stderr = await asyncio.to_thread(process.communicate, timeout=30)  # the requests take twice that
-            return Ended(process.returncode, stdout, stderr)
+            return await asyncio.to_thread(process.ended)  # the requests take longer than that is waited for
 
     ended = asyncio.run(main())
     assert ended.code == 130
@@ -605,15 +590,10 @@ def test_a_reader_that_stops_reading_does_not_outlast_the_second_signal(tmp_path
         for _ in range(2):
             process.send_signal(signal.SIGINT)
             time.sleep(0.5)
-        assert process.wait(20) == 4
-        assert process.stderr is not None
-        stderr = process.stderr.read()
-        assert process.stdout is not None
-        reported = process.stdout.read()
-        process.stdout.close()
-        process.stderr.close()
-        assert "its reader does not read" in stderr
-        assert all(backup["id"] in reported + stderr for backup in server.backups())
+        assert process.wait() == 4
+        ended = process.ended()
+        assert "its reader does not read" in ended.stderr
+        assert all(backup["id"] in ended.stdout + ended.stderr for backup in server.backups())
 
 
 def test_accounts_fail_alone(tmp_path: Path) -> None:

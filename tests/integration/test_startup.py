@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from command import COMMAND, environment, fleet, stand_in, start_command
+from command import COMMAND, Ended, fleet, run_program, stand_in, start_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,9 +83,8 @@ def test_a_signal_while_the_libraries_are_imported_ends_the_command(
 ) -> None:
     (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 3))
     before = server.stats()["requests"]
-    process = start_command("run", cwd=tmp_path, PYTHONPATH=sender, AT_IMPORT_OF=module, SIGNAL=str(signum))
-    assert process.communicate(timeout=60) == ("", STOPPED)
-    assert process.returncode == 128 + signum
+    ended = run_program(*COMMAND, "run", cwd=tmp_path, PYTHONPATH=sender, AT_IMPORT_OF=module, SIGNAL=str(signum))
+    assert ended == Ended(128 + signum, "", STOPPED)
     assert server.stats()["requests"] == before
     assert not (tmp_path / "state").exists()
 
@@ -95,16 +94,9 @@ def test_a_signal_while_the_libraries_are_imported_ends_the_command(
 def test_process_1_of_a_container_hears_it_too(module: str, sender: str, server: StandIn, tmp_path: Path) -> None:
     (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 3))
     before = server.stats()["requests"]
-    state = {"WPE_BACKUP_STATE_DIR": str(tmp_path / "state"), "HOME": str(tmp_path)}
-    ended = subprocess.run(
-        ["unshare", "--pid", "--fork", "--kill-child", *COMMAND, "run"],  # noqa: S607 - any unshare
-        cwd=tmp_path,
-        env=environment(PYTHONPATH=sender, AT_IMPORT_OF=module, SIGNAL=str(signal.SIGTERM.value), **state),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (ended.returncode, ended.stdout, ended.stderr) == (143, "", STOPPED)
+    words = ("unshare", "--pid", "--fork", "--kill-child", *COMMAND, "run")
+    more = {"PYTHONPATH": sender, "AT_IMPORT_OF": module, "SIGNAL": str(signal.SIGTERM.value)}
+    assert run_program(*words, cwd=tmp_path, **more) == Ended(143, "", STOPPED)
     assert server.stats()["requests"] == before
 
 
@@ -112,9 +104,7 @@ def test_what_the_parent_has_ignored_stays_ignored(sender: str, server: StandIn,
     (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 3))
     shell = f"trap '' HUP; exec {shlex.join(COMMAND)} run -q"
     more = {"PYTHONPATH": sender, "AT_IMPORT_OF": "click", "SIGNAL": str(signal.SIGHUP.value)}
-    env = environment(WPE_BACKUP_STATE_DIR=str(tmp_path / "state"), **more)
-    ended = subprocess.run(["/bin/sh", "-c", shell], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+    assert run_program("/bin/sh", "-c", shell, cwd=tmp_path, **more) == Ended(0, "", "")
 
 
 NEVER = "fifo"
@@ -139,8 +129,7 @@ def test_whatever_waits_for_a_pipe_can_be_stopped(
     process = start_command(*command, cwd=tmp_path)
     with open(tmp_path / NEVER, "wb"):  # noqa: PTH123 - returns when the command waits at the other end
         process.send_signal(signum)
-        assert process.communicate(timeout=60) == ("", STOPPED)
-    assert process.returncode == 128 + signum
+        assert process.ended() == Ended(128 + signum, "", STOPPED)
 
 
 @pytest.mark.parametrize("command", [("run",), ("config", "validate"), ("doctor",)])
@@ -155,9 +144,9 @@ def test_a_password_command_is_ended_with_all_that_it_has_started(
     process = start_command(*command, cwd=tmp_path)
     with open(tmp_path / NEVER, "rb") as grandchild:  # noqa: PTH123 - returns when the grandchild runs
         process.send_signal(signal.SIGTERM)
-        assert process.communicate(timeout=60) == ("", STOPPED)
+        assert process.ended() == Ended(143, "", STOPPED)
         assert grandchild.read() == b""  # the pipe ends when the grandchild does
-    assert (process.returncode, server.stats()["requests"]) == (143, before)
+    assert server.stats()["requests"] == before
 
 
 @pytest.mark.parametrize("command", [("run",), ("history",)])
@@ -174,8 +163,8 @@ def test_a_state_that_another_process_keeps_locked_is_no_reason_to_be_deaf(
         process = start_command(*command, cwd=tmp_path)
         _until_open(process.pid, tmp_path / "state" / "state.db")
         process.send_signal(signal.SIGTERM)
-        stderr = process.communicate(timeout=60)[1]
-    assert (process.returncode, stderr) == (143, STOPPED)  # 4, and other words, where it waits for the lock to the end
+        ended = process.ended()
+    assert (ended.code, ended.stderr) == (143, STOPPED)  # 4, and other words, where it waits for the lock to the end
 
 
 def _until_open(pid: int, path: Path) -> None:
@@ -204,11 +193,8 @@ def test_a_signal_before_the_loop_listens_is_handed_to_it(
     )
     before = server.stats()["requests"]
     module = f"orchestrator.cli.{command[0]}"
-    env = environment(PYTHONPATH=sender, AT_IMPORT_OF=module, SIGNAL=str(signal.SIGTERM.value))
-    ended = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
-    )
-    assert (ended.returncode, ended.stdout, ended.stderr) == (143, "", STOPPED)
+    more = {"PYTHONPATH": sender, "AT_IMPORT_OF": module, "SIGNAL": str(signal.SIGTERM.value)}
+    assert run_program(sys.executable, "-c", script, cwd=tmp_path, **more) == Ended(143, "", STOPPED)
     assert server.stats()["requests"] == before
 
 
@@ -223,18 +209,13 @@ def test_a_signal_where_python_lets_no_exception_out_ends_the_command_too(tmp_pa
         "del last\n"
         "print('went on')\n"
     )
-    ended = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (143, "", STOPPED)
+    assert run_program(sys.executable, "-c", script, cwd=tmp_path) == Ended(143, "", STOPPED)
 
 
 def test_a_reader_that_does_not_read_can_be_left(server: StandIn, tmp_path: Path) -> None:
     (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 2000))
     process = start_command("run", "--dry-run", cwd=tmp_path)
-    assert process.stdout is not None
     process.stdout.read(1)  # the command prints, and will find the pipe full
     process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 143
-    assert process.stderr is not None
-    assert process.stderr.read() == "wpe-backup: stopped\n"
-    process.stdout.close()
-    process.stderr.close()
+    assert process.wait() == 143
+    assert process.ended().stderr == "wpe-backup: stopped\n"

@@ -202,14 +202,14 @@ def test_a_signal_keeps_what_was_learned(tmp_path: Path) -> None:
         command = start_command("status", "--rate", "10", cwd=tmp_path)
         until(lambda: server.stats()["requests"] >= before + 4)
         command.send_signal(signal.SIGINT)
-        stdout, stderr = command.communicate(timeout=20)
+        ended = command.ended()
     counts = kinds(report(tmp_path)[0].values())
-    assert (command.returncode, "Traceback" in stderr) == (130, False)
+    assert (ended.code, "Traceback" in ended.stderr) == (130, False)
     assert counts.total() == 40
     assert 2 <= counts["completed"] < 40
-    assert f"{counts['completed']} completed, {counts['accepted']} unknown" in stdout
-    assert stdout.count("accepted") == 0
-    assert f"answered={counts['completed']} backups=40 by=SIGINT" in stderr
+    assert f"{counts['completed']} completed, {counts['accepted']} unknown" in ended.stdout
+    assert ended.stdout.count("accepted") == 0
+    assert f"answered={counts['completed']} backups=40 by=SIGINT" in ended.stderr
 
 
 def test_what_cannot_be_asked_is_refused_before_anybody_is(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_a_run_killed_while_it_waits_goes_on_waiting(tmp_path: Path) -> None:
         live = start_command("run", "--wait", *PACE, cwd=tmp_path)
         until(lambda: any("/backups/" in each["path"] for each in server.requests()))
         live.send_signal(signal.SIGKILL)
-        live.communicate()
+        live.ended()
         resumed = run_command("run", "--wait", "--resume", "latest", *PACE, "-o", "-", cwd=tmp_path)
         assert (resumed.code, outcomes(resumed.stdout)) == (0, {"completed": 8})
         assert (len(server.backups()), set(marks(server).values())) == (8, {1})
@@ -117,10 +117,10 @@ def test_a_signal_while_waiting_leaves_what_was_accepted_incomplete(tmp_path: Pa
         live = start_command("run", "--wait", *PACE, "-o", "-", cwd=tmp_path)
         until(lambda: len(server.backups()) >= 3)
         live.send_signal(signal.SIGTERM)
-        stdout, _ = live.communicate(timeout=20)
-        assert (live.returncode, outcomes(stdout)) == (143, {"incomplete": 3})
-        assert {line["error"]["kind"] for line in backup_lines(stdout)} == {"timeout"}
-        assert all("cut short" in line["error"]["message"] for line in backup_lines(stdout))
+        stopped = live.ended()
+        assert (stopped.code, outcomes(stopped.stdout)) == (143, {"incomplete": 3})
+        assert {line["error"]["kind"] for line in backup_lines(stopped.stdout)} == {"timeout"}
+        assert all("cut short" in line["error"]["message"] for line in backup_lines(stopped.stdout))
         assert run_command("run", "--resume", "latest", cwd=tmp_path).code == 143, "nothing is left to do but to wait"
 
 

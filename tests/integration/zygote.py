@@ -31,28 +31,45 @@ if TYPE_CHECKING:
 LARGEST_REQUEST = 1 << 20
 
 
-@dataclass(frozen=True)
+@dataclass
 class Forked:
     """A command that is running, by its process id."""
 
     pid: int
     _connection: socket.socket
+    _code: int | None = None
 
     def wait(self, timeout: float) -> int:
         """Return the exit code; below 0, the signal that ended it. Raises ``TimeoutError``."""
-        self._connection.settimeout(timeout)
-        with self._connection, self._connection.makefile() as answers:
-            return int(answers.readline())
+        if self._code is None:
+            self._connection.settimeout(timeout)
+            with self._connection, self._connection.makefile() as answers:
+                self._code = int(answers.readline())
+        return self._code
 
 
 def fork(arguments: Sequence[str], environment: dict[str, str], cwd: Path, streams: tuple[int, int, int]) -> Forked:
     """Start ``wpe-backup`` with ``arguments``; the descriptors ``streams`` become its standard ones."""
+    return _forked_by(_zygote(), arguments, environment, cwd, streams)
+
+
+def _forked_by(
+    zygote: Path, arguments: Sequence[str], environment: dict[str, str], cwd: Path, streams: tuple[int, int, int]
+) -> Forked:
     connection = socket.socket(socket.AF_UNIX)
-    connection.connect(str(_zygote()))
+    connection.connect(str(zygote))
     request = {"arguments": arguments, "environment": environment, "cwd": str(cwd)}
     socket.send_fds(connection, [json.dumps(request).encode()], list(streams))
     connection.shutdown(socket.SHUT_WR)
     return Forked(int(connection.recv(20)), connection)
+
+
+def command_by_fork() -> list[str]:
+    """Return the words of a shell that do as ``wpe-backup`` does, but start less: whatever follows are its arguments.
+
+    A signal ends them and not the command, which has no streams but the standard ones.
+    """
+    return [sys.executable, "-IS", __file__, "fork", str(_zygote())]
 
 
 @cache
@@ -65,7 +82,7 @@ def _zygote() -> Path:
         listening.listen()
         environment = {name: value for name, value in os.environ.items() if name != "COVERAGE_PROCESS_CONFIG"}
         process = subprocess.Popen(
-            [sys.executable, __file__, str(os.getpid())], stdin=listening.fileno(), env=environment
+            [sys.executable, __file__, "serve", str(os.getpid())], stdin=listening.fileno(), env=environment
         )
     atexit.register(_end, process, folder)
     return path
@@ -132,7 +149,9 @@ def _tell_ends(waiting: dict[int, socket.socket]) -> None:
 def _become_command(request: dict[str, Any], streams: list[int]) -> None:
     """Run the command, and end this process as it does."""
     signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for each in (signal.SIGCHLD, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(each, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for target, stream in enumerate(streams):
         os.dup2(stream, target)
         os.close(stream)
@@ -153,10 +172,19 @@ def _become_command(request: dict[str, Any], streams: list[int]) -> None:
     main()
 
 
-if __name__ == "__main__":
-    from orchestrator.cli.commands import cli
+def _serve_on_standard_input(parent: int) -> None:
+    from orchestrator.cli.commands import cli  # noqa: PLC0415 - here, not in whoever asks
 
     cli.load_all()
     gc.freeze()
-    with socket.socket(fileno=0) as socket_of_requests:
-        serve(socket_of_requests, int(sys.argv[1]))
+    with socket.socket(fileno=0) as listening:
+        serve(listening, parent)
+
+
+if __name__ == "__main__":
+    what, whom, *words = sys.argv[1:]
+    if what == "serve":
+        _serve_on_standard_input(int(whom))
+    else:
+        forked = _forked_by(Path(whom), words, dict(os.environ), Path.cwd(), (0, 1, 2))
+        sys.exit(forked.wait(3600))
