@@ -12,6 +12,8 @@ from command import COMMAND, Ended, fleet, run_command, run_program, stand_in
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.usefixtures("without_coverage")
+
 UNSHARE = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--mount"]
 
 

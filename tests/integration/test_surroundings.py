@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from command import StandIn
 
+pytestmark = pytest.mark.usefixtures("without_coverage")
+
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 """Python takes arguments and the names of files for ASCII then, as it takes them for Latin-1 in such a locale."""
 
