@@ -78,8 +78,9 @@ class Patience:
             try:
                 return step()
             except sqlite3.OperationalError as error:
-                if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() >= until or self._given_up.wait(_RETRY_S):
+                if _code(error) != sqlite3.SQLITE_BUSY or self._given_up.is_set() or time.monotonic() >= until:
                     raise
+            time.sleep(_RETRY_S)
 
 
 class Store:

@@ -180,6 +180,16 @@ def until(condition: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
+def opened(pid: int) -> str:
+    """Return the paths that a process has open."""
+    paths = []
+    with suppress(FileNotFoundError):
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):
+                paths.append(str(link.readlink()))
+    return "\n".join(paths)
+
+
 def install_ids(count: int) -> list[str]:
     return [f"00000000-0000-4000-8000-{number:012d}" for number in range(count)]
 

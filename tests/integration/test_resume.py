@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from command import Ended, StandIn, fleet, install_ids, run_command, stand_in, start_command, until
+from command import Ended, StandIn, fleet, install_ids, opened, run_command, stand_in, start_command, until
 from schemas import report_line_problems
 
 if TYPE_CHECKING:
@@ -329,16 +329,6 @@ def test_an_account_that_moved_or_is_gone_is_exit_2_and_nothing_is_sent(tmp_path
 
 
 # -- one at a time -----------------------------------------------------------------------------------------------------
-
-
-def opened(pid: int) -> str:
-    """Return the paths that a process has open."""
-    paths = []
-    with suppress(FileNotFoundError):
-        for link in Path(f"/proc/{pid}/fd").iterdir():
-            with suppress(FileNotFoundError):
-                paths.append(str(link.readlink()))
-    return "\n".join(paths)
 
 
 def test_while_a_run_is_alive_neither_its_yaml_nor_itself_is_run_again(tmp_path: Path) -> None:

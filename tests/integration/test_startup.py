@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from command import COMMAND, Ended, fleet, run_program, stand_in, start_command
+from command import COMMAND, Ended, fleet, opened, run_program, stand_in, start_command, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -161,22 +161,10 @@ def test_a_state_that_another_process_keeps_locked_is_no_reason_to_be_deaf(
         other.execute("BEGIN EXCLUSIVE")
         other.execute("INSERT INTO runs VALUES (1)")
         process = start_command(*command, cwd=tmp_path)
-        _until_open(process.pid, tmp_path / "state" / "state.db")
+        until(lambda: "state.db" in opened(process.pid))  # it waits for the lock from then on
         process.send_signal(signal.SIGTERM)
         ended = process.ended()
     assert (ended.code, ended.stderr) == (143, STOPPED)  # 4, and other words, where it waits for the lock to the end
-
-
-def _until_open(pid: int, path: Path) -> None:
-    """Return when the process has the file open; it waits for the lock from then on."""
-    while True:
-        for link in Path(f"/proc/{pid}/fd").iterdir():
-            try:
-                target = link.readlink()
-            except OSError:
-                continue
-            if target == path:
-                return
 
 
 @pytest.mark.parametrize("command", [("audit",), ("installs",), ("run", "--dry-run")])
