@@ -111,5 +111,5 @@ class _LoneThreads(ThreadPoolExecutor):
         """Let what is under way end within ``LINGER_S``, as a file that is being opened does."""
         super().shutdown(wait=False, cancel_futures=cancel_futures)
         until = time.monotonic() + LINGER_S
-        for thread in list(self._running) if wait else ():
-            thread.join(max(0.0, until - time.monotonic()))
+        while wait and self._running and time.monotonic() < until:
+            time.sleep(0.01)
