@@ -27,6 +27,10 @@ COMMAND = [sys.executable, "-m", "orchestrator"]
 PATIENCE_S = 60.0
 """How long something may take on the busiest machine; only a fault takes longer."""
 
+AT_THE_TRUE_TIME = {"LD_PRELOAD": ""}
+"""What whoever starts a program with closed streams changes: faketime keeps its state in a file that it opens, and that
+would become standard output, and be written over."""
+
 USER, PASSWORD = "an-api-user", "a-secret-password"
 
 

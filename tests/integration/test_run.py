@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from command import (
+    AT_THE_TRUE_TIME,
     COMMAND,
     PASSWORD,
     PATIENCE_S,
@@ -306,10 +307,10 @@ def test_closed_standard_streams_cost_nothing(tmp_path: Path) -> None:
     with stand_in() as server:
         (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 3))
         shell = f"exec {shlex.join(COMMAND)} run -o r.jsonl <&- >&- 2>&-"
-        assert run_program("/bin/sh", "-c", shell, cwd=tmp_path).code == 0
+        assert run_program("/bin/sh", "-c", shell, cwd=tmp_path, **AT_THE_TRUE_TIME).code == 0
         assert len((tmp_path / "r.jsonl").read_bytes().splitlines()) == 4
         shell = f"exec {shlex.join(COMMAND)} run -o - >&-"
-        ended = run_program("/bin/sh", "-c", shell, cwd=tmp_path)
+        ended = run_program("/bin/sh", "-c", shell, cwd=tmp_path, **AT_THE_TRUE_TIME)
     assert ended.code == 4
     assert ended.stderr == "wpe-backup: the report cannot be written to standard output: it is closed\n"
 

@@ -7,7 +7,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from command import COMMAND, Ended, environment, fleet, install_ids, run_command, stand_in
+from command import AT_THE_TRUE_TIME, COMMAND, Ended, environment, fleet, install_ids, run_command, stand_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -199,7 +199,7 @@ def test_a_standard_output_that_takes_nothing_is_named(command: str, server: Sta
     (tmp_path / "f.yaml").write_text(fleet(server.base_url, 1000))
     for taken, reason in ((">/dev/full", "No space left on device"), (">&-", "it is closed")):
         by = ("sh", "-c", f'exec "$@" {taken}', "sh")
-        ended = run_anew(*command.split(), cwd=tmp_path, by=by)
+        ended = run_anew(*command.split(), cwd=tmp_path, by=by, **AT_THE_TRUE_TIME)
         assert ended == Ended(4, "", f"wpe-backup: standard output cannot be written: {reason}\n")
 
 
