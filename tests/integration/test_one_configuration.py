@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 from collections import Counter
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,7 +109,9 @@ def test_what_release_0_1_stored_of_a_link_is_found(tmp_path: Path, version: int
         text = fleet(server.base_url, 2, QUICK)
         link = config_map(tmp_path / "etc", text)
         (tmp_path / "state").mkdir(mode=0o700)
-        dump = RELEASED.read_text().replace("@FOLDER@", str(tmp_path)).replace("@BASE_URL@", server.base_url)
+        yesterday = str((datetime.now(UTC) - timedelta(days=1)).date())  # what is too old is removed
+        dump = RELEASED.read_text().replace("2026-11-28", yesterday)
+        dump = dump.replace("@FOLDER@", str(tmp_path)).replace("@BASE_URL@", server.base_url)
         with closing(sqlite3.connect(tmp_path / "state" / "state.db")) as connection:
             connection.executescript(dump)
         if version == 2:
@@ -117,9 +120,9 @@ def test_what_release_0_1_stored_of_a_link_is_found(tmp_path: Path, version: int
         assert (again.code, f"retries={RELEASED_RUN}" in again.stderr) == (10, True), again.stderr
         assert RELEASED_RUN not in run_command("status", "-c", str(link), cwd=tmp_path).stdout  # the retry is newer
         with closing(sqlite3.connect(tmp_path / "state" / "state.db")) as connection, connection:
-            (scopes,) = connection.execute("SELECT json_group_array(scope) FROM runs WHERE id > ?", (RELEASED_RUN,))
+            (scopes,) = connection.execute("SELECT json_group_array(scope) FROM runs WHERE id <> ?", (RELEASED_RUN,))
             assert str(link) in scopes[0]
-            connection.execute("DELETE FROM runs WHERE id > ?", (RELEASED_RUN,))
+            connection.execute("DELETE FROM runs WHERE id <> ?", (RELEASED_RUN,))
         assert f"Run {RELEASED_RUN}: no backup" in run_command("status", "-c", str(link), cwd=tmp_path).stdout
         done = run_command("run", "-c", str(link), "--resume", "latest", *PACE, cwd=tmp_path)
         assert (done.code, f"Run {RELEASED_RUN}: 2 of 2" in done.stderr) == (0, True), done.stderr
