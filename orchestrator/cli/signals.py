@@ -14,6 +14,10 @@ import sys
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+AGAIN_S = 0.25
+"""Between two alarms. Python handles a signal that comes just before a system call only when that returns, which an
+open or a read of a pipe may never do: the alarm interrupts it."""
+
 BEFORE_THE_WORK, AFTER_THE_WORK = "stopped before anything was sent", "stopped"
 
 
@@ -48,22 +52,26 @@ _watch = _Watch()
 
 def arm() -> None:
     """Let each signal raise ``Interrupt`` from now on; one that the parent has this command ignore stays ignored."""
-    defaults = (signal.SIG_DFL, signal.default_int_handler)
-    _watch.armed = [signum for signum in SIGNALS if signal.getsignal(signum) in defaults]
+    not_ignored = (signal.SIG_DFL, signal.default_int_handler, _watch.came)
+    _watch.armed = [signum for signum in SIGNALS if signal.getsignal(signum) in not_ignored]
     for signum in _watch.armed:
         signal.signal(signum, _watch.came)
     sys.unraisablehook = _end_even_here
+    signal.signal(signal.SIGALRM, lambda _signum, _frame: None)
+    _interrupt_every(AGAIN_S)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def block() -> None:
     """Let signals wait until this process, or what takes its place, calls ``arm``."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    _interrupt_every(0.0)
 
 
 def hold() -> None:
     """Only remember signals from now on, until the event loop handles them."""
     _watch.holds = True
+    _interrupt_every(0.0)
 
 
 def held() -> int | None:
@@ -76,10 +84,12 @@ def rearm() -> None:
     _watch.first, _watch.holds, _watch.message = None, False, AFTER_THE_WORK
     for signum in _watch.armed:
         signal.signal(signum, _watch.came)
+    _interrupt_every(AGAIN_S)
 
 
 def ignore() -> None:
     """Ignore every signal from now on: only the end is left."""
+    _interrupt_every(0.0)
     for signum in SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
 
@@ -95,6 +105,10 @@ def exit_code_of(interrupt: Interrupt) -> int:
         except OSError:
             pass
     return 128 + interrupt.signum
+
+
+def _interrupt_every(seconds: float) -> None:
+    signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
 
 
 def _end_even_here(unraisable: sys.UnraisableHookArgs) -> None:

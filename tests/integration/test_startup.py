@@ -200,6 +200,24 @@ def test_a_signal_where_python_lets_no_exception_out_ends_the_command_too(tmp_pa
     assert run_program(sys.executable, "-c", script, cwd=tmp_path) == Ended(143, "", STOPPED)
 
 
+def test_a_signal_just_before_a_system_call_that_never_returns_ends_the_command(tmp_path: Path) -> None:
+    """Another thread takes the signal here, so the call is not interrupted: as if the signal had come before it."""
+    script = (
+        "import os, signal, subprocess, threading\n"
+        "from orchestrator.cli import signals\n"
+        "try:\n"
+        "    signals.arm()\n"
+        "    source, _ = os.pipe()\n"
+        "    threading.Thread(target=signal.sigwait, args=[[signal.SIGUSR1]], daemon=True).start()\n"
+        "    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])\n"
+        "    subprocess.Popen(['sh', '-c', f'kill -TERM {os.getpid()}'])\n"
+        "    os.read(source, 1)\n"
+        "except signals.Interrupt as interrupt:\n"
+        "    os._exit(signals.exit_code_of(interrupt))\n"
+    )
+    assert run_program(sys.executable, "-c", script, cwd=tmp_path) == Ended(143, "", STOPPED)
+
+
 def test_a_reader_that_does_not_read_can_be_left(server: StandIn, tmp_path: Path) -> None:
     (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 2000))
     process = start_command("run", "--dry-run", cwd=tmp_path)
