@@ -84,7 +84,8 @@ def rearm() -> None:
     _watch.first, _watch.holds, _watch.message = None, False, AFTER_THE_WORK
     for signum in _watch.armed:
         signal.signal(signum, _watch.came)
-    _interrupt_every(AGAIN_S)
+    if _watch.armed:
+        _interrupt_every(AGAIN_S)
 
 
 def ignore() -> None:
