@@ -161,7 +161,7 @@ def test_a_state_that_another_process_keeps_locked_is_no_reason_to_be_deaf(
         other.execute("BEGIN EXCLUSIVE")
         other.execute("INSERT INTO runs VALUES (1)")
         process = start_command(*command, cwd=tmp_path)
-        until(lambda: "state.db" in opened(process.pid))  # it waits for the lock from then on
+        until(lambda: any("state.db" in opened(process.pid) for _ in range(500)))  # in each of its tries, for a moment
         process.send_signal(signal.SIGTERM)
         ended = process.ended()
     assert (ended.code, ended.stderr) == (143, STOPPED)  # 4, and other words, where it waits for the lock to the end
