@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -56,15 +55,9 @@ class Ended:
         return [json.loads(line) for line in self.stdout.splitlines()]
 
 
-def run_command(*arguments: str, cwd: Path, stdin: str | None = None, **changes: str) -> Ended:
+def run_command(*arguments: str, cwd: Path, stdin: str = "", **changes: str) -> Ended:
     """Run ``wpe-backup`` with ``arguments`` in ``cwd``, where its state goes too."""
-    env = _environment_in(cwd, changes)
-    with tempfile.TemporaryFile() as given:
-        given.write((stdin or "").encode())
-        given.seek(0)
-        out, err = _Output(), _Output()
-        command = fork(arguments, env, cwd, (given.fileno(), out.sink, err.sink))
-        return Ended(command.wait(PATIENCE_S), out.text(), err.text())
+    return start_command(*arguments, cwd=cwd, stdin=stdin, **changes).ended()
 
 
 def run_program(*words: str, cwd: Path, **changes: str) -> Ended:
@@ -74,39 +67,21 @@ def run_program(*words: str, cwd: Path, **changes: str) -> Ended:
     return Ended(ended.returncode, ended.stdout, ended.stderr)
 
 
-class _Output:
-    """A pipe that is read as it is written to; whoever starts a command that writes to ``sink`` closes that with it."""
-
-    def __init__(self) -> None:
-        self._source, self.sink = os.pipe()
-        self._read: list[bytes] = []
-        self._reader = threading.Thread(target=self._read_all)
-        self._reader.start()
-
-    def _read_all(self) -> None:
-        with open(self._source, "rb") as pipe:  # noqa: PTH123 - it is open already
-            self._read.append(pipe.read())
-
-    def text(self) -> str:
-        """Return everything that was written, once nobody writes any more."""
-        os.close(self.sink)
-        self._reader.join()
-        return self._read[0].decode()
-
-
 class Live:
     """A command that is running, with what it prints as it prints it."""
 
-    def __init__(self, arguments: Sequence[str], env: dict[str, str], cwd: Path) -> None:
-        """Start ``wpe-backup`` with ``arguments``; its standard input is empty."""
+    def __init__(self, arguments: Sequence[str], env: dict[str, str], cwd: Path, stdin: str) -> None:
+        """Start ``wpe-backup`` with ``arguments``, and ``stdin`` to read."""
         (out, out_sink), (err, err_sink) = os.pipe(), os.pipe()
-        with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - for its descriptor
-            self._process = fork(arguments, env, cwd, (nothing.fileno(), out_sink, err_sink))
+        with tempfile.TemporaryFile() as given:
+            given.write(stdin.encode())
+            given.seek(0)
+            self._process = fork(arguments, env, cwd, (given.fileno(), out_sink, err_sink))
         for each in (out_sink, err_sink):
             os.close(each)
         self.pid = self._process.pid
-        self.stdout = open(out, encoding="utf-8")  # noqa: PTH123, SIM115 - it is open already; ended() closes it
-        self.stderr = open(err, encoding="utf-8")  # noqa: PTH123, SIM115 - likewise
+        self.stdout = open(out, encoding="utf-8", newline="")  # noqa: PTH123, SIM115 - it is open already; ended() closes it
+        self.stderr = open(err, encoding="utf-8", newline="")  # noqa: PTH123, SIM115 - likewise
 
     def send_signal(self, signum: int) -> None:
         """Send it a signal, which is lost if it has ended."""
@@ -121,7 +96,8 @@ class Live:
         """Wait for its end, and return that with what it printed that was not read before."""
         with ThreadPoolExecutor(2) as readers:
             out, err = (readers.submit(_rest_of, stream) for stream in (self.stdout, self.stderr))
-        return Ended(self.wait(), out.result(), err.result())
+            code = self.wait()
+        return Ended(code, out.result(), err.result())
 
 
 def _rest_of(stream: TextIO) -> str:
@@ -131,9 +107,9 @@ def _rest_of(stream: TextIO) -> str:
         return stream.read()
 
 
-def start_command(*arguments: str, cwd: Path, **changes: str) -> Live:
-    """Start ``wpe-backup``; the caller asks how it ended."""
-    return Live(arguments, _environment_in(cwd, changes), cwd)
+def start_command(*arguments: str, cwd: Path, stdin: str = "", **changes: str) -> Live:
+    """Start ``wpe-backup`` as ``run_command`` does; the caller asks how it ended."""
+    return Live(arguments, _environment_in(cwd, changes), cwd, stdin)
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def test_the_configuration_is_found_in_the_usual_places_and_on_standard_input(tm
 def test_a_configuration_too_large_is_refused_wherever_it_comes_from(tmp_path: Path) -> None:
     text = fleet("http://127.0.0.1:9/v1", 1) + "#" * (64 * 1024 * 1024)
     (tmp_path / "large.yaml").write_text(text)
-    for name, stdin in (("large.yaml", None), ("-", text)):
+    for name, stdin in (("large.yaml", ""), ("-", text)):
         ended = run_command("config", "validate", "-c", name, cwd=tmp_path, stdin=stdin)
         assert ended.code == 2
         assert ended.stderr.endswith(":1:1: is larger than 64 MiB\n")

@@ -40,11 +40,15 @@ class Forked:
     _code: int | None = None
 
     def wait(self, timeout: float) -> int:
-        """Return the exit code; below 0, the signal that ended it. Raises ``TimeoutError``."""
+        """Return the exit code; below 0, the signal that ended it. Raises ``TimeoutError``, and kills it then."""
         if self._code is None:
             self._connection.settimeout(timeout)
             with self._connection, self._connection.makefile() as answers:
-                self._code = int(answers.readline())
+                try:
+                    self._code = int(answers.readline())
+                except TimeoutError:
+                    os.kill(self.pid, signal.SIGKILL)
+                    raise
         return self._code
 
 
