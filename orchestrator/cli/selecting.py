@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import wraps
+from functools import reduce, wraps
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
@@ -42,69 +42,76 @@ def _shard(_context: click.Context, _parameter: click.Parameter, value: str | No
     return None if value is None else parse_shard(value)
 
 
-def selection_options(command: Callable[..., Any]) -> Any:  # noqa: ANN401 - as click's own decorators
-    """Give ``command`` the options on which installs are meant; it gets them as one ``selection``.
+def _refuse_one_stream_for_both(config_file: str | None, installs_from: str | None) -> None:
+    if is_one_stream(config_file, installs_from):
+        what = "standard input" if is_standard_input(installs_from) else "the same pipe"
+        message = (
+            f"-c {config_file} and --installs-from {installs_from} would both read {what}, which can be read only"
+            " once: name a file for one of them"
+        )
+        raise UsageError(message)
 
-    The command's own arguments INSTALL are its ``names``, which it puts in.
-    """
 
-    @option(
+_OPTIONS = (
+    option(
         "--only",
         multiple=True,
         metavar="GLOB",
         shell_complete=complete_installs,
         help="Only installs with such a name or id, as 'shop*'. Repeatable, as the next four are.",
-    )
-    @option(
+    ),
+    option(
         "--exclude",
         multiple=True,
         metavar="GLOB",
         shell_complete=complete_installs,
         help="None with such a name or id, whatever else is said.",
-    )
-    @option("--tag", "tags", multiple=True, metavar="TAG", shell_complete=complete_tags, help="Only with this tag.")
-    @option(
+    ),
+    option("--tag", "tags", multiple=True, metavar="TAG", shell_complete=complete_tags, help="Only with this tag."),
+    option(
         "--environment",
         "environments",
         multiple=True,
         type=click.Choice(ENVIRONMENTS),
         help="Only of this environment.",
-    )
-    @option(
+    ),
+    option(
         "--account",
         "accounts",
         multiple=True,
         metavar="NAME",
         shell_complete=complete_accounts,
         help="Only of this account of the YAML.",
-    )
-    @option(
+    ),
+    option(
         "--installs-from",
         metavar="FILE",
         help="Only the names and ids in this file, one a line; - reads standard input.",
-    )
-    @option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N of what is selected.")
-    @option(
+    ),
+    option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N of what is selected."),
+    option(
         "--shard",
         metavar="I/N",
         callback=_shard,
         help="Only the I-th of N parts of what is selected, as 1/4. An install stays in its part whatever others come.",
-    )
+    ),
+)
+
+
+def selection_options(command: Callable[..., Any]) -> Any:  # noqa: ANN401 - as click's own decorators
+    """Give ``command`` the options on which installs are meant; it gets them as one ``selection``.
+
+    The command's own arguments INSTALL are its ``names``, which it puts in.
+    """
+
     @wraps(command)
     def with_selection(*, installs_from: str | None, limit: int | None, **rest: Any) -> Any:  # noqa: ANN401 - the command's
-        config_file = rest.get("config_file")
-        if is_one_stream(config_file, installs_from):
-            what = "standard input" if is_standard_input(installs_from) else "the same pipe"
-            message = (
-                f"-c {config_file} and --installs-from {installs_from} would both read {what}, which can be read only"
-                " once: name a file for one of them"
-            )
-            raise UsageError(message)
+        _refuse_one_stream_for_both(rest.get("config_file"), installs_from)
         said = {name: rest.pop(name) for name in ("only", "exclude", "tags", "environments", "accounts", "shard")}
         listed = None if installs_from is None else read_list(installs_from)
         return command(selection=Selection(listed=listed, limit=limit, **said), **rest)
 
-    return with_selection
+    return reduce(lambda made, add: add(made), reversed(_OPTIONS), with_selection)
 
 
 def check_accounts(selection: Selection, known: Collection[str]) -> None:
