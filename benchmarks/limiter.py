@@ -21,7 +21,7 @@ from servers import all_servers, ideal_s
 from simulation import ACCEPTED, GATEWAY_TIMEOUT, THROTTLED, Simulation, StuckError, figures
 
 from orchestrator.model import ThrottlePolicy
-from orchestrator.pacing import Effect, Observation, Word, learned, next_pace, opening, ready_at, started
+from orchestrator.pacing import Effect, Feedback, Observation, learned, next_pace, opening, ready_at, started
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -87,9 +87,9 @@ class Limited:
     def _hear(self, ticket: Ticket, answer: Answer) -> None:
         self._left += answer.status == THROTTLED and not ticket.read_only
         effect, accepted = WORDS[answer.status]
-        word = Word(effect, accepted and not ticket.read_only, answer.retry_after_s)
+        feedback = Feedback(effect, accepted and not ticket.read_only, answer.retry_after_s)
         draw = self._simulation.chance.random()
-        self.pace = next_pace(self.pace, Observation(ticket, word, self._simulation.now, draw))
+        self.pace = next_pace(self.pace, Observation(ticket, feedback, self._simulation.now, draw))
         self._admit()
 
 
@@ -103,7 +103,7 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class RunWork:
     """What is measured in one go: the limiter twice in a row, or a rival."""
 
     server: Server
@@ -112,38 +112,38 @@ class Job:
     late_refusals: bool = False
 
 
-def measure(job: Job) -> list[Measured]:
-    """Run ``job``; a rival that does not get done has no figures, our own raises ``simulation.StuckError``."""
-    if job.client == FIRST:
-        return _measured_twice(job)
-    rival = all_rivals()[job.client]
+def measure(work: RunWork) -> list[Measured]:
+    """Run ``work``; a rival that does not get done has no figures, our own raises ``simulation.StuckError``."""
+    if work.client == FIRST:
+        return _measured_twice(work)
+    rival = all_rivals()[work.client]
     try:
-        seen = _run(job, job.seed, lambda simulation: rival(simulation, job.server))
+        seen = _run(work, work.seed, lambda simulation: rival(simulation, work.server))
     except StuckError:
-        return [Measured(job.client, job.seed, {})]
-    return [Measured(job.client, job.seed, figures(job.server, seen))]
+        return [Measured(work.client, work.seed, {})]
+    return [Measured(work.client, work.seed, figures(work.server, seen))]
 
 
-def _measured_twice(job: Job) -> list[Measured]:
+def _measured_twice(work: RunWork) -> list[Measured]:
     runs: list[Limited] = []
 
     def begin(simulation: Simulation) -> None:
-        runs.append(Limited(simulation, job.server, learned(runs[-1].pace) if runs else None))
+        runs.append(Limited(simulation, work.server, learned(runs[-1].pace) if runs else None))
 
-    first = _run(job, job.seed, begin)
-    second = _run(job, job.seed + ANOTHER_DAY, begin)
-    found = [figures(job.server, seen) for seen in (first, second)]
+    first = _run(work, work.seed, begin)
+    second = _run(work, work.seed + ANOTHER_DAY, begin)
+    found = [figures(work.server, seen) for seen in (first, second)]
     found[1]["time_over_first"] = round(second.ended_at / first.ended_at, 2)
     for figures_of_run, run in zip(found, runs, strict=True):
         known = learned(run.pace)
         figures_of_run["learned_rate"] = known.rate if known else 0.0
-    return [Measured(client, job.seed, each) for client, each in zip((FIRST, SECOND), found, strict=True)]
+    return [Measured(client, work.seed, each) for client, each in zip((FIRST, SECOND), found, strict=True)]
 
 
-def _run(job: Job, seed: int, begin: Callable[[Simulation], None]) -> Seen:
-    simulation = Simulation(job.server.scenario, seed, late_refusals=job.late_refusals)
+def _run(work: RunWork, seed: int, begin: Callable[[Simulation], None]) -> Seen:
+    simulation = Simulation(work.server.scenario, seed, late_refusals=work.late_refusals)
     begin(simulation)
-    simulation.run(PATIENCE * ideal_s(job.server, job.server.batch) + PATIENCE_S)
+    simulation.run(PATIENCE * ideal_s(work.server, work.server.batch) + PATIENCE_S)
     return simulation.seen
 
 
@@ -233,7 +233,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(markdown_head())
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         running = [
-            (server, pool.map(measure, [Job(server, *each) for each in _jobs(clients, options)])) for server in servers
+            (server, pool.map(measure, [RunWork(server, *each) for each in _jobs(clients, options)]))
+            for server in servers
         ]
         for server, results in running:
             measured = [each for result in results for each in result]

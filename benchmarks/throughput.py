@@ -262,7 +262,7 @@ def folder_on_disk() -> Path:
 # -- where the time goes -----------------------------------------------------------------------------------------------
 
 WAITING = "(waiting)"
-OURS = ("pacing", "throttle", "engine", "wpengine", "journal", "report", "usecases")
+OURS = ("pacing", "throttle", "engine", "wpengine", "journal", "report", "runs", "session")
 AIOHTTP = ("aiohttp", "yarl", "multidict", "propcache", "aiosignal", "frozenlist")
 GROUPS = (
     *((f"/orchestrator/{name}/", name) for name in OURS),

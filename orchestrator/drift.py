@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
-    from orchestrator.inventory import ListedInstall
+    from orchestrator.listings import ListedInstall
     from orchestrator.model import Install
 
 

@@ -34,7 +34,7 @@ class UsageError(OrchestratorError):
     exit_code = 2
 
 
-class WriteError(OrchestratorError):
+class StorageError(OrchestratorError):
     """Say which file of the report or the state could not be written, and why."""
 
     exit_code = 4

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from orchestrator.inventory import Discovery, EmptySource, ListedAccount, ListedInstall, Page
+    from orchestrator.listings import Discovery, EmptySource, ListedAccount, ListedInstall, Page
 
 
 class OutcomeKind(StrEnum):
@@ -339,7 +339,7 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Checkpoint:
     """How one planned backup stands before it has its outcome: what the journal remembers of it.
 
     ``sought`` are the runs whose requests may have made it: while there are any, nothing is requested. ``sent_at`` is

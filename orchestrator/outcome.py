@@ -59,7 +59,7 @@ class Step(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Decision:
     """A step; with ``DONE`` the outcome's kind, with ``AGAIN`` the seconds to wait first."""
 
     step: Step
@@ -104,18 +104,18 @@ def counts_as_failed(answer: Answer, result: AttemptResult) -> bool:
 
 
 _SETTLED = {
-    Answer.ACCEPTED: Verdict(Step.DONE, OutcomeKind.ACCEPTED),
-    Answer.UNREADABLE: Verdict(Step.LOOK_UP),
-    Answer.AMBIGUOUS: Verdict(Step.LOOK_UP),
-    Answer.PERMANENT: Verdict(Step.DONE, OutcomeKind.REJECTED),
-    Answer.CREDENTIALS: Verdict(Step.CHECK_CREDENTIALS),
-    Answer.QUOTA: Verdict(Step.STOP_ACCOUNT),
-    Answer.MISCONFIGURED: Verdict(Step.STOP_ACCOUNT),
+    Answer.ACCEPTED: Decision(Step.DONE, OutcomeKind.ACCEPTED),
+    Answer.UNREADABLE: Decision(Step.LOOK_UP),
+    Answer.AMBIGUOUS: Decision(Step.LOOK_UP),
+    Answer.PERMANENT: Decision(Step.DONE, OutcomeKind.REJECTED),
+    Answer.CREDENTIALS: Decision(Step.CHECK_CREDENTIALS),
+    Answer.QUOTA: Decision(Step.STOP_ACCOUNT),
+    Answer.MISCONFIGURED: Decision(Step.STOP_ACCOUNT),
 }
 """What follows whatever was spent; only ``THROTTLED`` and ``NOT_SENT`` leave something to decide."""
 
 
-def decide(answer: Answer, spent: Expense, policy: RetryPolicy, draw: float) -> Verdict:
+def decide(answer: Answer, spent: Expense, policy: RetryPolicy, draw: float) -> Decision:
     """Return what follows from the answer to a POST.
 
     ``draw`` is uniform in [0, 1) and spreads the backoff.
@@ -125,18 +125,18 @@ def decide(answer: Answer, spent: Expense, policy: RetryPolicy, draw: float) -> 
     if answer is Answer.THROTTLED:
         return _again(0.0, spent.seconds, policy)
     if spent.tries >= policy.max_attempts:
-        return Verdict(Step.DONE, OutcomeKind.EXHAUSTED)
+        return Decision(Step.DONE, OutcomeKind.EXHAUSTED)
     return _again(backoff(spent.tries, draw), spent.seconds, policy)
 
 
-def decide_absent(spent: Expense, policy: RetryPolicy) -> Verdict:
+def decide_absent(spent: Expense, policy: RetryPolicy) -> Decision:
     """Return what follows once it is known that the backup does not exist."""
     if spent.tries >= policy.max_attempts:
-        return Verdict(Step.DONE, OutcomeKind.EXHAUSTED)
+        return Decision(Step.DONE, OutcomeKind.EXHAUSTED)
     return _again(0.0, spent.seconds, policy)
 
 
-def decide_check(answer: Answer, attempts: int, draw: float) -> Verdict:
+def decide_check(answer: Answer, attempts: int, draw: float) -> Decision:
     """Return what follows from the answer to ``GET /user``, the ``attempts``-th in a row.
 
     ``DONE`` means that the credentials are good. While nothing can be sent, or the API is ill, the check is repeated:
@@ -144,19 +144,19 @@ def decide_check(answer: Answer, attempts: int, draw: float) -> Verdict:
     """
     match answer:
         case Answer.ACCEPTED:
-            return Verdict(Step.DONE)
+            return Decision(Step.DONE)
         case Answer.THROTTLED:
-            return Verdict(Step.AGAIN)
+            return Decision(Step.AGAIN)
         case Answer.NOT_SENT | Answer.AMBIGUOUS:
-            return Verdict(Step.AGAIN, after_s=backoff(attempts, draw))
+            return Decision(Step.AGAIN, after_s=backoff(attempts, draw))
         case _:
-            return Verdict(Step.STOP_ACCOUNT)
+            return Decision(Step.STOP_ACCOUNT)
 
 
-def _again(after_s: float, seconds: float, policy: RetryPolicy) -> Verdict:
+def _again(after_s: float, seconds: float, policy: RetryPolicy) -> Decision:
     if seconds + after_s >= policy.deadline_s:
-        return Verdict(Step.DONE, OutcomeKind.EXHAUSTED)
-    return Verdict(Step.AGAIN, after_s=after_s)
+        return Decision(Step.DONE, OutcomeKind.EXHAUSTED)
+    return Decision(Step.AGAIN, after_s=after_s)
 
 
 def backoff(attempts: int, draw: float) -> float:

@@ -23,7 +23,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from orchestrator.marker import marker, runs_marked
-from orchestrator.outcome import Answer, Step, Verdict, backoff
+from orchestrator.outcome import Answer, Decision, Step, backoff
 from orchestrator.units import seconds_of
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def fate_of(sight: Sight, *, markers_come_back: bool) -> Fate:
 
 def decide_failed_read(
     answer: Answer, failed: int, policy: RetryPolicy, draw: float, *, is_over: bool = True
-) -> Verdict:
+) -> Decision:
     """Return what follows from a read that could not be had: ``DONE`` means that it never will be.
 
     ``failed`` counts the failures in a row, this one included, 429s left out. ``is_over`` tells that the time is over
@@ -132,12 +132,12 @@ def decide_failed_read(
     """
     match answer:
         case Answer.THROTTLED:
-            return Verdict(Step.AGAIN)
+            return Decision(Step.AGAIN)
         case Answer.NOT_SENT | Answer.AMBIGUOUS | Answer.UNREADABLE if failed < policy.max_attempts or not is_over:
-            return Verdict(Step.AGAIN, after_s=backoff(failed, draw))
+            return Decision(Step.AGAIN, after_s=backoff(failed, draw))
         case Answer.CREDENTIALS:
-            return Verdict(Step.CHECK_CREDENTIALS)
+            return Decision(Step.CHECK_CREDENTIALS)
         case Answer.QUOTA | Answer.MISCONFIGURED:
-            return Verdict(Step.STOP_ACCOUNT)
+            return Decision(Step.STOP_ACCOUNT)
         case _:
-            return Verdict(Step.DONE)
+            return Decision(Step.DONE)

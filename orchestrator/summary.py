@@ -25,7 +25,7 @@ LEAST_FOR_A_SHARE = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Brake:
+class FailureLimit:
     """How many failures are too many to go on: ``failures`` of them, or ``percent`` of all outcomes so far.
 
     ``option`` is what was asked for.

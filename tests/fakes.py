@@ -8,22 +8,22 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from orchestrator.errors import WriteError
-from orchestrator.inventory import Page
+from orchestrator.errors import StorageError
+from orchestrator.listings import Page
 from orchestrator.marker import marker
 from orchestrator.model import (
     AttemptResult,
     Backup,
     BackupRequest,
+    Checkpoint,
     ErrorInfo,
     Fault,
     Install,
     Outcome,
     OutcomeKind,
     PlannedBackup,
-    Standing,
 )
-from orchestrator.pacing import Effect, Ticket, Word
+from orchestrator.pacing import Effect, Feedback, Ticket
 from orchestrator.summary import AccountTotals, Summary
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class FakeThrottle:
         self._gap_s = 1.0 / self.rate() if spaced else 0.0
         self._next_at = 0.0
         self.held_until = 0.0
-        self.words: list[Word] = []
+        self.words: list[Feedback] = []
         self.released = 0
         self.out = 0
         self.read_only_once = False
@@ -135,8 +135,8 @@ class FakeThrottle:
             await asyncio.sleep(wait_s)
         self._next_at = now() + self._gap_s
 
-    def observe(self, ticket: Ticket, word: Word) -> None:  # noqa: ARG002 - the Protocol's
-        self.words.append(word)
+    def observe(self, ticket: Ticket, feedback: Feedback) -> None:  # noqa: ARG002 - the Protocol's
+        self.words.append(feedback)
         self._back()
 
     def release(self, ticket: Ticket) -> None:  # noqa: ARG002 - the Protocol's
@@ -155,7 +155,7 @@ class FakeThrottle:
 
     @property
     def effects(self) -> Counter[Effect]:
-        return Counter(word.effect for word in self.words)
+        return Counter(feedback.effect for feedback in self.words)
 
 
 class FakeApi:
@@ -289,39 +289,39 @@ class FakeJournal:
     """
 
     def __init__(self, full_after: int | None = None, takes_s: float = 0.0) -> None:
-        self.standings: list[Standing] = []
-        self.noted: list[Standing] = []
+        self.checkpoints: list[Checkpoint] = []
+        self.noted: list[Checkpoint] = []
         self.takes_s = takes_s
         self._full_after = full_after
-        self._last: dict[str | None, Standing] = {}
-        self._last_noted: dict[str | None, Standing] = {}
+        self._last: dict[str | None, Checkpoint] = {}
+        self._last_noted: dict[str | None, Checkpoint] = {}
         self._backups: set[tuple[str | None, str]] = set()
 
-    async def note(self, standing: Standing) -> None:
+    async def note(self, checkpoint: Checkpoint) -> None:
         await asyncio.sleep(self.takes_s)
         if self._is_full:
             message = "the journal's disk is full"
-            raise WriteError(message)
-        self._keep(standing)
-        self.noted.append(standing)
-        install, backup = standing.planned.install.id, standing.made.backup
-        self._last_noted[install] = standing
+            raise StorageError(message)
+        self._keep(checkpoint)
+        self.noted.append(checkpoint)
+        install, backup = checkpoint.planned.install.id, checkpoint.made.backup
+        self._last_noted[install] = checkpoint
         if backup:
             self._backups.add((install, backup.id))
 
-    def note_soon(self, standing: Standing) -> None:
+    def note_soon(self, checkpoint: Checkpoint) -> None:
         if not self._is_full:
-            self._keep(standing)
+            self._keep(checkpoint)
 
-    def _keep(self, standing: Standing) -> None:
-        self.standings.append(standing)
-        self._last[standing.planned.install.id] = standing
+    def _keep(self, checkpoint: Checkpoint) -> None:
+        self.checkpoints.append(checkpoint)
+        self._last[checkpoint.planned.install.id] = checkpoint
 
     @property
     def _is_full(self) -> bool:
-        return self._full_after is not None and len(self.standings) >= self._full_after
+        return self._full_after is not None and len(self.checkpoints) >= self._full_after
 
-    def last_if_noted(self, install_id: str) -> Standing | None:
+    def last_if_noted(self, install_id: str) -> Checkpoint | None:
         """Return how an install stands, if somebody waited until that was on disk."""
         last = self._last.get(install_id)
         return last if last is self._last_noted.get(install_id) else None
@@ -330,9 +330,9 @@ class FakeJournal:
         """Tell whether somebody waited until it was on disk that this backup exists."""
         return (install_id, backup_id) in self._backups
 
-    def of(self, number: int) -> list[Standing]:
+    def of(self, number: int) -> list[Checkpoint]:
         """Return how an install stood, one after the other."""
-        return [each for each in self.standings if each.planned.install.id == install_id(number)]
+        return [each for each in self.checkpoints if each.planned.install.id == install_id(number)]
 
 
 class ListSink:
@@ -345,7 +345,7 @@ class ListSink:
     async def record(self, outcome: Outcome) -> None:
         if self._full_after is not None and len(self.outcomes) >= self._full_after:
             message = "the disk is full"
-            raise WriteError(message)
+            raise StorageError(message)
         self.outcomes.append(outcome)
 
     def of(self, number: int) -> Outcome:

@@ -34,11 +34,11 @@ from fakes import (
 )
 from virtual import run_virtual
 
+from orchestrator.engine.context import RunContext, RunLimits
 from orchestrator.engine.dispatch import DispatchEnd, Dispatcher
-from orchestrator.engine.efforts import Effort, Screen
-from orchestrator.engine.lanes import Budget, Lane
+from orchestrator.engine.pending import PendingBackup, RecencyCheck
+from orchestrator.engine.queues import AccountQueue, Budget
 from orchestrator.engine.stop import StopSwitch
-from orchestrator.engine.surroundings import Limits, Surroundings
 from orchestrator.errors import StoppedError
 from orchestrator.marker import marker, second
 from orchestrator.model import (
@@ -56,7 +56,7 @@ from orchestrator.model import (
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from orchestrator.summary import Brake
+    from orchestrator.summary import FailureLimit
 
 T = TypeVar("T")
 
@@ -89,9 +89,9 @@ def status(name: str, backup_id: str = "b-1", **fields: str) -> AttemptResult:
 class Bench:
     """A dispatcher of the account ``default`` and of ``other``, whose installs are numbered from 100, in one budget.
 
-    ``efforts`` are queued instead of ``installs`` new ones. ``signals`` come so many seconds after the beginning, each
+    ``pending`` are queued instead of ``installs`` new ones. ``signals`` come so many seconds after the beginning, each
     with its number; the limiter lets nothing through from ``held_after_s`` on. The rest are the rules of a run, as
-    ``Limits`` has them.
+    ``RunLimits`` has them.
 
     Whatever a test is about: each planned backup has one outcome, none is made twice except after an abort, none is
     requested twice under one marker or without its intent on disk, polled before it is in the journal, lost, or made
@@ -100,11 +100,11 @@ class Bench:
 
     installs: int = 1
     others: int = 0
-    efforts: list[Effort] = field(default_factory=list)
+    pending: list[PendingBackup] = field(default_factory=list)
     wait: WaitPolicy | None = None
     recent_s: float | None = None
     deadline_s: float | None = None
-    brake: Brake | None = None
+    failure_limit: FailureLimit | None = None
     retry: RetryPolicy = RETRY
     reconcile: ReconcilePolicy = LOOKS
     give_up_s: float = 1800.0
@@ -122,8 +122,8 @@ class Bench:
     faults: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.lanes = [Lane("default", self.api), Lane("other", self.other_api)]
-        self.budget = Budget(self.throttle, list(self.lanes))
+        self.accounts = [AccountQueue("default", self.api), AccountQueue("other", self.other_api)]
+        self.budget = Budget(self.throttle, list(self.accounts))
 
     # -- running ------------------------------------------------------------------------------------------------------
 
@@ -152,10 +152,12 @@ class Bench:
             each.planned.install.id: _ids(
                 each.made.backup, *each.made.earlier, each.screen.known if each.screen else None
             )
-            for each in self.efforts
+            for each in self.pending
         }
-        self._queue(self.lanes[0], self.efforts or [Effort(planned(number)) for number in range(self.installs)])
-        self._queue(self.lanes[1], [Effort(planned(100 + number, "other")) for number in range(self.others)])
+        self._queue(
+            self.accounts[0], self.pending or [PendingBackup(planned(number)) for number in range(self.installs)]
+        )
+        self._queue(self.accounts[1], [PendingBackup(planned(100 + number, "other")) for number in range(self.others)])
         for api in (self.api, self.other_api):
             self._watch(api)
         self._begin()
@@ -178,8 +180,8 @@ class Bench:
             raise
         await asyncio.sleep(0)  # the switch's own task ends
         self._ended()
-        if self.lanes[0].stop is None:
-            self.lanes[0].fresh.append(Effort(planned(9)))
+        if self.accounts[0].stop is None:
+            self.accounts[0].fresh.append(PendingBackup(planned(9)))
             await self._new_dispatcher().run()
             assert self.sink.of(9).kind is ACCEPT
             self._hold_nothing_is_left()
@@ -199,23 +201,23 @@ class Bench:
 
     def _new_dispatcher(self) -> Dispatcher:
         rules = (self.retry, self.reconcile, 60.0, self.give_up_s, self.wait, self.recent_s, self.deadline_s)
-        around = Surroundings(RUN_ID, self.journal, self.sink, self.clock, self.log, self.stop)
-        return Dispatcher([self.budget], Limits(*rules, self.brake, self.reach_s), around)
+        context = RunContext(RUN_ID, self.journal, self.sink, self.clock, self.log, self.stop)
+        return Dispatcher([self.budget], RunLimits(*rules, self.failure_limit, self.reach_s), context)
 
-    def _queue(self, lane: Lane, efforts: list[Effort]) -> None:
-        for effort in efforts:
-            if self.recent_s is not None and not (effort.screen or effort.watch or effort.doubt):
-                effort.screen = Screen()
-            if effort.screen or effort.watch or effort.doubt:
-                lane.queue(effort, BEGAN_S)
+    def _queue(self, account: AccountQueue, backups: list[PendingBackup]) -> None:
+        for pending in backups:
+            if self.recent_s is not None and not (pending.screen or pending.watch or pending.doubt):
+                pending.screen = RecencyCheck()
+            if pending.screen or pending.watch or pending.doubt:
+                account.queue(pending, BEGAN_S)
             else:
-                lane.fresh.append(effort)
+                account.fresh.append(pending)
 
     # -- what holds ---------------------------------------------------------------------------------------------------
 
     def _watch(self, api: FakeApi) -> None:
         requested, polled = api.on_request, api.on_poll
-        watched = {each.planned.install.id for each in self.efforts if each.watch}
+        watched = {each.planned.install.id for each in self.pending if each.watch}
 
         def on_request(request: BackupRequest) -> None:
             self._hold_against_intent(request)
@@ -244,7 +246,7 @@ class Bench:
 
     def _hold_against_made(self) -> None:
         told = [*self.sink.outcomes, *self.end.unwritten]
-        count = (len(self.efforts) or self.installs) + self.others
+        count = (len(self.pending) or self.installs) + self.others
         assert len(told) == len({each.planned.position for each in told}) == count
         for outcome in told:
             self._hold_outcome(outcome, self.all_made(outcome.planned.install.id or ""))

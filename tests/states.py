@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
-from orchestrator.errors import WriteError
+from orchestrator.errors import StorageError
 from orchestrator.journal.rates import remember, remembered
 from orchestrator.journal.store import Store
 from orchestrator.model import Learned
@@ -53,7 +53,7 @@ def refusal(path: Path, **options: float) -> str:
     async def nothing(_: Store) -> None:
         pass
 
-    with pytest.raises(WriteError) as caught:
+    with pytest.raises(StorageError) as caught:
         with_store(path, nothing, **options)
     message = str(caught.value)
     assert str(path) in message

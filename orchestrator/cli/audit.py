@@ -28,16 +28,16 @@ from orchestrator.cli.selecting import check_accounts, selection_options
 from orchestrator.cli.stopping import run_until_stopped
 from orchestrator.cli.streams import print_json
 from orchestrator.cli.tables import print_table, why
+from orchestrator.commands.audit import AuditOptions, audited
 from orchestrator.config.values import parse_duration
 from orchestrator.freshness import Verdict
 from orchestrator.report.lines import backup_fields, error_fields
+from orchestrator.session.survey import NOT_ASKED
 from orchestrator.units import age_text, duration_text
-from orchestrator.usecases.audit import AuditOptions, audited
-from orchestrator.usecases.survey import NOT_ASKED
 
 if TYPE_CHECKING:
+    from orchestrator.commands.audit import Audited, AuditEnd
     from orchestrator.selection import Selection
-    from orchestrator.usecases.audit import Audited, AuditEnd
 
 _NAMES = ("install", "account", "environment", "age", "max age", "verdict", "made by", "backup id", "note")
 _STYLES = {Verdict.MISSING: "red", Verdict.UNKNOWN: "yellow", Verdict.STALE: "red"}

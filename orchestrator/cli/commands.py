@@ -11,7 +11,7 @@ import rich_click as click
 
 from orchestrator import __version__
 from orchestrator.cli.streams import say, stdout_failure
-from orchestrator.errors import OrchestratorError, UsageError, WriteError
+from orchestrator.errors import OrchestratorError, StorageError, UsageError
 from orchestrator.visible import is_text, visible
 
 PROGRAM = "wpe-backup"
@@ -68,7 +68,7 @@ def run_command_line() -> int:
     if failure is None:
         return code
     say(f"{PROGRAM}: standard output cannot be written: {failure}")
-    return code if code == OrchestratorError.exit_code else WriteError.exit_code
+    return code if code == OrchestratorError.exit_code else StorageError.exit_code
 
 
 def _code() -> int:
@@ -111,7 +111,7 @@ def _say_failed_call(error: OSError) -> int:
         return UsageError.exit_code
     else:
         say(f"{PROGRAM}: the system refused what this needs: {visible(reason)}")
-    return WriteError.exit_code
+    return StorageError.exit_code
 
 
 def _has_working_directory() -> bool:

@@ -19,7 +19,7 @@ from click.shell_completion import CompletionItem
 
 from orchestrator.cli.options import config_text
 from orchestrator.cli.places import default_state_dir, needed_state_dir
-from orchestrator.config import read_fleet
+from orchestrator.config import read_yaml
 from orchestrator.errors import OrchestratorError, UsageError
 from orchestrator.journal.history import past_runs
 from orchestrator.journal.store import FILE_NAME
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     import click
 
-    from orchestrator.config import Fleet
+    from orchestrator.config import CheckedYaml
     from orchestrator.journal.history import PastRun
 
     Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem[str]]]
@@ -139,7 +139,7 @@ def _said(run: PastRun) -> str:
     return visible(f"{run.started_at:%Y-%m-%d %H:%M} UTC: {run.succeeded} of {run.planned} backed up{end}")
 
 
-def _fleet(ctx: click.Context) -> Fleet:
+def _fleet(ctx: click.Context) -> CheckedYaml:
     """Return the YAML that the line names, or the usual one."""
     named = ctx.params.get("config_file") or os.environ.get("WPE_BACKUP_CONFIG")
     path = named and Path(named).expanduser()
@@ -147,4 +147,4 @@ def _fleet(ctx: click.Context) -> Fleet:
         message = "standard input, or a pipe, belongs to the line that is not there yet"
         raise UsageError(message)
     name, text = config_text(str(path) if path else None)
-    return read_fleet(text, name, os.environ, with_secrets=False)
+    return read_yaml(text, name, os.environ, with_secrets=False)

@@ -10,11 +10,11 @@ import rich_click as click
 
 from orchestrator.cli.options import Output, config_option, config_text, option, output_options
 from orchestrator.cli.streams import print_data, print_json, say
-from orchestrator.config import config_schema, read_fleet
+from orchestrator.config import config_schema, read_yaml
 from orchestrator.visible import visible
 
 if TYPE_CHECKING:
-    from orchestrator.config import Fleet
+    from orchestrator.config import CheckedYaml
 
 no_secrets_option = option(
     "--no-secrets",
@@ -42,7 +42,7 @@ def validate(*, config_file: str | None, no_secrets: bool, output: Output) -> in
     return 0
 
 
-def told(fleet: Fleet, *, no_secrets: bool) -> str:
+def told(fleet: CheckedYaml, *, no_secrets: bool) -> str:
     """Return what a YAML comes to, in one line."""
     installs = fleet.sections.installs
     discoveries = sum(source.discover is not None for source in fleet.sections.inventory)
@@ -67,6 +67,6 @@ def schema() -> None:
     print_json(config_schema(), indent=2)
 
 
-def _fleet(config_file: str | None, *, no_secrets: bool) -> Fleet:
+def _fleet(config_file: str | None, *, no_secrets: bool) -> CheckedYaml:
     name, text = config_text(config_file)
-    return read_fleet(text, name, os.environ, with_secrets=not no_secrets, is_strict=True)
+    return read_yaml(text, name, os.environ, with_secrets=not no_secrets, is_strict=True)

@@ -13,8 +13,8 @@ from orchestrator.cli.ending import say_end
 from orchestrator.cli.options import Output, output_options
 from orchestrator.cli.stopping import run_until_stopped
 from orchestrator.cli.streams import say
+from orchestrator.commands.demo import EXIT_CODES, FLEET_SIZE, RATE, DemoEnd, run_demo
 from orchestrator.redaction import Redactor
-from orchestrator.usecases.demo import EXIT_CODES, FLEET_SIZE, RATE, DemoEnd, run_demo
 
 CONTRADICTED = 1
 

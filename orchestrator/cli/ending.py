@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from orchestrator.cli.options import Output
     from orchestrator.engine.ports import Log
     from orchestrator.redaction import Redactor
-    from orchestrator.usecases.run import RunEnd
+    from orchestrator.runs.run import RunEnd
 
 
 _NAMELESS = {STDIN_NAME: "-", PIPE_NAME: "<(…)"}

@@ -22,11 +22,11 @@ from orchestrator.cli.options import (
 from orchestrator.cli.stopping import run_until_stopped
 from orchestrator.cli.streams import print_data, say
 from orchestrator.cli.tables import why
+from orchestrator.commands.init import VisibleInstalls, check_target, visible_installs, write_starter
 from orchestrator.config.starter import starter
 from orchestrator.config.values import DEFAULT_BASE_URL, parse_base_url
 from orchestrator.model import ErrorInfo, ErrorKind
 from orchestrator.summary import Ending, exit_code
-from orchestrator.usecases.init import VisibleInstalls, check_target, visible_installs, write_starter
 from orchestrator.visible import visible
 
 DEFAULT_FILE = "wpe-backup.yaml"

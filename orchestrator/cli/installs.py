@@ -27,13 +27,13 @@ from orchestrator.cli.selecting import check_accounts
 from orchestrator.cli.stopping import run_until_stopped
 from orchestrator.cli.streams import print_json
 from orchestrator.cli.tables import print_table
+from orchestrator.commands.installs import InstallsEnd, SeenInstall, installs_seen
 from orchestrator.drift import Difference, DriftKind
 from orchestrator.errors import UsageError
 from orchestrator.selection import Selection
-from orchestrator.usecases.installs import InstallsEnd, SeenInstall, installs_seen
 
 if TYPE_CHECKING:
-    from orchestrator.inventory import ListedInstall
+    from orchestrator.listings import ListedInstall
     from orchestrator.model import Config
 
 _NAMES = ("name", "id", "environment", "status", "account", "WP Engine account", "domain")

@@ -30,16 +30,16 @@ from orchestrator.cli.options import (
 )
 from orchestrator.cli.places import needed_state_dir
 from orchestrator.cli.selecting import check_accounts, selection_options
-from orchestrator.cli.stopping import parse_brake, run_until_stopped
+from orchestrator.cli.stopping import parse_failure_limit, run_until_stopped
 from orchestrator.cli.streams import print_json
+from orchestrator.commands.preview import previewed
 from orchestrator.config.values import parse_duration, parse_template
 from orchestrator.errors import UsageError
 from orchestrator.report.plan_text import plan_lines, plan_table, plan_totals
+from orchestrator.runs.run import run_backups
+from orchestrator.runs.work import RunOptions
 from orchestrator.selection import Selection
-from orchestrator.summary import FAIL_FAST, Brake
-from orchestrator.usecases.jobs import RunOptions
-from orchestrator.usecases.preview import previewed
-from orchestrator.usecases.run import run_backups
+from orchestrator.summary import FAIL_FAST, FailureLimit
 
 if TYPE_CHECKING:
     from orchestrator.engine.ports import Log
@@ -101,7 +101,7 @@ UNRESOLVED, REFUSED = 3, 12
 @option(
     "--max-failures",
     metavar="N|P%",
-    callback=parse_brake,
+    callback=parse_failure_limit,
     help="Request nothing more once N installs, or P percent of at least 20, have failed.",
 )
 @option(
@@ -173,7 +173,7 @@ def _options(given: dict[str, Any]) -> RunOptions:
         waits=given["wait"],
         recent_s=given["skip_if_recent"],
         deadline_s=given["deadline"],
-        brake=Brake(failures=1, option=FAIL_FAST) if given["fail_fast"] else given["max_failures"],
+        failure_limit=FailureLimit(failures=1, option=FAIL_FAST) if given["fail_fast"] else given["max_failures"],
     )
     _check_together(options, dry_run=given["dry_run"])
     return options
@@ -208,10 +208,10 @@ def _show_plan(config: Config, options: RunOptions, output: Output, log: Log) ->
     """Print what the run would request; 3 if it could not request all of it, 12 if credentials were refused."""
     planned, is_refused = run_until_stopped(lambda stop: previewed(config, options, log, stop))
     plan = planned.plan
-    for position, each in planned.foregone.items():
+    for position, each in planned.presettled.items():
         event, label = f"backup.{each.kind.value}", plan.backups[position].install.label
         log.warning(event, install=label, reason=each.error and each.error.message)
-    lacking = UNRESOLVED if planned.foregone or planned.failed else 0
+    lacking = UNRESOLVED if planned.presettled or planned.failed else 0
     code = REFUSED if is_refused else lacking
     if output.is_json:
         for line in plan_lines(plan):

@@ -10,11 +10,11 @@ import rich_click as click
 
 from orchestrator.cli.completers import complete_accounts, complete_installs, complete_tags
 from orchestrator.cli.options import is_one_stream, is_standard_input, option, yaml_text
-from orchestrator.config.suggest import did_you_mean
-from orchestrator.config.tree import Tree
+from orchestrator.config.placed_yaml.suggest import did_you_mean
+from orchestrator.config.placed_yaml.tree import Tree
 from orchestrator.config.values import LONGEST_TEXT
 from orchestrator.errors import ConfigError, Problem, UsageError
-from orchestrator.inventory import ENVIRONMENTS
+from orchestrator.listings import ENVIRONMENTS
 from orchestrator.selection import Selection
 
 if TYPE_CHECKING:

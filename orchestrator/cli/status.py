@@ -28,16 +28,16 @@ from orchestrator.cli.settle import written_again
 from orchestrator.cli.stopping import run_until_stopped
 from orchestrator.cli.streams import print_json
 from orchestrator.cli.tables import print_table, why
+from orchestrator.commands.status import Condition, run_status
 from orchestrator.report.lines import backup_fields, error_fields
+from orchestrator.session.survey import NOT_ASKED
 from orchestrator.units import age_text
-from orchestrator.usecases.status import Condition, run_status
-from orchestrator.usecases.survey import NOT_ASKED
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from orchestrator.commands.status import Known, StatusEnd
     from orchestrator.engine.ports import Log
-    from orchestrator.usecases.status import Known, StatusEnd
 
 _NAMES = ("install", "account", "outcome", "backup is", "took", "backup id", "why")
 _STYLES = {Condition.ABORTED: "red", Condition.UNKNOWN: "yellow", Condition.UNDER_WAY: "yellow"}

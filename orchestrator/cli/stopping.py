@@ -16,7 +16,7 @@ import rich_click as click
 from orchestrator.cli import signals
 from orchestrator.engine.stop import StopSwitch
 from orchestrator.errors import StoppedError
-from orchestrator.summary import Brake
+from orchestrator.summary import FailureLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -30,16 +30,16 @@ _FAILURES = re.compile(r"(\d{1,6})|(\d{1,3}(?:\.\d{1,6})?)%", re.ASCII)
 WHOLE_PERCENT = 100.0
 
 
-def parse_brake(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Brake | None:
+def parse_failure_limit(_context: click.Context, _parameter: click.Parameter, value: str | None) -> FailureLimit | None:
     """Return the brake that ``--max-failures`` asks for. Raises ``click.BadParameter``."""
     if value is None:
         return None
     match = _FAILURES.fullmatch(value)
     failures, percent = (match[1], match[2]) if match else (None, None)
     if failures and int(failures) >= 1:
-        return Brake(failures=int(failures))
+        return FailureLimit(failures=int(failures))
     if percent and 0 < float(percent) <= WHOLE_PERCENT:
-        return Brake(percent=float(percent))
+        return FailureLimit(percent=float(percent))
     message = f"{value!r} is neither a number of installs from 1 on, as 10, nor a share above 0%, as 5%"
     raise click.BadParameter(message)
 

@@ -1,7 +1,7 @@
 """The edge to YAML and pydantic: text in, a checked ``Config`` out, or every problem at once with its place."""
 
-from orchestrator.config.checked import read_checked
-from orchestrator.config.load import Fleet, load_config, read_fleet
+from orchestrator.config.load import CheckedYaml, load_config, read_yaml
+from orchestrator.config.placed_yaml.checked import read_checked
 from orchestrator.config.schema import config_schema
 
-__all__ = ["Fleet", "config_schema", "load_config", "read_checked", "read_fleet"]
+__all__ = ["CheckedYaml", "config_schema", "load_config", "read_checked", "read_yaml"]

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from orchestrator.config.checked import is_mapping, keys_of, validated
-from orchestrator.config.entries import TreeEntries, check_entries, check_given, check_once, no_account, place
-from orchestrator.config.inventory import read_inventory
+from orchestrator.config.inventory.entries import TreeEntries, check_entries, check_given, check_once, no_account, place
+from orchestrator.config.inventory.files import read_inventory
 from orchestrator.config.location import location
+from orchestrator.config.placed_yaml.checked import is_mapping, keys_of, validated
+from orchestrator.config.placed_yaml.suggest import nearest
+from orchestrator.config.placed_yaml.tree import Tree, read_tree
 from orchestrator.config.schema import (
     DEFAULT_ACCOUNT,
     SECTIONS_THAT_MAY_BE_EMPTY,
@@ -23,11 +25,9 @@ from orchestrator.config.schema import (
     InstallSection,
 )
 from orchestrator.config.secrets import FORMS, MASK, VARIABLES, Credentials, find_credentials
-from orchestrator.config.suggest import nearest
-from orchestrator.config.tree import Tree, read_tree
 from orchestrator.config.values import DEFAULT_BASE_URL
 from orchestrator.errors import ConfigError
-from orchestrator.inventory import Discovery, EmptySource
+from orchestrator.listings import Discovery, EmptySource
 from orchestrator.model import (
     Account,
     Config,
@@ -44,15 +44,15 @@ from orchestrator.proxy import proxy_for
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from orchestrator.config.entries import Entries
-    from orchestrator.config.inventory import Inventory
+    from orchestrator.config.inventory.entries import Entries
+    from orchestrator.config.inventory.files import InventoryFiles
     from orchestrator.redaction import Redactor
 
 _SECRET_KEYS = {secret + form for secret in VARIABLES for form in FORMS}
 
 
 @dataclass(frozen=True, slots=True)
-class Fleet:
+class CheckedYaml:
     """A YAML that has been checked, with its inventory files: its sections, and the credentials.
 
     The installs of the sections include those of the files; ``places`` are theirs, and ``sources`` those of the entries
@@ -115,13 +115,13 @@ def load_config(text: bytes, file: str, environment: Mapping[str, str], *, is_st
     used of inventory files is among its ``failed_sources``, unless that ``is_strict``.
     Raises ``ConfigError`` with every problem at once.
     """
-    fleet = read_fleet(text, file, environment, is_strict=is_strict)
+    fleet = read_yaml(text, file, environment, is_strict=is_strict)
     return replace(_converted(fleet), path=location(file, environment))
 
 
-def read_fleet(
+def read_yaml(
     text: bytes, file: str, environment: Mapping[str, str], *, with_secrets: bool = True, is_strict: bool = False
-) -> Fleet:
+) -> CheckedYaml:
     """Return ``text`` of ``file``, checked. Raises ``ConfigError`` with every problem at once.
 
     Inventory files may be somebody else's: what is wrong with them is ``failed`` of the fleet, and raised only beside
@@ -153,7 +153,9 @@ def read_fleet(
     return _fleet(tree, sections, inventory, credentials)
 
 
-def _fleet(tree: Tree, sections: FleetFile, inventory: Inventory, credentials: dict[str, Credentials]) -> Fleet:
+def _fleet(
+    tree: Tree, sections: FleetFile, inventory: InventoryFiles, credentials: dict[str, Credentials]
+) -> CheckedYaml:
     own = len(sections.installs)
     usable = [(each, index) for each in inventory.files for index in each.usable()]
     accounts = {
@@ -161,7 +163,7 @@ def _fleet(tree: Tree, sections: FleetFile, inventory: Inventory, credentials: d
         for name, account in sections.accounts.items()
     }
     installs = (*sections.installs, *(each.sections[index] for each, index in usable))
-    return Fleet(
+    return CheckedYaml(
         source=tree.file,
         sections=sections.model_copy(update={"accounts": accounts, "installs": installs}),
         credentials=credentials,
@@ -295,7 +297,7 @@ def _beside(file: str, path: str) -> str:
     return str(Path(file).parent / path)
 
 
-def _converted(fleet: Fleet) -> Config:
+def _converted(fleet: CheckedYaml) -> Config:
     sections = fleet.sections
     throttle = sections.throttle
     return Config(
@@ -329,7 +331,7 @@ def _converted(fleet: Fleet) -> Config:
     )
 
 
-def _account(fleet: Fleet, name: str) -> Account:
+def _account(fleet: CheckedYaml, name: str) -> Account:
     section, credentials = fleet.sections.accounts[name], fleet.credentials[name]
     return Account(
         name=name,

@@ -33,7 +33,7 @@ from orchestrator.config.values import (
     UserId,
     Version,
 )
-from orchestrator.inventory import NAME_PATTERN
+from orchestrator.listings import NAME_PATTERN
 
 DEFAULT_ACCOUNT = "default"
 

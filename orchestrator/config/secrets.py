@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import PydanticCustomError
 
-from orchestrator.config.bounded import FailedError, TooSlowError, command_output, file_content
+from orchestrator.config.placed_yaml.bounded import FailedError, TooSlowError, command_output, file_content
+from orchestrator.config.placed_yaml.tree import path_of, read_tree
 from orchestrator.config.schema import DEFAULT_ACCOUNT
-from orchestrator.config.tree import path_of, read_tree
 from orchestrator.config.values import LONGEST_TEXT, parse_text, parse_user_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from orchestrator.config.tree import Tree
+    from orchestrator.config.placed_yaml.tree import Tree
 
 FORMS = ("", "_file", "_command")
 VARIABLES = {"user_id": "WPE_API_USER_ID", "password": "WPE_API_PASSWORD"}

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator.config.values import DEFAULT_BASE_URL, LONGEST_TEXT
-from orchestrator.inventory import ENVIRONMENTS, NAME_PATTERN
+from orchestrator.listings import ENVIRONMENTS, NAME_PATTERN
 from orchestrator.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from orchestrator.inventory import ListedInstall
+    from orchestrator.listings import ListedInstall
 
 
 LONGEST_COMMENT = 100

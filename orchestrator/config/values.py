@@ -15,8 +15,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import BeforeValidator, PlainSerializer, SerializationInfo, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from orchestrator.config.suggest import MEANT, did_you_mean
-from orchestrator.inventory import NAME_PATTERN, install_name_in
+from orchestrator.config.placed_yaml.suggest import MEANT, did_you_mean
+from orchestrator.listings import NAME_PATTERN, install_name_in
 from orchestrator.marker import FIELDS, template_fault
 from orchestrator.redaction import Redactor
 from orchestrator.units import DURATION_PATTERN, duration_s, duration_text

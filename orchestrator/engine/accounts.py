@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.engine.efforts import Errand
-from orchestrator.engine.lanes import LaneState
-from orchestrator.engine.wire import effect_of
+from orchestrator.engine.exchange import effect_of
+from orchestrator.engine.pending import ReadRequest
+from orchestrator.engine.queues import AccountState
 from orchestrator.model import ErrorKind, Fault, OutcomeKind
-from orchestrator.outcome import Answer, Step, Verdict, classify, decide_check, error_info, error_kind
+from orchestrator.outcome import Answer, Decision, Step, classify, decide_check, error_info, error_kind
 from orchestrator.pacing import Effect
 
 if TYPE_CHECKING:
-    from orchestrator.engine.efforts import CredentialsCheck, Effort
-    from orchestrator.engine.lanes import Lane
+    from orchestrator.engine.context import RunContext, RunLimits
+    from orchestrator.engine.exchange import Admitted, Wire
     from orchestrator.engine.ledger import Ledger
-    from orchestrator.engine.surroundings import Limits, Surroundings
-    from orchestrator.engine.wire import Admitted, Wire
+    from orchestrator.engine.pending import CredentialsCheck, PendingBackup
+    from orchestrator.engine.queues import AccountQueue
     from orchestrator.model import AttemptResult
 
 
@@ -27,101 +27,103 @@ REFUSED_POLL_WAIT_S = 15.0
 class Accounts:
     """Check accounts and stop them."""
 
-    def __init__(self, wire: Wire, ledger: Ledger, limits: Limits, around: Surroundings) -> None:
+    def __init__(self, wire: Wire, ledger: Ledger, limits: RunLimits, context: RunContext) -> None:
         """Settle what a stopped account leaves in ``ledger``."""
         self._wire = wire
         self._ledger = ledger
         self._limits = limits
-        self._clock = around.clock
-        self._log = around.log
+        self._clock = context.clock
+        self._log = context.log
 
-    async def queue(self, lane: Lane, work: Effort | Errand, after_s: float = 0.0) -> None:
+    async def queue(self, account: AccountQueue, work: PendingBackup | ReadRequest, after_s: float = 0.0) -> None:
         """Queue ``work`` from ``after_s`` seconds on, unless its account has stopped, or all requests have."""
-        why = lane.stop
-        if why is None and not isinstance(work, Errand) and work.is_to_be_requested:
+        why = account.stop
+        if why is None and not isinstance(work, ReadRequest) and work.is_to_be_requested:
             why = self._ledger.closed
         if why:
             await self._ledger.cancel(work, why)
         else:
-            lane.queue(work, self._clock.monotonic() + after_s)
+            account.queue(work, self._clock.monotonic() + after_s)
 
-    async def suspect(self, lane: Lane, work: Effort | Errand, result: AttemptResult) -> None:
+    async def suspect(self, account: AccountQueue, work: PendingBackup | ReadRequest, result: AttemptResult) -> None:
         """Keep ``work``, which met a 401, until a check has told whether the credentials are still good."""
-        if lane.stop:
-            await self._ledger.cancel(work, lane.stop)
+        if account.stop:
+            await self._ledger.cancel(work, account.stop)
             return
-        lane.suspects.append((work, result))
-        if lane.state is LaneState.OPEN:
-            lane.state, lane.check_attempts, lane.check_due_at = LaneState.TO_CHECK, 0, 0.0
-            self._log.warning("account.credentials_doubted", account=lane.name)
+        account.suspects.append((work, result))
+        if account.state is AccountState.OPEN:
+            account.state, account.check_attempts, account.check_due_at = AccountState.TO_CHECK, 0, 0.0
+            self._log.warning("account.credentials_doubted", account=account.name)
 
     async def check(self, admitted: Admitted, check: CredentialsCheck) -> None:
         """Send one ``GET /user``, and do what follows."""
-        lane = admitted.lane
-        result = await self._wire.send(admitted, lane.api.check_credentials(), is_read=True)
+        account = admitted.account
+        result = await self._wire.send(admitted, account.api.check_credentials(), is_read=True)
         answer = classify(result)
         effect = effect_of(answer)
         if check.canary and answer in {Answer.PERMANENT, Answer.UNREADABLE}:
             effect = Effect.FAILED
         self._wire.tell(admitted, effect, result)
         if result.fault is Fault.INTERRUPTED:
-            lane.state = LaneState.TO_CHECK if not check.canary else lane.state
+            account.state = AccountState.TO_CHECK if not check.canary else account.state
             return
         if not check.canary:
-            lane.check_attempts += answer is not Answer.THROTTLED
-            verdict = decide_check(answer, lane.check_attempts, self._clock.draw())
-            await self._follow(admitted, verdict, answer, result)
+            account.check_attempts += answer is not Answer.THROTTLED
+            decision = decide_check(answer, account.check_attempts, self._clock.draw())
+            await self._follow(admitted, decision, answer, result)
         elif answer in {Answer.CREDENTIALS, Answer.QUOTA}:
             await self.stop(admitted, error_kind(answer, result), result)
         if answer is not Answer.ACCEPTED:
             await self.stop_if_hopeless(admitted, answer, result)
 
-    async def _follow(self, admitted: Admitted, verdict: Verdict, answer: Answer, result: AttemptResult) -> None:
-        lane = admitted.lane
-        if lane.stop:
+    async def _follow(self, admitted: Admitted, decision: Decision, answer: Answer, result: AttemptResult) -> None:
+        account = admitted.account
+        if account.stop:
             return
-        match verdict.step:
+        match decision.step:
             case Step.DONE:
-                if lane.unserved_since is not None and lane.check_attempts > 1:
-                    self._log.warning("account.reached", account=lane.name, after_s=round(self._unserved_s(lane), 1))
-                lane.state, lane.unserved_since = LaneState.OPEN, None
-                await self._settle_suspects(lane)
+                if account.unserved_since is not None and account.check_attempts > 1:
+                    self._log.warning(
+                        "account.reached", account=account.name, after_s=round(self._unserved_s(account), 1)
+                    )
+                account.state, account.unserved_since = AccountState.OPEN, None
+                await self._settle_suspects(account)
             case Step.AGAIN:
-                lane.state = LaneState.TO_CHECK
-                lane.check_due_at = self._clock.monotonic() + verdict.after_s
-                self._say_check_again(lane, answer, result)
+                account.state = AccountState.TO_CHECK
+                account.check_due_at = self._clock.monotonic() + decision.after_s
+                self._say_check_again(account, answer, result)
             case _:
                 await self.stop(admitted, error_kind(answer, result), result)
 
-    def _say_check_again(self, lane: Lane, answer: Answer, result: AttemptResult) -> None:
+    def _say_check_again(self, account: AccountQueue, answer: Answer, result: AttemptResult) -> None:
         """Say that an account is tried again: aloud the first time, since nothing else happens meanwhile."""
-        if answer is Answer.THROTTLED or lane.check_attempts > 1:
-            self._log.debug("account.check_again", account=lane.name, answer=answer.value, reason=result.message)
+        if answer is Answer.THROTTLED or account.check_attempts > 1:
+            self._log.debug("account.check_again", account=account.name, answer=answer.value, reason=result.message)
         else:
             reach_s = round(min(self._limits.reach_s, self._limits.give_up_s))
-            self._log.warning("account.not_reached", account=lane.name, reason=result.message, tried_for_s=reach_s)
+            self._log.warning("account.not_reached", account=account.name, reason=result.message, tried_for_s=reach_s)
 
-    async def _settle_suspects(self, lane: Lane) -> None:
-        suspects, lane.suspects = lane.suspects, []
+    async def _settle_suspects(self, account: AccountQueue) -> None:
+        suspects, account.suspects = account.suspects, []
         for work, result in suspects:
             refused = error_info(ErrorKind.REJECTED, result)
-            if isinstance(work, Errand):
+            if isinstance(work, ReadRequest):
                 work.end(refused)
             elif work.doubt:
                 await self._ledger.leave_open(work, f"its listing is refused ({result.message})")
             elif work.watch:
-                await self.queue(lane, work, REFUSED_POLL_WAIT_S)
+                await self.queue(account, work, REFUSED_POLL_WAIT_S)
             elif work.screen:
                 work.screen = None
-                await self.queue(lane, work)
+                await self.queue(account, work)
             else:
                 await self._ledger.settle(work, OutcomeKind.REJECTED, refused)
 
     async def stop_if_hopeless(self, admitted: Admitted, answer: Answer, result: AttemptResult) -> None:
         """Stop the account if the API asks for too long a pause, or has served no POST for too long."""
-        lane = admitted.lane
-        unserved_s = self._unserved_s(lane)
-        is_out_of_reach = lane.state is LaneState.TO_CHECK and answer in {Answer.NOT_SENT, Answer.AMBIGUOUS}
+        account = admitted.account
+        unserved_s = self._unserved_s(account)
+        is_out_of_reach = account.state is AccountState.TO_CHECK and answer in {Answer.NOT_SENT, Answer.AMBIGUOUS}
         pause_s = result.retry_after_s or 0.0
         if answer is Answer.THROTTLED and pause_s > self._limits.max_pause_s:
             why = f"the API asks to pause for {pause_s:.0f} s, longer than throttle.max_pause allows"
@@ -133,21 +135,25 @@ class Accounts:
             return
         await self.stop(admitted, error_kind(answer, result), result, why)
 
-    def _unserved_s(self, lane: Lane) -> float:
+    def _unserved_s(self, account: AccountQueue) -> float:
         """Return the seconds since the first failure after the last success; the first failure begins them."""
         now = self._clock.monotonic()
-        lane.unserved_since = now if lane.unserved_since is None else lane.unserved_since
-        return now - lane.unserved_since
+        account.unserved_since = now if account.unserved_since is None else account.unserved_since
+        return now - account.unserved_since
 
     async def stop(self, admitted: Admitted, kind: ErrorKind, result: AttemptResult, why: str | None = None) -> None:
         """End the account's run: what it has not requested yet is cancelled."""
-        lane = admitted.lane
-        if lane.stop is None:
-            lane.state = LaneState.STOPPED
+        account = admitted.account
+        if account.stop is None:
+            account.state = AccountState.STOPPED
             said = f": {result.message}" if why and result.message else result.message
-            lane.stop = error_info(kind, result, f"account {lane.name} stopped: {why or ''}{said}")
+            account.stop = error_info(kind, result, f"account {account.name} stopped: {why or ''}{said}")
             self._log.error(
-                "account.stopped", account=lane.name, kind=kind.value, status=result.status, reason=lane.stop.message
+                "account.stopped",
+                account=account.name,
+                kind=kind.value,
+                status=result.status,
+                reason=account.stop.message,
             )
-        await self._ledger.cancel_all(lane.clear(), lane.stop)
+        await self._ledger.cancel_all(account.clear(), account.stop)
         admitted.budget.look_again()

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from orchestrator.engine.accounts import Accounts
+    from orchestrator.engine.context import RunContext, RunLimits
+    from orchestrator.engine.exchange import Wire
     from orchestrator.engine.ledger import Ledger
-    from orchestrator.engine.surroundings import Limits, Surroundings
-    from orchestrator.engine.wire import Wire
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,5 +19,5 @@ class Core:
     wire: Wire
     accounts: Accounts
     ledger: Ledger
-    limits: Limits
-    around: Surroundings
+    limits: RunLimits
+    context: RunContext

@@ -13,25 +13,25 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from orchestrator.engine.accounts import Accounts
+from orchestrator.engine.completion import CompletionWaits
 from orchestrator.engine.core import Core
-from orchestrator.engine.efforts import CredentialsCheck, Effort, Errand
-from orchestrator.engine.errands import BUG, Errands
+from orchestrator.engine.exchange import Admitted, Wire
 from orchestrator.engine.ledger import Ledger
-from orchestrator.engine.looks import Looks
-from orchestrator.engine.posts import Posts
-from orchestrator.engine.screens import Screens
-from orchestrator.engine.watches import Watches
-from orchestrator.engine.wire import Admitted, Wire
+from orchestrator.engine.lookups import Lookups
+from orchestrator.engine.pending import CredentialsCheck, PendingBackup, ReadRequest
+from orchestrator.engine.reads import BUG, Reads
+from orchestrator.engine.recency import RecencyChecks
+from orchestrator.engine.requests import Requests
 from orchestrator.model import ErrorInfo, ErrorKind, Outcome, OutcomeKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
 
-    from orchestrator.engine.efforts import Work
-    from orchestrator.engine.lanes import Budget
+    from orchestrator.engine.context import RunContext, RunLimits
+    from orchestrator.engine.pending import Work
     from orchestrator.engine.ports import Api
-    from orchestrator.engine.surroundings import Limits, Surroundings
-    from orchestrator.errors import WriteError
+    from orchestrator.engine.queues import Budget
+    from orchestrator.errors import StorageError
     from orchestrator.model import AttemptResult
     from orchestrator.pacing import Ticket
 
@@ -50,7 +50,7 @@ class DispatchEnd:
 
     stops: dict[str, ErrorInfo] = field(default_factory=dict)
     unwritten: list[Outcome] = field(default_factory=list)
-    write_error: WriteError | None = None
+    write_error: StorageError | None = None
     crash: Exception | None = None
     interrupted: bool = False
     deadline_passed: bool = False
@@ -59,25 +59,27 @@ class DispatchEnd:
 class Dispatcher:
     """Request every planned backup of the lanes given, once, and record every outcome."""
 
-    def __init__(self, budgets: list[Budget], limits: Limits, around: Surroundings) -> None:
+    def __init__(self, budgets: list[Budget], limits: RunLimits, context: RunContext) -> None:
         """Take over ``budgets``; ``run`` may be called once."""
         self.budgets = budgets
         self._limits = limits
-        self._around = around
+        self._around = context
         self._end = DispatchEnd()
         self._halted = asyncio.Event()
-        self._ledger = Ledger(around.sink, around.clock, self._halted, limits.brake)
-        self._wire = Wire(around.clock, around.log, limits.max_pause_s)
-        self._accounts = Accounts(self._wire, self._ledger, limits, around)
-        core = Core(self._wire, self._accounts, self._ledger, limits, around)
-        self._errands = Errands(core)
-        self._watches = Watches(core)
-        self._looks = Looks(core, self._watches)
-        self._screens = Screens(core, self._watches)
-        self._posts = Posts(core, self._looks, self._watches)
+        self._ledger = Ledger(context.sink, context.clock, self._halted, limits.failure_limit)
+        self._wire = Wire(context.clock, context.log, limits.max_pause_s)
+        self._accounts = Accounts(self._wire, self._ledger, limits, context)
+        core = Core(self._wire, self._accounts, self._ledger, limits, context)
+        self._errands = Reads(core)
+        self._watches = CompletionWaits(core)
+        self._looks = Lookups(core, self._watches)
+        self._screens = RecencyChecks(core, self._watches)
+        self._posts = Requests(core, self._looks, self._watches)
         self._workers: set[asyncio.Task[None]] = set()
 
-    async def forego(self, outcomes: Iterable[tuple[Effort, OutcomeKind, ErrorInfo | None, str | None]]) -> None:
+    async def presettle(
+        self, outcomes: Iterable[tuple[PendingBackup, OutcomeKind, ErrorInfo | None, str | None]]
+    ) -> None:
         """Record the outcomes of efforts for which nothing is asked, many at a time: how, which error, what reason."""
         await self._ledger.settle_all(outcomes)
 
@@ -85,7 +87,7 @@ class Dispatcher:
         self, account: str, call: Callable[[Api], Coroutine[object, object, AttemptResult]]
     ) -> AttemptResult | ErrorInfo:
         """Return the answer to ``call`` by ``account``, or why there is none. Only within what is attended."""
-        places = ((budget, lane) for budget in self.budgets for lane in budget.lanes if lane.name == account)
+        places = ((budget, each) for budget in self.budgets for each in budget.accounts if each.name == account)
         return await self._errands.ask(*next(places), call)
 
     async def attend(self, work: Coroutine[object, object, T]) -> T:
@@ -115,8 +117,8 @@ class Dispatcher:
         """Return when every planned backup has its outcome."""
         self._watch_for_what_is_left()
         for budget in self.budgets:
-            for lane in budget.lanes:
-                await self._screens.skip_known(lane)
+            for account in budget.accounts:
+                await self._screens.skip_known(account)
         loops = [asyncio.create_task(self._admit(budget)) for budget in self.budgets]
         closing = asyncio.create_task(self._close_when_told())
         waits = (
@@ -147,10 +149,10 @@ class Dispatcher:
     def _watch_for_what_is_left(self) -> None:
         """Bound the time of backups whose watch began in an earlier process."""
         for budget in self.budgets:
-            for lane in budget.lanes:
-                for _, work in lane.polls:
-                    if isinstance(work, Effort) and work.watch:
-                        self._watches.expires(budget, lane, work, work.watch)
+            for account in budget.accounts:
+                for _, work in account.polls:
+                    if isinstance(work, PendingBackup) and work.watch:
+                        self._watches.expires(budget, account, work, work.watch)
 
     def _note_crashes(self, results: Iterable[object]) -> None:
         for result in results:
@@ -159,7 +161,9 @@ class Dispatcher:
 
     def _ended(self) -> DispatchEnd:
         end, ledger = self._end, self._ledger
-        end.stops = {lane.name: lane.stop for budget in self.budgets for lane in budget.lanes if lane.stop}
+        end.stops = {
+            account.name: account.stop for budget in self.budgets for account in budget.accounts if account.stop
+        }
         end.write_error, end.unwritten = ledger.write_error, ledger.unwritten
         end.deadline_passed = ledger.cancelled_by_deadline > 0
         return end
@@ -185,8 +189,8 @@ class Dispatcher:
             if taken is None:
                 budget.throttle.release(ticket)
                 continue
-            lane, work = taken
-            self._start(Admitted(budget, lane, ticket), work)
+            account, work = taken
+            self._start(Admitted(budget, account, ticket), work)
 
     async def _next_ticket(self, budget: Budget) -> Ticket | None:
         """Wait for a ticket; ``None`` if an account stopped and nothing is left to send one for."""
@@ -220,8 +224,8 @@ class Dispatcher:
             if isinstance(work, CredentialsCheck):
                 await self._accounts.check(admitted, work)
                 if not work.canary:
-                    await self._screens.skip_known(admitted.lane)
-            elif isinstance(work, Errand):
+                    await self._screens.skip_known(admitted.account)
+            elif isinstance(work, ReadRequest):
                 await self._errands.run(admitted, work)
             elif work.watch:
                 await self._watches.poll(admitted, work, work.watch)
@@ -266,8 +270,8 @@ class Dispatcher:
             return
         self._around.log.warning("run.closed", kind=why.kind.value, reason=why.message)
         for budget in self.budgets:
-            for lane in budget.lanes:
-                await self._ledger.cancel_all(lane.take_requests(), why)
+            for account in budget.accounts:
+                await self._ledger.cancel_all(account.take_requests(), why)
             budget.look_again()
 
     async def _close_in_time(self) -> None:
@@ -278,7 +282,7 @@ class Dispatcher:
     async def _close_errands_in_time(self) -> None:
         if self._limits.deadline_s is not None:
             await asyncio.sleep(self._limits.deadline_s)
-            self._errands.close((lane for budget in self.budgets for lane in budget.lanes), LATE)
+            self._errands.close((account for budget in self.budgets for account in budget.accounts), LATE)
             self._wire.break_off(reads_only=True)
 
     async def _cancel_what_is_left(self) -> None:
@@ -291,8 +295,8 @@ class Dispatcher:
             name = signal.Signals(signum).name if signum else "nobody"
             why = ErrorInfo(ErrorKind.INTERRUPTED, f"the run was stopped by {name} first")
         for budget in self.budgets:
-            for lane in budget.lanes:
-                await self._ledger.cancel_all(lane.clear(), lane.stop or why)
+            for account in budget.accounts:
+                await self._ledger.cancel_all(account.clear(), account.stop or why)
 
     def _crashed(self, error: Exception) -> None:
         self._end.crash = self._end.crash or error
@@ -300,8 +304,8 @@ class Dispatcher:
 
     async def _give_account_of_a_bug(self, error: Exception, work: Work) -> None:
         self._crashed(error)
-        if isinstance(work, Errand):
+        if isinstance(work, ReadRequest):
             work.end(BUG)
-        if isinstance(work, Effort):
+        if isinstance(work, PendingBackup):
             info = ErrorInfo(ErrorKind.PROTOCOL, f"internal error: {type(error).__name__}")
             await self._ledger.settle(work, OutcomeKind.UNCONFIRMED, info)

@@ -11,16 +11,16 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
-from orchestrator.engine.efforts import Errand
-from orchestrator.errors import WriteError
+from orchestrator.engine.pending import ReadRequest
+from orchestrator.errors import StorageError
 from orchestrator.model import ErrorInfo, ErrorKind, Outcome, OutcomeKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from orchestrator.engine.efforts import Effort
+    from orchestrator.engine.pending import PendingBackup
     from orchestrator.engine.ports import Clock, OutcomeSink
-    from orchestrator.summary import Brake
+    from orchestrator.summary import FailureLimit
 
 CANCELLED_TOGETHER = 1000
 
@@ -41,63 +41,67 @@ class Ledger:
     ``closed`` says why nothing more is requested, once that is so, and ``closing`` is set then.
     """
 
-    def __init__(self, sink: OutcomeSink, clock: Clock, halted: asyncio.Event, brake: Brake | None) -> None:
-        """Settle into ``sink``; set ``halted`` when that fails, request no more once ``brake`` has seen enough."""
+    def __init__(
+        self, sink: OutcomeSink, clock: Clock, halted: asyncio.Event, failure_limit: FailureLimit | None
+    ) -> None:
+        """Settle into ``sink``; set ``halted`` when that fails, request no more once ``failure_limit`` has seen enough."""
         self._sink = sink
         self._clock = clock
         self._halted = halted
-        self._brake = brake
+        self._brake = failure_limit
         self._settled = self._failed = 0
-        self.write_error: WriteError | None = None
+        self.write_error: StorageError | None = None
         self.unwritten: list[Outcome] = []
         self.closed: ErrorInfo | None = None
         self.closing = asyncio.Event()
         self.cancelled_by_deadline = 0
 
     async def settle(
-        self, effort: Effort, kind: OutcomeKind, error: ErrorInfo | None = None, *, reason: str | None = None
+        self, pending: PendingBackup, kind: OutcomeKind, error: ErrorInfo | None = None, *, reason: str | None = None
     ) -> None:
-        """Record how ``effort`` ended; an effort that has its outcome keeps it."""
-        if effort.is_settled:
+        """Record how ``pending`` ended; an effort that has its outcome keeps it."""
+        if pending.is_settled:
             return
-        effort.is_settled = True
-        made = effort.made
+        pending.is_settled = True
+        made = pending.made
         outcome = Outcome(
-            planned=effort.planned,
+            planned=pending.planned,
             kind=kind,
             finished_at=self._clock.now(),
-            duration_s=self._duration_s(effort),
+            duration_s=self._duration_s(pending),
             backup=made.backup,
             error=error,
-            spent=effort.spent,
-            request_id=effort.request_id,
+            spent=pending.spent,
+            request_id=pending.request_id,
             reconciled=made.is_reconciled,
             earlier=made.earlier,
-            sought=effort.sought if kind is OutcomeKind.UNCONFIRMED else (),
+            sought=pending.sought if kind is OutcomeKind.UNCONFIRMED else (),
             reason=reason,
         )
         self._count(kind)
         try:
             await self._sink.record(outcome)
-        except WriteError as write_error:
+        except StorageError as write_error:
             self.unwritten.append(outcome)
             self.failed(write_error)
 
-    async def settle_all(self, outcomes: Iterable[tuple[Effort, OutcomeKind, ErrorInfo | None, str | None]]) -> None:
+    async def settle_all(
+        self, outcomes: Iterable[tuple[PendingBackup, OutcomeKind, ErrorInfo | None, str | None]]
+    ) -> None:
         """Record many, so that one commit serves them; a cancelled one whose backup may exist is not called so."""
         for together in batched(outcomes, CANCELLED_TOGETHER):
             await asyncio.gather(
                 *(
-                    self.cancel(effort, error)
+                    self.cancel(pending, error)
                     if kind is OutcomeKind.CANCELLED and error
-                    else self.settle(effort, kind, error, reason=reason)
-                    for effort, kind, error, reason in together
+                    else self.settle(pending, kind, error, reason=reason)
+                    for pending, kind, error, reason in together
                 )
             )
 
-    async def cancel(self, work: Effort | Errand, why: ErrorInfo) -> None:
+    async def cancel(self, work: PendingBackup | ReadRequest, why: ErrorInfo) -> None:
         """Record that nothing was made for ``work``, and why; where something was or may have been, that."""
-        if isinstance(work, Errand):
+        if isinstance(work, ReadRequest):
             work.end(why)
         elif work.doubt:
             await self.leave_open(work, f"not looked up to the end: {why.message}")
@@ -111,30 +115,30 @@ class Ledger:
             self.cancelled_by_deadline += why.kind is ErrorKind.DEADLINE and not work.is_settled
             await self.settle(work, OutcomeKind.CANCELLED, why)
 
-    async def cancel_all(self, works: Iterable[Effort | Errand], why: ErrorInfo) -> None:
+    async def cancel_all(self, works: Iterable[PendingBackup | ReadRequest], why: ErrorInfo) -> None:
         """Cancel many, so that one commit serves them."""
         for together in batched(works, CANCELLED_TOGETHER):
             await asyncio.gather(*(self.cancel(work, why) for work in together))
 
-    async def leave_open(self, effort: Effort, why: str) -> None:
-        """Record that nobody knows whether a backup was made for ``effort``, and why the listing could not tell."""
-        error = effort.doubt.error if effort.doubt else None
+    async def leave_open(self, pending: PendingBackup, why: str) -> None:
+        """Record that nobody knows whether a backup was made for ``pending``, and why the listing could not tell."""
+        error = pending.doubt.error if pending.doubt else None
         if error:
             error = replace(error, message=f"{error.message}; {why}" if error.message else why)
-        await self.settle(effort, OutcomeKind.UNCONFIRMED, error)
+        await self.settle(pending, OutcomeKind.UNCONFIRMED, error)
 
-    async def leave_aborted(self, effort: Effort) -> None:
-        """Record that WP Engine aborted the backup of ``effort``, and that none was made in its place."""
-        *earlier, aborted = effort.made.earlier
-        effort.made = replace(effort.made, backup=aborted, earlier=tuple(earlier))
-        await self.settle(effort, OutcomeKind.ABORTED)
+    async def leave_aborted(self, pending: PendingBackup) -> None:
+        """Record that WP Engine aborted the backup of ``pending``, and that none was made in its place."""
+        *earlier, aborted = pending.made.earlier
+        pending.made = replace(pending.made, backup=aborted, earlier=tuple(earlier))
+        await self.settle(pending, OutcomeKind.ABORTED)
 
     def close(self, why: ErrorInfo) -> None:
         """Let nothing more be requested from now on, for the reason ``why``."""
         self.closed = self.closed or why
         self.closing.set()
 
-    def failed(self, error: WriteError) -> None:
+    def failed(self, error: StorageError) -> None:
         """End the run, since something could not be written."""
         self.write_error = self.write_error or error
         self._halted.set()
@@ -148,9 +152,9 @@ class Ledger:
             rule = f"{self._failed} of {self._settled} installs failed ({self._brake})"
             self.close(ErrorInfo(ErrorKind.STOPPED, f"the run stopped requesting: {rule}"))
 
-    def _duration_s(self, effort: Effort) -> float:
-        if effort.began_at is not None and not effort.is_resumed and not effort.made.is_second:
-            return self._clock.monotonic() - effort.began_at
-        if effort.started_at is not None:
-            return max(0.0, (self._clock.now() - effort.started_at).total_seconds())
+    def _duration_s(self, pending: PendingBackup) -> float:
+        if pending.began_at is not None and not pending.is_resumed and not pending.made.is_second:
+            return self._clock.monotonic() - pending.began_at
+        if pending.started_at is not None:
+            return max(0.0, (self._clock.now() - pending.started_at).total_seconds())
         return 0.0

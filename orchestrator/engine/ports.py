@@ -1,4 +1,4 @@
-"""What the core needs of the world, as Protocols; ``usecases`` meets them with real objects, tests with fakes."""
+"""What the core needs of the world, as Protocols; the rooms above meet them with real objects, tests with fakes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from orchestrator.model import AttemptResult, BackupRequest, Outcome, Standing
-    from orchestrator.pacing import Ticket, Word
+    from orchestrator.model import AttemptResult, BackupRequest, Checkpoint, Outcome
+    from orchestrator.pacing import Feedback, Ticket
 
 
 class Api(Protocol):
@@ -42,7 +42,7 @@ class Throttle(Protocol):
     async def admit(self) -> Ticket:
         """Wait until one more request may start, and start it. Cancelled, it has admitted nothing."""
 
-    def observe(self, ticket: Ticket, word: Word) -> None:
+    def observe(self, ticket: Ticket, feedback: Feedback) -> None:
         """Take the ticket back with what the answer said."""
 
     def release(self, ticket: Ticket) -> None:
@@ -58,15 +58,15 @@ class Throttle(Protocol):
 class Journal(Protocol):
     """Where it is kept how each planned backup stands, so that a run that is killed can be resumed."""
 
-    async def note(self, standing: Standing) -> None:
-        """Return when ``standing`` is on disk. Raises ``WriteError``."""
+    async def note(self, checkpoint: Checkpoint) -> None:
+        """Return when ``checkpoint`` is on disk. Raises ``StorageError``."""
 
-    def note_soon(self, standing: Standing) -> None:
-        """Keep ``standing``; losing it costs a look at the listing, no more."""
+    def note_soon(self, checkpoint: Checkpoint) -> None:
+        """Keep ``checkpoint``; losing it costs a look at the listing, no more."""
 
 
 class OutcomeSink(Protocol):
-    """Where outcomes go the moment they are final. Raises ``WriteError`` if they cannot be kept."""
+    """Where outcomes go the moment they are final. Raises ``StorageError`` if they cannot be kept."""
 
     async def record(self, outcome: Outcome) -> None:
         """Keep one outcome for good."""

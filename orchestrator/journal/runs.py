@@ -19,6 +19,7 @@ from orchestrator.journal.schema import iso
 from orchestrator.model import (
     Backup,
     BackupRequest,
+    Checkpoint,
     ErrorInfo,
     ErrorKind,
     FieldError,
@@ -28,7 +29,6 @@ from orchestrator.model import (
     PlannedBackup,
     Run,
     Spent,
-    Standing,
 )
 from orchestrator.run_names import run_named
 from orchestrator.selection import Selection
@@ -94,30 +94,30 @@ class StoredBackup:
     """
 
     planned: PlannedBackup
-    standing: Standing | None
+    checkpoint: Checkpoint | None
     line: Line | None
     nth: int = field(default=0, compare=False)
 
 
 async def begin(
-    store: Store, record: RunRecord, planned: Sequence[PlannedBackup], standings: Sequence[Standing]
+    store: Store, record: RunRecord, planned: Sequence[PlannedBackup], checkpoints: Sequence[Checkpoint]
 ) -> None:
-    """Keep a new run with its plan, before anything is sent. Raises ``WriteError``."""
-    await store.write(partial(_begin, record=record, planned=planned, standings=standings))
+    """Keep a new run with its plan, before anything is sent. Raises ``StorageError``."""
+    await store.write(partial(_begin, record=record, planned=planned, checkpoints=checkpoints))
 
 
-async def note(store: Store, run_id: str, standings: Sequence[Standing]) -> None:
-    """Keep how some planned backups stand, in the place of how they stood. Raises ``WriteError``."""
-    await store.write(partial(_note, run_id=run_id, standings=standings))
+async def note(store: Store, run_id: str, checkpoints: Sequence[Checkpoint]) -> None:
+    """Keep how some planned backups stand, in the place of how they stood. Raises ``StorageError``."""
+    await store.write(partial(_note, run_id=run_id, checkpoints=checkpoints))
 
 
 async def keep(store: Store, run_id: str, lines: Sequence[Line]) -> None:
-    """Keep the lines of some outcomes, which follow in the report in this order. Raises ``WriteError``."""
+    """Keep the lines of some outcomes, which follow in the report in this order. Raises ``StorageError``."""
     await store.write(partial(_keep, run_id=run_id, lines=lines))
 
 
 async def amend(store: Store, run_id: str, lines: Sequence[Line]) -> None:
-    """Keep ``lines`` in the place of earlier ones, and where those stand in the report. Raises ``WriteError``."""
+    """Keep ``lines`` in the place of earlier ones, and where those stand in the report. Raises ``StorageError``."""
     await store.write(partial(_amend, run_id=run_id, lines=lines))
 
 
@@ -126,16 +126,16 @@ def in_report_order(stored: Iterable[StoredBackup]) -> list[Line]:
     return [each.line for each in sorted(stored, key=attrgetter("nth")) if each.line]
 
 
-async def reopen(store: Store, record: RunRecord, standings: Sequence[Standing]) -> None:
+async def reopen(store: Store, record: RunRecord, checkpoints: Sequence[Checkpoint]) -> None:
     """Keep that a run goes on: how what is left of it stands, as planned by now, in the place of its lines; its report.
 
-    A line that stayed would hide what is requested from here on, if this process is killed. Raises ``WriteError``.
+    A line that stayed would hide what is requested from here on, if this process is killed. Raises ``StorageError``.
     """
-    await store.write(partial(_reopen, record=record, standings=standings))
+    await store.write(partial(_reopen, record=record, checkpoints=checkpoints))
 
 
 async def end(store: Store, run_id: str, ended_at: datetime, summary: dict[str, Any]) -> None:
-    """Keep that a run has come to its end, with its summary line. Raises ``WriteError``."""
+    """Keep that a run has come to its end, with its summary line. Raises ``StorageError``."""
     values = (iso(ended_at), json.dumps(summary), run_id)
     await store.write(partial(_update, change="ended_at = ?, summary = ?", values=values))
 
@@ -143,29 +143,29 @@ async def end(store: Store, run_id: str, ended_at: datetime, summary: dict[str, 
 async def find(store: Store, word: str, where: str) -> RunRecord:
     """Return the run that ``word`` means, of all that there are.
 
-    ``where`` tells people where the runs are. Raises ``UsageError`` and ``WriteError``.
+    ``where`` tells people where the runs are. Raises ``UsageError`` and ``StorageError``.
     """
     record: RunRecord = await store.read(partial(_find, word=word, where=where))
     return record
 
 
 async def known(store: Store) -> list[KnownRun]:
-    """Return every run, in order of time. Raises ``WriteError``."""
+    """Return every run, in order of time. Raises ``StorageError``."""
     return await store.read(_known)
 
 
 async def load(store: Store, run_id: str) -> list[StoredBackup]:
-    """Return the plan of a run, in order, with what came of it so far. Raises ``WriteError``."""
+    """Return the plan of a run, in order, with what came of it so far. Raises ``StorageError``."""
     return await store.read(partial(_load, run_id=run_id))
 
 
 async def ended_before(store: Store, before: datetime) -> list[KnownRun]:
-    """Return the runs that ended before some moment, in order of time. Raises ``WriteError``."""
+    """Return the runs that ended before some moment, in order of time. Raises ``StorageError``."""
     return await store.read(partial(_ended_before, before=before))
 
 
 async def forget(store: Store, run_ids: Iterable[str]) -> None:
-    """Remove runs. Raises ``WriteError``."""
+    """Remove runs. Raises ``StorageError``."""
     await store.write(partial(_forget, run_ids=tuple(run_ids)))
 
 
@@ -173,7 +173,7 @@ def _begin(
     connection: sqlite3.Connection,
     record: RunRecord,
     planned: Sequence[PlannedBackup],
-    standings: Sequence[Standing],
+    checkpoints: Sequence[Checkpoint],
 ) -> None:
     run = record.run
     texts = map(json.dumps, (record.scope, record.config, record.report, record.accounts))
@@ -181,12 +181,12 @@ def _begin(
     _insert(connection, "runs", [row])
     _insert(connection, "circumstances", [_circumstances_row(record)])
     _insert(connection, "planned_backups", [(run.id, each.position, _plan_text(each)) for each in planned])
-    _note(connection, run.id, standings)
+    _note(connection, run.id, checkpoints)
 
 
-def _note(connection: sqlite3.Connection, run_id: str, standings: Sequence[Standing]) -> None:
-    _insert(connection, "standings", [_standing_row(run_id, standing) for standing in standings])
-    made = [(run_id, each.planned.position, _made_text(each.made)) for each in standings if each.made != NOTHING_MADE]
+def _note(connection: sqlite3.Connection, run_id: str, checkpoints: Sequence[Checkpoint]) -> None:
+    _insert(connection, "standings", [_checkpoint_row(run_id, checkpoint) for checkpoint in checkpoints])
+    made = [(run_id, each.planned.position, _made_text(each.made)) for each in checkpoints if each.made != NOTHING_MADE]
     _insert(connection, "made", made)
 
 
@@ -204,12 +204,14 @@ def _amend(connection: sqlite3.Connection, run_id: str, lines: Sequence[Line]) -
     _insert(connection, "outcomes", rows)
 
 
-def _reopen(connection: sqlite3.Connection, record: RunRecord, standings: Sequence[Standing]) -> None:
+def _reopen(connection: sqlite3.Connection, record: RunRecord, checkpoints: Sequence[Checkpoint]) -> None:
     run_id = record.run.id
-    _note(connection, run_id, standings)
-    plans = [(run_id, each.planned.position, _plan_text(each.planned)) for each in standings if not each.made.is_second]
+    _note(connection, run_id, checkpoints)
+    plans = [
+        (run_id, each.planned.position, _plan_text(each.planned)) for each in checkpoints if not each.made.is_second
+    ]
     _insert(connection, "planned_backups", plans)
-    positions = [(run_id, standing.planned.position) for standing in standings]
+    positions = [(run_id, checkpoint.planned.position) for checkpoint in checkpoints]
     connection.executemany("DELETE FROM outcomes WHERE run_id = ? AND position = ?", positions)
     _insert(connection, "circumstances", [_circumstances_row(record)])
     _update(connection, "report = ?, ended_at = NULL", (json.dumps(record.report), run_id))
@@ -282,12 +284,12 @@ def _report_order(connection: sqlite3.Connection, run_id: str) -> dict[int, int]
 
 
 def _stored(row: _Row, order: dict[int, int]) -> StoredBackup:
-    position, plan, *standing, outcome, retries, reconciled, line = row
+    position, plan, *checkpoint, outcome, retries, reconciled, line = row
     planned = _planned(position, plan)
     account = planned.install.account
     return StoredBackup(
         planned,
-        None if standing[0] is None else _standing(planned, standing),
+        None if checkpoint[0] is None else _checkpoint(planned, checkpoint),
         None if line is None else Line(position, OutcomeKind(outcome), retries, bool(reconciled), line, account),
         order.get(position, 0),
     )
@@ -337,28 +339,28 @@ def _planned(position: int, text: str) -> PlannedBackup:
     return PlannedBackup(position, install, request)
 
 
-def _standing_row(run_id: str, standing: Standing) -> _Row:
-    spent, error = standing.spent, standing.error
+def _checkpoint_row(run_id: str, checkpoint: Checkpoint) -> _Row:
+    spent, error = checkpoint.spent, checkpoint.error
     return (
         run_id,
-        standing.planned.position,
+        checkpoint.planned.position,
         spent.tries,
         spent.attempts,
         spent.throttled,
         None if spent.started_at is None else iso(spent.started_at),
-        " ".join(standing.sought),
-        standing.sent_at,
-        json.dumps(standing.described),
-        standing.open_since,
-        standing.may_repeat,
+        " ".join(checkpoint.sought),
+        checkpoint.sent_at,
+        json.dumps(checkpoint.described),
+        checkpoint.open_since,
+        checkpoint.may_repeat,
         None if error is None else json.dumps(asdict(error)),
     )
 
 
-def _standing(planned: PlannedBackup, row: Sequence[Any]) -> Standing:
+def _checkpoint(planned: PlannedBackup, row: Sequence[Any]) -> Checkpoint:
     tries, attempts, throttled, started_at, sought, sent_at, described, open_since, may_repeat, error, made = row
     began = None if started_at is None else datetime.fromisoformat(started_at)
-    return Standing(
+    return Checkpoint(
         planned=planned,
         spent=Spent(tries, attempts, throttled, began),
         sought=tuple(sought.split()),

@@ -2,7 +2,7 @@
 
 A disk takes milliseconds to keep a transaction, however much is in it. So whoever writes is put into a queue, and the
 thread takes all that wait into one transaction: their callers go on when it is on disk. Nothing of SQLite blocks the
-event loop, and no ``sqlite3.Error`` leaves this room: each becomes a ``WriteError`` with the path, the reason and the
+event loop, and no ``sqlite3.Error`` leaves this room: each becomes a ``StorageError`` with the path, the reason and the
 remedy. Imports the standard library and ``errors``; the use cases open a store, the other modules of this room use it.
 """
 
@@ -20,7 +20,7 @@ from enum import Enum, auto
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from orchestrator.errors import WriteError
+from orchestrator.errors import StorageError
 from orchestrator.journal.schema import MIGRATIONS
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ _REASONS = {
 
 
 def is_there(path: Path) -> bool:
-    """Tell whether there is a state's file ``path``. Raises ``WriteError`` where nobody may look."""
+    """Tell whether there is a state's file ``path``. Raises ``StorageError`` where nobody may look."""
     try:
         return path.exists()
     except OSError as error:
@@ -103,7 +103,7 @@ class Store:
         self.journal_mode = ""
 
     async def __aenter__(self) -> Self:
-        """Open the file, made new where there is none, and prove that it can be written. Raises ``WriteError``.
+        """Open the file, made new where there is none, and prove that it can be written. Raises ``StorageError``.
 
         ``journal_mode`` is ``wal`` from here on, or what SQLite has instead where the file system does not allow that.
         """
@@ -124,7 +124,7 @@ class Store:
     ) -> None:
         """Write what waits, and close the file.
 
-        Raises ``WriteError`` if a record that its caller no longer waited for could not be written, unless another
+        Raises ``StorageError`` if a record that its caller no longer waited for could not be written, unless another
         exception is already under way. Cancelling this does not keep the rest from being written.
         """
         self._is_open = False
@@ -141,7 +141,7 @@ class Store:
 
         It runs within a transaction that it shares with others and must not end. What it raises is raised here; its
         own changes are undone then, not those of the others. It returns plain data, never a cursor. A caller that is
-        cancelled goes on at once, and its record is written all the same. Raises ``WriteError``, after which what was
+        cancelled goes on at once, and its record is written all the same. Raises ``StorageError``, after which what was
         to be written may still be found on disk: a disk that reports an error may have kept the data.
         """
         return await self._run(_Call(change, _Kind.WRITE))
@@ -150,7 +150,7 @@ class Store:
         """Run ``look(connection)`` in the writer's thread, all of it on one state of the file, and return its value.
 
         It sees only what is on disk and returns plain data, never a cursor. What it changes is undone. Raises
-        ``WriteError``.
+        ``StorageError``.
         """
         return await self._run(_Call(partial(_on_one_state, look), _Kind.READ))
 
@@ -285,7 +285,7 @@ def _roll_back(connection: sqlite3.Connection) -> None:
 
 
 def _opened(path: Path, patience: Patience, migrations: Sequence[str] = MIGRATIONS) -> sqlite3.Connection:
-    """Open ``path`` with the newest schema, for this thread. Raises ``WriteError`` and ``sqlite3.Error``."""
+    """Open ``path`` with the newest schema, for this thread. Raises ``StorageError`` and ``sqlite3.Error``."""
     try:
         _create(path)
     except (OSError, ValueError) as error:
@@ -325,7 +325,7 @@ def _create(path: Path) -> None:
 
 
 def _check_version(connection: sqlite3.Connection, path: Path, newest: int) -> int:
-    """Return the file's schema version. Raises ``WriteError`` for one that this program does not know."""
+    """Return the file's schema version. Raises ``StorageError`` for one that this program does not know."""
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     if not 0 <= version <= newest:
         reason = f"it has schema version {version}, and this program knows those up to {newest}"
@@ -378,11 +378,11 @@ def _code(error: sqlite3.Error) -> int:
     return extended & 0xFF if isinstance(extended, int) else -1
 
 
-def _unusable(path: Path, error: sqlite3.Error) -> WriteError:
+def _unusable(path: Path, error: sqlite3.Error) -> StorageError:
     name = getattr(error, "sqlite_errorname", type(error).__name__)
     unforeseen = f"{error} ({name})", "see whether the disk is full or failing, or name another folder with --state-dir"
     return _refused(path, *_REASONS.get(_code(error), unforeseen))
 
 
-def _refused(path: Path, reason: str, remedy: str) -> WriteError:
-    return WriteError(f"the state in {path} cannot be used: {reason}; {remedy}")
+def _refused(path: Path, reason: str, remedy: str) -> StorageError:
+    return StorageError(f"the state in {path} cannot be used: {reason}; {remedy}")

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-Step = tuple[float, int]
+CoursePoint = tuple[float, int]
 
 KEPT_STEPS = 24
 
@@ -73,7 +73,7 @@ class Mark:
 class Opening:
     """The course of admissions up to the first refusal, kept until the rate is known and so gives the burst."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[CoursePoint, ...]
     refusal: Mark
 
 
@@ -140,7 +140,7 @@ def closed(meter: Meter, canary: Mark, now: float) -> Meter:
     return Meter(emptied=meter.refused, last_refused_at=meter.refused_last_at, canary=canary, resumed_at=now)
 
 
-def excess(steps: tuple[Step, ...], until: Mark, rate: float) -> float:
+def excess(steps: tuple[CoursePoint, ...], until: Mark, rate: float) -> float:
     """Return the requests admitted up to ``until`` beyond ``rate``: the burst that a bucket of that rate must have."""
     return max([0.0, *(until.ordinal - before - rate * (until.at - at) for at, before in steps if at <= until.at)])
 
@@ -157,7 +157,7 @@ def burst_at(estimate: Estimate, rate: float) -> float:
     return excess(estimate.opening.steps, estimate.opening.refusal, rate)
 
 
-def least_rate(steps: tuple[Step, ...], until: Mark, *, burst: float = 0.0, burst_s: float = 0.0) -> float:
+def least_rate(steps: tuple[CoursePoint, ...], until: Mark, *, burst: float = 0.0, burst_s: float = 0.0) -> float:
     """Return the rate that a bucket must have to bear the admissions up to ``until``.
 
     Its burst is ``burst`` requests and ``burst_s`` seconds of its rate. Steps nearer than ``RISE_SEEN_S`` prove
@@ -171,7 +171,7 @@ def least_rate(steps: tuple[Step, ...], until: Mark, *, burst: float = 0.0, burs
     return max([LEAST_RATE, *rates])
 
 
-def trailing_rate(steps: tuple[Step, ...], until: Mark, seconds: float) -> float | None:
+def trailing_rate(steps: tuple[CoursePoint, ...], until: Mark, seconds: float) -> float | None:
     """Return the mean rate of admission over the last ``seconds``, ``None`` if the steps do not reach back so far."""
     since = until.at - seconds
     earlier = [step for step in steps if step[0] <= since]
@@ -184,7 +184,7 @@ def trailing_rate(steps: tuple[Step, ...], until: Mark, seconds: float) -> float
 
 
 def estimated(
-    known: Estimate | None, meter: Meter, steps: tuple[Step, ...], canary: Mark, refused_rate: float
+    known: Estimate | None, meter: Meter, steps: tuple[CoursePoint, ...], canary: Mark, refused_rate: float
 ) -> Estimate:
     """Return what the meeting with the limit that ``meter`` saw, and the ``canary`` that ended it, say of the server.
 
@@ -202,7 +202,7 @@ def estimated(
 
 
 def _found(
-    known: Estimate | None, meter: Meter, steps: tuple[Step, ...], canary: Mark, refused_rate: float
+    known: Estimate | None, meter: Meter, steps: tuple[CoursePoint, ...], canary: Mark, refused_rate: float
 ) -> Estimate:
     refusal = meter.refused
     if refusal is None or meter.canary is None:
@@ -224,7 +224,7 @@ def _in_order(estimate: Estimate) -> Estimate:
     return replace(estimate, low=low, high=high, rate=min(max(estimate.rate, low), high))
 
 
-def _is_window(known: Estimate | None, meter: Meter, steps: tuple[Step, ...]) -> bool:
+def _is_window(known: Estimate | None, meter: Meter, steps: tuple[CoursePoint, ...]) -> bool:
     """Tell whether a canary was refused that a bucket would have served: by then it had refilled two requests.
 
     A window that let next to nothing through is none: somebody else has used it up, or the API is away.
@@ -252,7 +252,7 @@ def _was_away(known: Estimate, meter: Meter, canary_at: float) -> bool:
     return served < AWAY_SHARE * known.rate * seconds
 
 
-def _of_the_first_refusal(refusal: Mark, steps: tuple[Step, ...], refused_rate: float) -> Estimate:
+def _of_the_first_refusal(refusal: Mark, steps: tuple[CoursePoint, ...], refused_rate: float) -> Estimate:
     usual = min(refused_rate, least_rate(steps, refusal, burst_s=TYPICAL_BURST_S))
     rate = max(usual, math.sqrt(usual * OVERSHOOT_SHARE * refused_rate))
     return Estimate(
@@ -261,7 +261,7 @@ def _of_the_first_refusal(refusal: Mark, steps: tuple[Step, ...], refused_rate: 
 
 
 def _of_a_window(
-    known: Estimate | None, meter: Meter, steps: tuple[Step, ...], canary_at: float, refused_rate: float
+    known: Estimate | None, meter: Meter, steps: tuple[CoursePoint, ...], canary_at: float, refused_rate: float
 ) -> Estimate:
     """Bound the refill by when it can have come; once its cycle is known, take the last cycle that passed instead."""
     refusal, begun_with = meter.refused or Mark(0.0, 0), meter.canary or Mark(0.0, 0)
@@ -304,7 +304,7 @@ class _Cycle:
         return self.resumed_at - self.emptied.at
 
 
-def _of_a_bucket(known: Estimate, cycle: _Cycle, steps: tuple[Step, ...], refused_rate: float) -> Estimate:
+def _of_a_bucket(known: Estimate, cycle: _Cycle, steps: tuple[CoursePoint, ...], refused_rate: float) -> Estimate:
     served = cycle.served
     below = refused_rate * (1.0 - min(LARGEST_RETREAT, 2.0 / max(1, served)))
     is_credible = refused_rate > CONTRADICTED_SHARE * known.measured
@@ -326,7 +326,7 @@ def _of_a_bucket(known: Estimate, cycle: _Cycle, steps: tuple[Step, ...], refuse
     return Estimate(low, rate, max(low, min(high, refused_rate)), burst, measured=rate)
 
 
-def _of_a_known_bucket(known: Estimate, refusal: Mark, steps: tuple[Step, ...], refused_rate: float) -> Estimate:
+def _of_a_known_bucket(known: Estimate, refusal: Mark, steps: tuple[CoursePoint, ...], refused_rate: float) -> Estimate:
     """Say what the first refusal of a run says that began with a remembered estimate, and so with a full bucket.
 
     One refusal cannot tell the rate from the burst. Before the remembered burst was spent, or just after, it shrinks

@@ -179,13 +179,13 @@ def held_s(pace: Pace, now: float) -> float:
 
 def next_pace(pace: Pace, observation: Observation) -> Pace:
     """Return the pace after ``observation``: the whole control law."""
-    ticket, word = observation.ticket, observation.word
+    ticket, feedback = observation.ticket, observation.feedback
     pace = _noted(pace, observation)
     if ticket.canary:
         return _after_canary(pace, observation)
     if ticket.epoch != pace.epoch:
         return _of_an_older_epoch(pace, observation)
-    match word.effect:
+    match feedback.effect:
         case Effect.SERVED:
             return grown(pace, observation.at)
         case Effect.THROTTLED:
@@ -199,17 +199,17 @@ def next_pace(pace: Pace, observation: Observation) -> Pace:
 
 def _noted(pace: Pace, observation: Observation) -> Pace:
     """Take down what counts whatever the epoch: one in flight less, a moment that was named, an answer, its time."""
-    ticket, word = observation.ticket, observation.word
-    if word.effect is Effect.THROTTLED:
+    ticket, feedback = observation.ticket, observation.feedback
+    if feedback.effect is Effect.THROTTLED:
         return _noted_refusal(pace, observation)
-    if word.effect is not Effect.SERVED:
+    if feedback.effect is not Effect.SERVED:
         flight = flights.unanswered(pace.flight, ticket.cohort, observation.at)
-        return replace(pace, in_flight=pace.in_flight - 1, passed=pace.passed + word.sent, flight=flight)
+        return replace(pace, in_flight=pace.in_flight - 1, passed=pace.passed + feedback.sent, flight=flight)
     seconds = observation.at - ticket.started_at
     hold, growth = pace.hold, pace.growth
     if ticket.epoch == pace.epoch:
-        if hold.failures or (hold.row and word.accepted):
-            hold = replace(hold, failures=0, row=0 if word.accepted else hold.row)
+        if hold.failures or (hold.row and feedback.accepted):
+            hold = replace(hold, failures=0, row=0 if feedback.accepted else hold.row)
         is_of_this_rate = growth.since is not None and ticket.started_at >= growth.since
         counts = is_of_this_rate and is_prompt(pace.flight.latency, seconds)
         growth = answered(growth, observation.at, served=counts, earned=CREDIT_PER_SERVED)
@@ -225,14 +225,14 @@ def _noted(pace: Pace, observation: Observation) -> Pace:
 
 
 def _noted_refusal(pace: Pace, observation: Observation) -> Pace:
-    word, evidence = observation.word, pace.evidence
-    named = word.retry_after_s is not None
+    feedback, evidence = observation.feedback, pace.evidence
+    named = feedback.retry_after_s is not None
     evidence = replace(evidence, refused=evidence.refused + 1, named_moments=evidence.named_moments + named)
     flight = flights.unanswered(pace.flight, observation.ticket.cohort, observation.at)
     pace = replace(pace, in_flight=pace.in_flight - 1, evidence=evidence, flight=flight)
-    if word.retry_after_s is None:
+    if feedback.retry_after_s is None:
         return pace
-    named_at = observation.at + word.retry_after_s + _jitter(word.retry_after_s, observation.draw)
+    named_at = observation.at + feedback.retry_after_s + _jitter(feedback.retry_after_s, observation.draw)
     hold = replace(pace.hold, not_before=max(pace.hold.not_before, named_at))
     return replace(pace, hold=hold, next_at=max(pace.next_at, named_at))
 
@@ -262,7 +262,7 @@ def _met_the_limit(pace: Pace, ticket: Ticket) -> Pace:
 def _of_an_older_epoch(pace: Pace, observation: Observation) -> Pace:
     """Let a late 429 cut nothing; an earlier start than the first one's only corrects the measurement."""
     ticket = observation.ticket
-    if observation.word.effect is Effect.THROTTLED and pace.meter.refused is not None:
+    if observation.feedback.effect is Effect.THROTTLED and pace.meter.refused is not None:
         return replace(pace, meter=capacity.refused(pace.meter, Mark(ticket.started_at, ticket.ordinal)))
     return pace
 
@@ -278,7 +278,7 @@ def _held(pace: Pace, observation: Observation) -> Pace:
         until=observation.at + own_s + _jitter(own_s, observation.draw),
         row=hold.row + 1,
         failures=0,
-        read_only=observation.word.effect is Effect.FAILED,
+        read_only=observation.feedback.effect is Effect.FAILED,
     )
     return replace(pace, phase=Phase.HELD, epoch=pace.epoch + 1, hold=held, spare=0)
 
@@ -288,7 +288,7 @@ def _jitter(seconds: float, draw: float) -> float:
 
 
 def _after_canary(pace: Pace, observation: Observation) -> Pace:
-    match observation.word.effect:
+    match observation.feedback.effect:
         case Effect.SERVED:
             return _resumed(pace, observation)
         case Effect.THROTTLED:

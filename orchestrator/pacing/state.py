@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from orchestrator.pacing.capacity import Estimate, Meter, Step
+from orchestrator.pacing.capacity import CoursePoint, Estimate, Meter
 from orchestrator.pacing.flight import Flight
 
 NO_METER, NO_FLIGHT = Meter(), Flight()
@@ -81,7 +81,7 @@ class Ticket:
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class Feedback:
     """What an answer tells the limiter: its effect, whether it accepted a POST, the ``Retry-After`` to obey.
 
     ``sent`` tells whether the request may have reached the server, which counts it then, whatever it answered.
@@ -98,7 +98,7 @@ class Observation:
     """A request's ticket, what its answer said, when that came. ``draw`` is uniform in [0, 1)."""
 
     ticket: Ticket
-    word: Word
+    feedback: Feedback
     at: float
     draw: float = 0.0
 
@@ -187,7 +187,7 @@ class Pace:
     growth: Growth = Growth()
     meter: Meter = NO_METER
     flight: Flight = NO_FLIGHT
-    steps: tuple[Step, ...] = ()
+    steps: tuple[CoursePoint, ...] = ()
     evidence: Evidence = Evidence()
 
     @property

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.inventory import EmptySource
+from orchestrator.listings import EmptySource
 from orchestrator.marker import marker
 from orchestrator.model import Learned
 from orchestrator.summary import AccountTotals, Line

@@ -14,7 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 from asyncio_throttle.throttler import Throttler
 
-from orchestrator.pacing import Observation, Pace, Ticket, Word, held_s, next_pace, opening, ready_at, released, started
+from orchestrator.pacing import (
+    Feedback,
+    Observation,
+    Pace,
+    Ticket,
+    held_s,
+    next_pace,
+    opening,
+    ready_at,
+    released,
+    started,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -74,9 +85,9 @@ class Gate:
         self._become(pace, None)
         return ticket
 
-    def observe(self, ticket: Ticket, word: Word) -> None:
+    def observe(self, ticket: Ticket, feedback: Feedback) -> None:
         """Take the ticket back with what the answer said."""
-        observation = Observation(ticket, word, self._now(), self._draw())
+        observation = Observation(ticket, feedback, self._now(), self._draw())
         self._become(next_pace(self.pace, observation), observation)
         self._changed.set()
 

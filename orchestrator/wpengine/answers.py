@@ -14,7 +14,7 @@ from http import HTTPStatus
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.inventory import LONGEST_BACKUP_ID
+from orchestrator.listings import LONGEST_BACKUP_ID
 from orchestrator.model import AttemptResult, Backup, Fault, FieldError
 
 if TYPE_CHECKING:

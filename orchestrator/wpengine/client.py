@@ -33,14 +33,14 @@ from orchestrator.wpengine.answers import (
     unpack,
 )
 from orchestrator.wpengine.connector import TRANSMISSION, Connector, Transmission
-from orchestrator.wpengine.pages import ACCOUNTS, BACKUPS, INSTALLS, LARGEST_PAGE, Listing, page_reader
+from orchestrator.wpengine.pages import ACCOUNTS, BACKUPS, INSTALLS, LARGEST_PAGE, PageKind, page_reader
 from orchestrator.wpengine.retry_after import retry_after_s, server_time_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import SimpleNamespace, TracebackType
 
-    from orchestrator.inventory import Entry
+    from orchestrator.listings import Entry
     from orchestrator.model import Account, BackupRequest, Timeouts
 
 PROXY_WANTS_CREDENTIALS = 407
@@ -156,7 +156,7 @@ class Client:
         """Send ``GET /user`` once: the cheapest call that proves credentials."""
         return await self._send("GET", "/user", read_user)
 
-    async def _list(self, listing: Listing[Entry], path: str, offset: int) -> AttemptResult:
+    async def _list(self, listing: PageKind[Entry], path: str, offset: int) -> AttemptResult:
         path = f"{path}limit={LARGEST_PAGE}&offset={offset}"
         return await self._send("GET", path, page_reader(listing, offset))
 

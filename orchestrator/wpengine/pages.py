@@ -11,7 +11,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Generic
 
-from orchestrator.inventory import Entry, ListedAccount, ListedInstall, Page
+from orchestrator.listings import Entry, ListedAccount, ListedInstall, Page
 from orchestrator.model import Fault
 from orchestrator.wpengine.answers import Received, backup_of, cut, is_success, refusal, text_of
 
@@ -27,7 +27,7 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.I
 
 
 @dataclass(frozen=True, slots=True)
-class Listing(Generic[Entry]):
+class PageKind(Generic[Entry]):
     """What one kind of listing holds: how an entry is called and read, and where its page stands in the result."""
 
     what: str
@@ -35,12 +35,12 @@ class Listing(Generic[Entry]):
     put: Callable[[AttemptResult, Page[Entry]], AttemptResult]
 
 
-def page_reader(listing: Listing[Entry], offset: int) -> Callable[[Received], AttemptResult]:
+def page_reader(listing: PageKind[Entry], offset: int) -> Callable[[Received], AttemptResult]:
     """Return the reader of the page of ``listing`` that begins at ``offset``."""
     return partial(_read, listing, offset)
 
 
-def _read(listing: Listing[Entry], offset: int, received: Received) -> AttemptResult:
+def _read(listing: PageKind[Entry], offset: int, received: Received) -> AttemptResult:
     if not is_success(received.base.status):
         return refusal(received, received.document())
     if received.base.status != HTTPStatus.OK:
@@ -84,9 +84,9 @@ def _uuid(value: object) -> str | None:
     return value.lower() if isinstance(value, str) and _UUID.fullmatch(value) else None
 
 
-BACKUPS = Listing("backup", partial(backup_of, strict=False), lambda base, page: replace(base, page=page))
-INSTALLS = Listing("install", _install, lambda base, page: replace(base, installs=page))
-ACCOUNTS = Listing("account", _account, lambda base, page: replace(base, accounts=page))
+BACKUPS = PageKind("backup", partial(backup_of, strict=False), lambda base, page: replace(base, page=page))
+INSTALLS = PageKind("install", _install, lambda base, page: replace(base, installs=page))
+ACCOUNTS = PageKind("account", _account, lambda base, page: replace(base, accounts=page))
 
 
 def _total(document: Mapping[str, Any], seen: int) -> int | None:

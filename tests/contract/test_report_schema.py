@@ -24,12 +24,12 @@ from schemas import DOCS, REPORT_SCHEMA, report_line_problems
 from orchestrator import cli, errors
 from orchestrator.cli import demo
 from orchestrator.cli.stopping import run_until_stopped
+from orchestrator.commands.settle import OPERATOR
 from orchestrator.marker import marker, second
 from orchestrator.model import Backup, ErrorInfo, ErrorKind, FieldError, Install, Outcome, OutcomeKind, Spent
 from orchestrator.report.lines import backup_line, encode, summary_line
+from orchestrator.session.clock import new_run
 from orchestrator.summary import Ending, exit_code
-from orchestrator.usecases.clock import new_run
-from orchestrator.usecases.settle import OPERATOR
 
 if TYPE_CHECKING:
     from collections.abc import Callable

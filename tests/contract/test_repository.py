@@ -14,10 +14,10 @@ from jsonschema import Draft202012Validator
 
 from orchestrator import errors
 from orchestrator.cli.commands import cli
-from orchestrator.config import config_schema, load_config, read_checked, read_fleet
+from orchestrator.config import config_schema, load_config, read_checked, read_yaml
 from orchestrator.plan import make_plan
+from orchestrator.session.clock import new_run
 from orchestrator.simulator import Scenario
-from orchestrator.usecases.clock import new_run
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {
@@ -67,9 +67,9 @@ def test_the_configurations_are_the_ones_that_the_readme_names() -> None:
     names = {path.name for path in ROOT.glob("configs/*.yaml")}
     assert names == {"minimal.yaml", "nightly.yaml", "pre-maintenance.yaml", "agency.yaml"}
     assert all(f"configs/{name}" in (ROOT / "README.md").read_text() for name in names)
-    before_maintenance = read_fleet((ROOT / "configs/pre-maintenance.yaml").read_bytes(), "f.yaml", ENVIRONMENT)
+    before_maintenance = read_yaml((ROOT / "configs/pre-maintenance.yaml").read_bytes(), "f.yaml", ENVIRONMENT)
     assert before_maintenance.sections.wait.retry_aborted == 1
-    agency = read_fleet((ROOT / "configs/agency.yaml").read_bytes(), "f.yaml", ENVIRONMENT)
+    agency = read_yaml((ROOT / "configs/agency.yaml").read_bytes(), "f.yaml", ENVIRONMENT)
     assert len(agency.sections.accounts) > 1
 
 
@@ -81,9 +81,9 @@ def test_the_schema_refuses_what_the_command_refuses(bad: dict[str, object]) -> 
     validator = Draft202012Validator(config_schema())
     assert validator.is_valid(good)
     assert not validator.is_valid(good | bad)
-    read_fleet(yaml.safe_dump(good).encode(), "f.yaml", ENVIRONMENT)
+    read_yaml(yaml.safe_dump(good).encode(), "f.yaml", ENVIRONMENT)
     with pytest.raises(errors.ConfigError):
-        read_fleet(yaml.safe_dump(good | bad).encode(), "f.yaml", ENVIRONMENT)
+        read_yaml(yaml.safe_dump(good | bad).encode(), "f.yaml", ENVIRONMENT)
 
 
 @pytest.mark.parametrize(
@@ -102,10 +102,10 @@ def test_the_schema_and_the_command_agree_on_what_is_one_address(address: str, i
     document = {"version": 1, "defaults": {"notification_emails": [address]}, "installs": ["torqueshop"]}
     assert Draft202012Validator(config_schema()).is_valid(document) is is_one
     if is_one:
-        read_fleet(yaml.safe_dump(document).encode(), "f.yaml", ENVIRONMENT)
+        read_yaml(yaml.safe_dump(document).encode(), "f.yaml", ENVIRONMENT)
         return
     with pytest.raises(errors.ConfigError) as raised:
-        read_fleet(yaml.safe_dump(document).encode(), "f.yaml", ENVIRONMENT)
+        read_yaml(yaml.safe_dump(document).encode(), "f.yaml", ENVIRONMENT)
     assert [each.path for each in raised.value.problems] == ["defaults.notification_emails[0]"]
 
 

@@ -14,12 +14,12 @@ import pytest
 from command import PASSWORD, USER, Ended, install_ids, run_command, stand_in
 from rawserver import raw_server
 
-from orchestrator.usecases.checks import (
+from orchestrator.commands.machine import (
     FULL_DISK,
     LOW_DISK,
     THIS_MACHINE,
+    Grade,
     Machine,
-    Verdict,
     config_file_check,
     machine_checks,
 )
@@ -59,7 +59,7 @@ def doctor(folder: Path, *arguments: str, **changes: str) -> tuple[Ended, dict[s
 
 
 def bad(found: dict[str, tuple[str, str, str | None]]) -> dict[str, str]:
-    return {name: verdict for name, (verdict, _, _) in found.items() if verdict in {"warn", "fail"}}
+    return {name: grade for name, (grade, _, _) in found.items() if grade in {"warn", "fail"}}
 
 
 def test_all_is_well_and_nothing_is_made_or_requested(tmp_path: Path) -> None:
@@ -184,8 +184,8 @@ def test_a_literal_password_is_its_owners_alone(tmp_path: Path) -> None:
     verdicts = {}
     for mode in (0o644, 0o640, 0o600):
         file.chmod(mode)
-        verdicts[mode] = config_file_check(file, holds_password=True).verdict
-    assert verdicts == {0o644: Verdict.WARN, 0o640: Verdict.WARN, 0o600: Verdict.OK}
+        verdicts[mode] = config_file_check(file, holds_password=True).grade
+    assert verdicts == {0o644: Grade.WARN, 0o640: Grade.WARN, 0o600: Grade.OK}
     file.chmod(0o644)
     ended, found = doctor(tmp_path)
     assert (found["config_file"][0], PASSWORD in ended.stdout) == ("warn", False)
@@ -197,30 +197,30 @@ def test_a_literal_password_is_its_owners_alone(tmp_path: Path) -> None:
     assert (given.code, "skipped  config_file" in given.stdout) == (3, True)
 
 
-def of_machine(state_dir: Path, machine: Machine = THIS_MACHINE) -> dict[str, Verdict]:
-    return {each.name: each.verdict for each in machine_checks(state_dir, None, machine)}
+def of_machine(state_dir: Path, machine: Machine = THIS_MACHINE) -> dict[str, Grade]:
+    return {each.name: each.grade for each in machine_checks(state_dir, None, machine)}
 
 
 def test_the_state_directory_and_what_is_in_it(tmp_path: Path) -> None:
     state = tmp_path / "deep" / "state"
-    assert set(of_machine(state).values()) == {Verdict.OK}
+    assert set(of_machine(state).values()) == {Grade.OK}
     assert not state.parent.exists()
     state.mkdir(parents=True)
     state.chmod(0o750)
-    assert of_machine(state)["state_dir"] is Verdict.WARN
+    assert of_machine(state)["state_dir"] is Grade.WARN
     state.chmod(0o700)
     database = state / "state.db"
     database.write_text("no database " * 1000)
-    assert of_machine(state)["state_db"] is Verdict.FAIL
+    assert of_machine(state)["state_db"] is Grade.FAIL
     database.unlink()
     with sqlite3.connect(database) as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
     (told,) = (each for each in machine_checks(state, None) if each.name == "state_db")
-    assert (told.verdict, "has schema version 99" in told.found) == (Verdict.FAIL, True)
+    assert (told.grade, "has schema version 99" in told.found) == (Grade.FAIL, True)
     assert [path.name for path in state.iterdir()] == ["state.db"]
     (tmp_path / "file").write_text("")
-    assert of_machine(tmp_path / "file" / "state")["state_dir"] is Verdict.FAIL
+    assert of_machine(tmp_path / "file" / "state")["state_dir"] is Grade.FAIL
 
 
 def test_what_may_not_be_written_and_a_disk_that_fills(tmp_path: Path) -> None:
@@ -228,12 +228,12 @@ def test_what_may_not_be_written_and_a_disk_that_fills(tmp_path: Path) -> None:
     (tmp_path / "state.db").touch()
     forbidden = Machine(may_use=lambda *_: False)
     for place in (tmp_path, tmp_path / "new"):
-        assert of_machine(place, forbidden)["state_dir"] is Verdict.FAIL
-    assert of_machine(tmp_path, forbidden)["state_db"] is Verdict.FAIL
+        assert of_machine(place, forbidden)["state_dir"] is Grade.FAIL
+    assert of_machine(tmp_path, forbidden)["state_db"] is Grade.FAIL
     machines = [Machine(free_bytes=lambda _: LOW_DISK), Machine(free_bytes=lambda _: LOW_DISK - 1)]
     machines.append(Machine(free_bytes=lambda _: FULL_DISK - 1))
     verdicts = [of_machine(tmp_path, machine)["disk"] for machine in machines]
-    assert verdicts == [Verdict.OK, Verdict.WARN, Verdict.FAIL]
+    assert verdicts == [Grade.OK, Grade.WARN, Grade.FAIL]
 
 
 def test_fewer_open_files_than_requests_in_flight_are_a_warning(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from rawserver import answer, playing, raw_server, read_request, reset
 
-from orchestrator.inventory import Page
+from orchestrator.listings import Page
 from orchestrator.model import Account, AttemptResult, Backup, BackupRequest, Fault, Timeouts
 from orchestrator.outcome import Answer, classify
 from orchestrator.wpengine.client import Client

@@ -13,10 +13,10 @@ from command import PASSWORD, USER, run_command, stand_in
 from jsonschema import Draft202012Validator
 
 from orchestrator.cli.environment import config_of_environment
-from orchestrator.config import config_schema, load_config, read_fleet
+from orchestrator.config import config_schema, load_config, read_yaml
 from orchestrator.config.starter import ListedGroup, starter
 from orchestrator.config.values import DEFAULT_BASE_URL
-from orchestrator.inventory import ListedInstall
+from orchestrator.listings import ListedInstall
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,9 +68,9 @@ def test_a_starter_is_valid_as_it_is_and_overwrites_nothing(tmp_path: Path) -> N
 
 def test_what_is_commented_out_shows_the_defaults() -> None:
     text = starter((), None, None)
-    bare = read_fleet(text.encode(), "f.yaml", {}, with_secrets=False).sections
+    bare = read_yaml(text.encode(), "f.yaml", {}, with_secrets=False).sections
     whole, settings = re.subn(r"^( *)# ([a-z_]+: )", r"\1\2", text, flags=re.MULTILINE)
-    shown = read_fleet(whole.encode(), "f.yaml", {}, with_secrets=False).sections
+    shown = read_yaml(whole.encode(), "f.yaml", {}, with_secrets=False).sections
     assert settings > 15
     assert shown == bare
 
@@ -127,7 +127,7 @@ def test_whatever_a_server_says_is_a_name_or_a_comment_and_nothing_else() -> Non
         for n, name in enumerate(HOSTILE)
     ]
     text = starter((), None, [ListedGroup(name, (each,)) for name, each in zip(HOSTILE, listed, strict=True)])
-    sections = read_fleet(text.encode(), "f.yaml", {}, with_secrets=False).sections
+    sections = read_yaml(text.encode(), "f.yaml", {}, with_secrets=False).sections
     assert [each.id for each in sections.installs] == [each.id for each in listed]
     kept = dict(zip(HOSTILE, (each.name for each in sections.installs), strict=True))
     lost = {name for name, found in kept.items() if found is None}
@@ -141,7 +141,7 @@ def test_whatever_a_server_says_is_a_name_or_a_comment_and_nothing_else() -> Non
 def test_where_nothing_is_active_yet_what_will_be_is_discovered() -> None:
     pending = ListedInstall(ID.format(1), "newsite", status="pending")
     text = starter((), None, [ListedGroup("one", (pending,))])
-    fleet = read_fleet(text.encode(), "f.yaml", {}, with_secrets=False)
+    fleet = read_yaml(text.encode(), "f.yaml", {}, with_secrets=False)
     assert (len(fleet.sections.installs), len(fleet.sections.inventory)) == (0, 1)
 
 

@@ -71,7 +71,7 @@ MOMENTS = (
     "orchestrator.cli.run",
     "orchestrator.config.load",
     "aiohttp",
-    "orchestrator.usecases.run",
+    "orchestrator.runs.run",
 )
 
 

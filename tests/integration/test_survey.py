@@ -13,16 +13,16 @@ from fakes import ListLog
 
 from orchestrator.engine.stop import StopSwitch
 from orchestrator.model import Account, Config, ErrorInfo, ErrorKind, ThrottlePolicy
+from orchestrator.session.connections import Connections
+from orchestrator.session.survey import NOT_ASKED, Question, Subject, _progress, are_credentials_refused, surveyed
 from orchestrator.simulator.scenario import Scenario
 from orchestrator.simulator.server import Simulator
-from orchestrator.usecases.fleet import Fleet
-from orchestrator.usecases.survey import NOT_ASKED, Question, Subject, _progress, are_credentials_refused, surveyed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from orchestrator.usecases.asking import Asker
-    from orchestrator.usecases.survey import Answers
+    from orchestrator.session.queries import Queries
+    from orchestrator.session.survey import Answers
 
     Result = tuple[Answers[int], int, bool, dict[str, object]]
 
@@ -39,8 +39,8 @@ class Survey:
         self._asked = ["b"] * of_b + ["a"] * of_a
         self.answered = 0
 
-    async def _ask(self, number: int, account: str, asker: Asker) -> int | ErrorInfo:
-        found = await asker.backups(account, install_ids(number + 1)[-1])
+    async def _ask(self, number: int, account: str, queries: Queries) -> int | ErrorInfo:
+        found = await queries.backups(account, install_ids(number + 1)[-1])
         self.answered += 1
         self._on_answer(self.stop, self.answered)
         return found if isinstance(found, ErrorInfo) else len(found)
@@ -53,13 +53,13 @@ class Survey:
                     for name, user in (("a", USER), ("b", "a-stranger"))
                 }
                 policy = ThrottlePolicy(fixed_rate=100.0, ceiling=100.0)
-                fleet = Fleet(Config("f.yaml", accounts, (), policy), None, self.log, stack)
+                connections = Connections(Config("f.yaml", accounts, (), policy), None, self.log, stack)
                 questions = [
                     Question(account, partial(self._ask, number, account)) for number, account in enumerate(self._asked)
                 ]
-                answers = await surveyed(Subject("audit", "installs"), questions, fleet, self.stop)
-                progress = _progress(fleet, {0: NOT_ASKED}, len(questions))
-                return answers, simulator.stats()["requests"], are_credentials_refused(fleet), progress
+                answers = await surveyed(Subject("audit", "installs"), questions, connections, self.stop)
+                progress = _progress(connections, {0: NOT_ASKED}, len(questions))
+                return answers, simulator.stats()["requests"], are_credentials_refused(connections), progress
 
         return asyncio.run(main())
 

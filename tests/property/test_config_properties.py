@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.config import load_config, read_fleet
-from orchestrator.config.excerpt import LINE_END
+from orchestrator.config import load_config, read_yaml
+from orchestrator.config.placed_yaml.excerpt import LINE_END
 from orchestrator.config.secrets import MASK
 from orchestrator.errors import ConfigError
 from orchestrator.visible import visible
@@ -133,7 +133,7 @@ def test_any_bytes_are_refused_with_a_place(raw: bytes) -> None:
 def test_what_is_shown_loads_to_the_same(path: Path, words: str) -> None:
     escaped = words.replace("$", "$$").replace("{", "{{").replace("}", "}}")
     text = path.read_text().replace("{date}", "{date} " + escaped)
-    shown = read_fleet(text.encode(), str(path), ENVIRONMENT).shown()
+    shown = read_yaml(text.encode(), str(path), ENVIRONMENT).shown()
     assert SECRET not in shown
     filled = shown.replace(f"'{MASK}'", SECRET)
     again = load_config(filled.encode(), str(path), {})

@@ -36,9 +36,9 @@ from fleet_bench import ABORT, BEGAN_S, COMPLETE, HOUR_S, INCOMPLETE, REPEAT, SE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.engine.efforts import Effort
+from orchestrator.engine.pending import PendingBackup
 from orchestrator.model import AttemptResult, Backup, BackupRequest, ErrorKind, Outcome, ReconcilePolicy
-from orchestrator.summary import Brake
+from orchestrator.summary import FailureLimit
 
 STARTED_S = EPOCH.timestamp()
 FAILURES = [
@@ -183,7 +183,7 @@ RULES = st.fixed_dictionaries(
         "wait": st.sampled_from([None, WAIT, REPEAT, REPEAT]),
         "recent_s": st.sampled_from([None, None, HOUR_S]),
         "deadline_s": st.none() | INSTANTS,
-        "brake": st.sampled_from([None, None, Brake(1), Brake(4), Brake(None, 30.0)]),
+        "brake": st.sampled_from([None, None, FailureLimit(1), FailureLimit(4), FailureLimit(None, 30.0)]),
         "signals": st.sampled_from([(), (), (0.0,), (0.0, 0.3), (0.0, 0.0)]),
         "first_signal_s": INSTANTS,
         "held_after_s": st.none() | INSTANTS,
@@ -233,13 +233,13 @@ def story(nature: Nature, rules: dict[str, Any]) -> Story:
     fields = dict(rules)
     concurrency, full_after, sink_full_after, first_s, signals = (fields.pop(name) for name in OF_PARTS)
     world = World(nature)
-    efforts = [Effort(planned(number)) for number in range(12)]
-    for effort in efforts:
+    backups = [PendingBackup(planned(number)) for number in range(12)]
+    for pending in backups:
         if rules["recent_s"] and world.chance.random() < nature.recent:
-            world.exists(effort.planned.request.install_id, world.chance.choice([30.0, 5000.0]), BEGAN_S)
+            world.exists(pending.planned.request.install_id, world.chance.choice([30.0, 5000.0]), BEGAN_S)
     return Story(
         api=world,
-        efforts=efforts,
+        pending=backups,
         reconcile=ReconcilePolicy(grace_s=GRACE_S),
         throttle=FakeThrottle(concurrency),
         journal=FakeJournal(full_after),

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from orchestrator.model import Learned, ThrottlePolicy
 from orchestrator.pacing import (
     Effect,
+    Feedback,
     Observation,
     Pace,
     Phase,
     Ticket,
-    Word,
     in_flight_bound,
     learned,
     next_pace,
@@ -79,7 +79,7 @@ class Server:
         self.nature, self.chance = nature, random.Random(nature.seed)
         self.tokens, self.filled_at, self.inside = nature.burst, now, 0
 
-    def answer(self, ticket: Ticket, now: float, *, is_changed: bool) -> Word | None:
+    def answer(self, ticket: Ticket, now: float, *, is_changed: bool) -> Feedback | None:
         """Return what is answered to a request that comes ``now``, ``None`` if it is lost."""
         nature, chance = self.nature, self.chance
         rate = nature.rate * (nature.change if is_changed else 1.0)
@@ -87,19 +87,19 @@ class Server:
         if chance.random() < nature.lost:
             return None
         if chance.random() < nature.failing:
-            return Word(Effect.FAILED)
+            return Feedback(Effect.FAILED)
         if self.tokens < 1 or self.inside >= nature.most or chance.random() < nature.moody:
             named = chance.random() < nature.naming
-            return Word(Effect.THROTTLED, retry_after_s=chance.choice([0.0, 0.3, 7.0, 400.0]) if named else None)
+            return Feedback(Effect.THROTTLED, retry_after_s=chance.choice([0.0, 0.3, 7.0, 400.0]) if named else None)
         self.tokens, self.inside = self.tokens - 1, self.inside + 1
-        return Word(Effect.SERVED, accepted=not ticket.read_only)
+        return Feedback(Effect.SERVED, accepted=not ticket.read_only)
 
 
 def told(nature: Nature, pace: Pace, requests: int = REQUESTS) -> Story:
     """Return the story of so many requests: each start and each answer, one after the other."""
     story, now, named_at = Story(), 1000.0, 0.0
     server = Server(nature, now)
-    chance, under_way = server.chance, list[tuple[float, int, Ticket, Word | None]]()
+    chance, under_way = server.chance, list[tuple[float, int, Ticket, Feedback | None]]()
     while len(story.starts) < requests or under_way:
         at = ready_at(pace) if len(story.starts) < requests else None
         if at is None and not under_way:
@@ -110,19 +110,19 @@ def told(nature: Nature, pace: Pace, requests: int = REQUESTS) -> Story:
             before = pace
             pace, ticket = started(pace, now)
             story.starts.append((now, named_at, before, ticket))
-            word = server.answer(ticket, now, is_changed=number > requests / 2)
-            heapq.heappush(under_way, (now + chance.uniform(*nature.latency_s), number, ticket, word))
+            feedback = server.answer(ticket, now, is_changed=number > requests / 2)
+            heapq.heappush(under_way, (now + chance.uniform(*nature.latency_s), number, ticket, feedback))
         else:
-            answered_at, _, ticket, word = heapq.heappop(under_way)
+            answered_at, _, ticket, feedback = heapq.heappop(under_way)
             now = max(now, answered_at)
-            if word is None:
+            if feedback is None:
                 pace = released(pace, ticket, now)
             else:
-                before, observation = pace, Observation(ticket, word, now, chance.random())
+                before, observation = pace, Observation(ticket, feedback, now, chance.random())
                 pace = next_pace(pace, observation)
                 story.heard.append((before, observation, pace))
-                server.inside -= word.effect is Effect.SERVED
-                named_at = named_at if word.retry_after_s is None else max(named_at, now + word.retry_after_s)
+                server.inside -= feedback.effect is Effect.SERVED
+                named_at = named_at if feedback.retry_after_s is None else max(named_at, now + feedback.retry_after_s)
         story.paces.append((now, pace, len(under_way)))
     return story
 
@@ -171,7 +171,7 @@ def the_rate_is_above_0_and_at_most_the_ceiling(story: Story) -> None:
 def a_429_changes_no_rate(story: Story) -> None:
     """It holds; what it says of the limit counts when the canary after it is answered."""
     for before, observation, after in story.heard:
-        if observation.word.effect is Effect.THROTTLED:
+        if observation.feedback.effect is Effect.THROTTLED:
             assert after.rate == before.rate
 
 

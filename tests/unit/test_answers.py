@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.inventory import ListedAccount, ListedInstall
+from orchestrator.listings import ListedAccount, ListedInstall
 from orchestrator.model import AttemptResult, Backup, Fault, FieldError
 from orchestrator.redaction import Redactor
 from orchestrator.wpengine.answers import (
@@ -25,7 +25,7 @@ from orchestrator.wpengine.answers import (
     read_user,
     unpack,
 )
-from orchestrator.wpengine.pages import ACCOUNTS, BACKUPS, INSTALLS, LARGEST_PAGE, Listing, page_reader
+from orchestrator.wpengine.pages import ACCOUNTS, BACKUPS, INSTALLS, LARGEST_PAGE, PageKind, page_reader
 from orchestrator.wpengine.retry_after import retry_after_s
 
 NOW = datetime(2026, 11, 24, 1, 0, 0, tzinfo=UTC)
@@ -199,7 +199,7 @@ def test_one_backup_is_shown_only_by_an_answer_that_tells_its_status() -> None:
     assert (shown(404, {"message": "gone"}).message, shown(404, whole).backup) == ("gone", None)
 
 
-def listed(document: object, offset: int = 0, listing: Listing[Any] = BACKUPS) -> AttemptResult:
+def listed(document: object, offset: int = 0, listing: PageKind[Any] = BACKUPS) -> AttemptResult:
     received = Received(AttemptResult(status=200), json.dumps(document).encode(), Redactor(("s3cret",)).clean)
     return page_reader(listing, offset)(received)
 
@@ -296,7 +296,7 @@ def test_a_listed_account_is_read_leniently() -> None:
         {"id": ID, "name": None},
     ],
 )
-def test_one_entry_without_a_usable_id_or_name_costs_the_page(listing: Listing[Any], what: str, bad: object) -> None:
+def test_one_entry_without_a_usable_id_or_name_costs_the_page(listing: PageKind[Any], what: str, bad: object) -> None:
     result = listed({"results": [{"id": ID, "name": "shop"}, bad]}, listing=listing)
     assert (result.fault, result.installs, result.accounts) == (Fault.UNREADABLE, None, None)
     assert f"{what}, number 2" in result.message

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from orchestrator.config import load_config
-from orchestrator.config.suggest import did_you_mean
+from orchestrator.config.placed_yaml.suggest import did_you_mean
 from orchestrator.errors import ConfigError
 from orchestrator.visible import visible
 

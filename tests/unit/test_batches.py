@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from virtual import run_virtual
 
-from orchestrator.usecases.batches import Batches
+from orchestrator.runs.batches import Batches
 
 
 class Disk:

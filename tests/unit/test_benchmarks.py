@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import throughput
-from limiter import FIRST, SECOND, Job, Limited, Measured, broken_bands, markdown, markdown_head, measure, plain
+from limiter import FIRST, SECOND, Limited, Measured, RunWork, broken_bands, markdown, markdown_head, measure, plain
 from pydantic import ValidationError
 from rivals import fixed_rate, known_rate, throttle_alone
 from servers import DIRECTORY, Server, all_servers, ideal_s, limit_per_s, load
@@ -222,9 +222,9 @@ def test_the_throttle_alone_never_starts_more_than_its_ceiling_in_a_second() -> 
 
 @pytest.mark.parametrize("client", ["limit known", "fixed 5/s", "asyncio-throttle", "full jitter", FIRST])
 def test_every_client_gets_done_and_the_same_seed_gives_the_same_figures(client: str) -> None:
-    job = Job(server(bucket(20, 20), latency=["20ms", "80ms"], batch=200), client, 3)
-    measured = measure(job)
-    assert measured == measure(job)
+    work = RunWork(server(bucket(20, 20), latency=["20ms", "80ms"], batch=200), client, 3)
+    measured = measure(work)
+    assert measured == measure(work)
     assert all(each.figures["time_over_ideal"] >= 1.0 for each in measured)
 
 
@@ -240,8 +240,8 @@ def test_the_limiter_gets_each_install_accepted_once_though_a_canary_only_reads(
 
 def test_botocore_gets_all_installs_accepted_and_slows_down_when_it_is_rejected() -> None:
     pytest.importorskip("botocore")
-    job = Job(server(bucket(20, 20), latency=["20ms", "80ms"], batch=1000), "botocore adaptive", 0)
-    [measured] = measure(job)
+    work = RunWork(server(bucket(20, 20), latency=["20ms", "80ms"], batch=1000), "botocore adaptive", 0)
+    [measured] = measure(work)
     assert 0 < measured.figures["rejected_share"] < 0.1
     assert measured.figures["time_over_ideal"] < 1.5
 

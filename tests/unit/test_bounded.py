@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.config.bounded import FailedError, TooSlowError, command_output, file_content
+from orchestrator.config.placed_yaml.bounded import FailedError, TooSlowError, command_output, file_content
 
 
 def test_a_file_is_read_to_its_end_or_to_the_bound(tmp_path: Path) -> None:

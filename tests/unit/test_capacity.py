@@ -27,11 +27,11 @@ from orchestrator.pacing.capacity import (
     RISE_SEEN_S,
     SHORTEST_S,
     TRUSTED,
+    CoursePoint,
     Estimate,
     Mark,
     Meter,
     Opening,
-    Step,
     burst_at,
     burst_of,
     estimated,
@@ -40,10 +40,10 @@ from orchestrator.pacing.capacity import (
     trailing_rate,
 )
 
-STEPS: tuple[Step, ...] = ((0.0, 0), (1.0, 10), (2.0, 30))
+STEPS: tuple[CoursePoint, ...] = ((0.0, 0), (1.0, 10), (2.0, 30))
 UNTIL = Mark(4.0, 160)
 
-CLIMB: tuple[Step, ...] = ((0.0, 0), (1.0, 10), (2.0, 30), (3.0, 70), (4.0, 150))
+CLIMB: tuple[CoursePoint, ...] = ((0.0, 0), (1.0, 10), (2.0, 30), (3.0, 70), (4.0, 150))
 """10, 20, 40, 80 and then 150 a second. The bucket has 70 left at 4 s, loses 100 a second from there and is empty …"""
 EMPTY = Mark(4.7, 255)
 """… 0.7 s later, when 105 more were served."""
@@ -59,7 +59,9 @@ def met_again(refusal: Mark, *, emptied: Mark = EMPTY, resumed_at: float = 5.3) 
     return Meter(emptied=emptied, last_refused_at=emptied.at, canary=canary, resumed_at=resumed_at, refused=refusal)
 
 
-def concluded(known: Estimate | None, meter: Meter, refused_rate: float, steps: tuple[Step, ...] = ()) -> Estimate:
+def concluded(
+    known: Estimate | None, meter: Meter, refused_rate: float, steps: tuple[CoursePoint, ...] = ()
+) -> Estimate:
     refused_at = meter.refused.at if meter.refused else 0.0
     return estimated(known, meter, steps, Mark(max(refused_at, meter.refused_last_at) + 0.5, 0), refused_rate)
 
@@ -161,7 +163,7 @@ def test_the_first_refusal_gives_bounds_a_guess_between_them_and_the_opening() -
 
 
 def test_the_first_refusal_of_a_steady_rate_is_not_taken_for_less_than_that_bears() -> None:
-    steady: tuple[Step, ...] = ((0.0, 0),)
+    steady: tuple[CoursePoint, ...] = ((0.0, 0),)
     found = concluded(None, capacity.refused(capacity.begun(0.0), Mark(99.0, 4000)), 40.0, steady)
     assert found.rate == pytest.approx(4000 / 100)
 
@@ -228,7 +230,7 @@ def test_where_it_did_not_they_count() -> None:
 
 
 def test_a_limit_that_rose_fourfold_during_probes_is_found_by_what_came_through() -> None:
-    steps: tuple[Step, ...] = ((100.0, 1), (108.0, 401), (110.0, 521), (111.0, 641))
+    steps: tuple[CoursePoint, ...] = ((100.0, 1), (108.0, 401), (110.0, 521), (111.0, 641))
     refusal = Mark(112.5, 971)
     least = max((970 - 100) / 12.5, (570 - 100) / 4.5, (450 - 100) / 2.5, (330 - 100) / 1.5)
     assert least > CHANGED_SHARE * 972 / 13.5
@@ -260,7 +262,7 @@ def test_a_refusal_that_corrects_an_earlier_one_tells_of_no_window() -> None:
 
 def test_a_canary_refused_soon_after_a_remembered_burst_is_judged_by_what_was_served() -> None:
     meter = capacity.refused(capacity.begun(0.0), Mark(2.0, 200))
-    steps: tuple[Step, ...] = ((0.0, 0),)
+    steps: tuple[CoursePoint, ...] = ((0.0, 0),)
     soon, late = (REFILLED / (200 / 3.0) * share for share in (0.99, 1.01))
     for later_s, windowed in ((soon, False), (late, True)):
         refused = capacity.canary_refused(meter, 2.0 + later_s)

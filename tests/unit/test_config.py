@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from orchestrator.config import config_schema, load_config, read_fleet
+from orchestrator.config import config_schema, load_config, read_yaml
 from orchestrator.errors import ConfigError
-from orchestrator.inventory import Discovery
+from orchestrator.listings import Discovery
 from orchestrator.model import Install, RetryPolicy, ThrottlePolicy, Timeouts, WaitPolicy
 
 ID, OTHER = "294deacc-d8b8-4005-82c4-0727ba8ddde0", "4b7d2f0e-1c1b-4c37-9f39-6a0de3c59f6b"
@@ -412,9 +412,9 @@ def test_a_configuration_may_have_a_name_and_a_path() -> None:
     text = f'{HEAD}name: "${{WHO}} nächtlich $$"\ninstalls: [{ID}]\n'.encode()
     config = load_config(text, "/etc/f.yaml", ENVIRONMENT | {"WHO": "agency"})
     assert (config.name, config.path) == ("agency nächtlich $", "/etc/f.yaml")
-    fleet = read_fleet(text, "f.yaml", ENVIRONMENT | {"WHO": "$${x}"})
+    fleet = read_yaml(text, "f.yaml", ENVIRONMENT | {"WHO": "$${x}"})
     shown = fleet.shown().replace("********", "x")
-    assert read_fleet(shown.encode(), "f.yaml", {}).sections.name == fleet.sections.name == "$${x} nächtlich $"
+    assert read_yaml(shown.encode(), "f.yaml", {}).sections.name == fleet.sections.name == "$${x} nächtlich $"
     nameless = load_config(f"{HEAD}installs: [{ID}]\n".encode(), "<stdin>", ENVIRONMENT)
     assert (nameless.name, nameless.path) == (None, None)
     assert Draft202012Validator(config_schema()).is_valid({"version": 1, "name": "x", "defaults": {}, "installs": [ID]})

@@ -32,15 +32,15 @@ from fakes import (
 )
 from fleet_bench import ACCEPT, CANCEL, EXHAUST, FAILS, GRACE_S, REJECT, UNKNOWN, Bench
 
-from orchestrator.engine.lanes import MOST_RATE_HEADERS, Lane
+from orchestrator.engine.queues import MOST_RATE_HEADERS, AccountQueue
 from orchestrator.model import (
     AttemptResult,
     BackupRequest,
+    Checkpoint,
     ErrorKind,
     Fault,
     RetryPolicy,
     Spent,
-    Standing,
 )
 from orchestrator.pacing import Effect, Ticket
 
@@ -186,7 +186,7 @@ def test_what_was_not_sent_is_tried_again_with_backoff_and_then_exhausted() -> N
     assert bench.sink.of(0).kind is EXHAUST
     assert (bench.sink.of(0).spent.tries, bench.sink.of(0).spent.attempts) == (3, 0)
     assert not bench.api.looks
-    assert bench.lanes[0].requests == 1
+    assert bench.accounts[0].requests == 1
     first, second, third = bench.api.post_times[install_id(0)]
     assert second - first == pytest.approx(0.475)
     assert third - second == pytest.approx(0.85)
@@ -386,9 +386,9 @@ def test_what_is_in_doubt_when_its_account_stops_is_unconfirmed() -> None:
 
 def test_an_account_that_stops_while_an_intent_is_kept_requests_nothing_more() -> None:
     class Slow(FakeJournal):
-        async def note(self, standing: Standing) -> None:
-            self.takes_s = 1.0 if standing.planned.position == 1 else 0.0
-            await super().note(standing)
+        async def note(self, checkpoint: Checkpoint) -> None:
+            self.takes_s = 1.0 if checkpoint.planned.position == 1 else 0.0
+            await super().note(checkpoint)
 
     bench = Bench(installs=3, journal=Slow(), throttle=FakeThrottle(concurrency=2))
     bench.api.script(0, QUOTA)
@@ -605,10 +605,10 @@ def test_a_bug_costs_no_install_its_line() -> None:
 
 def test_a_bug_while_an_intent_is_kept_costs_no_install_its_line() -> None:
     class Broken(FakeJournal):
-        async def note(self, standing: Standing) -> None:
-            if standing.planned.position == 3:
+        async def note(self, checkpoint: Checkpoint) -> None:
+            if checkpoint.planned.position == 3:
                 raise ZeroDivisionError
-            await super().note(standing)
+            await super().note(checkpoint)
 
     bench = Bench(installs=10, journal=Broken())
     end = bench.run()
@@ -634,14 +634,14 @@ def test_headers_about_rates_are_kept_and_said_once() -> None:
     bench.api.script(0, replace(ACCEPTED, rate_headers=(("x-ratelimit-remaining", "7"),)))
     bench.api.script(1, replace(ACCEPTED, rate_headers=(("x-ratelimit-remaining", "6"), ("ratelimit", "x"))))
     bench.run()
-    assert bench.lanes[0].rate_headers == {"x-ratelimit-remaining": "6", "ratelimit": "x"}
+    assert bench.accounts[0].rate_headers == {"x-ratelimit-remaining": "6", "ratelimit": "x"}
     assert bench.log.names.count("throttle.headers") == 1
 
 
 def test_a_server_that_makes_up_headers_does_not_fill_the_memory() -> None:
-    lane = Lane("default", FakeApi())
+    account = AccountQueue("default", FakeApi())
     for number in range(10 * MOST_RATE_HEADERS):
-        lane.notes_headers(replace(OK, rate_headers=((f"x-ratelimit-{number}", "1"),)))
-    lane.notes_headers(replace(OK, rate_headers=(("x-ratelimit-0", "2"),)))
-    assert len(lane.rate_headers) == MOST_RATE_HEADERS
-    assert lane.rate_headers["x-ratelimit-0"] == "2"
+        account.notes_headers(replace(OK, rate_headers=((f"x-ratelimit-{number}", "1"),)))
+    account.notes_headers(replace(OK, rate_headers=(("x-ratelimit-0", "2"),)))
+    assert len(account.rate_headers) == MOST_RATE_HEADERS
+    assert account.rate_headers["x-ratelimit-0"] == "2"

@@ -6,7 +6,7 @@ import pytest
 from fakes import install_id
 
 from orchestrator.drift import DriftKind, View, differences
-from orchestrator.inventory import ListedInstall
+from orchestrator.listings import ListedInstall
 from orchestrator.model import Install
 
 UNPROTECTED, PENDING, GONE, RENAMED = (

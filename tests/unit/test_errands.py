@@ -24,7 +24,7 @@ from fakes import (
 )
 from fleet_bench import HOUR_S, Bench
 
-from orchestrator.engine.lanes import LaneState
+from orchestrator.engine.queues import AccountState
 from orchestrator.errors import StoppedError
 from orchestrator.model import AttemptResult, ErrorInfo, ErrorKind
 from orchestrator.pacing import Ticket
@@ -108,7 +108,7 @@ def test_an_account_that_stops_tells_everybody_why_and_others_go_on(goes_bad: st
         return [*await asyncio.gather(*here, *there), await bench.ask()]
 
     answers = bench.attend(work())
-    stop = bench.lanes[0].stop
+    stop = bench.accounts[0].stop
     assert stop
     assert stop.kind is (ErrorKind.QUOTA if goes_bad == "quota" else ErrorKind.CREDENTIALS)
     assert answers == [stop] * count + [PAGE] * count + [stop]
@@ -136,7 +136,7 @@ def test_who_no_longer_waits_leaves_nothing_behind(after_s: float) -> None:
         return await bench.ask(number=1)
 
     assert bench.attend(work()) == PAGE
-    assert not bench.lanes[0].has_work
+    assert not bench.accounts[0].has_work
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.1, 0.15, 0.2, 30.0])
@@ -171,7 +171,7 @@ class Prompt(FakeThrottle):
 def test_a_signal_ends_even_what_is_just_being_admitted(turns: int, throttle: type[FakeThrottle]) -> None:
     bench = Bench(throttle=throttle())
     bench.api.list_takes_s = HOUR_S
-    bench.lanes[0].state = LaneState.OPEN
+    bench.accounts[0].state = AccountState.OPEN
 
     async def work() -> Answer:
         bench.press_after(turns, 15)
@@ -192,10 +192,10 @@ def test_a_question_that_is_just_being_admitted_when_its_asker_goes_holds_up_not
 
     async def work() -> str:
         await asyncio.sleep(1.0)
-        asker = asyncio.create_task(bench.ask())
+        queries = asyncio.create_task(bench.ask())
         for _ in range(turns):
             await asyncio.sleep(0)
-        asker.cancel()
+        queries.cancel()
         return "done"
 
     assert bench.attend(work()) == "done"

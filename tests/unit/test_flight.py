@@ -13,12 +13,12 @@ import pytest
 from orchestrator.model import Learned, ThrottlePolicy
 from orchestrator.pacing import (
     Effect,
+    Feedback,
     Observation,
     Pace,
     Phase,
     Stage,
     Ticket,
-    Word,
     flight,
     in_flight_bound,
     latency,
@@ -64,7 +64,7 @@ from orchestrator.pacing.law import NEW_RATE_LATENCIES, NEW_RATE_S
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-SERVED, THROTTLED = Word(Effect.SERVED, accepted=True), Word(Effect.THROTTLED)
+SERVED, THROTTLED = Feedback(Effect.SERVED, accepted=True), Feedback(Effect.THROTTLED)
 QUICK = Latency(shortest_s=0.1, recent_s=0.1)
 SLOW = Latency(shortest_s=0.1, recent_s=0.4, throughputs=(20.0,), cohort=Cohort(5))
 SERVED_WITH_9 = Flight(served=2 * LEAST_EVIDENCE, most_served=9)
@@ -385,7 +385,7 @@ def test_after_a_hold_the_evidence_is_gathered_anew_and_the_bound_kept() -> None
 
 def in_flight_server(pace: Pace, most: int, answers: int, seed: int = 1) -> tuple[Pace, int, float]:
     """Return the pace, the 429s and the rate at the first, of a server that bears ``most`` in flight, 0.4 s each."""
-    chance, now, under_way = random.Random(seed), 1000.0, list[tuple[float, Ticket, Word]]()
+    chance, now, under_way = random.Random(seed), 1000.0, list[tuple[float, Ticket, Feedback]]()
     inside = refused = served = 0
     first_rate = 0.0
     while served < answers:
@@ -393,17 +393,17 @@ def in_flight_server(pace: Pace, most: int, answers: int, seed: int = 1) -> tupl
         if at is not None and (not under_way or max(now, at) <= under_way[0][0]):
             now = max(now, at)
             pace, ticket = started(pace, now)
-            word = SERVED if inside < most else THROTTLED
-            inside += word is SERVED
-            refused += word is THROTTLED
-            first_rate = first_rate or (pace.rate if word is THROTTLED else 0.0)
-            seconds = chance.uniform(0.35, 0.45) if word is SERVED else 0.01
-            under_way = sorted([*under_way, (now + seconds, ticket, word)], key=lambda each: each[0])
+            feedback = SERVED if inside < most else THROTTLED
+            inside += feedback is SERVED
+            refused += feedback is THROTTLED
+            first_rate = first_rate or (pace.rate if feedback is THROTTLED else 0.0)
+            seconds = chance.uniform(0.35, 0.45) if feedback is SERVED else 0.01
+            under_way = sorted([*under_way, (now + seconds, ticket, feedback)], key=lambda each: each[0])
             continue
-        now, ticket, word = under_way.pop(0)
-        inside -= word is SERVED
-        served += word is SERVED
-        pace = next_pace(pace, Observation(ticket, word, now))
+        now, ticket, feedback = under_way.pop(0)
+        inside -= feedback is SERVED
+        served += feedback is SERVED
+        pace = next_pace(pace, Observation(ticket, feedback, now))
     return pace, refused, first_rate
 
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 from fakes import RUN_ID, planned
 
+from orchestrator.commands.audit import Audited, AuditEnd, run_of, worst_first
 from orchestrator.freshness import NO_CLOCK, Freshness, Verdict, judged, recent
 from orchestrator.marker import marker, second
 from orchestrator.model import Backup, ErrorInfo, ErrorKind, FailedSource
 from orchestrator.units import seconds_of
-from orchestrator.usecases.audit import Audited, AuditEnd, run_of, worst_first
 
 NOW_S = seconds_of("2026-11-23T12:00:00Z") or 0.0
 HOUR_S = 3600.0

@@ -11,7 +11,7 @@ import pytest
 from virtual import VirtualLoop, run_virtual
 
 from orchestrator.model import Learned, ThrottlePolicy
-from orchestrator.pacing import Effect, Observation, Pace, Phase, Ticket, Word, opening
+from orchestrator.pacing import Effect, Feedback, Observation, Pace, Phase, Ticket, opening
 from orchestrator.pacing.growth import SETTLED_SHARE
 from orchestrator.pacing.law import JITTER_SHARE, LONGEST_JITTER_S
 from orchestrator.throttle.gate import Gate
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     Changes = list[tuple[Pace, Pace, Observation | None]]
 
-SERVED = Word(Effect.SERVED, accepted=True)
-THROTTLED = Word(Effect.THROTTLED)
+SERVED = Feedback(Effect.SERVED, accepted=True)
+THROTTLED = Feedback(Effect.THROTTLED)
 
 ROUNDING_S = 1e-6
 
@@ -120,7 +120,7 @@ def test_a_429_holds_the_whole_pool_then_one_canary_then_everyone() -> None:
         subject = gate(ThrottlePolicy(fixed_rate=100.0, ceiling=100.0))
         tickets = [await subject.admit() for _ in range(5)]
         began = now()
-        subject.observe(tickets[0], Word(Effect.THROTTLED, retry_after_s=7.0))
+        subject.observe(tickets[0], Feedback(Effect.THROTTLED, retry_after_s=7.0))
         canary = await subject.admit()
         assert canary.canary
         assert canary.started_at - began >= 7.0 - ROUNDING_S
@@ -142,7 +142,7 @@ def test_a_hold_is_longer_by_what_is_drawn() -> None:
         subject = Gate(ThrottlePolicy(fixed_rate=100.0, ceiling=100.0), lambda: next(draws), lambda *_: None)
         subject.observe(await subject.admit(), SERVED)
         began = now()
-        subject.observe(await subject.admit(), Word(Effect.THROTTLED, retry_after_s=7.0))
+        subject.observe(await subject.admit(), Feedback(Effect.THROTTLED, retry_after_s=7.0))
         return (await subject.admit()).started_at - began
 
     assert run(main()) == pytest.approx(7.0 + 0.5 * min(LONGEST_JITTER_S, JITTER_SHARE * 7.0), abs=0.02)
@@ -154,7 +154,7 @@ def test_a_hold_that_comes_while_the_ceiling_is_waited_for_is_kept() -> None:
         first = await subject.admit()
         second = asyncio.create_task(subject.admit())
         await asyncio.sleep(5)
-        subject.observe(first, Word(Effect.THROTTLED, retry_after_s=100.0))
+        subject.observe(first, Feedback(Effect.THROTTLED, retry_after_s=100.0))
         assert (await second).started_at >= first.started_at + 105.0 - ROUNDING_S
 
     run(main())
@@ -165,10 +165,10 @@ def test_a_hold_that_a_late_429_lengthens_is_waited_out() -> None:
         subject = gate(ThrottlePolicy(fixed_rate=100.0, ceiling=100.0))
         tickets = [await subject.admit() for _ in range(2)]
         began = now()
-        subject.observe(tickets[0], Word(Effect.THROTTLED, retry_after_s=7.0))
+        subject.observe(tickets[0], Feedback(Effect.THROTTLED, retry_after_s=7.0))
         waiting = asyncio.create_task(subject.admit())
         await asyncio.sleep(5)
-        subject.observe(tickets[1], Word(Effect.THROTTLED, retry_after_s=50.0))
+        subject.observe(tickets[1], Feedback(Effect.THROTTLED, retry_after_s=50.0))
         assert (await waiting).started_at >= began + 55.0 - ROUNDING_S
 
     run(main())
@@ -201,7 +201,7 @@ def test_each_change_of_phase_is_told_with_the_answer_that_did_it_and_a_start_wi
         subject.observe(await subject.admit(), SERVED)
 
     run(main())
-    told = [(before.phase, after.phase, seen and seen.word) for before, after, seen in changes]
+    told = [(before.phase, after.phase, seen and seen.feedback) for before, after, seen in changes]
     assert told == [
         (Phase.OPEN, Phase.HELD, THROTTLED),
         (Phase.HELD, Phase.CANARY, None),
@@ -291,7 +291,7 @@ def counted(main: Callable[[CountingLoop], Coroutine[Any, Any, None]]) -> None:
 def test_a_hold_costs_the_same_however_long_it_is(pause_s: float) -> None:
     async def main(loop: CountingLoop) -> None:
         subject = gate(ThrottlePolicy(fixed_rate=100.0, ceiling=100.0))
-        subject.observe(await subject.admit(), Word(Effect.THROTTLED, retry_after_s=pause_s))
+        subject.observe(await subject.admit(), Feedback(Effect.THROTTLED, retry_after_s=pause_s))
         timers, wakes = loop.timers, loop.wakes
         await subject.admit()
         assert loop.timers - timers <= 2
@@ -324,7 +324,7 @@ def test_thousands_of_requests_cost_a_timer_each_and_their_holds_no_polling() ->
             ticket = await subject.admit()
             is_refused = number % 125 == 0
             holds += is_refused
-            subject.observe(ticket, Word(Effect.THROTTLED, retry_after_s=60.0) if is_refused else SERVED)
+            subject.observe(ticket, Feedback(Effect.THROTTLED, retry_after_s=60.0) if is_refused else SERVED)
         assert loop.timers - timers <= 5_000 + 3 * holds
         assert now() >= 1000.0 + 60.0 * holds
 

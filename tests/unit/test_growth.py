@@ -15,12 +15,12 @@ from orchestrator.pacing import (
     Binding,
     Cause,
     Effect,
+    Feedback,
     Observation,
     Pace,
     Phase,
     Stage,
     Ticket,
-    Word,
     in_flight_bound,
     learned,
     next_pace,
@@ -69,7 +69,7 @@ from orchestrator.pacing.state import Growth
 NOON = 1000.0
 """When things begin; any moment does."""
 
-ACCEPTED, REFUSED = Word(Effect.SERVED, accepted=True), Word(Effect.THROTTLED)
+ACCEPTED, REFUSED = Feedback(Effect.SERVED, accepted=True), Feedback(Effect.THROTTLED)
 
 
 @dataclass
@@ -94,7 +94,7 @@ class Server:
         self.chance = random.Random(self.seed)
         self.tokens, self.filled_at = self.burst, self.now
         self.free_at = [0.0] * (self.slots or 0)
-        self.under_way: list[tuple[float, int, Ticket, Word]] = []
+        self.under_way: list[tuple[float, int, Ticket, Feedback]] = []
 
     def serve(self, pace: Pace, seconds: float) -> Pace:
         """Return the pace after so many seconds."""
@@ -114,14 +114,14 @@ class Server:
         pace, ticket = started(pace, self.now)
         self.starts.append(self.now)
         seconds = self.chance.uniform(*self.latency_s)
-        word = self._word(self.now + (0.0 if self.slots else seconds / 2))
-        if self.slots and word is ACCEPTED:
+        feedback = self._word(self.now + (0.0 if self.slots else seconds / 2))
+        if self.slots and feedback is ACCEPTED:
             seconds += max(0.0, heapq.heappop(self.free_at) - self.now)
             heapq.heappush(self.free_at, self.now + seconds)
-        heapq.heappush(self.under_way, (self.now + seconds, len(self.starts), ticket, word))
+        heapq.heappush(self.under_way, (self.now + seconds, len(self.starts), ticket, feedback))
         return pace
 
-    def _word(self, arrived_at: float) -> Word:
+    def _word(self, arrived_at: float) -> Feedback:
         if self.rate is None:
             return ACCEPTED
         passed_s = max(0.0, arrived_at - self.filled_at)
@@ -133,8 +133,8 @@ class Server:
         return ACCEPTED
 
     def _answer(self, pace: Pace) -> Pace:
-        at, _, ticket, word = heapq.heappop(self.under_way)
-        return next_pace(pace, Observation(ticket, word, at, self.chance.random()))
+        at, _, ticket, feedback = heapq.heappop(self.under_way)
+        return next_pace(pace, Observation(ticket, feedback, at, self.chance.random()))
 
     @property
     def paces(self) -> list[Pace]:

@@ -13,11 +13,11 @@ from fakes import planned
 from states import AT, by_hand, with_store
 
 from orchestrator.cli.commands import cli
-from orchestrator.errors import WriteError
+from orchestrator.errors import StorageError
 from orchestrator.journal.history import PastRun, _read, past_runs
 from orchestrator.journal.runs import RunRecord, begin, end, keep, reopen
 from orchestrator.journal.store import FILE_NAME, Store
-from orchestrator.model import OutcomeKind, Run, Standing
+from orchestrator.model import Checkpoint, OutcomeKind, Run
 from orchestrator.summary import Line
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def path(tmp_path: Path) -> Path:
         await began(store, IDS[1], OutcomeKind.ACCEPTED, OutcomeKind.REJECTED, OutcomeKind.ACCEPTED)
         await began(store, IDS[2], *[OutcomeKind.CANCELLED] * 4)
         await end(store, IDS[2], AT, SUMMARY)
-        await reopen(store, record(IDS[2]), [Standing(PLAN[0]), Standing(PLAN[1])])
+        await reopen(store, record(IDS[2]), [Checkpoint(PLAN[0]), Checkpoint(PLAN[1])])
 
     path = tmp_path / FILE_NAME
     with_store(path, main)
@@ -143,18 +143,18 @@ def test_a_file_of_a_later_version_is_read_as_far_as_it_is_known(path: Path) -> 
 )
 def test_a_damaged_file_is_one_message(path: Path, change: str, reason: str) -> None:
     by_hand(path, change)
-    with pytest.raises(WriteError, match=f"{reason}; name another folder with --state-dir$"):
+    with pytest.raises(StorageError, match=f"{reason}; name another folder with --state-dir$"):
         past_runs(path)
 
 
 def test_what_is_no_state_is_one_message(tmp_path: Path) -> None:
     path = tmp_path / FILE_NAME
     path.write_bytes(b"no database" * 1000)
-    with pytest.raises(WriteError, match="file is not a database"):
+    with pytest.raises(StorageError, match="file is not a database"):
         past_runs(path)
     path.unlink()
     path.mkdir()
-    with pytest.raises(WriteError, match="cannot be read: unable to open"):
+    with pytest.raises(StorageError, match="cannot be read: unable to open"):
         past_runs(path)
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.config import Fleet, load_config, read_fleet
-from orchestrator.config.inventory import LARGEST_FILE
+from orchestrator.config import CheckedYaml, load_config, read_yaml
+from orchestrator.config.inventory.files import LARGEST_FILE
 from orchestrator.errors import ConfigError
 from orchestrator.model import Config, Install
 
@@ -39,8 +39,8 @@ def load(*patterns: str, more: str = "") -> Config:
     return load_config(fleet(*patterns, more=more), "f.yaml", ENVIRONMENT)
 
 
-def read(*patterns: str, more: str = "") -> Fleet:
-    return read_fleet(fleet(*patterns, more=more), "f.yaml", ENVIRONMENT)
+def read(*patterns: str, more: str = "") -> CheckedYaml:
+    return read_yaml(fleet(*patterns, more=more), "f.yaml", ENVIRONMENT)
 
 
 def shown(*patterns: str, more: str = "") -> str:
@@ -456,7 +456,7 @@ def test_what_is_shown_has_the_installs_and_no_files() -> None:
 
 def test_what_is_shown_can_be_read_again_where_there_is_nothing_but_sources() -> None:
     for text in (fleet("*.csv"), f"{HEAD}inventory: [{{discover: {{environments: [staging]}}}}]\n".encode()):
-        found = read_fleet(text, "f.yaml", ENVIRONMENT)
+        found = read_yaml(text, "f.yaml", ENVIRONMENT)
         again = load_config(found.shown().replace("'********'", SECRET).encode(), "f.yaml", {})
         assert again.installs == ()
         assert len(again.empty_sources) == len(found.empty)

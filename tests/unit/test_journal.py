@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from states import AT, KEY, LEARNED, by_hand, insert, keep, recall, refusal, with_store
 
-from orchestrator.errors import WriteError
+from orchestrator.errors import StorageError
 from orchestrator.journal import store as store_module
 from orchestrator.journal.rates import remember
 from orchestrator.journal.schema import MIGRATIONS
@@ -182,9 +182,9 @@ def test_a_damaged_file_is_refused_where_the_damage_is_met(path: Path) -> None:
     keep(path)
     raw = path.read_bytes()
     path.write_bytes(raw[:4096] + b"\xff" * (len(raw) - 4096))
-    with pytest.raises(WriteError, match="it is damaged; move it away"):
+    with pytest.raises(StorageError, match="it is damaged; move it away"):
         recall(path)
-    with pytest.raises(WriteError, match="it is damaged; move it away"):
+    with pytest.raises(StorageError, match="it is damaged; move it away"):
         keep(path)
     path.write_bytes(raw[:100] + b"\xff" * 3996)
     assert "it is damaged; move it away" in refusal(path)
@@ -216,7 +216,7 @@ def test_a_file_that_may_not_be_written_says_so(path: Path) -> None:
         await store.read(lambda connection: connection.execute("PRAGMA query_only = ON").fetchone())
         await remember(store, KEY, LEARNED, AT)
 
-    with pytest.raises(WriteError, match="it may not be written; make the file and its folder writable"):
+    with pytest.raises(StorageError, match="it may not be written; make the file and its folder writable"):
         with_store(path, refused)
 
 
@@ -235,7 +235,7 @@ def test_a_file_that_stays_locked_says_so(path: Path) -> None:
     async def refused(store: Store) -> None:
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
-            with pytest.raises(WriteError, match="another process keeps it locked; end that process, or try again"):
+            with pytest.raises(StorageError, match="another process keeps it locked; end that process, or try again"):
                 await remember(store, KEY, LEARNED, AT)
         await remember(store, KEY, LEARNED, AT)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from states import LEARNED, insert, keep, numbers, recall, with_store
 
-from orchestrator.errors import WriteError
+from orchestrator.errors import StorageError
 from orchestrator.journal.rates import remembered
 from orchestrator.journal.store import FILE_NAME, Store
 from orchestrator.model import Learned
@@ -115,9 +115,9 @@ def test_a_full_disk_fails_every_record_of_its_transaction_and_what_was_there_st
         return ended, await store.read(numbers)
 
     ended, kept = with_store(path, main)
-    assert all("the disk is full; make room" in str(error) for error in ended if isinstance(error, WriteError))
-    assert isinstance(ended[1], WriteError)
-    told = {number for number, each in ((1, ended[0]), (3, ended[2])) if not isinstance(each, WriteError)}
+    assert all("the disk is full; make room" in str(error) for error in ended if isinstance(error, StorageError))
+    assert isinstance(ended[1], StorageError)
+    told = {number for number, each in ((1, ended[0]), (3, ended[2])) if not isinstance(each, StorageError)}
     assert kept == sorted({0, 4} | told)
 
 
@@ -209,7 +209,7 @@ def test_a_record_that_fails_leaves_the_others_of_its_transaction(path: Path, er
         one, raised, constraint, two = await ended
         assert (one, two) == (1, 2)
         assert raised is error or raised.__cause__ is error  # asyncio has its own word for StopIteration
-        assert isinstance(constraint, WriteError)
+        assert isinstance(constraint, StorageError)
         assert "UNIQUE constraint failed" in str(constraint)
         return await store.read(numbers)
 
@@ -226,7 +226,7 @@ async def store_error(use: Awaitable[object]) -> BaseException:
 
 def test_a_record_that_ends_the_transaction_fails_and_the_next_is_written(path: Path) -> None:
     async def main(store: Store) -> list[int]:
-        with pytest.raises(WriteError, match="no such savepoint"):
+        with pytest.raises(StorageError, match="no such savepoint"):
             await store.write(lambda connection: connection.execute("ROLLBACK").rowcount)
         await store.write(partial(insert, number=1))
         return await store.read(numbers)
@@ -239,7 +239,7 @@ def test_reading_changes_nothing_and_fails_alone(path: Path) -> None:
         assert await store.read(partial(insert, number=1)) == 1
         with pytest.raises(KeyError):
             await store.read(lambda _: os.environ["NOT SET"])
-        with pytest.raises(WriteError, match=r"no such table: nowhere \(SQLITE_ERROR\)"):
+        with pytest.raises(StorageError, match=r"no such table: nowhere \(SQLITE_ERROR\)"):
             await store.read(lambda connection: connection.execute("SELECT * FROM nowhere").fetchall())
         return await store.read(numbers)
 
@@ -299,7 +299,7 @@ def test_a_record_whose_caller_is_cancelled_and_that_fails_is_told_at_the_end(pa
         if error:
             raise error
 
-    with pytest.raises(WriteError, match="cannot be used"):
+    with pytest.raises(StorageError, match="cannot be used"):
         with_store(path, partial(main, error=None))
     with pytest.raises(KeyError):
         with_store(path, partial(main, error=KeyError("another")))

@@ -10,8 +10,16 @@ import pytest
 from fakes import OK, FakeApi, FakeThrottle, planned
 from virtual import run_virtual
 
-from orchestrator.engine.efforts import CredentialsCheck, Doubt, Effort, Errand, Screen, Watch, Work
-from orchestrator.engine.lanes import POLL_SHARE, TURNS_OF_READS, Budget, Lane, LaneState, Queue
+from orchestrator.engine.pending import (
+    CompletionWait,
+    CredentialsCheck,
+    InDoubt,
+    PendingBackup,
+    ReadRequest,
+    RecencyCheck,
+    Work,
+)
+from orchestrator.engine.queues import POLL_SHARE, TURNS_OF_READS, AccountQueue, AccountState, Budget, Queue
 from orchestrator.model import Backup, ErrorInfo, ErrorKind
 
 WHY = ErrorInfo(ErrorKind.TIMEOUT, "late")
@@ -20,34 +28,34 @@ RATE = 10.0
 GAP_S = 1.0 / (RATE * POLL_SHARE)
 
 
-def fresh(number: int = 0) -> Effort:
-    return Effort(planned(number))
+def fresh(number: int = 0) -> PendingBackup:
+    return PendingBackup(planned(number))
 
 
-def screened(number: int = 0) -> Effort:
-    return Effort(planned(number), screen=Screen())
+def screened(number: int = 0) -> PendingBackup:
+    return PendingBackup(planned(number), screen=RecencyCheck())
 
 
-def watched(number: int = 0, *, once: bool = False) -> Effort:
-    return Effort(planned(number), watch=Watch(Backup("b"), 1e9, is_polled_once=once))
+def watched(number: int = 0, *, once: bool = False) -> PendingBackup:
+    return PendingBackup(planned(number), watch=CompletionWait(Backup("b"), 1e9, is_polled_once=once))
 
 
-def doubted(number: int = 0) -> Effort:
-    return Effort(planned(number), doubt=Doubt(WHY, 0.0))
+def doubted(number: int = 0) -> PendingBackup:
+    return PendingBackup(planned(number), doubt=InDoubt(WHY, 0.0))
 
 
-def lane(name: str = "default", *, is_open: bool = True) -> Lane:
-    made = Lane(name, FakeApi())
-    made.state = LaneState.OPEN if is_open else LaneState.TO_CHECK
+def account(name: str = "default", *, is_open: bool = True) -> AccountQueue:
+    made = AccountQueue(name, FakeApi())
+    made.state = AccountState.OPEN if is_open else AccountState.TO_CHECK
     return made
 
 
-def budget(*lanes: Lane) -> Budget:
-    return Budget(FakeThrottle(), list(lanes))
+def budget(*accounts: AccountQueue) -> Budget:
+    return Budget(FakeThrottle(), list(accounts))
 
 
 def stage(work: Work) -> str:
-    if not isinstance(work, Effort):
+    if not isinstance(work, PendingBackup):
         return type(work).__name__
     stages = {"poll": work.watch, "screen": work.screen, "look": work.doubt}
     return next((name for name, each in stages.items() if each), "post")
@@ -62,9 +70,9 @@ def taken(subject: Budget, count: int, gap_s: float = 1 / RATE) -> list[str]:
     return got
 
 
-def errand() -> Errand:
-    async def made() -> Errand:
-        return Errand(lambda api: api.list_accounts(0), asyncio.get_running_loop().create_future())
+def read() -> ReadRequest:
+    async def made() -> ReadRequest:
+        return ReadRequest(lambda api: api.list_accounts(0), asyncio.get_running_loop().create_future())
 
     return run_virtual(made())
 
@@ -73,7 +81,7 @@ def errand() -> Errand:
 
 
 def test_credentials_are_checked_before_anything_else() -> None:
-    subject = lane(is_open=False)
+    subject = account(is_open=False)
     for work in (doubted(), watched(), screened()):
         subject.queue(work, 0.0)
     subject.fresh.append(fresh())
@@ -81,7 +89,7 @@ def test_credentials_are_checked_before_anything_else() -> None:
 
 
 def test_looks_go_before_what_is_to_be_requested_and_reads_come_last() -> None:
-    subject = lane()
+    subject = account()
     subject.queue(watched(), 0.0)
     subject.queue(screened(), 0.0)
     subject.queue(fresh(), 0.0)
@@ -92,7 +100,7 @@ def test_looks_go_before_what_is_to_be_requested_and_reads_come_last() -> None:
 
 @pytest.mark.parametrize("read", [watched, screened])
 def test_reads_get_a_tenth_of_the_turns_while_there_is_something_to_request(read: type) -> None:
-    subject = lane()
+    subject = account()
     subject.fresh.extend(fresh(number) for number in range(900))
     for number in range(200):
         subject.queue(read(number), 0.0)
@@ -103,7 +111,7 @@ def test_reads_get_a_tenth_of_the_turns_while_there_is_something_to_request(read
 
 
 def test_polls_and_other_reads_share_that_tenth() -> None:
-    subject = lane()
+    subject = account()
     subject.fresh.extend(fresh(number) for number in range(900))
     for number in range(200):
         subject.queue(watched(number), 0.0)
@@ -112,7 +120,7 @@ def test_polls_and_other_reads_share_that_tenth() -> None:
 
 
 def test_retries_and_new_ones_take_turns_with_looks_before_both() -> None:
-    subject = lane()
+    subject = account()
     subject.fresh.extend(fresh(number) for number in range(3))
     for number in range(3):
         subject.queue(fresh(number), 0.0)
@@ -120,13 +128,13 @@ def test_retries_and_new_ones_take_turns_with_looks_before_both() -> None:
     order = []
     for _ in range(7):
         got = subject.take(1000.0)
-        order.append("look" if isinstance(got, Effort) and got.doubt else len(subject.fresh))
+        order.append("look" if isinstance(got, PendingBackup) and got.doubt else len(subject.fresh))
     assert order == ["look", 3, 2, 2, 1, 1, 0]
 
 
 @pytest.mark.parametrize("count", [1, 3, 500])
 def test_polls_alone_take_their_share_of_the_rate_and_come_in_no_bursts(count: int) -> None:
-    subject = lane()
+    subject = account()
     for number in range(count):
         subject.queue(watched(number), 0.0)
     order = taken(budget(subject), 400)
@@ -135,7 +143,7 @@ def test_polls_alone_take_their_share_of_the_rate_and_come_in_no_bursts(count: i
 
 
 def test_what_polls_leave_is_for_other_reads() -> None:
-    subject = lane()
+    subject = account()
     for number in range(400):
         subject.queue(watched(number), 0.0)
         subject.queue(screened(number), 0.0)
@@ -143,16 +151,16 @@ def test_what_polls_leave_is_for_other_reads() -> None:
 
 
 def test_accounts_that_share_a_budget_share_what_polls_may_take() -> None:
-    lanes = [lane("a"), lane("b"), lane("c")]
-    for each in lanes:
+    accounts = [account("a"), account("b"), account("c")]
+    for each in accounts:
         for number in range(400):
             each.queue(watched(number), 0.0)
-    assert taken(budget(*lanes), 400).count("poll") in {200, 201}
-    assert max(each.watched for each in lanes) - min(each.watched for each in lanes) <= 1
+    assert taken(budget(*accounts), 400).count("poll") in {200, 201}
+    assert max(each.watched for each in accounts) - min(each.watched for each in accounts) <= 1
 
 
 def test_what_is_asked_once_is_no_poll_that_waits_its_turn() -> None:
-    subject = lane()
+    subject = account()
     for number in range(50):
         subject.queue(watched(number, once=True), 0.0)
     assert taken(budget(subject), 50) == ["poll"] * 50
@@ -160,7 +168,7 @@ def test_what_is_asked_once_is_no_poll_that_waits_its_turn() -> None:
 
 
 def test_another_read_goes_while_no_poll_may() -> None:
-    subject = lane()
+    subject = account()
     shared = budget(subject)
     for number in range(4):
         subject.queue(watched(number), 0.0)
@@ -171,7 +179,7 @@ def test_another_read_goes_while_no_poll_may() -> None:
 
 
 def test_the_next_poll_is_announced_for_when_it_may_go() -> None:
-    subject = lane()
+    subject = account()
     for number in range(3):
         subject.queue(watched(number), 0.0)
     shared = budget(subject)
@@ -183,7 +191,7 @@ def test_the_next_poll_is_announced_for_when_it_may_go() -> None:
 
 
 def test_a_canary_is_a_check_whatever_there_is() -> None:
-    subject = lane()
+    subject = account()
     subject.queue(watched(), 0.0)
     got = budget(subject).take(1000.0, read_only=True)
     assert got
@@ -195,7 +203,7 @@ def test_a_canary_is_a_check_whatever_there_is() -> None:
 
 
 def test_what_has_its_outcome_is_neither_work_nor_taken() -> None:
-    subject = lane()
+    subject = account()
     works = [watched(), screened(), doubted(), fresh()]
     for work in works:
         subject.queue(work, 0.0)
@@ -209,8 +217,8 @@ def test_what_has_its_outcome_is_neither_work_nor_taken() -> None:
 
 def test_an_errand_that_nobody_waits_for_is_neither_work_nor_taken() -> None:
     async def main() -> None:
-        loop, subject = asyncio.get_running_loop(), lane()
-        gone, waiting = (Errand(lambda api: api.list_accounts(0), loop.create_future()) for _ in range(2))
+        loop, subject = asyncio.get_running_loop(), account()
+        gone, waiting = (ReadRequest(lambda api: api.list_accounts(0), loop.create_future()) for _ in range(2))
         subject.queue(gone, 0.0)
         subject.queue(waiting, 0.0)
         gone.answer.cancel()
@@ -223,7 +231,7 @@ def test_an_errand_that_nobody_waits_for_is_neither_work_nor_taken() -> None:
 
 
 def test_a_suspect_is_work_until_it_has_its_outcome() -> None:
-    subject = lane()
+    subject = account()
     work = watched()
     subject.suspects.append((work, OK))
     assert subject.has_work
@@ -233,15 +241,15 @@ def test_a_suspect_is_work_until_it_has_its_outcome() -> None:
 
 def test_a_queue_is_in_the_order_of_time_and_then_of_arrival() -> None:
     queue = Queue()
-    efforts = [fresh(number) for number in range(5)]
-    for work, at in zip(efforts, [3.0, 1.0, 2.0, 1.0, 0.5], strict=True):
+    pending = [fresh(number) for number in range(5)]
+    for work, at in zip(pending, [3.0, 1.0, 2.0, 1.0, 0.5], strict=True):
         queue.put(work, at)
-    efforts[3].is_settled = True
+    pending[3].is_settled = True
     assert [at for at, _ in queue] == [0.5, 1.0, 2.0, 3.0]
-    assert [work.planned.position for _, work in queue if isinstance(work, Effort)] == [4, 1, 2, 0]
-    assert [queue.pop() for _ in range(2)] == [efforts[4], efforts[1]]
+    assert [work.planned.position for _, work in queue if isinstance(work, PendingBackup)] == [4, 1, 2, 0]
+    assert [queue.pop() for _ in range(2)] == [pending[4], pending[1]]
     assert queue.is_due(2.0)
-    assert queue.clear() == [efforts[2], efforts[0]]
+    assert queue.clear() == [pending[2], pending[0]]
     assert not queue
 
 
@@ -249,8 +257,8 @@ def test_a_queue_is_in_the_order_of_time_and_then_of_arrival() -> None:
 
 
 def test_what_is_to_be_requested_is_taken_out_and_what_is_made_or_may_be_stays() -> None:
-    subject = lane()
-    stays: list[Effort | Errand] = [watched(1), doubted(2), errand(), watched(6, once=True)]
+    subject = account()
+    stays: list[PendingBackup | ReadRequest] = [watched(1), doubted(2), read(), watched(6, once=True)]
     goes = [screened(3), fresh(4)]
     for work in (*stays, *goes):
         subject.queue(work, 5.0)
@@ -261,13 +269,13 @@ def test_what_is_to_be_requested_is_taken_out_and_what_is_made_or_may_be_stays()
 
 
 def test_everything_is_taken_out_once() -> None:
-    subject = lane()
+    subject = account()
     works = [watched(1), doubted(2), screened(3), fresh(4), watched(5, once=True)]
     for work in works:
         subject.queue(work, 5.0)
     subject.fresh.append(fresh(6))
     subject.suspects.append((fresh(7), OK))
-    left = [work.planned.position for work in subject.clear() if isinstance(work, Effort)]
+    left = [work.planned.position for work in subject.clear() if isinstance(work, PendingBackup)]
     assert sorted(left) == [1, 2, 3, 4, 5, 6, 7]
     assert not subject.has_work
     assert subject.clear() == []

@@ -6,7 +6,7 @@ The longest runs are left to ``benchmarks/limiter.py --check``.
 from __future__ import annotations
 
 import pytest
-from limiter import FIRST, Job, broken_bands, measure
+from limiter import FIRST, RunWork, broken_bands, measure
 from servers import Server, all_servers
 
 LONGEST_BATCH = 10_000
@@ -18,4 +18,4 @@ LONGEST_BATCH = 10_000
     ids=lambda server: server.name,
 )
 def test_both_runs_stay_within_their_bands(server: Server) -> None:
-    assert not list(broken_bands(server, measure(Job(server, FIRST, seed=0))))
+    assert not list(broken_bands(server, measure(RunWork(server, FIRST, seed=0))))

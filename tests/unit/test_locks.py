@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from virtual import run_virtual
 
-from orchestrator.errors import LockedError, WriteError
+from orchestrator.errors import LockedError, StorageError
 from orchestrator.journal.locks import POLL_S, Patience, locked, run_lock, scope_lock
 from orchestrator.model import Run
 
@@ -204,7 +204,7 @@ def test_a_place_where_there_can_be_no_file_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     for path in (tmp_path / "file" / "a.lock", tmp_path / "link"):
-        with pytest.raises(WriteError, match="--state-dir") as caught:
+        with pytest.raises(StorageError, match="--state-dir") as caught:
             take(path)
         assert str(path) in str(caught.value)
     assert not (tmp_path / "elsewhere").exists()

@@ -38,8 +38,8 @@ from fakes import (
 )
 from fleet_bench import ACCEPT, BEGAN_S, CANCEL, EXHAUST, FAILS, GRACE_S, UNKNOWN, Bench
 
-from orchestrator.engine.efforts import Doubt, Effort
-from orchestrator.inventory import Page
+from orchestrator.engine.pending import InDoubt, PendingBackup
+from orchestrator.listings import Page
 from orchestrator.marker import marker
 from orchestrator.model import (
     AttemptResult,
@@ -267,7 +267,7 @@ def test_a_look_that_began_within_the_grace_is_no_proof_though_its_answer_came_a
 def test_a_listing_that_is_throttled_is_asked_again_and_that_is_no_failure() -> None:
     bench = lost(*[THROTTLED] * 50, listing(shown("b")))
     bench.run()
-    assert (bench.only.kind, bench.only.spent.throttled, bench.lanes[0].throttled) == (ACCEPT, 0, 50)
+    assert (bench.only.kind, bench.only.spent.throttled, bench.accounts[0].throttled) == (ACCEPT, 0, 50)
 
 
 def test_with_good_credentials_a_refused_listing_leaves_it_unconfirmed_and_the_account_goes_on() -> None:
@@ -308,19 +308,19 @@ def beside(specimen: list[AttemptResult | None], *own: Backup, sent: bool = Fals
 
     The first POST of the latter makes nothing; unless it was ``sent`` by this process, its grace is half over.
     """
-    doubted = Effort(planned(1)) if sent else in_doubt(1, since=BEGAN_S - GRACE_S / 2)
-    bench = Bench(efforts=[Effort(planned(0)), doubted])
+    doubted = PendingBackup(planned(1)) if sent else in_doubt(1, since=BEGAN_S - GRACE_S / 2)
+    bench = Bench(pending=[PendingBackup(planned(0)), doubted])
     bench.api.script(1, *([GATEWAY_TIMEOUT] if sent else []), ACCEPTED)
     bench.api.script_listing(0, *specimen)
     bench.api.script_listing(1, listing(*own))
     return bench
 
 
-def in_doubt(number: int, since: float = BEGAN_S, ago_s: float | None = None) -> Effort:
+def in_doubt(number: int, since: float = BEGAN_S, ago_s: float | None = None) -> PendingBackup:
     """Return an effort that is resumed, whose request was given up ``ago_s`` ago by the server's clock."""
     server_since = None if ago_s is None else BEGAN_S + SERVER_AHEAD_S - ago_s
-    doubt = Doubt(ErrorInfo(ErrorKind.INTERRUPTED, "cut off"), since, server_since=server_since, is_inherited=True)
-    return Effort(planned(number), tries=1, attempts=1, sought=(RUN_ID,), doubt=doubt)
+    doubt = InDoubt(ErrorInfo(ErrorKind.INTERRUPTED, "cut off"), since, server_since=server_since, is_inherited=True)
+    return PendingBackup(planned(number), tries=1, attempts=1, sought=(RUN_ID,), doubt=doubt)
 
 
 SPOILED = listing(shown("b-1", "x"))
@@ -419,7 +419,7 @@ def test_without_markers_only_backups_that_are_older_by_the_servers_clock_prove_
 def test_an_api_that_cuts_long_descriptions_is_not_asked_again_for_the_backup_whose_marker_it_cut() -> None:
     bench = Bench(installs=2)
     long = replace(planned(1).request, description=f"{'Before the upgrade of all plugins, ' * 3}{marker(RUN_ID)}")
-    bench.efforts = [Effort(planned(0)), Effort(replace(planned(1), request=long))]
+    bench.pending = [PendingBackup(planned(0)), PendingBackup(replace(planned(1), request=long))]
     bench.api.lose(1, GATEWAY_TIMEOUT)
     cut = shown("made-0", long.description[:64], create_time="2026-01-01T00:20:00Z")
     bench.api.script_listing(1, listing(cut))
@@ -501,7 +501,7 @@ def test_the_grace_of_a_resumed_doubt_begins_anew_unless_the_servers_clock_shows
     looks: list[int],
     post: int,
 ) -> None:
-    bench = Bench(efforts=[in_doubt(0, ago_s=ago_s)], clock=SteppedClock())
+    bench = Bench(pending=[in_doubt(0, ago_s=ago_s)], clock=SteppedClock())
     bench.api.checks = [replace(OK, server_at=BEGAN_S + SERVER_AHEAD_S if knows_clock else None)]
     bench.run()
     assert (looked(bench), posted(bench)) == (looks, [post])
@@ -509,9 +509,9 @@ def test_the_grace_of_a_resumed_doubt_begins_anew_unless_the_servers_clock_shows
 
 
 def test_a_resumed_doubt_is_found_by_any_of_the_runs_that_may_have_made_it() -> None:
-    effort = in_doubt(0)
-    effort.sought = (EARLIER_RUN_ID, RUN_ID)
-    bench = Bench(efforts=[effort])
+    pending = in_doubt(0)
+    pending.sought = (EARLIER_RUN_ID, RUN_ID)
+    bench = Bench(pending=[pending])
     bench.api.script_listing(0, listing(shown("b", marker(EARLIER_RUN_ID))))
     bench.run()
     assert (bench.only.kind, bench.only.reconciled, posted(bench)) == (ACCEPT, True, [])

@@ -5,8 +5,8 @@ from __future__ import annotations
 from fakes import ListLog
 
 from orchestrator.model import ThrottlePolicy
-from orchestrator.pacing import Effect, Observation, Pace, Word, next_pace, opening, ready_at, started
-from orchestrator.usecases.narration import COINCIDENCE_S, COINCIDENCES, Neighbours, PaceNarrator
+from orchestrator.pacing import Effect, Feedback, Observation, Pace, next_pace, opening, ready_at, started
+from orchestrator.session.narration import COINCIDENCE_S, COINCIDENCES, Neighbours, PaceNarrator
 
 URL = "https://api.example/v1"
 
@@ -29,8 +29,8 @@ class Told:
         pace, ticket = started(self.pace, self.now)
         self.become(pace)
         self.now += 0.05
-        word = Word(effect, effect is Effect.SERVED, retry_after_s)
-        observation = Observation(ticket, word, self.now, 0.0)
+        feedback = Feedback(effect, effect is Effect.SERVED, retry_after_s)
+        observation = Observation(ticket, feedback, self.now, 0.0)
         self.become(next_pace(self.pace, observation), observation)
 
 

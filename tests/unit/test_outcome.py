@@ -7,9 +7,9 @@ import pytest
 from orchestrator.model import AttemptResult, Backup, ErrorKind, Fault, OutcomeKind, RetryPolicy
 from orchestrator.outcome import (
     Answer,
+    Decision,
     Expense,
     Step,
-    Verdict,
     backoff,
     classify,
     decide,
@@ -67,24 +67,24 @@ def test_each_answer_has_its_class_and_its_kind(result: AttemptResult, answer: A
 @pytest.mark.parametrize(
     ("answer", "spent", "verdict"),
     [
-        (Answer.ACCEPTED, Expense(1, 0), Verdict(Step.DONE, OutcomeKind.ACCEPTED)),
-        (Answer.UNREADABLE, Expense(1, 0), Verdict(Step.LOOK_UP)),
-        (Answer.AMBIGUOUS, Expense(1, 0), Verdict(Step.LOOK_UP)),
-        (Answer.PERMANENT, Expense(1, 0), Verdict(Step.DONE, OutcomeKind.REJECTED)),
-        (Answer.CREDENTIALS, Expense(1, 0), Verdict(Step.CHECK_CREDENTIALS)),
-        (Answer.QUOTA, Expense(0, 0), Verdict(Step.STOP_ACCOUNT)),
-        (Answer.MISCONFIGURED, Expense(1, 0), Verdict(Step.STOP_ACCOUNT)),
-        (Answer.THROTTLED, Expense(0, 0), Verdict(Step.AGAIN)),
-        (Answer.THROTTLED, Expense(99, 99), Verdict(Step.AGAIN)),
-        (Answer.THROTTLED, Expense(0, 100), Verdict(Step.DONE, OutcomeKind.EXHAUSTED)),
-        (Answer.NOT_SENT, Expense(1, 0), Verdict(Step.AGAIN, after_s=0.375)),
-        (Answer.NOT_SENT, Expense(2, 0), Verdict(Step.AGAIN, after_s=0.75)),
-        (Answer.NOT_SENT, Expense(3, 0), Verdict(Step.DONE, OutcomeKind.EXHAUSTED)),
-        (Answer.NOT_SENT, Expense(1, 99.9), Verdict(Step.DONE, OutcomeKind.EXHAUSTED)),
+        (Answer.ACCEPTED, Expense(1, 0), Decision(Step.DONE, OutcomeKind.ACCEPTED)),
+        (Answer.UNREADABLE, Expense(1, 0), Decision(Step.LOOK_UP)),
+        (Answer.AMBIGUOUS, Expense(1, 0), Decision(Step.LOOK_UP)),
+        (Answer.PERMANENT, Expense(1, 0), Decision(Step.DONE, OutcomeKind.REJECTED)),
+        (Answer.CREDENTIALS, Expense(1, 0), Decision(Step.CHECK_CREDENTIALS)),
+        (Answer.QUOTA, Expense(0, 0), Decision(Step.STOP_ACCOUNT)),
+        (Answer.MISCONFIGURED, Expense(1, 0), Decision(Step.STOP_ACCOUNT)),
+        (Answer.THROTTLED, Expense(0, 0), Decision(Step.AGAIN)),
+        (Answer.THROTTLED, Expense(99, 99), Decision(Step.AGAIN)),
+        (Answer.THROTTLED, Expense(0, 100), Decision(Step.DONE, OutcomeKind.EXHAUSTED)),
+        (Answer.NOT_SENT, Expense(1, 0), Decision(Step.AGAIN, after_s=0.375)),
+        (Answer.NOT_SENT, Expense(2, 0), Decision(Step.AGAIN, after_s=0.75)),
+        (Answer.NOT_SENT, Expense(3, 0), Decision(Step.DONE, OutcomeKind.EXHAUSTED)),
+        (Answer.NOT_SENT, Expense(1, 99.9), Decision(Step.DONE, OutcomeKind.EXHAUSTED)),
     ],
 )
-def test_what_follows_from_a_post(answer: Answer, spent: Expense, verdict: Verdict) -> None:
-    assert decide(answer, spent, POLICY, 0.5) == verdict
+def test_what_follows_from_a_post(answer: Answer, spent: Expense, decision: Decision) -> None:
+    assert decide(answer, spent, POLICY, 0.5) == decision
 
 
 @pytest.mark.parametrize("answer", [Answer.AMBIGUOUS, Answer.UNREADABLE])
@@ -93,23 +93,23 @@ def test_what_follows_from_a_post(answer: Answer, spent: Expense, verdict: Verdi
 def test_a_post_that_may_have_created_a_backup_is_looked_up_whatever_was_spent(
     answer: Answer, tries: int, seconds: float
 ) -> None:
-    assert decide(answer, Expense(tries, seconds), POLICY, 0.5) == Verdict(Step.LOOK_UP)
+    assert decide(answer, Expense(tries, seconds), POLICY, 0.5) == Decision(Step.LOOK_UP)
 
 
 @pytest.mark.parametrize(
     ("spent", "verdict"),
     [
-        (Expense(1, 0), Verdict(Step.AGAIN)),
-        (Expense(2, 99.9), Verdict(Step.AGAIN)),
-        (Expense(3, 0), Verdict(Step.DONE, OutcomeKind.EXHAUSTED)),
-        (Expense(4, 0), Verdict(Step.DONE, OutcomeKind.EXHAUSTED)),
-        (Expense(1, 100), Verdict(Step.DONE, OutcomeKind.EXHAUSTED)),
+        (Expense(1, 0), Decision(Step.AGAIN)),
+        (Expense(2, 99.9), Decision(Step.AGAIN)),
+        (Expense(3, 0), Decision(Step.DONE, OutcomeKind.EXHAUSTED)),
+        (Expense(4, 0), Decision(Step.DONE, OutcomeKind.EXHAUSTED)),
+        (Expense(1, 100), Decision(Step.DONE, OutcomeKind.EXHAUSTED)),
     ],
 )
 def test_what_is_known_not_to_exist_is_requested_again_at_once_within_the_limits(
-    spent: Expense, verdict: Verdict
+    spent: Expense, decision: Decision
 ) -> None:
-    assert decide_absent(spent, POLICY) == verdict
+    assert decide_absent(spent, POLICY) == decision
 
 
 @pytest.mark.parametrize(

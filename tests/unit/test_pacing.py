@@ -12,12 +12,12 @@ from orchestrator.model import Learned, ThrottlePolicy
 from orchestrator.pacing import (
     Cause,
     Effect,
+    Feedback,
     Observation,
     Pace,
     Phase,
     Stage,
     Ticket,
-    Word,
     held_s,
     in_flight_bound,
     learned,
@@ -50,21 +50,21 @@ OPEN = opening(ThrottlePolicy(start_rate=10.0, ceiling=10.0))
 FIXED = opening(ThrottlePolicy(fixed_rate=10.0))
 WARM = opening(ThrottlePolicy(ceiling=200.0), Learned(50.0, 100.0))
 
-ACCEPTED = Word(Effect.SERVED, accepted=True)
-READ = Word(Effect.SERVED)
-REFUSED = Word(Effect.THROTTLED)
-FAILED = Word(Effect.FAILED)
+ACCEPTED = Feedback(Effect.SERVED, accepted=True)
+READ = Feedback(Effect.SERVED)
+REFUSED = Feedback(Effect.THROTTLED)
+FAILED = Feedback(Effect.FAILED)
 
 NOON = 100.0
 """When things begin; any moment does."""
 
 
-def named(seconds: float) -> Word:
-    return Word(Effect.THROTTLED, retry_after_s=seconds)
+def named(seconds: float) -> Feedback:
+    return Feedback(Effect.THROTTLED, retry_after_s=seconds)
 
 
-def heard(pace: Pace, ticket: Ticket, word: Word, at: float, draw: float = 0.0) -> Pace:
-    return next_pace(pace, Observation(ticket, word, at, draw))
+def heard(pace: Pace, ticket: Ticket, feedback: Feedback, at: float, draw: float = 0.0) -> Pace:
+    return next_pace(pace, Observation(ticket, feedback, at, draw))
 
 
 def ready(pace: Pace) -> float:
@@ -83,17 +83,17 @@ def several(pace: Pace, count: int, now: float = NOON) -> tuple[Pace, list[Ticke
     return pace, tickets
 
 
-def held(pace: Pace = OPEN, word: Word = REFUSED, now: float = NOON, draw: float = 0.0) -> Pace:
+def held(pace: Pace = OPEN, feedback: Feedback = REFUSED, now: float = NOON, draw: float = 0.0) -> Pace:
     """Return the pace after one request that started at ``now`` and was refused at once."""
     pace, ticket = started(pace, now)
-    return heard(pace, ticket, word, now, draw)
+    return heard(pace, ticket, feedback, now, draw)
 
 
-def after_canary(pace: Pace, word: Word = ACCEPTED) -> Pace:
+def after_canary(pace: Pace, feedback: Feedback = ACCEPTED) -> Pace:
     """Return the pace after the canary of a held one was answered, 0.1 s later."""
     pace, canary = started(pace, ready(pace))
     assert canary.canary
-    return heard(pace, canary, word, canary.started_at + 0.1)
+    return heard(pace, canary, feedback, canary.started_at + 0.1)
 
 
 def failed(pace: Pace = OPEN, now: float = NOON) -> Pace:
@@ -247,8 +247,8 @@ def test_at_the_bound_in_flight_only_an_answer_lets_the_next_one_start() -> None
         (10.0, named(0.0), 0.0, FIRST_HOLD_S),
     ],
 )
-def test_a_429_holds_for_as_long_as_it_should(rate: float, word: Word, draw: float, seconds: float) -> None:
-    pace = held(opening(ThrottlePolicy(start_rate=rate)), word, draw=draw)
+def test_a_429_holds_for_as_long_as_it_should(rate: float, feedback: Feedback, draw: float, seconds: float) -> None:
+    pace = held(opening(ThrottlePolicy(start_rate=rate)), feedback, draw=draw)
     assert (pace.phase, pace.rate, pace.epoch) == (Phase.HELD, rate, 1)
     assert ready(pace) == pytest.approx(NOON + seconds)
 
@@ -280,8 +280,8 @@ def test_after_a_hold_one_canary_goes_out_and_nothing_else_before_its_answer() -
     pace, canary = started(pace, ready(pace))
     assert (canary.canary, canary.read_only, canary.epoch, canary.cohort) == (True, False, 1, 0)
     assert (pace.phase, ready_at(pace)) == (Phase.CANARY, None)
-    for ticket, word in zip(others, (ACCEPTED, FAILED, named(0.0)), strict=True):
-        pace = heard(pace, ticket, word, canary.started_at + 99.0)
+    for ticket, feedback in zip(others, (ACCEPTED, FAILED, named(0.0)), strict=True):
+        pace = heard(pace, ticket, feedback, canary.started_at + 99.0)
         assert (pace.phase, ready_at(pace)) == (Phase.CANARY, None)
 
 
@@ -339,8 +339,8 @@ def test_so_does_a_hold_that_comes_from_failures() -> None:
 @pytest.mark.parametrize(
     ("word", "row"), [(ACCEPTED, 0), (READ, 1), (REFUSED, 2), (FAILED, 2)], ids=["accepted", "read", "429", "failed"]
 )
-def test_the_length_of_holds_falls_back_with_an_accepted_post_only(word: Word, row: int) -> None:
-    assert after_canary(held(), word).hold.row == row
+def test_the_length_of_holds_falls_back_with_an_accepted_post_only(feedback: Feedback, row: int) -> None:
+    assert after_canary(held(), feedback).hold.row == row
 
 
 def test_a_post_accepted_after_the_hold_counts_but_none_of_an_older_epoch() -> None:
@@ -383,8 +383,8 @@ def test_an_earlier_start_that_is_refused_later_corrects_the_measurement_and_not
 def test_a_late_answer_that_is_no_429_corrects_nothing() -> None:
     pace, (early, refused) = several(OPEN, 2)
     pace = heard(pace, refused, REFUSED, NOON + 0.15)
-    for word in (ACCEPTED, FAILED):
-        assert heard(pace, early, word, NOON + 0.16).meter == pace.meter
+    for feedback in (ACCEPTED, FAILED):
+        assert heard(pace, early, feedback, NOON + 0.16).meter == pace.meter
 
 
 def test_a_late_429_during_a_hold_that_comes_from_failures_is_no_meeting_with_the_limit() -> None:
@@ -526,8 +526,8 @@ def test_a_fixed_rate_neither_grows_nor_falls_nor_learns() -> None:
     for number in range(300):
         now = max(now, ready(pace))
         pace, ticket = started(pace, now)
-        word = REFUSED if number % 50 in {40, 41, 42} else ACCEPTED
-        pace = heard(pace, ticket, word, now + (2.0 if number > 200 else 0.01))
+        feedback = REFUSED if number % 50 in {40, 41, 42} else ACCEPTED
+        pace = heard(pace, ticket, feedback, now + (2.0 if number > 200 else 0.01))
         assert (pace.rate, pace.estimate, pace.stage, learned(pace)) == (10.0, None, Stage.SEEKING, None)
         assert in_flight_bound(pace) == ThrottlePolicy().concurrency
     assert pace.evidence.refused > 10
@@ -579,6 +579,6 @@ def test_requests_that_failed_between_two_429s_took_their_share_of_the_limit() -
 def test_a_request_that_never_left_took_no_share_of_the_limit() -> None:
     pace, tickets = several(OPEN, 3)
     for ticket in tickets[:2]:
-        pace = heard(pace, ticket, Word(Effect.FAILED, sent=False), NOON + 1)
+        pace = heard(pace, ticket, Feedback(Effect.FAILED, sent=False), NOON + 1)
     _, ticket = started(pace, ready(pace))
     assert ticket.ordinal == 1

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from orchestrator.marker import marker
 from orchestrator.model import Backup, OutcomeKind, RetryPolicy
-from orchestrator.outcome import Answer, Step, Verdict
+from orchestrator.outcome import Answer, Decision, Step
 from orchestrator.reconcile import CLOCK_SLACK_S, LIKENESS, Fate, Sight, Sought, decide_failed_read, fate_of, seen
 
 SENT = datetime(2026, 11, 23, 1, 0, 0, tzinfo=UTC)
@@ -287,10 +287,10 @@ def test_a_backup_that_shows_our_marker_is_found_whatever_else_is_listed(
 
 # -- a page that cannot be had -----------------------------------------------------------------------------------------
 
-AGAIN = Verdict(Step.AGAIN, after_s=0.375)
-LATER = Verdict(Step.AGAIN, after_s=1.5)
-UNCONFIRMED = Verdict(Step.DONE, OutcomeKind.UNCONFIRMED)
-CHECK, STOP = Verdict(Step.CHECK_CREDENTIALS), Verdict(Step.STOP_ACCOUNT)
+AGAIN = Decision(Step.AGAIN, after_s=0.375)
+LATER = Decision(Step.AGAIN, after_s=1.5)
+UNCONFIRMED = Decision(Step.DONE, OutcomeKind.UNCONFIRMED)
+CHECK, STOP = Decision(Step.CHECK_CREDENTIALS), Decision(Step.STOP_ACCOUNT)
 PASSING = (Answer.NOT_SENT, Answer.AMBIGUOUS, Answer.UNREADABLE)
 WHATEVER = [(failed, is_over) for failed in (0, 1, 3, 50) for is_over in (False, True)]
 
@@ -300,9 +300,9 @@ WHATEVER = [(failed, is_over) for failed in (0, 1, 3, 50) for is_over in (False,
     [
         *((answer, 1, is_over, AGAIN) for answer in PASSING for is_over in (False, True)),
         *((answer, 3, False, LATER) for answer in PASSING),
-        *((answer, 50, False, Verdict(Step.AGAIN, after_s=22.5)) for answer in PASSING),
+        *((answer, 50, False, Decision(Step.AGAIN, after_s=22.5)) for answer in PASSING),
         *((answer, failed, True, UNCONFIRMED) for answer in PASSING for failed in (3, 4, 50)),
-        *((Answer.THROTTLED, failed, is_over, Verdict(Step.AGAIN)) for failed, is_over in WHATEVER),
+        *((Answer.THROTTLED, failed, is_over, Decision(Step.AGAIN)) for failed, is_over in WHATEVER),
         *((Answer.PERMANENT, failed, is_over, UNCONFIRMED) for failed, is_over in WHATEVER),
         *((Answer.CREDENTIALS, failed, is_over, CHECK) for failed, is_over in WHATEVER),
         *((answer, *each, STOP) for answer in (Answer.QUOTA, Answer.MISCONFIGURED) for each in WHATEVER),
@@ -312,6 +312,6 @@ def test_what_follows_from_a_page_that_cannot_be_had(
     answer: Answer,
     failed: int,
     is_over: bool,  # noqa: FBT001 - a column of the table
-    verdict: Verdict,
+    decision: Decision,
 ) -> None:
-    assert decide_failed_read(answer, failed, POLICY, 0.5, is_over=is_over) == verdict
+    assert decide_failed_read(answer, failed, POLICY, 0.5, is_over=is_over) == decision

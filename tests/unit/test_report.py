@@ -18,7 +18,7 @@ import pytest
 from fakes import EARLIER_RUN_ID, RUN_ID, SUMMARY, install_id, planned
 from rich.console import Console
 
-from orchestrator.errors import UsageError, WriteError
+from orchestrator.errors import StorageError, UsageError
 from orchestrator.marker import marker
 from orchestrator.model import Backup, ErrorInfo, ErrorKind, FieldError, Learned, Outcome, OutcomeKind, Spent
 from orchestrator.report.lines import backup_line, encode, iso, line_of, summary_line
@@ -242,7 +242,7 @@ def test_a_report_is_written_again_only_where_it_is_a_file(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == [path]
     os.mkfifo(tmp_path / "fifo")
     assert not any(rewrite(target, b"x\n") for target in ("-", "/dev/null", "/dev/fd/1", str(tmp_path / "fifo")))
-    with pytest.raises(WriteError, match="cannot be written"):
+    with pytest.raises(StorageError, match="cannot be written"):
         rewrite(str(tmp_path / "missing" / "r.jsonl"), b"x\n")
 
 
@@ -335,17 +335,17 @@ def test_standard_output_stays_open() -> None:
 
 @pytest.mark.parametrize("target", ["/nonexistent/report.jsonl", "/"])
 def test_a_report_that_cannot_be_begun_says_so(target: str) -> None:
-    with pytest.raises(WriteError, match="the report cannot be written to /"):
+    with pytest.raises(StorageError, match="the report cannot be written to /"):
         write(target)
 
 
 def test_a_full_disk_says_so() -> None:
-    with pytest.raises(WriteError, match="No space left on device"):
+    with pytest.raises(StorageError, match="No space left on device"):
         write("/dev/full")
 
 
 def test_a_closed_standard_output_says_so() -> None:
-    with pytest.raises(WriteError, match="standard output: it is closed"):
+    with pytest.raises(StorageError, match="standard output: it is closed"):
         write("-")
 
 
@@ -355,7 +355,7 @@ def test_what_could_not_be_written_once_is_not_tried_again() -> None:
             writes = (report.write(data_of(ACCEPTED)) for _ in range(3))
             failures = await asyncio.gather(*writes, return_exceptions=True)
             assert len(set(failures)) == 1
-            with pytest.raises(WriteError):
+            with pytest.raises(StorageError):
                 await finish(report)
 
     asyncio.run(main())
@@ -372,8 +372,8 @@ def test_a_reader_that_does_not_read_can_be_abandoned() -> None:
                 await asyncio.sleep(0)
             report.abandon()
             failures = await asyncio.gather(*writes, return_exceptions=True)
-            assert all(isinstance(failure, WriteError) for failure in failures)
-            with pytest.raises(WriteError, match="its reader does not read"):
+            assert all(isinstance(failure, StorageError) for failure in failures)
+            with pytest.raises(StorageError, match="its reader does not read"):
                 await finish(report)
 
     asyncio.run(main())
@@ -388,7 +388,7 @@ def test_a_report_must_be_open() -> None:
 def test_the_summary_is_a_file_of_its_own(tmp_path: Path) -> None:
     write_summary(tmp_path, summary_line(SUMMARY))
     assert json.loads((tmp_path / "summary.json").read_bytes()) == summary_line(SUMMARY)
-    with pytest.raises(WriteError, match=r"summary\.json cannot be written"):
+    with pytest.raises(StorageError, match=r"summary\.json cannot be written"):
         write_summary(tmp_path / "missing", summary_line(SUMMARY))
 
 
@@ -396,7 +396,7 @@ def test_folders_are_the_owners_alone(tmp_path: Path) -> None:
     make_folder(tmp_path / "a" / "b")
     assert (tmp_path / "a").stat().st_mode & 0o777 == (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o700
     (tmp_path / "file").touch()
-    with pytest.raises(WriteError, match="--state-dir"):
+    with pytest.raises(StorageError, match="--state-dir"):
         make_folder(tmp_path / "file" / "x")
 
 

@@ -11,11 +11,11 @@ from fakes import RUN_ID, SUMMARY, planned
 from schemas import report_line_problems
 from states import AT
 
+from orchestrator.commands.status import Condition, Known, StatusEnd, known_now, known_of
 from orchestrator.journal.runs import RunRecord, StoredBackup
 from orchestrator.model import Backup, ErrorInfo, ErrorKind, Outcome, OutcomeKind, Run, Spent
 from orchestrator.report.lines import line_of, summary_line
-from orchestrator.usecases.retelling import summary_now
-from orchestrator.usecases.status import Condition, Known, StatusEnd, known_now, known_of
+from orchestrator.runs.amend import summary_now
 
 if TYPE_CHECKING:
     from orchestrator.summary import Line

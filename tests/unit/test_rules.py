@@ -25,8 +25,8 @@ from fakes import (
 )
 from fleet_bench import ABORT, ACCEPT, BEGAN_S, CANCEL, COMPLETE, INCOMPLETE, REJECT, REPEAT, WAIT, Bench, status
 
-from orchestrator.model import ErrorKind, Outcome, OutcomeKind, Standing
-from orchestrator.summary import LEAST_FOR_A_SHARE, Brake
+from orchestrator.model import Checkpoint, ErrorKind, Outcome, OutcomeKind
+from orchestrator.summary import LEAST_FOR_A_SHARE, FailureLimit
 
 
 def errors_of(bench: Bench, kind: OutcomeKind = CANCEL) -> set[ErrorKind]:
@@ -132,17 +132,17 @@ def test_a_signal_after_the_deadline_ends_the_wait() -> None:
 # -- failures ----------------------------------------------------------------------------------------------------------
 
 
-def failing(brake: Brake, *bad: int, **fields: Any) -> Bench:
+def failing(failure_limit: FailureLimit, *bad: int, **fields: Any) -> Bench:
     """Return a bench of a hundred installs, one at a time, of which ``bad`` are rejected."""
     hundred: dict[str, Any] = {"installs": 100, "throttle": FakeThrottle(concurrency=1)}
-    bench = Bench(brake=brake, **hundred | fields)
+    bench = Bench(failure_limit=failure_limit, **hundred | fields)
     for number in bad:
         bench.api.script(number, NOT_FOUND)
     return bench
 
 
 def test_fail_fast_stops_at_the_first_failure() -> None:
-    bench = failing(Brake(failures=1), 7)
+    bench = failing(FailureLimit(failures=1), 7)
     end = bench.run()
     assert bench.kinds() == {ACCEPT: 7, REJECT: 1, CANCEL: 92}
     assert errors_of(bench) == {ErrorKind.STOPPED}
@@ -154,23 +154,23 @@ def test_fail_fast_stops_at_the_first_failure() -> None:
 
 
 def test_a_number_of_failures_is_borne_up_to_it() -> None:
-    assert failing(Brake(failures=3), 1, 2).run().stops == {}
-    bench = failing(Brake(failures=3), 1, 2, 30)
+    assert failing(FailureLimit(failures=3), 1, 2).run().stops == {}
+    bench = failing(FailureLimit(failures=3), 1, 2, 30)
     bench.run()
     assert bench.kinds() == {ACCEPT: 28, REJECT: 3, CANCEL: 69}
 
 
 def test_a_share_counts_from_twenty_outcomes_on() -> None:
-    bench = failing(Brake(percent=10.0), 0, 1, 2)
+    bench = failing(FailureLimit(percent=10.0), 0, 1, 2)
     bench.run()
     assert bench.kinds() == {ACCEPT: LEAST_FOR_A_SHARE - 3, REJECT: 3, CANCEL: 100 - LEAST_FOR_A_SHARE}
-    bench = failing(Brake(percent=10.0), 0, *range(50, 60))
+    bench = failing(FailureLimit(percent=10.0), 0, *range(50, 60))
     bench.run()
     assert (bench.kinds()[REJECT], bench.kinds()[CANCEL]) == (6, 45)
 
 
 def test_what_is_in_flight_when_it_stops_ends_as_it_ends() -> None:
-    bench = failing(Brake(failures=1), 1, throttle=FakeThrottle(concurrency=10), api=FakeApi(takes_s=1.0))
+    bench = failing(FailureLimit(failures=1), 1, throttle=FakeThrottle(concurrency=10), api=FakeApi(takes_s=1.0))
     bench.api.lose(2, GATEWAY_TIMEOUT)
     bench.api.script(3, THROTTLED, ACCEPTED)
     bench.api.script(4, GATEWAY_TIMEOUT, ACCEPTED)
@@ -183,7 +183,12 @@ def test_what_is_in_flight_when_it_stops_ends_as_it_ends() -> None:
 
 @pytest.mark.parametrize("kind", [ABORT, INCOMPLETE])
 def test_a_backup_that_fails_while_it_is_waited_for_stops_what_was_not_requested(kind: OutcomeKind) -> None:
-    bench = Bench(installs=40, brake=Brake(1), throttle=FakeThrottle(concurrency=1), wait=replace(WAIT, timeout_s=70.0))
+    bench = Bench(
+        installs=40,
+        failure_limit=FailureLimit(1),
+        throttle=FakeThrottle(concurrency=1),
+        wait=replace(WAIT, timeout_s=70.0),
+    )
     bench.api.post_takes_s = 5.0
     bench.api.on_poll = lambda *_: status("aborted" if kind is ABORT else "slow")
     bench.run()
@@ -196,7 +201,7 @@ def test_a_backup_that_fails_while_it_is_waited_for_stops_what_was_not_requested
 
 
 def test_an_abort_after_the_stop_is_not_requested_once_more() -> None:
-    bench = Bench(installs=30, wait=REPEAT, brake=Brake(1), throttle=FakeThrottle(concurrency=1))
+    bench = Bench(installs=30, wait=REPEAT, failure_limit=FailureLimit(1), throttle=FakeThrottle(concurrency=1))
     bench.api.script(20, NOT_FOUND)
     bench.api.ends_as = lambda _: "aborted"
     bench.run()
@@ -205,28 +210,28 @@ def test_an_abort_after_the_stop_is_not_requested_once_more() -> None:
 
 
 def test_what_was_cancelled_is_no_failure_that_stops() -> None:
-    bench = Bench(installs=30, others=30, brake=Brake(failures=2), throttle=FakeThrottle(concurrency=2))
+    bench = Bench(installs=30, others=30, failure_limit=FailureLimit(failures=2), throttle=FakeThrottle(concurrency=2))
     bench.api.checks = [UNAUTHORIZED]
     bench.run()
     assert bench.kinds() == {CANCEL: 30, ACCEPT: 30}
 
 
 def test_what_stops_first_says_why() -> None:
-    bench = failing(Brake(failures=1), 5, deadline_s=1.0)
+    bench = failing(FailureLimit(failures=1), 5, deadline_s=1.0)
     end = bench.run()
     assert (errors_of(bench), end.deadline_passed) == ({ErrorKind.STOPPED}, False)
-    bench = failing(Brake(failures=1), 50, deadline_s=1.0)
+    bench = failing(FailureLimit(failures=1), 50, deadline_s=1.0)
     end = bench.run()
     assert (errors_of(bench), end.deadline_passed) == ({ErrorKind.DEADLINE}, True)
 
 
 def test_a_stop_while_an_intent_is_kept_sends_nothing_more() -> None:
     class Slow(FakeJournal):
-        async def note(self, standing: Standing) -> None:
-            self.takes_s = 0.0 if standing.planned.position == 0 else 5.0
-            await super().note(standing)
+        async def note(self, checkpoint: Checkpoint) -> None:
+            self.takes_s = 0.0 if checkpoint.planned.position == 0 else 5.0
+            await super().note(checkpoint)
 
-    bench = failing(Brake(failures=1), 0, journal=Slow(), throttle=FakeThrottle(concurrency=8))
+    bench = failing(FailureLimit(failures=1), 0, journal=Slow(), throttle=FakeThrottle(concurrency=8))
     bench.run()
     assert bench.kinds() == {REJECT: 1, CANCEL: 99}
     assert bench.api.posts == {install_id(0): 1}
@@ -235,28 +240,28 @@ def test_a_stop_while_an_intent_is_kept_sends_nothing_more() -> None:
 @pytest.mark.parametrize(
     ("brake", "failed", "settled", "holds"),
     [
-        (Brake(1), 0, 100, False),
-        (Brake(1), 1, 1, True),
-        (Brake(3), 2, 2, False),
-        (Brake(3), 3, 1000, True),
-        (Brake(3), 5, 1000, True),
-        (Brake(percent=10), 19, 19, False),
-        (Brake(percent=10), 1, 20, False),
-        (Brake(percent=10), 2, 20, True),
-        (Brake(percent=10), 9, 91, False),
-        (Brake(percent=100), 99, 100, False),
-        (Brake(percent=100), 100, 100, True),
-        (Brake(percent=0.1), 1, 1000, True),
-        (Brake(percent=0.1), 1, 1001, False),
-        (Brake(), 50, 50, False),
+        (FailureLimit(1), 0, 100, False),
+        (FailureLimit(1), 1, 1, True),
+        (FailureLimit(3), 2, 2, False),
+        (FailureLimit(3), 3, 1000, True),
+        (FailureLimit(3), 5, 1000, True),
+        (FailureLimit(percent=10), 19, 19, False),
+        (FailureLimit(percent=10), 1, 20, False),
+        (FailureLimit(percent=10), 2, 20, True),
+        (FailureLimit(percent=10), 9, 91, False),
+        (FailureLimit(percent=100), 99, 100, False),
+        (FailureLimit(percent=100), 100, 100, True),
+        (FailureLimit(percent=0.1), 1, 1000, True),
+        (FailureLimit(percent=0.1), 1, 1001, False),
+        (FailureLimit(), 50, 50, False),
     ],
 )
-def test_when_failures_are_too_many(brake: Brake, failed: int, settled: int, holds: bool) -> None:  # noqa: FBT001 - a column
-    assert brake.holds(failed, settled) is holds
+def test_when_failures_are_too_many(failure_limit: FailureLimit, failed: int, settled: int, holds: bool) -> None:  # noqa: FBT001 - a column
+    assert failure_limit.holds(failed, settled) is holds
 
 
 def test_a_rule_is_written_as_on_the_command_line() -> None:
-    assert (str(Brake(3)), str(Brake(percent=12.5))) == ("--max-failures 3", "--max-failures 12.5%")
+    assert (str(FailureLimit(3)), str(FailureLimit(percent=12.5))) == ("--max-failures 3", "--max-failures 12.5%")
 
 
 class SlowSink(ListSink):
@@ -277,7 +282,12 @@ def test_closing_a_large_run_costs_no_install_its_line(signals: tuple[tuple[floa
 
 def test_a_signal_whose_unfinished_backups_are_too_many_failures_costs_no_install_its_line() -> None:
     bench = Bench(
-        installs=55, others=2600, wait=WAIT, brake=Brake(failures=1), sink=SlowSink(), signals=((0.35, signal.SIGTERM),)
+        installs=55,
+        others=2600,
+        wait=WAIT,
+        failure_limit=FailureLimit(failures=1),
+        sink=SlowSink(),
+        signals=((0.35, signal.SIGTERM),),
     )
     bench.run()
     assert len(bench.sink.outcomes) == 55 + 2600

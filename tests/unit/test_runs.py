@@ -34,6 +34,7 @@ from orchestrator.journal.runs import (
 from orchestrator.journal.store import FILE_NAME, Store
 from orchestrator.model import (
     BackupRequest,
+    Checkpoint,
     ErrorInfo,
     ErrorKind,
     FieldError,
@@ -42,7 +43,6 @@ from orchestrator.model import (
     PlannedBackup,
     Run,
     Spent,
-    Standing,
 )
 from orchestrator.summary import Line
 
@@ -77,11 +77,11 @@ def line(position: int, kind: OutcomeKind = OutcomeKind.ACCEPTED, data: bytes = 
     return replace(Line(position, kind, 0, reconciled=False, data=data, account="default"), **fields)
 
 
-def standing(position: int, **fields: Any) -> Standing:
-    return replace(Standing(PLAN[position], sought=(RUN_ID,)), **fields)
+def checkpoint(position: int, **fields: Any) -> Checkpoint:
+    return replace(Checkpoint(PLAN[position], sought=(RUN_ID,)), **fields)
 
 
-def with_run(path: Path, use: Callable[[Store], Awaitable[Any]], *begun: Standing) -> list[StoredBackup]:
+def with_run(path: Path, use: Callable[[Store], Awaitable[Any]], *begun: Checkpoint) -> list[StoredBackup]:
     """Begin a run of three installs, do something, and return what another process finds."""
 
     async def main(store: Store) -> None:
@@ -132,19 +132,19 @@ def test_a_start_in_another_zone_is_the_same_instant(path: Path) -> None:
 @pytest.mark.parametrize(
     "kept",
     [
-        Standing(PLAN[1]),
-        Standing(
+        Checkpoint(PLAN[1]),
+        Checkpoint(
             PLAN[1], Spent(3, 2, 40, AT), (RUN_ID, EARLIER_RUN_ID), 1.5, "as once", 2.5, may_repeat=False, error=ERROR
         ),
-        Standing(PLAN[1], error=ErrorInfo(ErrorKind.NETWORK, "")),
-        Standing(PLAN[1], sought=(RUN_ID,), sent_at=0.0, described=""),
+        Checkpoint(PLAN[1], error=ErrorInfo(ErrorKind.NETWORK, "")),
+        Checkpoint(PLAN[1], sought=(RUN_ID,), sent_at=0.0, described=""),
     ],
 )
-def test_a_standing_comes_back_whole_whether_the_run_began_with_it_or_came_to_it(path: Path, kept: Standing) -> None:
+def test_a_standing_comes_back_whole_whether_the_run_began_with_it_or_came_to_it(path: Path, kept: Checkpoint) -> None:
     stored = with_run(path, lambda store: note(store, RUN_ID, [kept]))
-    assert [each.standing for each in stored] == [None, kept, None]
+    assert [each.checkpoint for each in stored] == [None, kept, None]
     again = with_run(path.with_name("again.db"), lambda store: note(store, RUN_ID, []), kept)
-    assert [each.standing for each in again] == [None, kept, None]
+    assert [each.checkpoint for each in again] == [None, kept, None]
 
 
 @pytest.mark.parametrize("kind", OutcomeKind)
@@ -184,7 +184,7 @@ def test_whatever_the_texts_are_they_come_back(
     install: Install, description: str, described: str | None, error: ErrorInfo | None, data: bytes
 ) -> None:
     backup = PlannedBackup(0, install, BackupRequest(install.id or "", description, install.notification_emails))
-    stands = Standing(backup, described=described, error=error)
+    stands = Checkpoint(backup, described=described, error=error)
     of_texts = record(scope=description, report=description, config=description, accounts={description: description})
 
     async def main(store: Store) -> tuple[RunRecord, list[StoredBackup]]:
@@ -207,9 +207,9 @@ def test_a_path_that_is_no_utf_8_comes_back(path: Path, where: str) -> None:
 
 
 def test_a_description_of_a_report_that_holds_half_a_character_comes_back(path: Path) -> None:
-    half = standing(1, described="x \ud83d")
+    half = checkpoint(1, described="x \ud83d")
     stored = with_run(path, lambda store: note(store, RUN_ID, [half]))
-    assert stored[1].standing == half
+    assert stored[1].checkpoint == half
 
 
 # -- the last word counts ----------------------------------------------------------------------------------------------
@@ -217,11 +217,11 @@ def test_a_description_of_a_report_that_holds_half_a_character_comes_back(path: 
 
 def test_a_later_standing_takes_the_place_of_an_earlier_one_and_leaves_the_others(path: Path) -> None:
     async def main(store: Store) -> None:
-        await note(store, RUN_ID, [standing(0), standing(1)])
-        await note(store, RUN_ID, [standing(0, spent=Spent(tries=1)), standing(0, sought=(), spent=Spent(tries=2))])
+        await note(store, RUN_ID, [checkpoint(0), checkpoint(1)])
+        await note(store, RUN_ID, [checkpoint(0, spent=Spent(tries=1)), checkpoint(0, sought=(), spent=Spent(tries=2))])
 
     stored = with_run(path, main)
-    assert [each.standing for each in stored] == [standing(0, sought=(), spent=Spent(tries=2)), standing(1), None]
+    assert [each.checkpoint for each in stored] == [checkpoint(0, sought=(), spent=Spent(tries=2)), checkpoint(1), None]
 
 
 def test_a_later_line_takes_the_place_of_an_earlier_one(path: Path) -> None:
@@ -237,11 +237,11 @@ def test_reopening_takes_away_the_lines_of_what_goes_on_and_no_others(path: Path
         await keep(store, RUN_ID, [line(0), line(1, OutcomeKind.CANCELLED), line(2, OutcomeKind.UNCONFIRMED)])
         await end(store, RUN_ID, AT, {"exit_code": 130})
         assert await old(store, AT + timedelta(days=1)) == [RUN_ID]
-        await reopen(store, record(report="/new/report.jsonl"), [standing(1, sought=()), standing(2, error=ERROR)])
+        await reopen(store, record(report="/new/report.jsonl"), [checkpoint(1, sought=()), checkpoint(2, error=ERROR)])
 
     stored = with_run(path, main)
     assert [each.line for each in stored] == [line(0), None, None]
-    assert [each.standing for each in stored] == [None, standing(1, sought=()), standing(2, error=ERROR)]
+    assert [each.checkpoint for each in stored] == [None, checkpoint(1, sought=()), checkpoint(2, error=ERROR)]
     reopened = with_store(path, lambda store: find(store, RUN_ID, ""))
     assert reopened == record(report="/new/report.jsonl", summary={"exit_code": 130})
     assert with_store(path, lambda store: old(store, AT + timedelta(days=1))) == []
@@ -260,14 +260,14 @@ def test_the_last_summary_counts(path: Path) -> None:
 def test_runs_do_not_touch_each_other(path: Path) -> None:
     async def main(store: Store) -> tuple[list[StoredBackup], list[StoredBackup]]:
         await begin_all(store)
-        await note(store, IDS[1], [standing(0)])
+        await note(store, IDS[1], [checkpoint(0)])
         await keep(store, IDS[1], [line(0)])
-        await reopen(store, record(IDS[2]), [standing(0)])
+        await reopen(store, record(IDS[2]), [checkpoint(0)])
         return await load(store, IDS[0]), await load(store, IDS[1])
 
     first, second = with_store(path, main)
     assert first == [StoredBackup(each, None, None) for each in PLAN]
-    assert second[0] == StoredBackup(PLAN[0], standing(0), line(0))
+    assert second[0] == StoredBackup(PLAN[0], checkpoint(0), line(0))
 
 
 # -- which run is meant ------------------------------------------------------------------------------------------------
@@ -341,7 +341,7 @@ def test_what_is_forgotten_leaves_nothing_behind_and_takes_nothing_else_with_it(
     async def main(store: Store) -> tuple[list[int], list[StoredBackup]]:
         await begin_all(store)
         for run_id in IDS:
-            await note(store, run_id, [standing(0)])
+            await note(store, run_id, [checkpoint(0)])
             await keep(store, run_id, [line(0)])
         await forget(store, IDS[:4])
         tables = ("runs", "planned_backups", "standings", "outcomes")
@@ -350,7 +350,7 @@ def test_what_is_forgotten_leaves_nothing_behind_and_takes_nothing_else_with_it(
 
     counts, left = with_store(path, main)
     assert counts == [1, 3, 1, 1]
-    assert left[0] == StoredBackup(PLAN[0], standing(0), line(0))
+    assert left[0] == StoredBackup(PLAN[0], checkpoint(0), line(0))
     assert found(path, "latest") == IDS[4]
     assert [each.planned.install.id for each in left] == [install_id(number) for number in range(3)]
 

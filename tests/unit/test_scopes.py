@@ -10,12 +10,12 @@ from fakes import planned
 from states import AT, with_store
 
 from orchestrator.errors import UsageError
-from orchestrator.inventory import Discovery
 from orchestrator.journal.runs import KnownRun, RunRecord, begin
 from orchestrator.journal.store import FILE_NAME
+from orchestrator.listings import Discovery
 from orchestrator.model import Config, Install, Run
+from orchestrator.runs.scopes import NAMED, WHOLE, Scope, Scopes, part_of, run_meant
 from orchestrator.selection import Selection
-from orchestrator.usecases.scopes import NAMED, WHOLE, Scope, Scopes, part_of, run_meant
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -42,8 +42,8 @@ from fleet_bench import (
     status,
 )
 
-from orchestrator.engine.efforts import Effort, Screen
-from orchestrator.engine.watches import LAST_POLL_S
+from orchestrator.engine.completion import LAST_POLL_S
+from orchestrator.engine.pending import PendingBackup, RecencyCheck
 from orchestrator.marker import marker
 from orchestrator.model import AttemptResult, Backup, ErrorKind
 from orchestrator.reconcile import MOST_PAGES
@@ -121,13 +121,13 @@ def test_a_server_that_does_not_tell_the_time_gets_a_request() -> None:
 # -- what earlier runs know --------------------------------------------------------------------------------------------
 
 
-def known(*backups: Backup | None) -> list[Effort]:
+def known(*backups: Backup | None) -> list[PendingBackup]:
     """Return efforts of which the journal knows a completed backup, or none."""
-    return [Effort(planned(number), screen=Screen(each)) for number, each in enumerate(backups)]
+    return [PendingBackup(planned(number), screen=RecencyCheck(each)) for number, each in enumerate(backups)]
 
 
 def test_what_the_journal_knows_to_be_recent_is_skipped_after_one_request() -> None:
-    bench = screening(efforts=known(made(600), made(1200, backup_id="r-2")))
+    bench = screening(pending=known(made(600), made(1200, backup_id="r-2")))
     bench.run()
     assert bench.kinds() == {SKIP: 2}
     assert bench.sink.of(0).reason == "there is a completed backup, 10m old: younger than 1h (--skip-if-recent)"
@@ -137,21 +137,21 @@ def test_what_the_journal_knows_to_be_recent_is_skipped_after_one_request() -> N
 @pytest.mark.parametrize("seconds", [3 * 86_400.0, 3601.0, 100.0])
 def test_what_the_journal_knows_is_not_believed_after_this_clock_was_set_back(seconds: float) -> None:
     """The journal's backup would be as young as it was then; by the server's clock it is older, or in the future."""
-    bench = screening(efforts=known(made(-seconds), made(seconds + HOUR_S, backup_id="r-2")))
+    bench = screening(pending=known(made(-seconds), made(seconds + HOUR_S, backup_id="r-2")))
     bench.run()
     assert bench.kinds() == {ACCEPT: 2}
     assert len(bench.api.looks) == 2, "their listings are read first"
 
 
 def test_what_the_journal_knows_is_not_believed_where_the_server_does_not_tell_the_time() -> None:
-    bench = screening(efforts=known(made(600)))
+    bench = screening(pending=known(made(600)))
     bench.api.checks = [OK]
     bench.run()
     assert (bench.only.kind, len(bench.api.looks)) == (ACCEPT, 1)
 
 
 def test_what_the_journal_knows_is_not_believed_of_an_account_that_cannot_be_asked() -> None:
-    bench = screening(efforts=known(made(600)))
+    bench = screening(pending=known(made(600)))
     bench.api.checks = [replace(UNAUTHORIZED, server_at=STARTED_S)]
     bench.run()
     assert bench.kinds() == {CANCEL: 1}

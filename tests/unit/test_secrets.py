@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from orchestrator.config import load_config, read_fleet
+from orchestrator.config import load_config, read_yaml
 from orchestrator.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ def test_a_secret_is_kept_out_of_every_message_however_it_got_there() -> None:
 
 
 def test_no_repr_shows_a_secret() -> None:
-    fleet = read_fleet(text("password: hunter2"), "f.yaml", {"WPE_API_USER_ID": "the-user"})
+    fleet = read_yaml(text("password: hunter2"), "f.yaml", {"WPE_API_USER_ID": "the-user"})
     shown = repr((fleet, fleet.sections, fleet.credentials, fleet.redactor))
     assert "hunter2" not in shown
     assert "the-user" not in shown
@@ -233,24 +233,24 @@ def test_another_account_gets_nothing_from_the_environment() -> None:
 
 def test_without_secrets_nothing_is_missed_read_or_run(tmp_path: Path) -> None:
     raw = text("user_id: ${NOT_SET}", f"password_command: touch {tmp_path}/log")
-    fleet = read_fleet(raw, "f.yaml", {}, with_secrets=False)
+    fleet = read_yaml(raw, "f.yaml", {}, with_secrets=False)
     assert len(fleet.sections.installs) == 1
     assert not (tmp_path / "log").exists()
-    read_fleet(text("user_id: ${NOT_SET}", "password_file: /nowhere"), "f.yaml", {}, with_secrets=False)
-    read_fleet(text(), "f.yaml", {}, with_secrets=False)
+    read_yaml(text("user_id: ${NOT_SET}", "password_file: /nowhere"), "f.yaml", {}, with_secrets=False)
+    read_yaml(text(), "f.yaml", {}, with_secrets=False)
 
 
 def test_without_secrets_everything_else_is_checked_all_the_same() -> None:
     with pytest.raises(ConfigError, match=r"f\.yaml:4:15: accounts\.default\.base_url: the env"):
-        read_fleet(text("base_url: ${NOT_SET}", "password: ${NOT_SET}"), "f.yaml", {}, with_secrets=False)
+        read_yaml(text("base_url: ${NOT_SET}", "password: ${NOT_SET}"), "f.yaml", {}, with_secrets=False)
     with pytest.raises(ConfigError, match="give only one of"):
-        read_fleet(text("password: a", "password_file: b"), "f.yaml", {}, with_secrets=False)
+        read_yaml(text("password: a", "password_file: b"), "f.yaml", {}, with_secrets=False)
 
 
 def test_what_is_shown_has_every_default_and_no_secret(folder: Path) -> None:
     described = b"[], description: 'from-yaml-file {date}'}"
     raw = text("user_id: prod", "password_file: yaml").replace(b"[]}", described)
-    shown = read_fleet(raw, str(folder / "f.yaml"), {}).shown()
+    shown = read_yaml(raw, str(folder / "f.yaml"), {}).shown()
     assert "from-yaml-file" not in shown
     assert "password_file" not in shown
     assert "    user_id: '********'\n    password: '********'\n" in shown
@@ -263,7 +263,7 @@ def test_a_secret_with_dollars_is_not_shown_and_a_secret_that_is_a_word_spoils_n
     raw = text("user_id: production", "password: auto").replace(b"[]}", b"[], description: 'x ${SECRET}'}")
     raw = raw.replace(ID.encode(), f"{{id: {ID}, environment: production}}".encode())
     environment = {"SECRET": "pa$$ss9$x", "WPE_API_PASSWORD": "pa$$ss9$x"}
-    shown = read_fleet(raw, "f.yaml", environment).shown()
+    shown = read_yaml(raw, "f.yaml", environment).shown()
     assert "ss9" not in shown
     assert "environment: production\n" in shown
     assert "rate: auto\n" in shown

@@ -55,18 +55,18 @@ from fleet_bench import (
     status,
 )
 
-from orchestrator.engine.efforts import Effort, Watch
-from orchestrator.engine.lanes import POLL_SHARE
-from orchestrator.engine.watches import LAST_POLL_S
+from orchestrator.engine.completion import LAST_POLL_S
+from orchestrator.engine.pending import CompletionWait, PendingBackup
+from orchestrator.engine.queues import POLL_SHARE
 from orchestrator.marker import marker, second
 from orchestrator.model import (
     AttemptResult,
     Backup,
+    Checkpoint,
     ErrorKind,
     Made,
     Outcome,
     OutcomeKind,
-    Standing,
 )
 
 ANOTHER = status("completed", "b-2")
@@ -211,7 +211,7 @@ def test_backups_of_a_stopped_account_are_not_counted_as_waited_for() -> None:
     bench = waiting(installs=20, others=2)
     bench.api.on_poll = lambda *_: QUOTA
     bench.run()
-    assert [lane.watched for lane in bench.lanes] == [0, 0]
+    assert [account.watched for account in bench.accounts] == [0, 0]
 
 
 # -- its time is over --------------------------------------------------------------------------------------------------
@@ -253,10 +253,11 @@ def test_what_waits_for_a_check_of_the_credentials_is_not_waited_for_any_longer(
 
 
 def test_what_an_earlier_process_accepted_is_given_up_in_time_though_the_limiter_is_held() -> None:
-    efforts = [
-        Effort(planned(n), made=Made(Backup(FIRST)), watch=Watch(Backup(FIRST), BEGAN_S + TIMEOUT_S)) for n in range(2)
+    pending = [
+        PendingBackup(planned(n), made=Made(Backup(FIRST)), watch=CompletionWait(Backup(FIRST), BEGAN_S + TIMEOUT_S))
+        for n in range(2)
     ]
-    bench = waiting(efforts=efforts)
+    bench = waiting(pending=pending)
     bench.throttle.held_until = BEGAN_S + HELD_S
     bench.run()
     assert bench.kinds() == {INCOMPLETE: 2}
@@ -269,11 +270,11 @@ def test_many_that_are_given_up_at_once_are_recorded_together() -> None:
             await asyncio.sleep(0.1)
             await super().record(outcome)
 
-    efforts = [
-        Effort(planned(n), made=Made(Backup(FIRST)), watch=Watch(Backup(FIRST), BEGAN_S + TIMEOUT_S))
+    pending = [
+        PendingBackup(planned(n), made=Made(Backup(FIRST)), watch=CompletionWait(Backup(FIRST), BEGAN_S + TIMEOUT_S))
         for n in range(300)
     ]
-    bench = waiting(efforts=efforts, sink=Slow(), throttle=FakeThrottle(spaced=True))
+    bench = waiting(pending=pending, sink=Slow(), throttle=FakeThrottle(spaced=True))
     bench.api.on_poll = lambda *_: status("in_progress")
     bench.run()
     assert bench.kinds() == {INCOMPLETE: 300}
@@ -286,8 +287,10 @@ def test_many_that_are_given_up_at_once_are_recorded_together() -> None:
 def polled_once(*answers: AttemptResult, **fields: Any) -> Bench:
     """Return a bench of one backup of an earlier run, which is only asked how it stands."""
     backup = Backup(FIRST, "in_progress")
-    effort = Effort(planned(0), made=Made(backup), watch=Watch(backup, BEGAN_S, may_repeat=False, is_polled_once=True))
-    bench = Bench(efforts=[effort], **fields)
+    pending = PendingBackup(
+        planned(0), made=Made(backup), watch=CompletionWait(backup, BEGAN_S, may_repeat=False, is_polled_once=True)
+    )
+    bench = Bench(pending=[pending], **fields)
     bench.api.on_poll = lambda *_: answers[min(_[2], len(answers)) - 1]
     return bench
 
@@ -348,8 +351,8 @@ def test_the_second_request_keeps_within_the_longest_description() -> None:
     long = planned(0)
     text = "é" * (255 - len(marker(RUN_ID)) - 1)
     description = f"{text} {marker(RUN_ID)}"
-    effort = Effort(replace(long, request=replace(long.request, description=description)))
-    bench = aborting(efforts=[effort])
+    pending = PendingBackup(replace(long, request=replace(long.request, description=description)))
+    bench = aborting(pending=[pending])
     bench.run()
     assert bench.only.kind is COMPLETE
     first, again = bench.requested()
@@ -457,9 +460,9 @@ def test_an_account_that_stops_at_the_second_request_leaves_the_first_aborted(an
 
 def test_a_signal_while_the_second_intent_is_kept_leaves_the_first_aborted() -> None:
     class Slow(FakeJournal):
-        async def note(self, standing: Standing) -> None:
-            self.takes_s = 20.0 if standing.made.is_second else 0.0
-            await super().note(standing)
+        async def note(self, checkpoint: Checkpoint) -> None:
+            self.takes_s = 20.0 if checkpoint.made.is_second else 0.0
+            await super().note(checkpoint)
 
     bench = aborting(journal=Slow(), signals=((70.0, signal.SIGINT),))
     bench.run()
@@ -489,11 +492,13 @@ def most_within(times: list[float], seconds: float) -> int:
 
 def test_thousands_of_unfinished_backups_are_no_storm_of_polls() -> None:
     until = BEGAN_S + 600.0
-    efforts = [
-        Effort(planned(n), made=Made(Backup(FIRST)), watch=Watch(Backup(FIRST), until, may_repeat=False))
+    pending = [
+        PendingBackup(
+            planned(n), made=Made(Backup(FIRST)), watch=CompletionWait(Backup(FIRST), until, may_repeat=False)
+        )
         for n in range(4_000)
     ]
-    bench = waiting(efforts=efforts, throttle=FakeThrottle(spaced=True))
+    bench = waiting(pending=pending, throttle=FakeThrottle(spaced=True))
     bench.api.on_poll = lambda *_: status("in_progress")
     bench.run()
     times = sorted(at for each in bench.api.polls.values() for at in each if at < until - 15)

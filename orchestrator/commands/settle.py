@@ -1,0 +1,92 @@
+"""The operator's word on an unconfirmed install, after a look in the portal: into the journal, then into the report."""
+
+from __future__ import annotations
+
+import shlex
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+from orchestrator.errors import UsageError
+from orchestrator.journal import runs
+from orchestrator.journal.store import Store
+from orchestrator.model import Backup, OutcomeKind
+from orchestrator.report.lines import encode
+from orchestrator.runs.amend import amend_run, run_at_rest, state_file
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
+    from orchestrator.engine.stop import StopSwitch
+    from orchestrator.journal.runs import StoredBackup
+    from orchestrator.summary import Line
+
+OPERATOR = "operator"
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What was recorded. ``report`` is the report that says so now, ``None`` if it cannot be written again."""
+
+    run_id: str
+    install: str
+    kind: OutcomeKind
+    report: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What the operator says: the backup of ``install`` in ``run`` is ``backup_id``; ``None`` if there is none."""
+
+    run: str
+    install: str
+    backup_id: str | None
+
+
+async def settle(state_dir: Path, word: Settlement, now: datetime, stop: StopSwitch) -> Settled:
+    """Record the operator's ``word``.
+
+    Raises ``UsageError`` if there is no such run or install, or its outcome is not unconfirmed, ``LockedError`` if the
+    run is alive, ``StoppedError`` if a signal comes before anything is recorded, and ``StorageError``.
+    """
+    async with AsyncExitStack() as stack:
+        store = Store(state_file(state_dir))
+        await stop.unless_pressed(stack.enter_async_context(store))
+        run_id = (await runs.find(store, word.run, f"in {state_dir}")).run.id
+        stored_run = await stop.unless_pressed(run_at_rest(stack, store, state_dir, run_id))
+        meant = _unconfirmed(stored_run.stored, word.install, run_id)
+        line = _settled(meant, word.backup_id)
+        report = await amend_run(store, state_dir, stored_run, [line], now)
+        return Settled(run_id, meant.planned.install.label, line.kind, report)
+
+
+def _unconfirmed(stored: list[StoredBackup], install: str, run_id: str) -> StoredBackup:
+    """Return the one that ``install`` names, by id or by name."""
+    by_id = [each for each in stored if each.planned.install.id == install.lower()]
+    matches = by_id or [each for each in stored if each.planned.install.name == install]
+    if len(matches) != 1:
+        name = shlex.quote(install)
+        found = f"{len(matches)} installs are named {name}; give an id" if matches else f"there is no install {name}"
+        message = f"run {run_id}: {found}"
+        raise UsageError(message)
+    (meant,) = matches
+    if meant.line is None or meant.line.kind is not OutcomeKind.UNCONFIRMED:
+        outcome = meant.line.kind.value if meant.line else "without an outcome: finish the run with --resume"
+        message = f"run {run_id}: {install} is {outcome}; only an unconfirmed install can be settled"
+        raise UsageError(message)
+    return meant
+
+
+def _settled(meant: StoredBackup, backup_id: str | None) -> Line:
+    if meant.line is None:
+        message = "only a line can be settled"
+        raise TypeError(message)
+    fields = meant.line.fields()
+    if backup_id is None:
+        kind, error, backup = OutcomeKind.EXHAUSTED, fields["error"], None
+        error = error and error | {"message": f"{error['message']}; the operator found no backup"}
+    else:
+        kind, error, backup = OutcomeKind.ACCEPTED, None, asdict(Backup(backup_id))
+    fields |= {"outcome": kind.value, "error": error, "backup": backup, "settled_by": OPERATOR, "look_for": []}
+    return replace(meant.line, kind=kind, data=encode(fields))

@@ -1,0 +1,205 @@
+"""How the backups of a run ended: asked of the API after the run, and told in its journal and its report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from orchestrator.freshness import ABORTED, COMPLETED, age_s, has_ended, merged
+from orchestrator.journal.store import Store
+from orchestrator.model import Backup, ErrorInfo, OutcomeKind
+from orchestrator.report.lines import encode
+from orchestrator.runs.amend import amend_run, run_at_rest, state_file, summary_now
+from orchestrator.runs.resume import check_accounts
+from orchestrator.runs.scopes import run_meant
+from orchestrator.runs.work import report_of
+from orchestrator.session.connections import Connections
+from orchestrator.session.survey import Question, Subject, are_credentials_refused, surveyed
+from orchestrator.summary import Ending, exit_code
+from orchestrator.units import seconds_of
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
+    from orchestrator.engine.ports import Log
+    from orchestrator.engine.stop import StopSwitch
+    from orchestrator.journal.runs import StoredBackup
+    from orchestrator.model import Config, Install
+    from orchestrator.runs.amend import StoredRun
+    from orchestrator.session.queries import Queries
+    from orchestrator.summary import Line
+
+_WITH_BACKUP = {
+    OutcomeKind.ACCEPTED,
+    OutcomeKind.COMPLETED,
+    OutcomeKind.SKIPPED,
+    OutcomeKind.ABORTED,
+    OutcomeKind.INCOMPLETE,
+}
+
+
+class Condition(StrEnum):
+    """How a backup stands, as far as anybody knows, the worst first."""
+
+    ABORTED = "aborted"
+    UNKNOWN = "unknown"
+    UNDER_WAY = "under way"
+    COMPLETED = "completed"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The backup of one install, and the line that tells of it.
+
+    ``age_s`` is the seconds since it was made, where the API shows it and it has not ended. ``error`` says why the API
+    could not tell.
+    """
+
+    install: Install
+    line: Line
+    backup: Backup
+    age_s: float | None = None
+    error: ErrorInfo | None = None
+
+    @property
+    def condition(self) -> Condition:
+        """Return how the backup stands."""
+        if self.error is not None:
+            return Condition.UNKNOWN
+        ended = {COMPLETED: Condition.COMPLETED, ABORTED: Condition.ABORTED}
+        return ended.get(self.backup.status or "", Condition.UNDER_WAY)
+
+    @property
+    def took_s(self) -> float | None:
+        """Return the seconds that the backup took, ``None`` if it is not completed or does not say."""
+        began, ended = seconds_of(self.backup.create_time), seconds_of(self.backup.complete_time)
+        if self.condition is not Condition.COMPLETED or began is None or ended is None or ended < began:
+            return None
+        return ended - began
+
+
+@dataclass(frozen=True, slots=True)
+class StatusEnd:
+    """What is known of a run's backups by now, the worst first.
+
+    ``asked`` counts those that the API was asked about, ``failures`` the installs without a backup, ``unfinished``
+    those without an outcome, since the run did not come to its end. ``has_news`` tells that the run tells something
+    else now, ``report`` where, ``None`` if that is no file that can be written again.
+    """
+
+    run_id: str
+    backups: tuple[Known, ...]
+    asked: int
+    failures: int
+    unfinished: int
+    has_news: bool
+    report: str | None
+    signum: int | None
+    credentials_refused: bool
+
+    @property
+    def counts(self) -> Counter[Condition]:
+        """Return how many backups stand how."""
+        return Counter(each.condition for each in self.backups)
+
+    @property
+    def exit_code(self) -> int:
+        """Return the exit code: 0 if every backup is completed."""
+        not_completed = len(self.backups) - self.counts[Condition.COMPLETED] + self.unfinished
+        return exit_code(Ending(signum=self.signum, credentials_refused=self.credentials_refused, failed=not_completed))
+
+
+async def run_status(config: Config, state_dir: Path, word: str, log: Log, stop: StopSwitch) -> StatusEnd:
+    """Ask how the backups of the run that ``word`` means ended, and have its journal and its report say so.
+
+    Raises ``UsageError`` if there is no such run, or an account of it cannot be asked any more, ``LockedError`` if the
+    run is alive, ``StoppedError`` if a signal comes before anybody is asked, and ``StorageError``.
+    """
+    async with AsyncExitStack() as stack:
+        store = Store(state_file(state_dir))
+        await stop.unless_pressed(stack.enter_async_context(store))
+        run_id = (await run_meant(store, config, word, state_dir, None)).run.id
+        run = await stop.unless_pressed(run_at_rest(stack, store, state_dir, run_id))
+        connections = Connections(config, store, log.bind(run_id=run_id), stack)
+        told = [known for each in run.stored if (known := known_of(each))]
+        to_ask = [each for each in told if not has_ended(each.backup)]
+        names = {each.install.account for each in to_ask}
+        check_accounts(config, run.record, names, "cannot be asked about", "name the YAML that it ran with")
+        answers = await surveyed(Subject("status", "backups"), [_question(each) for each in to_ask], connections, stop)
+        found = dict(zip((each.line.position for each in to_ask), answers.answers, strict=True))
+        backups = [_after(each, found.get(each.line.position)) for each in told]
+        has_news, report = await _retold(
+            store, state_dir, run, [each.line for each in backups], connections.clock.now()
+        )
+        ranks = list(Condition)
+        return StatusEnd(
+            run_id=run_id,
+            backups=tuple(sorted(backups, key=lambda each: ranks.index(each.condition))),
+            asked=len(to_ask),
+            failures=len(run.lines) - len(told),
+            unfinished=len(run.stored) - len(run.lines),
+            has_news=has_news,
+            report=report,
+            signum=answers.signum,
+            credentials_refused=are_credentials_refused(connections),
+        )
+
+
+def known_of(stored: StoredBackup) -> Known | None:
+    """Return the backup that an install's line tells of, ``None`` where none is known to exist."""
+    line = stored.line
+    fields = line.fields()["backup"] if line and line.kind in _WITH_BACKUP else None
+    return Known(stored.planned.install, line, Backup(**fields)) if line and fields else None
+
+
+def known_now(known: Known, shown: Backup, age: float | None = None) -> Known:
+    """Return ``known`` with its backup as it is ``shown``, and the outcome that follows.
+
+    What was skipped for a backup that is completed by now stays so; if that was aborted, the install has none.
+    """
+    line, backup = known.line, merged(known.backup, shown)
+    fields, kind = line.fields(), line.kind
+    if backup.status == ABORTED:
+        kind = OutcomeKind.ABORTED
+    elif backup.status == COMPLETED and kind is not OutcomeKind.SKIPPED:
+        kind = OutcomeKind.COMPLETED
+    if kind is not line.kind:
+        fields |= {"outcome": kind.value, "error": None, "reason": None}
+    line = replace(line, kind=kind, data=encode(fields | {"backup": asdict(backup)}))
+    return replace(known, line=line, backup=backup, age_s=None if has_ended(backup) else age)
+
+
+def _question(known: Known) -> Question[Known]:
+    install, backup = known.install, known.backup
+
+    async def ask(queries: Queries) -> Known | ErrorInfo:
+        answer = await queries.backup(install.account, install.id or "", backup.id)
+        if isinstance(answer, ErrorInfo):
+            return answer
+        return known_now(known, answer, age_s(merged(backup, answer), queries.now_s(install.account)))
+
+    return Question(install.account, ask)
+
+
+def _after(known: Known, answer: Known | ErrorInfo | None) -> Known:
+    """Return ``known`` after the ``answer``; of what nobody was asked about, the outcome that its status calls for."""
+    if isinstance(answer, ErrorInfo):
+        return replace(known, error=answer)
+    return answer or known_now(known, known.backup)
+
+
+async def _retold(
+    store: Store, state_dir: Path, run: StoredRun, lines: list[Line], at: datetime
+) -> tuple[bool, str | None]:
+    """Have the run say what is new, or what an earlier process was kept from telling; return whether, and where."""
+    before = {line.position: line for line in run.lines}
+    changed = [line for line in lines if line != before[line.position]]
+    now = summary_now(run.record, run.lines, report_of(run.record, state_dir))
+    is_told = not run.is_whole or run.record.summary == now
+    if is_told and not changed:
+        return False, None
+    return True, await amend_run(store, state_dir, run, changed, at)

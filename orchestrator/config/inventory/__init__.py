@@ -1,0 +1,1 @@
+"""The files that installs come from besides the YAML: found, read once each, every problem with its place."""

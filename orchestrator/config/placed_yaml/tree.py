@@ -1,0 +1,397 @@
+"""YAML text to plain data without surprises, keeping the place of every value.
+
+PyYAML parses; this module guards what it would let through in silence: it bounds nesting and aliases over the
+parser's events before anything is composed, refuses duplicate keys and tags, and takes a scalar only for what it
+looks like (``no``, ``012`` and ``1:30`` are errors, not false, 10 and 90). ``${VAR}`` is replaced inside strings.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from orchestrator.config.placed_yaml.excerpt import LINE_END, Page, is_open_key, with_excerpts
+from orchestrator.errors import ConfigError, Problem
+from orchestrator.redaction import Redactor
+from orchestrator.visible import is_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+DEEPEST_NESTING = 100
+LEAST_EXPANSION = 100_000
+MOST_EXPANSION = 10
+"""Aliases may make a document this many times larger than written, or ``LEAST_EXPANSION`` values if that is more."""
+
+MOST_EXCERPTS = 100
+"""Problems that are shown with their line; of more, the place and the words are enough."""
+
+LONGEST_REPLACEMENTS = 64 * 1024 * 1024
+"""Characters that variables may put into a document."""
+
+LONGEST_QUOTE = 40
+
+Noted = frozenset[tuple[int, int]]
+MayLack = Callable[[Sequence[str | int]], bool]
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_TAG = "tag:yaml.org,2002:"
+_KNOWN_TAG = re.compile(r"(binary|set|omap|pairs|map|seq|str|int|float|bool|null|timestamp|value|yaml)$|python/")
+_INT = re.compile(r"[-+]?(0|[1-9][0-9]*)", re.ASCII)
+_FLOAT = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?\.(inf|nan)", re.ASCII | re.IGNORECASE)
+_VARIABLE = re.compile(
+    r"\$(?:(?P<dollar>\$)|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>(?:[^}$]|\$(?!\{))*))?\}|(?P<open>\{))"
+)
+
+
+@dataclass(slots=True)
+class Tree:
+    """A document as plain ``data``, with the YAML nodes that it came from to find places in.
+
+    ``known`` are the keys whose values may be shown if they are no secrets; ``redactor`` keeps those that are out of
+    every message. ``first_line`` is the number of its first line, where it is a part of a file. A document that
+    ``may_be_list`` is shown though it is one.
+    """
+
+    file: str
+    text: str = field(default="", repr=False)
+    known: frozenset[str] = field(default=frozenset(), repr=False)
+    data: Any = field(default=None, repr=False)
+    root: yaml.Node | None = field(default=None, repr=False)
+    problems: list[Problem] = field(default_factory=list)
+    redactor: Redactor = field(default_factory=Redactor)
+    first_line: int = 1
+    may_be_list: bool = False
+    _children: dict[int, dict[str | int, tuple[yaml.Node, yaml.Node]]] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def decoded(cls, text: bytes, file: str) -> Tree:
+        """Return the tree, not yet read, of ``text``. Raises ``ConfigError`` if that is not UTF-8."""
+        if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise ConfigError([Problem(file, 1, 1, "", "is UTF-16 text: save it as UTF-8")])
+        try:
+            return cls(file, text.decode("utf-8-sig"))
+        except UnicodeDecodeError as error:
+            before = text[: error.start].decode("utf-8-sig")
+            raise ConfigError(
+                [Problem(file, *place_after(before), "", "is not UTF-8 text: save it as UTF-8")]
+            ) from None
+
+    def error(self) -> ConfigError:
+        """Return everything that is wrong, each with the line that it is on, without secrets."""
+        cleaned = [replace(each, message=self.redactor.clean(each.message)) for each in sorted(self.problems)]
+        page = Page(self.text, self.root, self.known, self.first_line, self.may_be_list)
+        shown = with_excerpts(cleaned[:MOST_EXCERPTS], page)
+        shown = [replace(each, excerpt=self.redactor.clean(each.excerpt)) for each in shown]
+        return ConfigError([*shown, *cleaned[MOST_EXCERPTS:]])
+
+    def problem(
+        self, loc: Sequence[str | int], message: str, *, at_key: bool = False, noted: Noted = frozenset()
+    ) -> None:
+        """Note a problem of the value at ``loc``, or of its key, unless its line and column are among ``noted``."""
+        node = self._node(loc, at_key=at_key)
+        if self._place(node) not in noted:
+            self.note(node, path_of(loc), message)
+
+    def noted(self) -> Noted:
+        """Return the lines and columns of all problems so far."""
+        return frozenset((problem.line, problem.column) for problem in self.problems)
+
+    def line(self, loc: Sequence[str | int]) -> int:
+        """Return the line, from 1, of the value at ``loc`` or of the nearest one around it."""
+        return self._place(self._node(loc))[0]
+
+    def note(self, node: yaml.Node, path: str, message: str) -> None:
+        """Note a problem of ``node``, which stands at ``path``."""
+        self.problems.append(Problem(self.file, *self._place(node), path, message))
+
+    def _place(self, node: yaml.Node) -> tuple[int, int]:
+        return int(node.start_mark.line) + self.first_line, int(node.start_mark.column) + 1
+
+    def _node(self, loc: Sequence[str | int], *, at_key: bool = False) -> yaml.Node:
+        node: yaml.Node = self.root or yaml.ScalarNode("", "", yaml.Mark("", 0, 0, 0, None, 0))
+        for index, step in enumerate(loc):
+            pair = self._children_of(node).get(step)
+            if pair is None:
+                break
+            node = pair[0] if at_key and index == len(loc) - 1 else pair[1]
+        return node
+
+    def _children_of(self, node: yaml.Node) -> dict[str | int, tuple[yaml.Node, yaml.Node]]:
+        """Return what is below ``node``, looked up once: a file may have as many faults as keys."""
+        if id(node) not in self._children:
+            if isinstance(node, yaml.SequenceNode):
+                self._children[id(node)] = {index: (each, each) for index, each in enumerate(node.value)}
+            else:
+                pairs = node.value if isinstance(node, yaml.MappingNode) else []
+                self._children[id(node)] = {key.value: (key, value) for key, value in pairs if _is_plain(key)}
+        return self._children[id(node)]
+
+
+def _is_plain(key: yaml.Node) -> bool:
+    return isinstance(key, yaml.ScalarNode)
+
+
+def path_of(loc: Sequence[str | int]) -> str:
+    """Format a location as people write it: ``installs[3].id``."""
+    text = ""
+    for step in loc:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+    return text
+
+
+def read_tree(
+    text: bytes,
+    file: str,
+    variables: Mapping[str, str] | None,
+    known: Iterable[str] = (),
+    may_lack: MayLack = lambda _loc: False,
+) -> Tree:
+    """Parse ``text`` of ``file`` into a tree; its ``problems`` say what is wrong with it as YAML.
+
+    ``variables`` are what ``${VAR}`` names, ``None`` to leave that as it is. Where ``may_lack`` allows it at a place,
+    a value that names one which is not set becomes ``None``. Raises ``ConfigError`` if ``text`` is not UTF-8.
+    """
+    tree = Tree.decoded(text, file)
+    tree.known = frozenset(known)
+    compose(tree)
+    if tree.root is not None:
+        tree.data = _Reader(tree, variables, may_lack).read(tree.root, ())
+    return tree
+
+
+def compose(tree: Tree) -> None:
+    """Find the root of ``tree``, or note why its text has none."""
+    try:
+        if _is_bounded(tree):
+            tree.root = _Loader(tree.text).get_single_node()
+    except yaml.MarkedYAMLError as error:
+        line, column = _fault_place(error)
+        lines = LINE_END.split(tree.text)
+        if line > len(lines):
+            line, column = len(lines), len(lines[-1]) + 1
+        tree.problems.append(Problem(tree.file, line, column, "", _words(error, tree.text)))
+    except yaml.reader.ReaderError as error:
+        message = f"the character #x{error.character:04x} is not allowed in YAML"
+        tree.problems.append(Problem(tree.file, *place_after(tree.text[: error.position]), "", message))
+
+
+def place_after(before: str) -> tuple[int, int]:
+    """Return the line and column, from 1, of what follows ``before``."""
+    lines = LINE_END.split(before)
+    return len(lines), len(lines[-1]) + 1
+
+
+def _fault_place(error: yaml.MarkedYAMLError) -> tuple[int, int]:
+    marks = error.problem_mark, error.context_mark
+    mark = next((each for each in (marks[::-1] if _is_unclosed(error) else marks) if each), None)
+    return (mark.line + 1, mark.column + 1) if mark else (1, 1)
+
+
+def _is_unclosed(error: yaml.MarkedYAMLError) -> bool:
+    return error.problem == "found unexpected end of stream"
+
+
+def _words(error: yaml.MarkedYAMLError, text: str) -> str:
+    if error.problem == "but found another document":
+        return "holds more than one document: only one is read"
+    if _is_unclosed(error):
+        return "not valid YAML: the quote that opens here is never closed"
+    line, column = _fault_place(error)
+    if (LINE_END.split(text)[line - 1 : line] or [""])[0][column - 1 : column] == "\t":
+        return "not valid YAML: a tab stands here; indent with spaces"
+    return f"not valid YAML: {error.problem or error.context}"
+
+
+def _is_bounded(tree: Tree) -> bool:
+    """Scan the parser's events: they cost no recursion and no copies, whatever the document holds."""
+    bounds = _Bounds()
+    loader = _Loader(tree.text)
+    while loader.check_event():
+        event = loader.get_event()
+        fault = bounds.fault_at(event)
+        if fault:
+            mark = event.start_mark
+            tree.problems.append(Problem(tree.file, mark.line + 1, mark.column + 1, "", fault))
+            return False
+    return True
+
+
+class _Bounds:
+    """Follow the events of a document, and how large aliases would make it.
+
+    ``sizes`` holds the values below each anchor, ``None`` while that is still being read.
+    """
+
+    def __init__(self) -> None:
+        self._sizes: dict[str, int | None] = {}
+        self._open: list[tuple[str | None, int]] = []
+        self._written = self._expanded = 0
+
+    def fault_at(self, event: yaml.Event) -> str | None:
+        """Say what is wrong with the document from ``event`` on, if anything."""
+        if isinstance(event, yaml.AliasEvent):
+            size = self._sizes.get(str(event.anchor), 1)
+            if size is None:
+                return f"the alias *{event.anchor} stands inside what it stands for"
+            self._expanded += size
+        elif isinstance(event, yaml.NodeEvent):
+            self._enter(event)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = self._open.pop()
+            if anchor:
+                self._sizes[anchor] = self._expanded - before + 1
+        if len(self._open) > DEEPEST_NESTING:
+            return f"nested deeper than {DEEPEST_NESTING} levels"
+        if self._expanded > max(LEAST_EXPANSION, MOST_EXPANSION * self._written):
+            return f"aliases make more than {self._expanded - 1} values of {self._written}"
+        return None
+
+    def _enter(self, event: yaml.NodeEvent) -> None:
+        self._written += 1
+        self._expanded += 1
+        is_collection = isinstance(event, yaml.CollectionStartEvent)
+        if is_collection:
+            self._open.append((event.anchor, self._expanded))
+        if event.anchor:
+            self._sizes[event.anchor] = None if is_collection else 1
+
+
+class _Reader:
+    """Read nodes into plain data, noting what is wrong on the way."""
+
+    def __init__(self, tree: Tree, variables: Mapping[str, str] | None, may_lack: MayLack) -> None:
+        self._tree = tree
+        self._variables = variables or {}
+        self._replaces = variables is not None
+        self._may_lack = may_lack
+        self._replaced: dict[int, str | None] = {}
+        self._size = 0
+
+    def read(self, node: yaml.Node, loc: tuple[str | int, ...]) -> Any:  # noqa: ANN401 - YAML may hold anything
+        kind = node.tag.removeprefix(_TAG)
+        if isinstance(node, yaml.MappingNode) and kind == "map":
+            return self._mapping(node, loc)
+        if isinstance(node, yaml.SequenceNode) and kind == "seq":
+            return [self.read(child, (*loc, index)) for index, child in enumerate(node.value)]
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node, kind, loc)
+        self._tree.note(node, path_of(loc), _tag_fault(node.tag))
+        return None
+
+    def _mapping(self, node: yaml.MappingNode, loc: tuple[str | int, ...]) -> dict[str, Any]:
+        data: dict[str, Any] = {}
+        lines: dict[str, int] = {}
+        inherited: dict[str, Any] = {}
+        for key, value in node.value:
+            if key.tag == f"{_TAG}merge":
+                if "<<" in lines:
+                    self._tree.note(key, path_of(loc), "<< stands here twice; it takes a list of mappings")
+                lines.setdefault("<<", key.start_mark.line + 1)
+                inherited |= self._merged(value, loc)
+                continue
+            if not isinstance(key, yaml.ScalarNode):
+                self._tree.note(key, path_of(loc), "a key must be plain text")
+                continue
+            name = str(key.value)
+            if name in lines:
+                self._tree.note(key, path_of((*loc, name)), f"duplicate key, first given on line {lines[name]}")
+            lines.setdefault(name, key.start_mark.line + 1)
+            data[name] = self.read(value, (*loc, name))
+        return inherited | data
+
+    def _merged(self, node: yaml.Node, loc: tuple[str | int, ...]) -> dict[str, Any]:
+        parts = node.value if isinstance(node, yaml.SequenceNode) else [node]
+        merged: dict[str, Any] = {}
+        for part in reversed(parts):
+            if isinstance(part, yaml.MappingNode):
+                merged |= self._mapping(part, loc)
+            else:
+                self._tree.note(part, path_of(loc), "<< takes a mapping or a list of mappings")
+        return merged
+
+    def _scalar(self, node: yaml.ScalarNode, kind: str, loc: tuple[str | int, ...]) -> Any:  # noqa: ANN401 - as read()
+        text = str(node.value)
+        match kind:
+            case "str" | "timestamp":
+                return self._interpolated(node, text, loc)
+            case "null":
+                return None
+            case "bool" if text.lower() in {"true", "false"}:
+                return text.lower() == "true"
+            case "int" if _INT.fullmatch(text) and len(text) <= 18:  # noqa: PLR2004 - digits that fit 64 bits
+                return int(text)
+            case "float" if _FLOAT.fullmatch(text):
+                return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+            case "bool":
+                message = f"YAML would read {self._shown(text, loc)} as true or false: write that, or put it in quotes"
+            case "int" | "float":
+                message = (
+                    f"YAML would read {self._shown(text, loc)} as a number in a notation of its own: put it in quotes"
+                )
+            case _:
+                message = _tag_fault(node.tag)
+        self._tree.note(node, path_of(loc), message)
+        return None
+
+    def _shown(self, text: str, loc: Sequence[str | int]) -> str:
+        """Return ``text`` as a message may show it: what may be a secret is not repeated."""
+        is_open = all(isinstance(step, int) or is_open_key(step, self._tree.known) for step in loc)
+        return "this" if loc[:1] == ("accounts",) or not is_open else text[:LONGEST_QUOTE]
+
+    def _interpolated(self, node: yaml.ScalarNode, text: str, loc: tuple[str | int, ...]) -> str | None:
+        """Replace the variables in ``text``, once for all who name it by an alias."""
+        if "$" not in text or not self._replaces:
+            return text
+        if id(node) not in self._replaced:
+            self._replaced[id(node)] = self._replace(node, text, loc)
+        return self._replaced[id(node)]
+
+    def _replace(self, node: yaml.ScalarNode, text: str, loc: tuple[str | int, ...]) -> str | None:
+        faults: list[str] = []
+        lacks = False
+
+        def value_of(match: re.Match[str]) -> str:
+            nonlocal lacks
+            if match["dollar"]:
+                return "$"
+            name, default = match["name"], match["default"]
+            if name is None:
+                faults.append("only ${NAME} and ${NAME:-a default} are known (a dollar is written $$)")
+                return ""
+            value = self._variables.get(name)
+            if default is not None:
+                value = value or default
+            if value is None and self._may_lack(loc):
+                lacks = True
+            elif value is None:
+                faults.append(f"the environment variable {name} is not set; {_remedy(name, loc)}")
+            elif not is_text(value):
+                faults.append(f"the environment variable {name} is not UTF-8 text")
+            self._size += len(value or "")
+            return value or "" if self._size <= LONGEST_REPLACEMENTS else ""
+
+        replaced = _VARIABLE.sub(value_of, text)
+        if self._size > LONGEST_REPLACEMENTS:
+            faults.append("variables make the document too large")
+        if faults:
+            self._tree.note(node, path_of(loc), faults[0])
+        return None if lacks else replaced
+
+
+def _remedy(name: str, loc: Sequence[str | int]) -> str:
+    if loc[:2] == ("accounts", "default") and loc[-1] in {"user_id", "password"}:
+        return f"set it, or leave {loc[-1]} out where a _FILE, a _COMMAND or $CREDENTIALS_DIRECTORY gives it"
+    return f"set it, or write ${{{name}:-a default}}"
+
+
+def _tag_fault(tag: str) -> str:
+    """Say that a tag is not allowed, and which: one that nobody knows may be a value that begins with !."""
+    name = tag.removeprefix(_TAG)
+    shown = f"the tag {name}" if _KNOWN_TAG.match(name) else "a tag"
+    return f"{shown} is not allowed; a value that begins with ! is put in quotes"

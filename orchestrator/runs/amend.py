@@ -1,0 +1,106 @@
+"""A run that is over told anew, since more is known of its outcomes: in the journal, in its report, in its summary."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.errors import UsageError
+from orchestrator.journal import runs
+from orchestrator.journal.locks import locked, run_lock
+from orchestrator.journal.store import FILE_NAME, is_there
+from orchestrator.model import OutcomeKind
+from orchestrator.report.lines import encode
+from orchestrator.report.write import rewrite, write_summary
+from orchestrator.runs.work import own_report, report_of
+from orchestrator.summary import exit_code_now
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from contextlib import AsyncExitStack
+    from datetime import datetime
+    from pathlib import Path
+
+    from orchestrator.journal.runs import RunRecord, StoredBackup
+    from orchestrator.journal.store import Store
+    from orchestrator.summary import Line
+
+
+def state_file(state_dir: Path) -> Path:
+    """Return the state's file, which is not made just to be looked into. Raises ``UsageError``."""
+    path = state_dir / FILE_NAME
+    if not is_there(path):
+        message = f"there are no runs in {state_dir} yet; name the folder with --state-dir"
+        raise UsageError(message)
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRun:
+    """A run that nobody is at, with its plan and what came of it."""
+
+    record: RunRecord
+    stored: list[StoredBackup]
+
+    @property
+    def lines(self) -> list[Line]:
+        """Return the lines of the outcomes that it has, in the order of the report."""
+        return runs.in_report_order(self.stored)
+
+    @property
+    def is_whole(self) -> bool:
+        """Tell whether it has come to its end, and so to a summary."""
+        return self.record.has_ended and all(each.line for each in self.stored)
+
+
+async def run_at_rest(stack: AsyncExitStack, store: Store, state_dir: Path, run_id: str) -> StoredRun:
+    """Lock a run for as long as ``stack`` is open, and return it as it stands then.
+
+    Raises ``LockedError`` if it is alive, and ``StorageError``.
+    """
+    await stack.enter_async_context(locked(run_lock(state_dir, run_id), f"run {run_id} is going on"))
+    record = await runs.find(store, run_id, f"in {state_dir}")
+    return StoredRun(record, await runs.load(store, run_id))
+
+
+async def amend_run(
+    store: Store, state_dir: Path, run: StoredRun, changed: Sequence[Line], now: datetime
+) -> str | None:
+    """Keep ``changed`` in the place of the run's lines, and write its report and summary again.
+
+    Returns the report that says so now, ``None`` if it is no file that can be written again. The journal's summary
+    comes last: where it counts otherwise than the lines, this did not come to its end. Raises ``StorageError``.
+    """
+    record, run_id = run.record, run.record.run.id
+    news = {line.position: line for line in changed}
+    lines = [news.get(line.position, line) for line in run.lines]
+    await runs.amend(store, run_id, changed)
+    report = report_of(record, state_dir)
+    summary = summary_now(record, lines, report) if run.is_whole else None
+    data = b"".join(line.data for line in lines) + (b"" if summary is None else encode(summary))
+    is_file = rewrite(report, data, is_private=report == str(own_report(state_dir, run_id)))
+    if summary is not None:
+        write_summary(state_dir / "runs" / run_id, summary)
+        await runs.end(store, run_id, now, summary)
+    return report if is_file else None
+
+
+def summary_now(record: RunRecord, lines: Iterable[Line], report: str) -> dict[str, Any] | None:
+    """Return the run's summary line with its outcomes counted anew; ``None`` if it never came to one."""
+    if record.summary is None:
+        return None
+    counts: Counter[OutcomeKind] = Counter()
+    by_account: dict[str, Counter[OutcomeKind]] = {}
+    for line in lines:
+        counts[line.kind] += 1
+        by_account.setdefault(line.account, Counter())[line.kind] += 1
+    return record.summary | {
+        "outcomes": {kind.value: counts[kind] for kind in OutcomeKind},
+        "accounts": {
+            name: totals | {"outcomes": {kind.value: count for kind, count in by_account.get(name, {}).items()}}
+            for name, totals in record.summary["accounts"].items()
+        },
+        "exit_code": exit_code_now(record.summary["exit_code"], counts, len(record.failed_sources)),
+        "report": report,
+    }

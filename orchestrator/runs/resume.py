@@ -1,0 +1,219 @@
+"""The rest of an interrupted run: what is known stays, what is open is looked up, what was not tried is requested."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.engine.pending import CompletionWait, PendingBackup
+from orchestrator.errors import UsageError
+from orchestrator.journal.runs import find, in_report_order, load
+from orchestrator.marker import described_again, second
+from orchestrator.model import Backup, Checkpoint, ErrorInfo, ErrorKind, OutcomeKind, PlannedBackup
+from orchestrator.plan import differences, make_plan
+from orchestrator.runs.scopes import part_of, run_meant
+from orchestrator.runs.work import (
+    NOT_IN_THE_PLAN,
+    Presettled,
+    RunOptions,
+    RunWork,
+    gone_since,
+    pending_in_doubt,
+    report_of,
+    target_of,
+    watch_of_earlier,
+)
+from orchestrator.session.inventory import Inventory, looked_up, names_of, say_sources
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from orchestrator.engine.ports import Log
+    from orchestrator.journal.runs import RunRecord, StoredBackup
+    from orchestrator.journal.store import Store
+    from orchestrator.model import Config, Install
+
+_GOES_ON = {OutcomeKind.CANCELLED, OutcomeKind.UNCONFIRMED}
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """An earlier run that nobody else is at, what it stored, and what of it is to be gone on with."""
+
+    record: RunRecord
+    stored: list[StoredBackup]
+    left: list[StoredBackup]
+
+    def nameless(self) -> list[str]:
+        """Return the accounts whose listings have to be read, for names that could not be looked up then."""
+        installs = (each.planned.install for each in self.left)
+        return sorted({each.account for each in installs if _is_to_be_looked_up(each)})
+
+
+async def run_to_resume(config: Config, options: RunOptions, store: Store) -> RunRecord:
+    """Return the run that the options name. Raises ``UsageError`` and ``StorageError``."""
+    return await run_meant(store, config, options.resume or "", options.state_dir, part_of(options.selection))
+
+
+async def what_is_left(config: Config, options: RunOptions, run_id: str, store: Store) -> Left:
+    """Return what is left of a run. Raises ``UsageError`` and ``StorageError``."""
+    record = await find(store, run_id, f"in {options.state_dir}")
+    stored = await load(store, record.run.id)
+    goes_on = _GOES_ON | ({OutcomeKind.INCOMPLETE} if options.waits else set())
+    left = [each for each in stored if each.line is None or each.line.kind in goes_on]
+    check_accounts(config, record, {each.planned.install.account for each in left if each.planned.install.enabled})
+    return Left(record, stored, left)
+
+
+def resumed_work(config: Config, options: RunOptions, left: Left, inventory: Inventory, log: Log) -> RunWork:
+    """Return the job that ``left`` comes to; names that could not be looked up then are in ``inventory``'s listings."""
+    record, run_id = left.record, left.record.run.id
+    _say_differences(config, record, left.stored, log.bind(run_id=run_id))
+    others = {each.planned.request.install_id: each.planned.install.label for each in left.stored}
+    found = {each.planned.position: _with_id(config, record, each, inventory, others) for each in left.left}
+    done = [each for each in left.stored if each.planned.position not in found]
+    wait_s = config.wait.timeout_s if options.waits else None
+    to_do: list[PendingBackup] = []
+    presettled: list[Presettled] = []
+    for each in found.values():
+        pending = _effort(record, each, wait_s, may_repeat=config.wait.retry_aborted)
+        install = pending.planned.install
+        if install in inventory.lacks:
+            presettled.append(Presettled(pending, *inventory.lacks[install]))
+        elif install.place == NOT_IN_THE_PLAN:
+            presettled.append(Presettled(pending, *_end_of_stranger(each)))
+        elif not install.enabled:
+            presettled.append(Presettled(pending, OutcomeKind.CANCELLED, gone_since(record.retried or "")))
+        elif pending.made.backup and pending.watch is None:
+            presettled.append(Presettled(pending, OutcomeKind.ACCEPTED))
+        else:
+            to_do.append(pending)
+    report = target_of(options, report_of(record, options.state_dir))
+    record = replace(record, report=report, failed_sources=tuple(_still_failed(record, inventory)))
+    say_sources(record.failed_sources, record.empty_sources, log.bind(run_id=run_id))
+    return RunWork(
+        record=record,
+        planned=tuple(found.get(each.planned.position, each).planned for each in left.stored),
+        pending=tuple(to_do),
+        presettled=tuple(presettled),
+        kept=tuple(in_report_order(done)),
+        specimens={
+            each.planned.install.account: each.planned.request.install_id
+            for each in reversed(done)
+            if each.line and each.line.kind in {OutcomeKind.ACCEPTED, OutcomeKind.COMPLETED}
+        },
+        is_new=False,
+    )
+
+
+def _is_to_be_looked_up(install: Install) -> bool:
+    return install.id is None and install.enabled and install.place != NOT_IN_THE_PLAN
+
+
+def _with_id(
+    config: Config, record: RunRecord, stored: StoredBackup, inventory: Inventory, others: dict[str, str]
+) -> StoredBackup:
+    """Return ``stored`` with what a listing shows by now; ``others`` are installs of the run by id, which stay one."""
+    planned = stored.planned
+    if not _is_to_be_looked_up(planned.install):
+        return stored
+    install = looked_up(planned.install, inventory)
+    if install.id is None:
+        return stored
+    if install.id in others:
+        message = f"it is the same install as {others[install.id]}, which this run has already"
+        inventory.lacks[planned.install] = (OutcomeKind.CANCELLED, ErrorInfo(ErrorKind.STOPPED, message))
+        return stored
+    (rendered,) = make_plan(replace(config, installs=(install,)), record.run).backups
+    return replace(stored, planned=replace(planned, install=install, request=rendered.request))
+
+
+def _end_of_stranger(stored: StoredBackup) -> tuple[OutcomeKind, ErrorInfo]:
+    """Return again how an entry of a list ended that was not in the plan."""
+    if stored.line and stored.line.kind is OutcomeKind.CANCELLED:
+        message = (stored.line.fields()["error"] or {}).get("message") or "it is not in the plan"
+        return OutcomeKind.CANCELLED, ErrorInfo(ErrorKind.STOPPED, message)
+    return OutcomeKind.REJECTED, ErrorInfo(ErrorKind.NOT_FOUND, "is not in the plan")
+
+
+def _still_failed(record: RunRecord, inventory: Inventory) -> Iterator[dict[str, Any]]:
+    """Yield the sources of a run that were not read since; of a selection, nobody knows what else they would hold."""
+    for source in record.failed_sources:
+        is_of_names = source["source"] == names_of(source["account"])
+        listing = inventory.listings.get(source["account"])
+        if record.is_part or not is_of_names or listing is None or isinstance(listing, ErrorInfo):
+            yield source
+
+
+def _effort(record: RunRecord, stored: StoredBackup, wait_s: float | None, *, may_repeat: bool) -> PendingBackup:
+    run_id = record.run.id
+    checkpoint = stored.checkpoint or Checkpoint(stored.planned)
+    checkpoint = replace(checkpoint, planned=_planned(stored.planned, checkpoint, run_id))
+    kind = stored.line.kind if stored.line else None
+    name = second(run_id) if checkpoint.made.is_second else run_id
+    sought = checkpoint.sought or ((name,) if kind is OutcomeKind.UNCONFIRMED else ())
+    if sought:
+        return pending_in_doubt(replace(checkpoint, sought=sought))
+    spent, made = checkpoint.spent, checkpoint.made
+    pending = PendingBackup(
+        checkpoint.planned, spent.tries, spent.attempts, spent.throttled, spent.started_at, made=made
+    )
+    pending.is_resumed = spent.started_at is not None
+    backup = made.backup or (_shown(stored) if kind is OutcomeKind.INCOMPLETE else None)
+    if made.backup and record.retried is not None and spent.started_at is None:
+        pending.watch = watch_of_earlier(made.backup, wait_s)
+    elif backup and wait_s is not None:
+        until = asyncio.get_running_loop().time() + wait_s
+        may_repeat = may_repeat and not made.is_second
+        pending.watch = CompletionWait(backup, until, is_own=made.backup is not None, may_repeat=may_repeat)
+    return pending
+
+
+def _planned(planned: PlannedBackup, checkpoint: Checkpoint, run_id: str) -> PlannedBackup:
+    """Return what is requested by now: after an aborted backup, that has another marker."""
+    if not checkpoint.made.is_second:
+        return planned
+    description = described_again(planned.request.description, run_id)
+    return replace(planned, request=replace(planned.request, description=description))
+
+
+def _shown(stored: StoredBackup) -> Backup | None:
+    """Return the backup that the line of an outcome shows."""
+    fields = stored.line.fields()["backup"] if stored.line else None
+    return Backup(**fields) if fields else None
+
+
+def check_accounts(
+    config: Config,
+    record: RunRecord,
+    names: Iterable[str],
+    cannot: str = "cannot go on",
+    remedy: str = "begin a new run",
+) -> None:
+    """Refuse to ask anybody else than the run did: what is not listed there proves nothing. Raises ``UsageError``."""
+    for name in sorted(names):
+        account = config.accounts.get(name)
+        if account is None:
+            message = f"run {record.run.id} {cannot}: the account {name} is no longer in {config.source}"
+            raise UsageError(message)
+        if account.base_url != record.accounts.get(name):
+            message = (
+                f"run {record.run.id} {cannot}: the account {name} was at {record.accounts.get(name)} and is now"
+                f" at {account.base_url}; {remedy}"
+            )
+            raise UsageError(message)
+
+
+def _say_differences(config: Config, record: RunRecord, stored: list[StoredBackup], log: Log) -> None:
+    """Say how the configuration differs by now from the plan of a run of all of it."""
+    if record.retried is not None or record.is_part or config.discoveries:
+        return
+    ids = {(each.planned.install.account, each.planned.install.name): each.planned.install.id for each in stored}
+    installs = tuple(
+        install if install.id else replace(install, id=ids.get((install.account, install.name)))
+        for install in config.installs
+    )
+    now = make_plan(replace(config, installs=installs), record.run).backups
+    for reason in differences([each.planned for each in stored], now):
+        log.warning("resume.config_changed", reason=reason)

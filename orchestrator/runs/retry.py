@@ -1,0 +1,245 @@
+"""A new run of only the failures of an earlier one, with what the configuration says of them now."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.engine.pending import PendingBackup
+from orchestrator.errors import UsageError
+from orchestrator.model import Checkpoint, Made, OutcomeKind, Run
+from orchestrator.plan import make_plan
+from orchestrator.runs.failures import Failure
+from orchestrator.runs.scopes import Scopes, part_of
+from orchestrator.runs.work import (
+    CUT_OFF,
+    NOT_IN_THE_PLAN,
+    Beginning,
+    Presettled,
+    RunOptions,
+    RunWork,
+    check_resolved,
+    end_of_stranger,
+    for_this_run,
+    gone_since,
+    pending_in_doubt,
+    record_of,
+    say_warnings,
+    watch_of_earlier,
+)
+from orchestrator.selection import selected
+from orchestrator.session.clock import new_run
+from orchestrator.session.inventory import empty_lines, names_of, say_sources, told
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from orchestrator.journal.runs import RunRecord
+    from orchestrator.model import Config, FailedSource, Install, PlannedBackup
+    from orchestrator.runs.failures import Failures
+    from orchestrator.selection import Selection
+    from orchestrator.session.connections import Connections
+    from orchestrator.session.inventory import Inventory
+
+
+def needs_listing(config: Config, failures: Failures) -> bool:
+    """Tell whether it takes a listing to know which failures are still in the configuration."""
+    listed = {install.id for install in config.installs if install.id}
+    has_others = any(each.install.id not in listed for each in failures.failures)
+    return has_others and (bool(config.discoveries) or any(install.id is None for install in config.installs))
+
+
+def retried_work(
+    config: Config, options: RunOptions, failures: Failures, inventory: Inventory, connections: Connections
+) -> RunWork:
+    """Return the new run. What is no longer in ``inventory`` is given up; an unknown account has nobody to ask.
+
+    Where the earlier run could not read a source, what that shows now is requested, too.
+    """
+    run, log = new_run(connections.clock), connections.log
+    wanted = sorted(failures.failures, key=lambda each: (bool(each.sought), each.backup is not None))
+    by_key = {_key(each.install): each for each in wanted}
+    now = _current(config, by_key, inventory)
+    for key in [key for key, each in now.items() if _is_not_meant(by_key[key].install, each, failures.selection)]:
+        del by_key[key], now[key]
+    shown = _newly_shown(config, failures, inventory, {install.id for install in now.values()})
+    now |= {_key(install): install for install in shown}
+    by_key |= {_key(install): Failure(install) for install in shown}
+    if options.strict:
+        lacking = {install: inventory.lacks[install] for install in now.values() if install in inventory.lacks}
+        unread = [f"{failures.retried}: {failures.unread}"] if failures.unread else []
+        check_resolved([*empty_lines(config), *inventory.unresolved(lacking), *unread])
+    current = {key: for_this_run(install, options) for key, install in now.items()}
+    gone = [replace(each.install, enabled=True) for key, each in by_key.items() if key not in current]
+    plan = make_plan(replace(config, installs=(*current.values(), *gone)), run)
+    record = _record(config, options, failures, inventory, run)
+    say_warnings(config, plan, log.bind(run_id=run.id))
+    say_sources(record.failed_sources, record.empty_sources, log.bind(run_id=run.id))
+    of_key = list(current) + [_key(install) for install in gone]
+    to_do: list[PendingBackup] = []
+    presettled: list[Presettled] = []
+    planned = [*plan.backups[: len(current)], *map(_no_more, plan.backups[len(current) :])]
+    wait_s = config.wait.timeout_s if options.waits else None
+    for each, key in zip(planned, of_key, strict=True):
+        pending = _effort(each, by_key[key], wait_s)
+        if each.install.place == NOT_IN_THE_PLAN:
+            presettled.append(Presettled(pending, *end_of_stranger("is not in the plan", inventory)))
+        elif not each.install.enabled:
+            presettled.append(Presettled(pending, OutcomeKind.CANCELLED, gone_since(failures.retried)))
+        elif now[key] in inventory.lacks and not pending.sought and not pending.watch:
+            presettled.append(Presettled(pending, *inventory.lacks[now[key]]))
+        else:
+            to_do.append(pending)
+    return RunWork(record, tuple(planned), tuple(to_do), presettled=tuple(presettled))
+
+
+def _is_not_meant(was: Install, now: Install, selection: Selection | None) -> bool:
+    """Tell whether an install whose environment was not known then is of another one than was meant."""
+    is_known_now = was.id is None and was.environment is None and now.environment is not None
+    environments = selection.environments if selection else ()
+    return is_known_now and bool(environments) and now.environment not in environments
+
+
+def _record(config: Config, options: RunOptions, failures: Failures, inventory: Inventory, run: Run) -> RunRecord:
+    """Return the record of the new run: while a source fails, with what a retry of this one has to know, too."""
+    scope = failures.scope or str(Scopes(config).now(part_of(options.selection)))
+    failed = tuple(_not_read_again(each, failures.retried) for each in failures.failed_sources)
+    if failures.reads_again:
+        failed = told(_still_failed(failures, inventory))
+    failed += failures.unread_source
+    return replace(
+        record_of(config, options, Beginning(run, scope, 0, failures.retried)),
+        is_part=True,
+        failed_sources=failed,
+        empty_sources=told(config.empty_sources) if failures.reads_again else (),
+        selection=failures.selection.told() if failures.selection else None,
+        covered=failures.covered if failed else (),
+    )
+
+
+def _not_read_again(source: dict[str, Any], retried: str) -> dict[str, Any]:
+    reason = (
+        f"{source['error']['message']}; it is not read again, since {retried} does not tell what was meant of it: name"
+        " the run by its id, or begin a new one with --skip-if-recent"
+    )
+    return source | {"error": source["error"] | {"message": reason}}
+
+
+def _still_failed(failures: Failures, inventory: Inventory) -> list[FailedSource]:
+    """Return the sources that fail now and may hold what the earlier run meant."""
+    accounts = failures.selection.accounts if failures.selection else ()
+    return [each for each in inventory.failed if not accounts or each.account is None or each.account in accounts]
+
+
+def _newly_shown(
+    config: Config, failures: Failures, inventory: Inventory, retried: Collection[str | None]
+) -> list[Install]:
+    """Return what the earlier run meant and did not have in its plan, since a source of it could not be read.
+
+    Names that could not be looked up then were of the shard that their names decide, whatever their ids are.
+    """
+    if failures.selection is None or not failures.reads_again:
+        return []
+    unnamed = {each["account"] for each in failures.failed_sources if each["source"] == names_of(each["account"])}
+    names = {(each.account, each.name) for each in config.installs if each.id is None and each.account in unnamed}
+    as_seen = {
+        replace(each, id=None) if (each.account, each.name) in names else each: each for each in inventory.installs
+    }
+    try:
+        meant = selected(tuple(as_seen), replace(failures.selection, limit=None)).installs
+    except UsageError:  # nothing is meant
+        return []
+    ids = {install_id for _, _, install_id in failures.covered if install_id} | set(retried)
+    nameless = {(account, name) for account, name, install_id in failures.covered if install_id is None}
+    labels = {(account, name) for account, name, _ in failures.covered}
+    found = [
+        install
+        for install in (as_seen[each] for each in meant)
+        if install.id not in ids and (install.account, install.name) not in (nameless if install.id else labels)
+    ]
+    limit = failures.selection.limit
+    return found if limit is None else found[: max(0, limit - len(failures.covered))]
+
+
+_Key = tuple[str, str]
+
+
+def _key(install: Install) -> _Key:
+    return ("", install.id) if install.id else (install.account, install.name or "")
+
+
+def _current(config: Config, failures: dict[_Key, Failure], inventory: Inventory) -> dict[_Key, Install]:
+    """Return what is still in the configuration, by the key of the failure; nobody knows of a source that failed."""
+    known = _Known(config, inventory)
+    order = {install: position for position, install in enumerate(inventory.installs)}
+    found: dict[_Key, Install] = {}
+    for key, failure in failures.items():
+        install = known.now(failure.install)
+        if install is not None:
+            found[key] = install
+    return dict(sorted(found.items(), key=lambda entry: order.get(entry[1], len(order))))
+
+
+class _Known:
+    """The enabled installs of an inventory, to be looked up in as an earlier plan had them."""
+
+    def __init__(self, config: Config, inventory: Inventory) -> None:
+        self._config = config
+        self._failed = {(each.account, each.path): each for each in inventory.failed}
+        enabled = [install for install in inventory.installs if install.enabled]
+        self._by_id = {install.id: install for install in enabled if install.id}
+        self._by_name = {(each.account, each.name): each for each in enabled}
+        self._by_word = {each.name: each for each in reversed(enabled)}
+
+    def now(self, was: Install) -> Install | None:
+        """Return what ``was`` is now, ``None`` if it is no longer there."""
+        named = self._by_name.get((was.account, was.name))
+        if was.id is None:
+            if named is None and was.name:
+                named = self._by_id.get(was.name.lower())
+            if named is None and was.place == NOT_IN_THE_PLAN:
+                named = self._by_word.get(was.name)
+            return named
+        install = self._by_id.get(was.id)
+        if install is None and named is not None and named.id is None:
+            return named
+        return install or self._in_what_failed(was)
+
+    def _in_what_failed(self, was: Install) -> Install | None:
+        """Return ``was`` if it may be in a source that failed: as the journal has it, if that source is a file."""
+        holds = [each for each in self._failed.values() if _may_hold(each, was)]
+        if not holds or was.account not in self._config.accounts:
+            return None
+        if was.place and any(each.path for each in holds):
+            return replace(was, enabled=True)
+        same = {"id": was.id, "name": was.name, "environment": was.environment, "account": was.account}
+        return replace(self._config.discovered, **same)  # type: ignore[arg-type]  # they are of an Install
+
+
+def _may_hold(source: FailedSource, was: Install) -> bool:
+    """Tell whether ``source`` may hold an install, as an earlier plan had it; a report does not tell its place."""
+    if not source.path:
+        return source.account == was.account
+    file = was.place.rpartition(":")[0]
+    return not file or file == source.path or file.startswith(f"{source.path.rstrip('/')}/")
+
+
+def _no_more(planned: PlannedBackup) -> PlannedBackup:
+    return replace(planned, install=replace(planned.install, enabled=False))
+
+
+def _effort(planned: PlannedBackup, failure: Failure, wait_s: float | None) -> PendingBackup:
+    if failure.sought:
+        return pending_in_doubt(
+            Checkpoint(
+                planned,
+                sought=failure.sought,
+                sent_at=failure.sent_at,
+                described=failure.described,
+                open_since=failure.open_since,
+                error=failure.error or CUT_OFF,
+            )
+        )
+    if failure.backup is None:
+        return PendingBackup(planned)
+    return PendingBackup(planned, made=Made(failure.backup), watch=watch_of_earlier(failure.backup, wait_s))

@@ -1,0 +1,198 @@
+"""Which runs are of one configuration, and what only one run at a time may do.
+
+A configuration is known by its ``name``; without one by its path as given, so that a link which is swapped for another
+leaves it the same; and one that came over a stream by its installs. Earlier releases followed the links. What they have
+stored is found all the same, and their locks are respected.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.journal import runs
+from orchestrator.run_names import LATEST, run_named
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from orchestrator.journal.runs import KnownRun, RunRecord
+    from orchestrator.journal.store import Store
+    from orchestrator.listings import Discovery
+    from orchestrator.model import Config
+    from orchestrator.selection import Selection
+
+WHOLE, NAMED = "", "named"
+"""The parts of a configuration that are no shard: all of it, and installs that were named one by one."""
+
+_NAMED_ONE_BY_ONE = "named: "
+_NAME = "name: "
+_STREAM = "<stdin> "
+_SHARD = re.compile(r"(?P<base>.*) shard (?P<part>\d+/\d+)", re.DOTALL | re.ASCII)
+_MOST_OTHERS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """A part of a configuration. ``base`` tells the configuration, ``part`` is a shard as ``1/3`` or one of the above.
+
+    Two runs of one scope may not go on at once, except of installs that were named one by one.
+    """
+
+    base: str
+    part: str = WHOLE
+
+    @classmethod
+    def parsed(cls, text: str) -> Scope:
+        """Return the scope whose text is ``text``, as the journal has it."""
+        if text.startswith(_NAMED_ONE_BY_ONE):
+            return cls(text.removeprefix(_NAMED_ONE_BY_ONE), NAMED)
+        shard = _SHARD.fullmatch(text)
+        return cls(shard["base"], shard["part"]) if shard else cls(text)
+
+    def __str__(self) -> str:
+        """Return the text that the journal keeps, and that tells the lock."""
+        if self.part == NAMED:
+            return f"{_NAMED_ONE_BY_ONE}{self.base}"
+        return f"{self.base} shard {self.part}" if self.part else self.base
+
+    @property
+    def is_locked(self) -> bool:
+        """Tell whether only one run at a time may be of it."""
+        return self.part != NAMED
+
+    @property
+    def label(self) -> str:
+        """Return what people call it."""
+        base = self.base.removeprefix(_NAME)
+        base = f"a YAML without a file ({base.removeprefix(_STREAM)})" if base.startswith(_STREAM) else base
+        if self.part == NAMED:
+            return f"named installs of {base}"
+        return f"shard {self.part} of {base}" if self.part else base
+
+
+def part_of(selection: Selection) -> str:
+    """Return the part of a configuration that ``selection`` is about."""
+    if selection.is_named:
+        return NAMED
+    return WHOLE if selection.shard is None else f"{selection.shard[0]}/{selection.shard[1]}"
+
+
+class Scopes:
+    """The scopes of one configuration: those that its runs have now, and those that earlier ones may have."""
+
+    def __init__(self, config: Config) -> None:
+        """Find out by what ``config`` is known."""
+        self._config = config
+        self._real = _real_path(config.source)
+        unnamed = [config.path] if config.path else [_by_installs(config), _as_released(config, config.source)]
+        unnamed += [self._real] if self._real else []
+        self._bases = [_NAME + json.dumps(config.name, ensure_ascii=False), *unnamed] if config.name else unnamed
+        self._locked = self._bases[:1] if config.name else unnamed
+        self._known: dict[tuple[str, str], bool] = {}
+
+    def now(self, part: str) -> Scope:
+        """Return the scope of a new run."""
+        return Scope(self._bases[0], part)
+
+    def to_lock(self, part: str) -> list[Scope]:
+        """Return the scopes that such a run locks: also those by which an older release, or another path, knows it."""
+        scopes = {str(scope): scope for base in self._locked if (scope := Scope(base, part)).is_locked}
+        return list(scopes.values())
+
+    def has(self, run: KnownRun | RunRecord) -> bool:
+        """Tell whether a run is of this configuration, whatever part of it."""
+        base = Scope.parsed(run.scope).base
+        key = base, run.config
+        if key not in self._known:
+            self._known[key] = base in self._bases or (not base.startswith(_NAME) and self._was_ours(base, run.config))
+        return self._known[key]
+
+    def has_as(self, part: str, run: KnownRun | RunRecord) -> bool:
+        """Tell whether a run is of this part of the configuration."""
+        return Scope.parsed(run.scope).part == part and self.has(run)
+
+    def alike(self, run: RunRecord) -> Callable[[KnownRun], bool]:
+        """Return what tells whether another run is of the same scope as ``run``, whenever that was stored."""
+        if self.has(run):
+            return partial(self.has_as, Scope.parsed(run.scope).part)
+        return lambda other: other.scope == run.scope
+
+    def to_lock_for(self, run: RunRecord) -> list[Scope]:
+        """Return the scopes that going on with ``run`` locks."""
+        scope = Scope.parsed(run.scope)
+        ours = self.to_lock(scope.part) if self.has(run) else []
+        return ours if not scope.is_locked or scope in ours else [scope, *ours]
+
+    def _was_ours(self, base: str, source: str) -> bool:
+        """Tell whether a path leads to the same file now, or ``source`` named this one when an older release ran."""
+        if self._config.path is None:
+            return base == _as_released(self._config, source)
+        return source == self._config.path or (self._real is not None and _real_path(base) == self._real)
+
+
+def _real_path(source: str) -> str | None:
+    """Return what earlier releases knew the file ``source`` by."""
+    try:
+        return str(Path(source).resolve()) if Path(source).is_file() else None
+    except (OSError, ValueError, RuntimeError):
+        return None
+
+
+def _by_installs(config: Config) -> str:
+    """Return what tells a configuration that came over a stream, whichever descriptor that was."""
+    return _STREAM + _digest(config, [str(replace(each, place="")) for each in config.discoveries])
+
+
+def _as_released(config: Config, source: str) -> str:
+    """Return what release 0.1 knew such a configuration by, when it came from ``source``."""
+    return f"{source} {_digest(config, [_released_text(each, source) for each in config.discoveries])}"
+
+
+def _released_text(discovery: Discovery, source: str) -> str:
+    """Return the text that release 0.1 had of a discovery; it is written out here, and stays as it is."""
+    place = f"{source}:{discovery.place.rpartition(':')[2]}"
+    return (
+        f"Discovery(account={discovery.account!r}, wpengine_accounts={discovery.wpengine_accounts!r},"
+        f" environments={discovery.environments!r}, exclude={discovery.exclude!r}, place={place!r})"
+    )
+
+
+def _digest(config: Config, discoveries: Sequence[str]) -> str:
+    ids = sorted(install.id or install.label for install in config.installs)
+    return hashlib.sha256(" ".join([*ids, *discoveries]).encode()).hexdigest()[:16]
+
+
+async def run_meant(
+    store: Store, config: Config, word: str, state_dir: os.PathLike[str], part: str | None
+) -> RunRecord:
+    """Return the run that ``word`` means; ``latest`` is the newest of ``config``, or of one ``part`` of it.
+
+    Raises ``UsageError``, which names the other configurations that have runs, and ``StorageError``.
+    """
+    where = f"in {os.fspath(state_dir)}"
+    if word != LATEST:
+        return await runs.find(store, word, where)
+    known, scopes = await runs.known(store), Scopes(config)
+    mine = [each for each in known if (scopes.has(each) if part is None else scopes.has_as(part, each))]
+    of_what = f"of {scopes.now(part or WHOLE).label} {where}"
+    return await runs.find(store, run_named(word, [each.id for each in mine], of_what, others=_others(known)), where)
+
+
+def _others(known: Sequence[KnownRun]) -> str:
+    """Say which scopes have runs, the newest first, and what to do about it; nothing if there are none."""
+    newest: dict[str, str] = {}
+    for run in reversed(known):
+        newest.setdefault(run.scope, run.id)
+    shown = list(newest.items())
+    said = [f"{Scope.parsed(scope).label} (the newest is {run_id})" for scope, run_id in shown[:_MOST_OTHERS]]
+    said += [f"{len(shown) - _MOST_OTHERS} more"] if len(shown) > _MOST_OTHERS else []
+    if not said:
+        return ""
+    return f"there are runs of {', '.join(said)}: give the id of a run, or put the same name: into both YAMLs"

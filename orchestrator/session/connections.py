@@ -1,0 +1,162 @@
+"""The accounts of a plan made ready to be asked: clients, lanes, the budgets they share, the limiters of these.
+
+What an earlier run learned of a budget's limits is read before the first request, and what this one learned is kept
+after the last. That is a help and no promise: where it cannot be kept, the run says so and ends as it would have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from orchestrator.engine.pending import PendingBackup
+from orchestrator.engine.queues import AccountQueue, Budget
+from orchestrator.errors import StorageError
+from orchestrator.journal.rates import remember, remembered
+from orchestrator.pacing import learned
+from orchestrator.plan import budget_of
+from orchestrator.session.clock import SYSTEM_CLOCK
+from orchestrator.session.narration import Neighbours, PaceNarrator
+from orchestrator.summary import AccountTotals
+from orchestrator.throttle.gate import Gate
+from orchestrator.wpengine.client import Client
+
+if TYPE_CHECKING:
+    from contextlib import AsyncExitStack
+
+    from orchestrator.engine.ports import Clock, Log
+    from orchestrator.journal.store import Store
+    from orchestrator.model import Config, ErrorInfo, Learned
+    from orchestrator.runs.work import RunWork
+
+BudgetKey = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Limited:
+    """One budget with the gate behind it, and the name by which the log speaks of it."""
+
+    name: str
+    gate: Gate
+    budget: Budget
+
+
+class Connections:
+    """The accounts that are asked: a lane for each, and the budgets that they share."""
+
+    def __init__(
+        self, config: Config, store: Store | None, log: Log, stack: AsyncExitStack, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
+        """Reach accounts of ``config``, with what ``store`` remembers of their limits; ``stack`` closes it all."""
+        self.config = config
+        self.clock = clock
+        self.log = log
+        self.accounts: dict[str, AccountQueue] = {}
+        self._store = store
+        self._stack = stack
+        self._neighbours = Neighbours(log)
+        self._limited: dict[BudgetKey, _Limited] = {}
+        self._keys: dict[str, BudgetKey] = {}
+
+    @property
+    def budgets(self) -> list[Budget]:
+        """Return the budgets, for the dispatcher."""
+        return [each.budget for each in self._limited.values()]
+
+    async def reach(self, name: str) -> AccountQueue:
+        """Return the lane of the account ``name``, made if there is none yet."""
+        if name not in self.accounts:
+            account = self.config.accounts[name]
+            key = budget_of(account, per_host=self.config.throttle.per_host)
+            if key not in self._limited:
+                self._limited[key] = await self._new_budget(name, key)
+            client = await self._stack.enter_async_context(Client(account, self.config.timeouts, self.clock.now))
+            self.accounts[name], self._keys[name] = AccountQueue(name, client), key
+            self._limited[key].budget.accounts.append(self.accounts[name])
+        return self.accounts[name]
+
+    async def _new_budget(self, name: str, key: BudgetKey) -> _Limited:
+        known = await self._known(key)
+        if known:
+            self.log.info("throttle.remembered", budget=name, rate=round(known.rate, 2), burst=round(known.burst))
+        narrator = PaceNarrator(name, self.log, self._neighbours.of(key[0]))
+        gate = Gate(self.config.throttle, self.clock.draw, narrator, known)
+        return _Limited(name, gate, Budget(gate, []))
+
+    async def _known(self, key: BudgetKey) -> Learned | None:
+        if self.config.throttle.fixed_rate is not None or self._store is None:
+            return None
+        try:
+            return await remembered(self._store, key, self.clock.now())
+        except StorageError as error:
+            self.log.warning("throttle.not_remembered", reason=str(error))
+            return None
+
+    async def take_on(self, work: RunWork) -> list[tuple[PendingBackup, ErrorInfo]]:
+        """Queue the efforts of ``work``; return those whose accounts have stopped already, each with why."""
+        began_at = self.clock.monotonic()
+        stopped: list[tuple[PendingBackup, ErrorInfo]] = []
+        for pending in work.pending:
+            account = await self.reach(pending.planned.install.account)
+            if account.stop:
+                stopped.append((pending, account.stop))
+            elif pending.doubt or pending.watch or pending.screen:
+                account.queue(pending, began_at)
+            else:
+                account.fresh.append(pending)
+        for name, install_id in work.specimens.items():
+            if name in self.accounts:
+                self.accounts[name].specimen = (install_id, began_at)
+        return stopped
+
+    def rate(self) -> float:
+        """Return the requests per second of all budgets together."""
+        return sum(each.gate.pace.rate for each in self._limited.values())
+
+    def in_doubt(self) -> int:
+        """Return how many backups wait for a look at the listing."""
+        return len(self._looks())
+
+    def watched(self) -> int:
+        """Return how many backups are waited for."""
+        return sum(account.watched for account in self.accounts.values())
+
+    def next_look_s(self) -> float:
+        """Return the seconds until the last of the looks that are planned so far."""
+        return max(0.0, max(self._looks(), default=0.0) - self.clock.monotonic())
+
+    def _looks(self) -> list[float]:
+        """Return the instants of the looks that are planned so far."""
+        looks = (entry for account in self.accounts.values() for entry in account.looks)
+        return [at for at, work in looks if isinstance(work, PendingBackup) and work.doubt]
+
+    def totals(self) -> dict[str, AccountTotals]:
+        """Return what each account asked, and what its budget found out."""
+        return {name: self._totals(name, account) for name, account in self.accounts.items()}
+
+    def _totals(self, name: str, account: AccountQueue) -> AccountTotals:
+        pace = self._limited[self._keys[name]].gate.pace
+        lowest, highest = pace.evidence.lowest_refused_rate, pace.evidence.highest_refused_rate
+        return AccountTotals(
+            requests=account.requests,
+            throttled=account.throttled,
+            rate=pace.rate,
+            limit=learned(pace),
+            refused_rates=None if lowest is None or highest is None else (lowest, highest),
+            named_moments=pace.evidence.named_moments,
+            headers=tuple(sorted(account.rate_headers.items())),
+        )
+
+    async def remember(self) -> None:
+        """Keep what each budget learned, all at once."""
+        if self._store is None:
+            return
+        at = self.clock.now()
+        found = {key: learned(limited.gate.pace) for key, limited in self._limited.items()}
+        writes = [remember(self._store, key, each, at) for key, each in found.items() if each is not None]
+        for result in await asyncio.gather(*writes, return_exceptions=True):
+            if isinstance(result, StorageError):
+                self.log.warning("throttle.not_remembered", reason=str(result))
+            elif isinstance(result, BaseException):
+                raise result

@@ -1,0 +1,91 @@
+"""What a run says while it goes on: each change of pace and why, a heartbeat."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from orchestrator.pacing import Effect, Phase, ready_at
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from orchestrator.engine.ports import Log
+    from orchestrator.pacing import Observation, Pace
+
+HEARTBEAT_S = 30.0
+
+COINCIDENCE_S, COINCIDENCES = 1.0, 3
+"""Holds of two budgets count as simultaneous within a second; thrice is hardly chance."""
+
+
+class PaceNarrator:
+    """Say each change of a budget's pace, and why."""
+
+    def __init__(self, budget: str, log: Log, on_held: Callable[[str, float], None]) -> None:
+        """Speak of the budget of the account ``budget`` and those that share it; tell ``on_held`` of 429s."""
+        self._budget = budget
+        self._log = log.bind(budget=budget)
+        self._on_held = on_held
+
+    def __call__(self, before: Pace, after: Pace, observation: Observation | None) -> None:
+        """Say what changed between ``before`` and ``after``, which ``observation`` brought about, or a start did."""
+        if after.epoch != before.epoch and observation is not None:
+            self._say_held(before, after, observation)
+        elif before.phase is not Phase.OPEN and after.phase is Phase.OPEN:
+            self._log.info("throttle.resumed", **_rates(after))
+        elif after.rate != before.rate:
+            self._log.debug("throttle.rate", **_rates(after))
+        if after.binding is not before.binding:
+            self._log.debug("throttle.binds", what=after.binding.value, in_flight=after.in_flight)
+
+    def _say_held(self, before: Pace, after: Pace, observation: Observation) -> None:
+        feedback = observation.feedback
+        for_s = round((ready_at(after) or observation.at) - observation.at, 2)
+        if before.phase is Phase.OPEN and feedback.effect is Effect.THROTTLED:
+            self._on_held(self._budget, observation.at)
+        self._log.warning(
+            "throttle.held",
+            why="429" if feedback.effect is Effect.THROTTLED else "failures in a row",
+            for_s=for_s,
+            retry_after_s=feedback.retry_after_s,
+            rate=round(before.rate, 2),
+            in_flight=before.in_flight,
+        )
+
+
+def _rates(pace: Pace) -> dict[str, object]:
+    limit = {} if pace.limit is None else {"limit": round(pace.limit, 2)}
+    return {"rate": round(pace.rate, 2), "why": pace.cause.value, **limit}
+
+
+class Neighbours:
+    """Notice that budgets of one base URL are refused at the same moments: then the limit is one per address."""
+
+    def __init__(self, log: Log) -> None:
+        """Warn once to ``log``."""
+        self._log = log
+        self._last: dict[str, tuple[str, float]] = {}
+        self._coincidences = 0
+
+    def of(self, base_url: str) -> Callable[[str, float], None]:
+        """Return what to tell, with its name and the instant, when a budget of ``base_url`` is held."""
+
+        def held(budget: str, at: float) -> None:
+            other, other_at = self._last.get(base_url, (budget, at))
+            self._last[base_url] = budget, at
+            if other == budget or at - other_at > COINCIDENCE_S:
+                return
+            self._coincidences += 1
+            if self._coincidences == COINCIDENCES:
+                hint = "the limit may be one per address: throttle.scope: host makes one budget of all accounts"
+                self._log.warning("throttle.refused_together", budgets=[other, budget], hint=hint)
+
+        return held
+
+
+async def heartbeat(log: Log, progress: Callable[[], dict[str, object]], event: str = "run.progress") -> None:
+    """Log ``progress()`` as ``event`` every ``HEARTBEAT_S`` seconds, for ever."""
+    while True:
+        await asyncio.sleep(HEARTBEAT_S)
+        log.info(event, **progress())
