@@ -5,7 +5,7 @@
     OrchestratorError        1  something this program did not foresee
     ├── UsageError           2  the command line asks for something that cannot be; nothing was sent
     ├── ConfigError          2  the configuration is wrong; every problem at once; nothing was sent
-    ├── WriteError           4  the report or the state could not be written
+    ├── StorageError         4  the report or the state could not be written
     ├── LockedError         11  another process runs the same thing; nothing was sent
     └── StoppedError   128 + n  signal n came before anything was sent
 

@@ -263,7 +263,7 @@ class Backend(Part):
     """How long one takes; a duration, or the least and the most."""
 
 
-class ListingFaults(Part):
+class Listing(Part):
     """How the listing of an install's backups behaves."""
 
     available: bool = True
@@ -336,7 +336,7 @@ class Scenario(Part):
     """What goes wrong."""
     pages: Pages = Pages()
     """How listings are cut into pages."""
-    listing: ListingFaults = ListingFaults()
+    listing: Listing = Listing()
     """How the listing of backups behaves."""
     backups: Backups = Backups()
     """What becomes of backups."""
@@ -369,7 +369,7 @@ class Scenario(Part):
     def json_schema(cls) -> dict[str, Any]:
         """Return the JSON Schema of a scenario, for editors, with each default as a scenario would write it."""
         schema = cls.model_json_schema()
-        for part in (cls(), Pages(), ListingFaults(), Backups(), Fault(kind=Kind.HANG)):
+        for part in (cls(), Pages(), Listing(), Backups(), Fault(kind=Kind.HANG)):
             properties = schema["$defs"].get(type(part).__name__, schema)["properties"]
             for key, default in part.model_dump(mode="json", by_alias=True, exclude={"kind"}).items():
                 properties[key]["default"] = default

@@ -183,7 +183,7 @@ RULES = st.fixed_dictionaries(
         "wait": st.sampled_from([None, WAIT, REPEAT, REPEAT]),
         "recent_s": st.sampled_from([None, None, HOUR_S]),
         "deadline_s": st.none() | INSTANTS,
-        "brake": st.sampled_from([None, None, FailureLimit(1), FailureLimit(4), FailureLimit(None, 30.0)]),
+        "failure_limit": st.sampled_from([None, None, FailureLimit(1), FailureLimit(4), FailureLimit(None, 30.0)]),
         "signals": st.sampled_from([(), (), (0.0,), (0.0, 0.3), (0.0, 0.0)]),
         "first_signal_s": INSTANTS,
         "held_after_s": st.none() | INSTANTS,

@@ -65,7 +65,7 @@ def test_each_answer_has_its_class_and_its_kind(result: AttemptResult, answer: A
 
 
 @pytest.mark.parametrize(
-    ("answer", "spent", "verdict"),
+    ("answer", "spent", "decision"),
     [
         (Answer.ACCEPTED, Expense(1, 0), Decision(Step.DONE, OutcomeKind.ACCEPTED)),
         (Answer.UNREADABLE, Expense(1, 0), Decision(Step.LOOK_UP)),
@@ -97,7 +97,7 @@ def test_a_post_that_may_have_created_a_backup_is_looked_up_whatever_was_spent(
 
 
 @pytest.mark.parametrize(
-    ("spent", "verdict"),
+    ("spent", "decision"),
     [
         (Expense(1, 0), Decision(Step.AGAIN)),
         (Expense(2, 99.9), Decision(Step.AGAIN)),

@@ -234,7 +234,7 @@ def test_at_the_bound_in_flight_only_an_answer_lets_the_next_one_start() -> None
 
 
 @pytest.mark.parametrize(
-    ("rate", "word", "draw", "seconds"),
+    ("rate", "feedback", "draw", "seconds"),
     [
         (10.0, REFUSED, 0.0, FIRST_HOLD_S),
         (10.0, REFUSED, 1.0, FIRST_HOLD_S * (1 + JITTER_SHARE)),
@@ -337,7 +337,9 @@ def test_so_does_a_hold_that_comes_from_failures() -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "row"), [(ACCEPTED, 0), (READ, 1), (REFUSED, 2), (FAILED, 2)], ids=["accepted", "read", "429", "failed"]
+    ("feedback", "row"),
+    [(ACCEPTED, 0), (READ, 1), (REFUSED, 2), (FAILED, 2)],
+    ids=["accepted", "read", "429", "failed"],
 )
 def test_the_length_of_holds_falls_back_with_an_accepted_post_only(feedback: Feedback, row: int) -> None:
     assert after_canary(held(), feedback).hold.row == row

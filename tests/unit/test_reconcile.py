@@ -296,7 +296,7 @@ WHATEVER = [(failed, is_over) for failed in (0, 1, 3, 50) for is_over in (False,
 
 
 @pytest.mark.parametrize(
-    ("answer", "failed", "is_over", "verdict"),
+    ("answer", "failed", "is_over", "decision"),
     [
         *((answer, 1, is_over, AGAIN) for answer in PASSING for is_over in (False, True)),
         *((answer, 3, False, LATER) for answer in PASSING),

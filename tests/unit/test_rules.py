@@ -238,7 +238,7 @@ def test_a_stop_while_an_intent_is_kept_sends_nothing_more() -> None:
 
 
 @pytest.mark.parametrize(
-    ("brake", "failed", "settled", "holds"),
+    ("failure_limit", "failed", "settled", "holds"),
     [
         (FailureLimit(1), 0, 100, False),
         (FailureLimit(1), 1, 1, True),
