@@ -32,6 +32,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import formatdate
+from functools import partialmethod
 from http import HTTPStatus
 from importlib.metadata import version
 from pathlib import Path
@@ -42,7 +43,7 @@ from typing import TYPE_CHECKING, Any, cast
 import aiohttp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 
     Function = tuple[str, int, str]
     Timing = tuple[int, int, float, float, dict[Function, tuple[int, int, float, float]]]
@@ -314,8 +315,12 @@ def _group(function: Function) -> str | None:
 
 def profile_command(arguments: Sequence[str]) -> None:
     """Be the command, with its event loop under cProfile, and leave the figures in the file ``profile``."""
-    profiler, run = cProfile.Profile(), asyncio.run
-    asyncio.run = lambda *given, **named: profiler.runcall(run, *given, **named)
+    profiler, run, runners = cProfile.Profile(), asyncio.Runner.run, cast("Any", asyncio.Runner)
+
+    def profiled(runner: asyncio.Runner, work: Coroutine[Any, Any, Any], **named: Any) -> Any:  # noqa: ANN401 - as there
+        return profiler.runcall(cast("Any", run), runner, work, **named)
+
+    runners.run = partialmethod(profiled)
     sys.argv[1:] = arguments
     from orchestrator.cli import main as command  # noqa: PLC0415 - the other roles of this file load none of it
 

@@ -26,6 +26,10 @@ ENDED = {COMPLETED, ABORTED}
 """The statuses after which nothing changes any more; any other, also one that nobody knows, is under way."""
 
 
+FOUND_UNDER_WAY = "a recent backup was under way; it was waited for, and is completed"
+"""Why nothing is requested where a recent backup had not ended when it was found."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recent:
     """A backup that makes a request needless, and its age in seconds. ``is_completed`` or still under way."""
@@ -34,10 +38,10 @@ class Recent:
     age_s: float
     is_completed: bool
 
-    def said(self, within_s: float) -> str:
+    def reason(self, within_s: float) -> str:
         """Say why nothing is requested."""
         what = "completed backup" if self.is_completed else "backup under way"
-        return f"there is a {what}, {age_text(self.age_s)} old: younger than {age_text(within_s)} (--skip-if-recent)"
+        return f"there is a {what}, {age_text(self.age_s)} old: younger than {age_text(within_s)}"
 
 
 class Verdict(StrEnum):

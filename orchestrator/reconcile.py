@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 CLOCK_SLACK_S = 5.0
 """Times come in whole seconds, and the servers behind one address may disagree by some."""
 
-MOST_PAGES = 100
-"""Pages of one listing: ten thousand backups. A listing that goes on has no end."""
-
 
 LIKENESS = 12
 """Characters at the beginning of a description by which one that was cut, or escaped further on, is still known."""

@@ -336,17 +336,29 @@ class FakeJournal:
 
 
 class ListSink:
-    """Keep outcomes in a list; refuse from the ``full_after``-th on."""
+    """Keep outcomes in a list, each in ``takes_s`` seconds; refuse from the ``full_after``-th on."""
 
-    def __init__(self, full_after: int | None = None) -> None:
+    def __init__(self, full_after: int | None = None, takes_s: Callable[[Outcome], float] = lambda _: 0.0) -> None:
         self.outcomes: list[Outcome] = []
         self._full_after = full_after
+        self._takes_s = takes_s
+        self._keeping: set[asyncio.Task[None]] = set()
 
-    async def record(self, outcome: Outcome) -> None:
+    def record(self, outcome: Outcome, on_failure: Callable[[Outcome, StorageError], None]) -> None:
+        keeping = asyncio.create_task(self._keep(outcome, on_failure))
+        self._keeping.add(keeping)
+        keeping.add_done_callback(self._keeping.discard)
+
+    async def drain(self) -> None:
+        while self._keeping:
+            await asyncio.wait(self._keeping)
+
+    async def _keep(self, outcome: Outcome, on_failure: Callable[[Outcome, StorageError], None]) -> None:
+        await asyncio.sleep(self._takes_s(outcome))
         if self._full_after is not None and len(self.outcomes) >= self._full_after:
-            message = "the disk is full"
-            raise StorageError(message)
-        self.outcomes.append(outcome)
+            on_failure(outcome, StorageError("the disk is full"))
+        else:
+            self.outcomes.append(outcome)
 
     def of(self, number: int) -> Outcome:
         (found,) = (each for each in self.outcomes if each.planned.install.id == install_id(number))

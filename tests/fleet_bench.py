@@ -34,9 +34,9 @@ from fakes import (
 )
 from virtual import run_virtual
 
-from orchestrator.engine.context import RunContext, RunLimits
+from orchestrator.engine.context import DispatchContext, RunLimits
 from orchestrator.engine.dispatch import DispatchEnd, Dispatcher
-from orchestrator.engine.pending import PendingBackup, RecencyCheck
+from orchestrator.engine.pending import CompletionWait, PendingBackup, RecencyCheck, ToRequest
 from orchestrator.engine.queues import AccountQueue, Budget
 from orchestrator.engine.stop import StopSwitch
 from orchestrator.errors import StoppedError
@@ -150,7 +150,9 @@ class Bench:
     async def _run(self) -> DispatchEnd:
         self._inherited = {
             each.planned.install.id: _ids(
-                each.made.backup, *each.made.earlier, each.screen.known if each.screen else None
+                each.made.backup,
+                *each.made.earlier,
+                each.state.known if isinstance(each.state, RecencyCheck) else None,
             )
             for each in self.pending
         }
@@ -201,23 +203,24 @@ class Bench:
 
     def _new_dispatcher(self) -> Dispatcher:
         rules = (self.retry, self.reconcile, 60.0, self.give_up_s, self.wait, self.recent_s, self.deadline_s)
-        context = RunContext(RUN_ID, self.journal, self.sink, self.clock, self.log, self.stop)
-        return Dispatcher([self.budget], RunLimits(*rules, self.failure_limit, self.reach_s), context)
+        limits = RunLimits(*rules, self.failure_limit, self.reach_s)
+        context = DispatchContext(RUN_ID, limits, self.journal, self.sink, self.clock, self.log, self.stop)
+        return Dispatcher([self.budget], context)
 
     def _queue(self, account: AccountQueue, backups: list[PendingBackup]) -> None:
         for pending in backups:
-            if self.recent_s is not None and not (pending.screen or pending.watch or pending.doubt):
-                pending.screen = RecencyCheck()
-            if pending.screen or pending.watch or pending.doubt:
-                account.queue(pending, BEGAN_S)
-            else:
+            if self.recent_s is not None and isinstance(pending.state, ToRequest):
+                pending.state = RecencyCheck()
+            if isinstance(pending.state, ToRequest):
                 account.fresh.append(pending)
+            else:
+                account.queue(pending, BEGAN_S)
 
     # -- what holds ---------------------------------------------------------------------------------------------------
 
     def _watch(self, api: FakeApi) -> None:
         requested, polled = api.on_request, api.on_poll
-        watched = {each.planned.install.id for each in self.pending if each.watch}
+        watched = {each.planned.install.id for each in self.pending if isinstance(each.state, CompletionWait)}
 
         def on_request(request: BackupRequest) -> None:
             self._hold_against_intent(request)

@@ -32,7 +32,7 @@ from orchestrator.commands.audit import AuditOptions, audited
 from orchestrator.config.values import parse_duration
 from orchestrator.freshness import Verdict
 from orchestrator.report.lines import backup_fields, error_fields
-from orchestrator.session.survey import NOT_ASKED
+from orchestrator.session.queries import NOT_ASKED
 from orchestrator.units import age_text, duration_text
 
 if TYPE_CHECKING:

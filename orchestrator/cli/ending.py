@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
@@ -19,8 +20,6 @@ from orchestrator.report.text import failures, totals
 from orchestrator.visible import visible
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from orchestrator.cli.options import Output
     from orchestrator.engine.ports import Log
     from orchestrator.redaction import Redactor
@@ -110,8 +109,8 @@ def state_option(state_dir: Path) -> str:
 def _next_steps(end: RunEnd) -> list[str]:
     """Say what can be done about what is missing, each as one command."""
     run_id, outcomes = end.summary.run_id, end.summary.outcomes
-    state = state_option(end.options.state_dir)
-    where = where_options(end.config, end.options.state_dir)
+    state_dir = Path(end.options.state_dir)
+    state, where = state_option(state_dir), where_options(end.config, state_dir)
     steps = []
     is_incomplete = outcomes[OutcomeKind.INCOMPLETE] > 0
     if end.unfinished > 0 or end.write_error or is_incomplete:

@@ -36,8 +36,8 @@ from orchestrator.commands.preview import previewed
 from orchestrator.config.values import parse_duration, parse_template
 from orchestrator.errors import UsageError
 from orchestrator.report.plan_text import plan_lines, plan_table, plan_totals
+from orchestrator.runs.options import RunOptions
 from orchestrator.runs.run import run_backups
-from orchestrator.runs.work import RunOptions
 from orchestrator.selection import Selection
 from orchestrator.summary import FAIL_FAST, FailureLimit
 

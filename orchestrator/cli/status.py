@@ -30,7 +30,7 @@ from orchestrator.cli.streams import print_json
 from orchestrator.cli.tables import print_table, why
 from orchestrator.commands.status import Condition, run_status
 from orchestrator.report.lines import backup_fields, error_fields
-from orchestrator.session.survey import NOT_ASKED
+from orchestrator.session.queries import NOT_ASKED
 from orchestrator.units import age_text
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from orchestrator.freshness import Freshness, Verdict, judged
 from orchestrator.journal.store import FILE_NAME, Store, is_there
 from orchestrator.marker import runs_marked
 from orchestrator.model import ErrorInfo
-from orchestrator.runs.work import meant
+from orchestrator.session.choice import chosen_from
 from orchestrator.session.connections import Connections
 from orchestrator.session.inventory import inventory_of, missing_from, say_sources, told
-from orchestrator.session.survey import Question, Subject, are_credentials_refused, surveyed
+from orchestrator.session.queries import Question, Subject, are_credentials_refused, surveyed
 from orchestrator.summary import Ending, exit_code
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ async def audited(config: Config, options: AuditOptions, log: Log, stop: StopSwi
         inventory = await inventory_of(config, options.selection, connections, stop)
         for warning in inventory.warnings:
             log.warning("plan.warning", reason=warning)
-        chosen = meant(config, options.selection, inventory)
+        chosen = chosen_from(inventory, config, options.selection)
         failed = missing_from(options.selection, inventory)
         say_sources(told(failed), told(config.empty_sources), log)
         found = {each: Freshness(Verdict.UNKNOWN, error=why) for each, (_, why) in chosen.lacks.items()}

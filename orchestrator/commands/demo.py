@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.config import load_config
+from orchestrator.runs.options import RunOptions
 from orchestrator.runs.run import RunEnd, run_backups
-from orchestrator.runs.work import RunOptions
 from orchestrator.simulator import Bucket, Fault, Kind, Scenario, Simulator
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ async def run_demo(folder: Path, log: Log, stop: StopSwitch) -> DemoEnd:
         text = _fleet_yaml(simulator.base_url).encode()
         config_file.write_bytes(text)
         config = load_config(text, str(config_file), {})
-        end = await run_backups(config, RunOptions(folder, None, None), log, stop)
+        end = await run_backups(config, RunOptions(folder), log, stop)
         is_cut_short = end.summary.exit_code not in EXIT_CODES
         return DemoEnd(
             run=end,

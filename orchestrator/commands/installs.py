@@ -12,8 +12,7 @@ from orchestrator.drift import Difference, DriftKind, View, differences
 from orchestrator.model import ErrorInfo, FailedSource
 from orchestrator.session.connections import Connections
 from orchestrator.session.inventory import Inventory, looked_through, read_listing, say_sources, source_of, told
-from orchestrator.session.queries import asked
-from orchestrator.session.survey import are_credentials_refused
+from orchestrator.session.queries import are_credentials_refused, asked
 from orchestrator.summary import Ending, exit_code
 
 if TYPE_CHECKING:

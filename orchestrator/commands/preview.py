@@ -5,17 +5,18 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
-from orchestrator.runs.work import planned_run, say_warnings
+from orchestrator.runs.new import planned_run, say_warnings
 from orchestrator.session.clock import SYSTEM_CLOCK, new_run
 from orchestrator.session.connections import Connections
 from orchestrator.session.inventory import inventory_of, say_sources, told
-from orchestrator.session.survey import are_credentials_refused
+from orchestrator.session.queries import are_credentials_refused
 
 if TYPE_CHECKING:
     from orchestrator.engine.ports import Clock, Log
     from orchestrator.engine.stop import StopSwitch
     from orchestrator.model import Config
-    from orchestrator.runs.work import PlannedRun, RunOptions
+    from orchestrator.runs.new import PlannedRun
+    from orchestrator.runs.options import RunOptions
 
 
 async def previewed(
@@ -27,6 +28,7 @@ async def previewed(
 
     Raises ``UsageError`` if nothing is selected, ``StoppedError`` if a signal comes first.
     """
+    config = options.applied_to(config)
     async with AsyncExitStack() as stack:
         connections = Connections(config, None, log, stack, clock)
         inventory = await inventory_of(config, options.selection, connections, stop)

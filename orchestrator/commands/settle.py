@@ -12,7 +12,8 @@ from orchestrator.journal import runs
 from orchestrator.journal.store import Store
 from orchestrator.model import Backup, OutcomeKind
 from orchestrator.report.lines import encode
-from orchestrator.runs.amend import amend_run, run_at_rest, state_file
+from orchestrator.runs.amend import amend_run, run_at_rest
+from orchestrator.runs.folder import StateFolder
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -51,13 +52,14 @@ async def settle(state_dir: Path, word: Settlement, now: datetime, stop: StopSwi
     run is alive, ``StoppedError`` if a signal comes before anything is recorded, and ``StorageError``.
     """
     async with AsyncExitStack() as stack:
-        store = Store(state_file(state_dir))
+        folder = StateFolder.at(state_dir)
+        store = Store(folder.existing_database())
         await stop.unless_pressed(stack.enter_async_context(store))
         run_id = (await runs.find(store, word.run, f"in {state_dir}")).run.id
-        stored_run = await stop.unless_pressed(run_at_rest(stack, store, state_dir, run_id))
+        stored_run = await stop.unless_pressed(run_at_rest(stack, store, folder, run_id))
         meant = _unconfirmed(stored_run.stored, word.install, run_id)
         line = _settled(meant, word.backup_id)
-        report = await amend_run(store, state_dir, stored_run, [line], now)
+        report = await amend_run(store, folder, stored_run, [line], now)
         return Settled(run_id, meant.planned.install.label, line.kind, report)
 
 

@@ -12,12 +12,12 @@ from orchestrator.freshness import ABORTED, COMPLETED, age_s, has_ended, merged
 from orchestrator.journal.store import Store
 from orchestrator.model import Backup, ErrorInfo, OutcomeKind
 from orchestrator.report.lines import encode
-from orchestrator.runs.amend import amend_run, run_at_rest, state_file, summary_now
+from orchestrator.runs.amend import amend_run, run_at_rest, summary_now
+from orchestrator.runs.folder import StateFolder
 from orchestrator.runs.resume import check_accounts
 from orchestrator.runs.scopes import run_meant
-from orchestrator.runs.work import report_of
 from orchestrator.session.connections import Connections
-from orchestrator.session.survey import Question, Subject, are_credentials_refused, surveyed
+from orchestrator.session.queries import Question, Subject, are_credentials_refused, surveyed
 from orchestrator.summary import Ending, exit_code
 from orchestrator.units import seconds_of
 
@@ -120,10 +120,11 @@ async def run_status(config: Config, state_dir: Path, word: str, log: Log, stop:
     run is alive, ``StoppedError`` if a signal comes before anybody is asked, and ``StorageError``.
     """
     async with AsyncExitStack() as stack:
-        store = Store(state_file(state_dir))
+        folder = StateFolder.at(state_dir)
+        store = Store(folder.existing_database())
         await stop.unless_pressed(stack.enter_async_context(store))
-        run_id = (await run_meant(store, config, word, state_dir, None)).run.id
-        run = await stop.unless_pressed(run_at_rest(stack, store, state_dir, run_id))
+        run_id = (await run_meant(store, config, word, state_dir, None)).id
+        run = await stop.unless_pressed(run_at_rest(stack, store, folder, run_id))
         connections = Connections(config, store, log.bind(run_id=run_id), stack)
         told = [known for each in run.stored if (known := known_of(each))]
         to_ask = [each for each in told if not has_ended(each.backup)]
@@ -132,9 +133,7 @@ async def run_status(config: Config, state_dir: Path, word: str, log: Log, stop:
         answers = await surveyed(Subject("status", "backups"), [_question(each) for each in to_ask], connections, stop)
         found = dict(zip((each.line.position for each in to_ask), answers.answers, strict=True))
         backups = [_after(each, found.get(each.line.position)) for each in told]
-        has_news, report = await _retold(
-            store, state_dir, run, [each.line for each in backups], connections.clock.now()
-        )
+        has_news, report = await _retold(store, folder, run, [each.line for each in backups], connections.clock.now())
         ranks = list(Condition)
         return StatusEnd(
             run_id=run_id,
@@ -193,13 +192,13 @@ def _after(known: Known, answer: Known | ErrorInfo | None) -> Known:
 
 
 async def _retold(
-    store: Store, state_dir: Path, run: StoredRun, lines: list[Line], at: datetime
+    store: Store, folder: StateFolder, run: StoredRun, lines: list[Line], at: datetime
 ) -> tuple[bool, str | None]:
     """Have the run say what is new, or what an earlier process was kept from telling; return whether, and where."""
     before = {line.position: line for line in run.lines}
     changed = [line for line in lines if line != before[line.position]]
-    now = summary_now(run.record, run.lines, report_of(run.record, state_dir))
+    now = summary_now(run.record, run.lines, folder.report_of(run.record))
     is_told = not run.is_whole or run.record.summary == now
     if is_told and not changed:
         return False, None
-    return True, await amend_run(store, state_dir, run, changed, at)
+    return True, await amend_run(store, folder, run, changed, at)

@@ -1,23 +1,25 @@
-"""What concerns a whole account: its queue, the check of its credentials, the end of its run."""
+"""What concerns a whole account: its queue, what its reads lead to, the check of its credentials, its end."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
-from orchestrator.engine.exchange import effect_of
-from orchestrator.engine.pending import ReadRequest
+from orchestrator.engine.pending import TO_REQUEST, CompletionWait, InDoubt, ReadRequest, RecencyCheck, ToRequest
 from orchestrator.engine.queues import AccountState
-from orchestrator.model import ErrorKind, Fault, OutcomeKind
-from orchestrator.outcome import Answer, Decision, Step, classify, decide_check, error_info, error_kind
+from orchestrator.model import ErrorKind, OutcomeKind
+from orchestrator.outcome import Answer, Step, decide_check, error_info, error_kind
 from orchestrator.pacing import Effect
 
 if TYPE_CHECKING:
-    from orchestrator.engine.context import RunContext, RunLimits
-    from orchestrator.engine.exchange import Admitted, Wire
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    from orchestrator.engine.context import DispatchContext
+    from orchestrator.engine.exchange import Admitted, Exchanged, Wire
     from orchestrator.engine.ledger import Ledger
     from orchestrator.engine.pending import CredentialsCheck, PendingBackup
     from orchestrator.engine.queues import AccountQueue
     from orchestrator.model import AttemptResult
+    from orchestrator.outcome import Decision
 
 
 REFUSED_POLL_WAIT_S = 15.0
@@ -25,30 +27,71 @@ REFUSED_POLL_WAIT_S = 15.0
 
 
 class Accounts:
-    """Check accounts and stop them."""
+    """Queue the work of accounts, read for it, check accounts and stop them."""
 
-    def __init__(self, wire: Wire, ledger: Ledger, limits: RunLimits, context: RunContext) -> None:
+    def __init__(self, context: DispatchContext, wire: Wire, ledger: Ledger) -> None:
         """Settle what a stopped account leaves in ``ledger``."""
         self._wire = wire
         self._ledger = ledger
-        self._limits = limits
+        self._limits = context.limits
         self._clock = context.clock
         self._log = context.log
 
-    async def queue(self, account: AccountQueue, work: PendingBackup | ReadRequest, after_s: float = 0.0) -> None:
+    def queue(self, account: AccountQueue, work: PendingBackup | ReadRequest, after_s: float = 0.0) -> None:
         """Queue ``work`` from ``after_s`` seconds on, unless its account has stopped, or all requests have."""
         why = account.stop
         if why is None and not isinstance(work, ReadRequest) and work.is_to_be_requested:
             why = self._ledger.closed
         if why:
-            await self._ledger.cancel(work, why)
+            self._ledger.cancel(work, why)
         else:
             account.queue(work, self._clock.monotonic() + after_s)
 
-    async def suspect(self, account: AccountQueue, work: PendingBackup | ReadRequest, result: AttemptResult) -> None:
+    # -- reads --------------------------------------------------------------------------------------------------------
+
+    async def read(
+        self,
+        admitted: Admitted,
+        work: PendingBackup | ReadRequest,
+        call: Coroutine[object, object, AttemptResult],
+        follow: Callable[[Exchanged], Awaitable[None]],
+    ) -> None:
+        """Send one read for ``work``, and ``follow`` its answer up; one that was broken off is queued again."""
+        may_end_account = isinstance(work, ReadRequest) or not work.is_patient
+        exchanged = await self._wire.exchange(admitted, call)
+        if exchanged.is_interrupted:
+            self.queue(admitted.account, work)
+            return
+        await follow(exchanged)
+        if may_end_account:
+            self.stop_if_hopeless(admitted, exchanged)
+
+    def is_given_up(
+        self, admitted: Admitted, work: PendingBackup | ReadRequest, exchanged: Exchanged, decision: Decision
+    ) -> bool:
+        """Do what ``decision`` says of a read that could not be had; tell whether it never will be."""
+        if admitted.account.stop:
+            self._ledger.cancel(work, admitted.account.stop)
+            return False
+        match decision.step:
+            case Step.AGAIN:
+                self.queue(admitted.account, work, decision.after_s)
+            case Step.CHECK_CREDENTIALS:
+                self.suspect(admitted.account, work, exchanged.result)
+            case Step.STOP_ACCOUNT:
+                self.stop_over(admitted, work, exchanged)
+            case Step.DONE | Step.LOOK_UP:
+                return True
+            case _:
+                assert_never(decision.step)
+        return False
+
+    # -- credentials --------------------------------------------------------------------------------------------------
+
+    def suspect(self, account: AccountQueue, work: PendingBackup | ReadRequest, result: AttemptResult) -> None:
         """Keep ``work``, which met a 401, until a check has told whether the credentials are still good."""
         if account.stop:
-            await self._ledger.cancel(work, account.stop)
+            self._ledger.cancel(work, account.stop)
             return
         account.suspects.append((work, result))
         if account.state is AccountState.OPEN:
@@ -58,73 +101,78 @@ class Accounts:
     async def check(self, admitted: Admitted, check: CredentialsCheck) -> None:
         """Send one ``GET /user``, and do what follows."""
         account = admitted.account
-        result = await self._wire.send(admitted, account.api.check_credentials(), is_read=True)
-        answer = classify(result)
-        effect = effect_of(answer)
-        if check.canary and answer in {Answer.PERMANENT, Answer.UNREADABLE}:
-            effect = Effect.FAILED
-        self._wire.tell(admitted, effect, result)
-        if result.fault is Fault.INTERRUPTED:
+        exchanged = await self._wire.exchange(admitted, account.api.check_credentials())
+        if exchanged.is_interrupted:
             account.state = AccountState.TO_CHECK if not check.canary else account.state
             return
         if not check.canary:
-            account.check_attempts += answer is not Answer.THROTTLED
-            decision = decide_check(answer, account.check_attempts, self._clock.draw())
-            await self._follow(admitted, decision, answer, result)
-        elif answer in {Answer.CREDENTIALS, Answer.QUOTA}:
-            await self.stop(admitted, error_kind(answer, result), result)
-        if answer is not Answer.ACCEPTED:
-            await self.stop_if_hopeless(admitted, answer, result)
+            self._follow_check(admitted, exchanged)
+        elif exchanged.answer in {Answer.CREDENTIALS, Answer.QUOTA}:
+            self.stop(admitted, exchanged)
+        self.stop_if_hopeless(admitted, exchanged)
 
-    async def _follow(self, admitted: Admitted, decision: Decision, answer: Answer, result: AttemptResult) -> None:
+    def _follow_check(self, admitted: Admitted, exchanged: Exchanged) -> None:
         account = admitted.account
+        account.check_attempts += exchanged.answer is not Answer.THROTTLED
+        decision = decide_check(exchanged.answer, account.check_attempts, self._clock.draw())
         if account.stop:
             return
         match decision.step:
             case Step.DONE:
                 if account.unserved_since is not None and account.check_attempts > 1:
-                    self._log.warning(
-                        "account.reached", account=account.name, after_s=round(self._unserved_s(account), 1)
-                    )
+                    after_s = round(self._unserved_s(account), 1)
+                    self._log.warning("account.reached", account=account.name, after_s=after_s)
                 account.state, account.unserved_since = AccountState.OPEN, None
-                await self._settle_suspects(account)
+                self._settle_suspects(account)
             case Step.AGAIN:
                 account.state = AccountState.TO_CHECK
                 account.check_due_at = self._clock.monotonic() + decision.after_s
-                self._say_check_again(account, answer, result)
+                self._say_check_again(account, exchanged)
+            case Step.STOP_ACCOUNT | Step.CHECK_CREDENTIALS | Step.LOOK_UP:
+                self.stop(admitted, exchanged)
             case _:
-                await self.stop(admitted, error_kind(answer, result), result)
+                assert_never(decision.step)
 
-    def _say_check_again(self, account: AccountQueue, answer: Answer, result: AttemptResult) -> None:
+    def _say_check_again(self, account: AccountQueue, exchanged: Exchanged) -> None:
         """Say that an account is tried again: aloud the first time, since nothing else happens meanwhile."""
+        answer, reason = exchanged.answer, exchanged.result.message
         if answer is Answer.THROTTLED or account.check_attempts > 1:
-            self._log.debug("account.check_again", account=account.name, answer=answer.value, reason=result.message)
+            self._log.debug("account.check_again", account=account.name, answer=answer.value, reason=reason)
         else:
             reach_s = round(min(self._limits.reach_s, self._limits.give_up_s))
-            self._log.warning("account.not_reached", account=account.name, reason=result.message, tried_for_s=reach_s)
+            self._log.warning("account.not_reached", account=account.name, reason=reason, tried_for_s=reach_s)
 
-    async def _settle_suspects(self, account: AccountQueue) -> None:
+    def _settle_suspects(self, account: AccountQueue) -> None:
+        """Let what met a 401 go on, each in its way: the credentials are good, so the 401 was about that one."""
         suspects, account.suspects = account.suspects, []
         for work, result in suspects:
             refused = error_info(ErrorKind.REJECTED, result)
             if isinstance(work, ReadRequest):
                 work.end(refused)
-            elif work.doubt:
-                await self._ledger.leave_open(work, f"its listing is refused ({result.message})")
-            elif work.watch:
-                await self.queue(account, work, REFUSED_POLL_WAIT_S)
-            elif work.screen:
-                work.screen = None
-                await self.queue(account, work)
-            else:
-                await self._ledger.settle(work, OutcomeKind.REJECTED, refused)
+                continue
+            match work.state:
+                case InDoubt() as doubt:
+                    self._ledger.leave_open(work, doubt, f"its listing is refused ({result.message})")
+                case CompletionWait():
+                    self.queue(account, work, REFUSED_POLL_WAIT_S)
+                case RecencyCheck():
+                    work.state = TO_REQUEST
+                    self.queue(account, work)
+                case ToRequest():
+                    self._ledger.settle(work, OutcomeKind.REJECTED, refused)
+                case _:
+                    assert_never(work.state)
 
-    async def stop_if_hopeless(self, admitted: Admitted, answer: Answer, result: AttemptResult) -> None:
+    # -- the end of an account ----------------------------------------------------------------------------------------
+
+    def stop_if_hopeless(self, admitted: Admitted, exchanged: Exchanged) -> None:
         """Stop the account if the API asks for too long a pause, or has served no POST for too long."""
-        account = admitted.account
+        if exchanged.effect is Effect.SERVED:
+            return
+        account, answer = admitted.account, exchanged.answer
         unserved_s = self._unserved_s(account)
         is_out_of_reach = account.state is AccountState.TO_CHECK and answer in {Answer.NOT_SENT, Answer.AMBIGUOUS}
-        pause_s = result.retry_after_s or 0.0
+        pause_s = exchanged.result.retry_after_s or 0.0
         if answer is Answer.THROTTLED and pause_s > self._limits.max_pause_s:
             why = f"the API asks to pause for {pause_s:.0f} s, longer than throttle.max_pause allows"
         elif unserved_s >= self._limits.give_up_s:
@@ -133,7 +181,7 @@ class Accounts:
             why = f"there was no usable answer for {unserved_s:.0f} s"
         else:
             return
-        await self.stop(admitted, error_kind(answer, result), result, why)
+        self.stop(admitted, exchanged, why)
 
     def _unserved_s(self, account: AccountQueue) -> float:
         """Return the seconds since the first failure after the last success; the first failure begins them."""
@@ -141,10 +189,16 @@ class Accounts:
         account.unserved_since = now if account.unserved_since is None else account.unserved_since
         return now - account.unserved_since
 
-    async def stop(self, admitted: Admitted, kind: ErrorKind, result: AttemptResult, why: str | None = None) -> None:
+    def stop_over(self, admitted: Admitted, work: PendingBackup | ReadRequest, exchanged: Exchanged) -> None:
+        """End the account's run over the answer to ``work``, which is cancelled with the rest."""
+        admitted.account.suspects.append((work, exchanged.result))
+        self.stop(admitted, exchanged)
+
+    def stop(self, admitted: Admitted, exchanged: Exchanged, why: str | None = None) -> None:
         """End the account's run: what it has not requested yet is cancelled."""
-        account = admitted.account
+        account, result = admitted.account, exchanged.result
         if account.stop is None:
+            kind = error_kind(exchanged.answer, result)
             account.state = AccountState.STOPPED
             said = f": {result.message}" if why and result.message else result.message
             account.stop = error_info(kind, result, f"account {account.name} stopped: {why or ''}{said}")
@@ -155,5 +209,5 @@ class Accounts:
                 status=result.status,
                 reason=account.stop.message,
             )
-        await self._ledger.cancel_all(account.clear(), account.stop)
+        self._ledger.cancel_all(account.clear(), account.stop)
         admitted.budget.look_again()

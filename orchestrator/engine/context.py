@@ -1,4 +1,4 @@
-"""What the core is given: the limits it keeps to, and the objects it works with."""
+"""What the core is given: the limits of a run, and the objects that it works with."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class RunLimits:
 
     An account ends at a longer ``Retry-After`` than ``max_pause_s``, and ``give_up_s`` without a served POST. ``wait``
     says how accepted backups are waited for, ``None`` if they are not. An install with a completed backup younger than
-    ``recent_s`` seconds is skipped. Requests end after ``deadline_s`` seconds, or when ``failure_limit`` has seen enough. A
-    check of credentials that gets no answer, or a 5xx, is repeated for ``reach_s`` seconds, and no longer than
+    ``recent_s`` seconds is skipped. Requests end after ``deadline_s`` seconds, or when the ``failure_limit`` is reached.
+    A check of credentials that gets no answer, or a 5xx, is repeated for ``reach_s`` seconds, and no longer than
     ``give_up_s``.
     """
 
@@ -36,10 +36,11 @@ class RunLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class RunContext:
-    """What the dispatcher works with, for the run ``run_id``."""
+class DispatchContext:
+    """What every part of the core works with, for the run ``run_id``."""
 
     run_id: str
+    limits: RunLimits
     journal: Journal
     sink: OutcomeSink
     clock: Clock

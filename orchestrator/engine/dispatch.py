@@ -1,7 +1,8 @@
-"""The dispatcher: one loop a budget admits requests in order; a worker carries each to its answer and what follows.
+"""The dispatcher: one loop a budget admits requests in order; workers carry each to its answer and what follows.
 
-Nothing but that loop waits on a limiter, so thousands of queued installs cost nothing. Every planned backup gets
-exactly one outcome, whatever happens: answered, account stopped, drained, aborted, or a bug.
+Nothing but that loop waits on a limiter, so thousands of queued installs cost nothing. A worker whose request has been
+answered takes the next one itself while the limiter lets it. Every planned backup gets exactly one outcome, whatever
+happens: answered, account stopped, drained, aborted, or a bug.
 """
 
 from __future__ import annotations
@@ -10,34 +11,42 @@ import asyncio
 import signal
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, assert_never
 
 from orchestrator.engine.accounts import Accounts
 from orchestrator.engine.completion import CompletionWaits
-from orchestrator.engine.core import Core
 from orchestrator.engine.exchange import Admitted, Wire
 from orchestrator.engine.ledger import Ledger
 from orchestrator.engine.lookups import Lookups
-from orchestrator.engine.pending import CredentialsCheck, PendingBackup, ReadRequest
+from orchestrator.engine.pending import (
+    CompletionWait,
+    CredentialsCheck,
+    InDoubt,
+    PendingBackup,
+    ReadRequest,
+    RecencyCheck,
+    ToRequest,
+)
 from orchestrator.engine.reads import BUG, Reads
 from orchestrator.engine.recency import RecencyChecks
 from orchestrator.engine.requests import Requests
 from orchestrator.model import ErrorInfo, ErrorKind, Outcome, OutcomeKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Callable, Coroutine, Iterable, Iterator
 
-    from orchestrator.engine.context import RunContext, RunLimits
+    from orchestrator.engine.context import DispatchContext
+    from orchestrator.engine.ledger import Settlement
     from orchestrator.engine.pending import Work
     from orchestrator.engine.ports import Api
-    from orchestrator.engine.queues import Budget
+    from orchestrator.engine.queues import AccountQueue, Budget
     from orchestrator.errors import StorageError
     from orchestrator.model import AttemptResult
     from orchestrator.pacing import Ticket
 
 T = TypeVar("T")
 
-LATE = ErrorInfo(ErrorKind.DEADLINE, "the run's deadline had passed (--deadline)")
+LATE = ErrorInfo(ErrorKind.DEADLINE, "the run's deadline had passed")
 
 
 @dataclass(slots=True)
@@ -57,44 +66,43 @@ class DispatchEnd:
 
 
 class Dispatcher:
-    """Request every planned backup of the lanes given, once, and record every outcome."""
+    """Request every planned backup of the accounts given, once, and record every outcome."""
 
-    def __init__(self, budgets: list[Budget], limits: RunLimits, context: RunContext) -> None:
+    def __init__(self, budgets: list[Budget], context: DispatchContext) -> None:
         """Take over ``budgets``; ``run`` may be called once."""
         self.budgets = budgets
-        self._limits = limits
-        self._around = context
+        self._context = context
         self._end = DispatchEnd()
         self._halted = asyncio.Event()
-        self._ledger = Ledger(context.sink, context.clock, self._halted, limits.failure_limit)
-        self._wire = Wire(context.clock, context.log, limits.max_pause_s)
-        self._accounts = Accounts(self._wire, self._ledger, limits, context)
-        core = Core(self._wire, self._accounts, self._ledger, limits, context)
-        self._errands = Reads(core)
-        self._watches = CompletionWaits(core)
-        self._looks = Lookups(core, self._watches)
-        self._screens = RecencyChecks(core, self._watches)
-        self._posts = Requests(core, self._looks, self._watches)
         self._workers: set[asyncio.Task[None]] = set()
+        self._ledger = Ledger(context, self._close, self._halted)
+        self._wire = Wire(context)
+        self._accounts = Accounts(context, self._wire, self._ledger)
+        self._reads = Reads(context, self._accounts)
+        self._waits = CompletionWaits(context, self._accounts, self._ledger)
+        self._lookups = Lookups(context, self._accounts, self._ledger, self._waits)
+        self._recency = RecencyChecks(context, self._accounts, self._ledger, self._waits)
+        self._requests = Requests(context, self._wire, self._ledger, self._accounts, self._lookups)
 
-    async def presettle(
-        self, outcomes: Iterable[tuple[PendingBackup, OutcomeKind, ErrorInfo | None, str | None]]
-    ) -> None:
-        """Record the outcomes of efforts for which nothing is asked, many at a time: how, which error, what reason."""
-        await self._ledger.settle_all(outcomes)
+    def presettle(self, settlements: Iterable[Settlement]) -> None:
+        """Record the outcomes of backups for which nothing is sent."""
+        self._ledger.settle_all(settlements)
 
     async def ask(
         self, account: str, call: Callable[[Api], Coroutine[object, object, AttemptResult]]
     ) -> AttemptResult | ErrorInfo:
         """Return the answer to ``call`` by ``account``, or why there is none. Only within what is attended."""
-        places = ((budget, each) for budget in self.budgets for each in budget.accounts if each.name == account)
-        return await self._errands.ask(*next(places), call)
+        places = ((budget, each) for budget, each in self._accounts_by_budget() if each.name == account)
+        return await self._reads.ask(*next(places), call)
+
+    def _accounts_by_budget(self) -> Iterator[tuple[Budget, AccountQueue]]:
+        return ((budget, account) for budget in self.budgets for account in list(budget.accounts))
 
     async def attend(self, work: Coroutine[object, object, T]) -> T:
         """Return what ``work`` returns, and let what it asks meanwhile through the limiters."""
         self._set_attended(is_attended=True)
         loops = [asyncio.create_task(self._admit(budget)) for budget in self.budgets]
-        working, closing = asyncio.ensure_future(work), asyncio.create_task(self._close_errands_in_time())
+        working, closing = asyncio.ensure_future(work), asyncio.create_task(self._close_reads_in_time())
         try:
             await asyncio.wait((working, *loops), return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -114,45 +122,30 @@ class Dispatcher:
             budget.is_attended = is_attended
 
     async def run(self) -> DispatchEnd:
-        """Return when every planned backup has its outcome."""
-        self._watch_for_what_is_left()
-        for budget in self.budgets:
-            for account in budget.accounts:
-                await self._screens.skip_known(account)
+        """Return when every planned backup has its outcome, and each outcome is kept or known not to be."""
+        self._bound_inherited_waits()
+        for _, account in self._accounts_by_budget():
+            self._recency.skip_known(account)
         loops = [asyncio.create_task(self._admit(budget)) for budget in self.budgets]
-        closing = asyncio.create_task(self._close_when_told())
-        waits = (
-            self._drain_when_told(loops),
-            self._abort_when_told(),
-            self._close_in_time(),
-            self._watches.expire(),
-        )
-        watches = [closing, *map(asyncio.create_task, waits)]
+        waits = (self._drain_when_told(loops), self._abort_when_told(), self._close_in_time(), self._waits.expire())
+        watches = [*map(asyncio.create_task, waits)]
         self._note_crashes(await asyncio.gather(*loops, return_exceptions=True))
         while self._workers:
             await asyncio.wait(self._workers)
-        self._end.interrupted = self._around.stop.draining.is_set()
-        await self._until_closed(closing)
-        await self._cancel_what_is_left()
-        await self._until_closed(closing)
-        await self._watches.all_expired()
+        self._end.interrupted = self._context.stop.draining.is_set()
+        self._cancel_what_is_left()
+        await self._context.sink.drain()
         for watch in watches:
             watch.cancel()
         self._note_crashes(await asyncio.gather(*watches, return_exceptions=True))
         return self._ended()
 
-    async def _until_closed(self, closing: asyncio.Task[None]) -> None:
-        """Return when what the closing has taken out of the lanes has its outcome; cancelling trips the brake, too."""
-        if self._ledger.closing.is_set():
-            await asyncio.wait([closing])
-
-    def _watch_for_what_is_left(self) -> None:
-        """Bound the time of backups whose watch began in an earlier process."""
-        for budget in self.budgets:
-            for account in budget.accounts:
-                for _, work in account.polls:
-                    if isinstance(work, PendingBackup) and work.watch:
-                        self._watches.expires(budget, account, work, work.watch)
+    def _bound_inherited_waits(self) -> None:
+        """Bound the time of backups that an earlier process began to wait for."""
+        for budget, account in self._accounts_by_budget():
+            for _, work in account.polls:
+                if isinstance(work, PendingBackup) and isinstance(work.state, CompletionWait):
+                    self._waits.bound(budget, account, work, work.state)
 
     def _note_crashes(self, results: Iterable[object]) -> None:
         for result in results:
@@ -161,9 +154,7 @@ class Dispatcher:
 
     def _ended(self) -> DispatchEnd:
         end, ledger = self._end, self._ledger
-        end.stops = {
-            account.name: account.stop for budget in self.budgets for account in budget.accounts if account.stop
-        }
+        end.stops = {account.name: account.stop for _, account in self._accounts_by_budget() if account.stop}
         end.write_error, end.unwritten = ledger.write_error, ledger.unwritten
         end.deadline_passed = ledger.cancelled_by_deadline > 0
         return end
@@ -174,29 +165,19 @@ class Dispatcher:
         while not (budget.is_finished or self._is_stopping):
             budget.changed.clear()
             ready_at = budget.ready_at()
-            wait_s = None if ready_at is None else ready_at - self._around.clock.monotonic()
+            wait_s = None if ready_at is None else ready_at - self._context.clock.monotonic()
             if wait_s is None or wait_s > 0:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(wait_s):
                         await budget.changed.wait()
                 continue
-            ticket = await self._next_ticket(budget)
-            if ticket is None:
-                continue
-            taken = None
-            if not self._is_stopping:
-                taken = budget.take(self._around.clock.monotonic(), read_only=ticket.read_only)
-            if taken is None:
-                budget.throttle.release(ticket)
-                continue
-            account, work = taken
-            self._start(Admitted(budget, account, ticket), work)
+            ticket = budget.throttle.admit_at_once() or await self._next_ticket(budget)
+            admitted = None if ticket is None else self._taken(budget, ticket)
+            if admitted:
+                self._start(*admitted)
 
     async def _next_ticket(self, budget: Budget) -> Ticket | None:
         """Wait for a ticket; ``None`` if an account stopped and nothing is left to send one for."""
-        ticket = budget.throttle.admit_at_once()
-        if ticket is not None:
-            return ticket
         budget.admission = asyncio.create_task(budget.throttle.admit())
         try:
             return await budget.admission
@@ -209,9 +190,28 @@ class Dispatcher:
         finally:
             budget.admission = None
 
+    def _taken(self, budget: Budget, ticket: Ticket) -> tuple[Admitted, Work] | None:
+        """Return what ``ticket`` is for; where there is nothing, give it back."""
+        taken = None
+        if not self._is_stopping:
+            taken = budget.take(self._context.clock.monotonic(), read_only=ticket.read_only)
+        if taken is None:
+            budget.throttle.release(ticket)
+            return None
+        account, work = taken
+        return Admitted(budget, account, ticket), work
+
+    def _next_at_once(self, budget: Budget) -> tuple[Admitted, Work] | None:
+        """Return what a worker goes on with, if there is something that the limiter lets through right now."""
+        ready_at = budget.ready_at()
+        if self._is_stopping or ready_at is None or ready_at > self._context.clock.monotonic():
+            return None
+        ticket = budget.throttle.admit_at_once()
+        return None if ticket is None else self._taken(budget, ticket)
+
     @property
     def _is_stopping(self) -> bool:
-        return self._around.stop.draining.is_set() or self._halted.is_set()
+        return self._context.stop.draining.is_set() or self._halted.is_set()
 
     def _start(self, admitted: Admitted, work: Work) -> None:
         admitted.budget.in_flight += 1
@@ -220,31 +220,48 @@ class Dispatcher:
         worker.add_done_callback(self._workers.discard)
 
     async def _work(self, admitted: Admitted, work: Work) -> None:
+        """Be a worker: carry ``work`` to its end, then whatever is next."""
+        budget = admitted.budget
+        try:
+            following: tuple[Admitted, Work] | None = (admitted, work)
+            while following:
+                await self._carried(*following)
+                following = self._next_at_once(budget)
+        finally:
+            budget.in_flight -= 1
+            budget.changed.set()
+
+    async def _carried(self, admitted: Admitted, work: Work) -> None:
+        """Send one request, and do what follows from its answer. A bug costs neither the others nor this one's line."""
         try:
             if isinstance(work, CredentialsCheck):
                 await self._accounts.check(admitted, work)
                 if not work.canary:
-                    await self._screens.skip_known(admitted.account)
+                    self._recency.skip_known(admitted.account)
             elif isinstance(work, ReadRequest):
-                await self._errands.run(admitted, work)
-            elif work.watch:
-                await self._watches.poll(admitted, work, work.watch)
-            elif work.doubt:
-                await self._looks.look(admitted, work, work.doubt)
-            elif work.screen:
-                await self._screens.screen(admitted, work, work.screen)
+                await self._reads.send(admitted, work)
             else:
-                await self._posts.post(admitted, work)
-        except Exception as error:  # noqa: BLE001 - a bug must cost neither the other installs nor this one's line
-            await self._give_account_of_a_bug(error, work)
-        finally:
-            admitted.budget.in_flight -= 1
-            admitted.budget.changed.set()
+                await self._carry(admitted, work)
+        except Exception as error:  # noqa: BLE001 - whatever a bug raises
+            self._give_account_of_a_bug(error, work)
+
+    async def _carry(self, admitted: Admitted, pending: PendingBackup) -> None:
+        match pending.state:
+            case ToRequest():
+                await self._requests.post(admitted, pending)
+            case InDoubt() as doubt:
+                await self._lookups.look(admitted, pending, doubt)
+            case RecencyCheck() as check:
+                await self._recency.check(admitted, pending, check)
+            case CompletionWait() as wait:
+                await self._waits.poll(admitted, pending, wait)
+            case _:
+                assert_never(pending.state)
 
     # -- stopping ---------------------------------------------------------------------------------------------------
 
     async def _drain_when_told(self, loops: list[asyncio.Task[None]]) -> None:
-        stop = self._around.stop.draining
+        stop = self._context.stop.draining
         waits = [asyncio.create_task(event.wait()) for event in (stop, self._halted)]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -255,38 +272,33 @@ class Dispatcher:
             loop.cancel()
         self._wire.break_off(reads_only=True)
         if self._ledger.write_error:
-            self._around.log.error("report.failed", reason=str(self._ledger.write_error))
-        self._around.log.warning("run.draining", in_flight=sum(budget.in_flight for budget in self.budgets))
+            self._context.log.error("report.failed", reason=str(self._ledger.write_error))
+        self._context.log.warning("run.draining", in_flight=sum(budget.in_flight for budget in self.budgets))
 
     async def _abort_when_told(self) -> None:
-        await self._around.stop.aborting.wait()
-        self._around.log.warning("run.aborting", in_flight=self._wire.in_flight)
+        await self._context.stop.aborting.wait()
+        self._context.log.warning("run.aborting", in_flight=self._wire.in_flight)
         self._wire.break_off(reads_only=False)
 
-    async def _close_when_told(self) -> None:
-        await self._ledger.closing.wait()
-        why = self._ledger.closed
-        if why is None:
-            return
-        self._around.log.warning("run.closed", kind=why.kind.value, reason=why.message)
-        for budget in self.budgets:
-            for account in budget.accounts:
-                await self._ledger.cancel_all(account.take_requests(), why)
+    def _close(self, why: ErrorInfo) -> None:
+        self._context.log.warning("run.closed", kind=why.kind.value, reason=why.message)
+        for budget, account in self._accounts_by_budget():
+            self._ledger.cancel_all(account.take_requests(), why)
             budget.look_again()
 
     async def _close_in_time(self) -> None:
-        if self._limits.deadline_s is not None:
-            await asyncio.sleep(self._limits.deadline_s)
+        if self._context.limits.deadline_s is not None:
+            await asyncio.sleep(self._context.limits.deadline_s)
             self._ledger.close(LATE)
 
-    async def _close_errands_in_time(self) -> None:
-        if self._limits.deadline_s is not None:
-            await asyncio.sleep(self._limits.deadline_s)
-            self._errands.close((account for budget in self.budgets for account in budget.accounts), LATE)
+    async def _close_reads_in_time(self) -> None:
+        if self._context.limits.deadline_s is not None:
+            await asyncio.sleep(self._context.limits.deadline_s)
+            self._reads.close(LATE)
             self._wire.break_off(reads_only=True)
 
-    async def _cancel_what_is_left(self) -> None:
-        signum = self._around.stop.signum
+    def _cancel_what_is_left(self) -> None:
+        signum = self._context.stop.signum
         if self._end.crash:
             why = ErrorInfo(ErrorKind.STOPPED, "the run stopped on an internal error")
         elif self._ledger.write_error:
@@ -294,18 +306,17 @@ class Dispatcher:
         else:
             name = signal.Signals(signum).name if signum else "nobody"
             why = ErrorInfo(ErrorKind.INTERRUPTED, f"the run was stopped by {name} first")
-        for budget in self.budgets:
-            for account in budget.accounts:
-                await self._ledger.cancel_all(account.clear(), account.stop or why)
+        for _, account in self._accounts_by_budget():
+            self._ledger.cancel_all(account.clear(), account.stop or why)
 
     def _crashed(self, error: Exception) -> None:
         self._end.crash = self._end.crash or error
         self._halted.set()
 
-    async def _give_account_of_a_bug(self, error: Exception, work: Work) -> None:
+    def _give_account_of_a_bug(self, error: Exception, work: Work) -> None:
         self._crashed(error)
         if isinstance(work, ReadRequest):
             work.end(BUG)
         if isinstance(work, PendingBackup):
             info = ErrorInfo(ErrorKind.PROTOCOL, f"internal error: {type(error).__name__}")
-            await self._ledger.settle(work, OutcomeKind.UNCONFIRMED, info)
+            self._ledger.settle(work, OutcomeKind.UNCONFIRMED, info)

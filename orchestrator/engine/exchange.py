@@ -1,4 +1,7 @@
-"""What every request has in common: it can be broken off, it is counted, and the limiter hears what came of it."""
+"""The one exchange that every request goes through: it can be broken off, and is counted, classified, reported.
+
+The limiter hears of each answer here, and nowhere else.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator.model import Fault
-from orchestrator.outcome import Answer
+from orchestrator.outcome import Answer, classify
 from orchestrator.pacing import Effect, Feedback
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from orchestrator.engine.ports import Clock, Log
+    from orchestrator.engine.context import DispatchContext
     from orchestrator.engine.queues import AccountQueue, Budget
     from orchestrator.model import AttemptResult
     from orchestrator.pacing import Ticket
@@ -24,11 +27,10 @@ _EFFECTS = {
     Answer.NOT_SENT: Effect.FAILED,
     Answer.AMBIGUOUS: Effect.FAILED,
 }
+"""What an answer says of the server's capacity; every other one was served."""
 
-
-def effect_of(answer: Answer) -> Effect:
-    """Return what ``answer`` says of the server's capacity."""
-    return _EFFECTS.get(answer, Effect.SERVED)
+_USELESS_CANARY = {Answer.PERMANENT, Answer.UNREADABLE}
+"""Answers to a canary's ``GET /user`` that do not come from the API."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +46,28 @@ class Admitted:
         self.budget.throttle.release(self.ticket)
 
 
-class Wire:
-    """Send requests, and know which are under way."""
+@dataclass(frozen=True, slots=True)
+class Exchanged:
+    """What came of one request, its class, and what that says of the server's capacity."""
 
-    def __init__(self, clock: Clock, log: Log, max_pause_s: float) -> None:
-        """Tell limiters of no ``Retry-After`` that is longer than ``max_pause_s`` seconds: it ends the account."""
-        self._clock = clock
-        self._log = log
-        self._max_pause_s = max_pause_s
+    result: AttemptResult
+    answer: Answer
+    effect: Effect
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Tell whether it was broken off before its answer came, which says nothing of the server."""
+        return self.result.fault is Fault.INTERRUPTED
+
+
+class Wire:
+    """Exchange requests for answers, and know which are under way."""
+
+    def __init__(self, context: DispatchContext) -> None:
+        """Tell limiters of no ``Retry-After`` that is longer than ``max_pause_s``: it ends the account instead."""
+        self._clock = context.clock
+        self._log = context.log
+        self._max_pause_s = context.limits.max_pause_s
         self._senders: dict[asyncio.Task[object], bool] = {}
 
     @property
@@ -59,13 +75,23 @@ class Wire:
         """Return how many requests are under way."""
         return len(self._senders)
 
-    async def send(
+    async def exchange(
+        self, admitted: Admitted, call: Coroutine[object, object, AttemptResult], *, is_read: bool = True
+    ) -> Exchanged:
+        """Send one request, and tell the limiter what came of it."""
+        result = await self._sent(admitted, call, is_read=is_read)
+        answer = classify(result)
+        effect = _EFFECTS.get(answer, Effect.SERVED)
+        if admitted.ticket.read_only and answer in _USELESS_CANARY:
+            effect = Effect.FAILED
+        admitted.account.throttled += effect is Effect.THROTTLED
+        self._tell(admitted, effect, result)
+        return Exchanged(result, answer, effect)
+
+    async def _sent(
         self, admitted: Admitted, call: Coroutine[object, object, AttemptResult], *, is_read: bool
     ) -> AttemptResult:
-        """Send one request so that it can be broken off and its fate is still known.
-
-        Within a task: breaking off cancels that, and the ``Api`` turns the cancellation into a result.
-        """
+        """Send within a task: breaking off cancels that, and the ``Api`` turns the cancellation into a result."""
         sender = asyncio.current_task()
         if sender is None:
             message = "a request is sent outside of a task"
@@ -86,15 +112,8 @@ class Wire:
             self._log.info("throttle.headers", account=account.name, headers=dict(result.rate_headers))
         return result
 
-    def break_off(self, *, reads_only: bool) -> None:
-        """Break off what is under way, or of that only what may be repeated freely."""
-        for sender, is_read in self._senders.items():
-            if is_read or not reads_only:
-                sender.cancel()
-
-    def tell(self, admitted: Admitted, effect: Effect, result: AttemptResult) -> None:
+    def _tell(self, admitted: Admitted, effect: Effect, result: AttemptResult) -> None:
         """Give the ticket back with what the answer said."""
-        admitted.account.throttled += effect is Effect.THROTTLED
         if result.fault is Fault.INTERRUPTED or result.on_reused:
             admitted.release()
             return
@@ -103,3 +122,9 @@ class Wire:
             retry_after_s = None
         feedback = Feedback(effect, result.backup is not None, retry_after_s, result.sent)
         admitted.budget.throttle.observe(admitted.ticket, feedback)
+
+    def break_off(self, *, reads_only: bool) -> None:
+        """Break off what is under way, or of that only what may be repeated freely."""
+        for sender, is_read in self._senders.items():
+            if is_read or not reads_only:
+                sender.cancel()

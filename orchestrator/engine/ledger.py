@@ -6,60 +6,56 @@ same.
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
-from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, assert_never
 
-from orchestrator.engine.pending import ReadRequest
-from orchestrator.errors import StorageError
+from orchestrator.engine.pending import (
+    CompletionWait,
+    InDoubt,
+    PendingBackup,
+    ReadRequest,
+    RecencyCheck,
+    ToRequest,
+)
 from orchestrator.model import ErrorInfo, ErrorKind, Outcome, OutcomeKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    import asyncio
+    from collections.abc import Callable, Iterable
 
-    from orchestrator.engine.pending import PendingBackup
-    from orchestrator.engine.ports import Clock, OutcomeSink
-    from orchestrator.summary import FailureLimit
+    from orchestrator.engine.context import DispatchContext
+    from orchestrator.errors import StorageError
 
-CANCELLED_TOGETHER = 1000
-
-
-T = TypeVar("T")
-
-
-def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Yield ``items`` in lists of at most ``size``, as Python 3.12's own does."""
-    remaining = iter(items)
-    while together := list(islice(remaining, size)):
-        yield together
+Settlement = tuple[PendingBackup, OutcomeKind, ErrorInfo | None, str | None]
+"""How a pending backup ends: its outcome's kind, its error, the reason why nothing was requested."""
 
 
 class Ledger:
-    """Settle efforts. ``write_error`` is the sink's first; ``unwritten`` are the outcomes that it did not take.
+    """Settle pending backups. ``write_error`` is the sink's first; ``unwritten`` are the outcomes that it did not take.
 
-    ``closed`` says why nothing more is requested, once that is so, and ``closing`` is set then.
+    ``closed`` says why nothing more is requested, once that is so.
     """
 
-    def __init__(
-        self, sink: OutcomeSink, clock: Clock, halted: asyncio.Event, failure_limit: FailureLimit | None
-    ) -> None:
-        """Settle into ``sink``; set ``halted`` when that fails, request no more once ``failure_limit`` has seen enough."""
-        self._sink = sink
-        self._clock = clock
+    def __init__(self, context: DispatchContext, on_close: Callable[[ErrorInfo], None], halted: asyncio.Event) -> None:
+        """Settle into the sink of ``context``; set ``halted`` if that fails.
+
+        ``on_close`` is called once, when nothing more is to be requested: the failure limit is reached, for one.
+        """
+        self._sink = context.sink
+        self._clock = context.clock
+        self._on_close = on_close
         self._halted = halted
-        self._brake = failure_limit
+        self._failure_limit = context.limits.failure_limit
         self._settled = self._failed = 0
         self.write_error: StorageError | None = None
         self.unwritten: list[Outcome] = []
         self.closed: ErrorInfo | None = None
-        self.closing = asyncio.Event()
         self.cancelled_by_deadline = 0
 
-    async def settle(
+    def settle(
         self, pending: PendingBackup, kind: OutcomeKind, error: ErrorInfo | None = None, *, reason: str | None = None
     ) -> None:
-        """Record how ``pending`` ended; an effort that has its outcome keeps it."""
+        """Record how ``pending`` ended; one that has its outcome keeps it."""
         if pending.is_settled:
             return
         pending.is_settled = True
@@ -79,64 +75,65 @@ class Ledger:
             reason=reason,
         )
         self._count(kind)
-        try:
-            await self._sink.record(outcome)
-        except StorageError as write_error:
-            self.unwritten.append(outcome)
-            self.failed(write_error)
+        self._sink.record(outcome, self._not_written)
 
-    async def settle_all(
-        self, outcomes: Iterable[tuple[PendingBackup, OutcomeKind, ErrorInfo | None, str | None]]
-    ) -> None:
-        """Record many, so that one commit serves them; a cancelled one whose backup may exist is not called so."""
-        for together in batched(outcomes, CANCELLED_TOGETHER):
-            await asyncio.gather(
-                *(
-                    self.cancel(pending, error)
-                    if kind is OutcomeKind.CANCELLED and error
-                    else self.settle(pending, kind, error, reason=reason)
-                    for pending, kind, error, reason in together
-                )
-            )
+    def _not_written(self, outcome: Outcome, error: StorageError) -> None:
+        self.unwritten.append(outcome)
+        self.failed(error)
 
-    async def cancel(self, work: PendingBackup | ReadRequest, why: ErrorInfo) -> None:
+    def settle_all(self, settlements: Iterable[Settlement]) -> None:
+        """Record many; a cancelled one whose backup may exist is not called so."""
+        for pending, kind, error, reason in settlements:
+            if kind is OutcomeKind.CANCELLED and error:
+                self.cancel(pending, error)
+            else:
+                self.settle(pending, kind, error, reason=reason)
+
+    def cancel(self, work: PendingBackup | ReadRequest, why: ErrorInfo) -> None:
         """Record that nothing was made for ``work``, and why; where something was or may have been, that."""
         if isinstance(work, ReadRequest):
             work.end(why)
-        elif work.doubt:
-            await self.leave_open(work, f"not looked up to the end: {why.message}")
-        elif work.watch and work.watch.is_own:
-            cut_short = replace(why, kind=ErrorKind.TIMEOUT, message=f"the wait was cut short: {why.message}")
-            await self.settle(work, OutcomeKind.INCOMPLETE, cut_short)
-        elif work.made.is_second:
-            await self.leave_aborted(work)
-        else:
-            work.made = replace(work.made, backup=None)
-            self.cancelled_by_deadline += why.kind is ErrorKind.DEADLINE and not work.is_settled
-            await self.settle(work, OutcomeKind.CANCELLED, why)
+            return
+        match work.state:
+            case InDoubt() as doubt:
+                self.leave_open(work, doubt, f"not looked up to the end: {why.message}")
+            case CompletionWait(is_own=True):
+                cut_short = replace(why, kind=ErrorKind.TIMEOUT, message=f"the wait was cut short: {why.message}")
+                self.settle(work, OutcomeKind.INCOMPLETE, cut_short)
+            case ToRequest() | RecencyCheck() | CompletionWait():
+                self._cancel_unrequested(work, why)
+            case _:
+                assert_never(work.state)
 
-    async def cancel_all(self, works: Iterable[PendingBackup | ReadRequest], why: ErrorInfo) -> None:
-        """Cancel many, so that one commit serves them."""
-        for together in batched(works, CANCELLED_TOGETHER):
-            await asyncio.gather(*(self.cancel(work, why) for work in together))
+    def _cancel_unrequested(self, pending: PendingBackup, why: ErrorInfo) -> None:
+        if pending.made.is_second:
+            self.leave_aborted(pending)
+            return
+        pending.made = replace(pending.made, backup=None)
+        self.cancelled_by_deadline += why.kind is ErrorKind.DEADLINE and not pending.is_settled
+        self.settle(pending, OutcomeKind.CANCELLED, why)
 
-    async def leave_open(self, pending: PendingBackup, why: str) -> None:
+    def cancel_all(self, works: Iterable[PendingBackup | ReadRequest], why: ErrorInfo) -> None:
+        """Cancel many."""
+        for work in works:
+            self.cancel(work, why)
+
+    def leave_open(self, pending: PendingBackup, doubt: InDoubt, why: str) -> None:
         """Record that nobody knows whether a backup was made for ``pending``, and why the listing could not tell."""
-        error = pending.doubt.error if pending.doubt else None
-        if error:
-            error = replace(error, message=f"{error.message}; {why}" if error.message else why)
-        await self.settle(pending, OutcomeKind.UNCONFIRMED, error)
+        message = f"{doubt.error.message}; {why}" if doubt.error.message else why
+        self.settle(pending, OutcomeKind.UNCONFIRMED, replace(doubt.error, message=message))
 
-    async def leave_aborted(self, pending: PendingBackup) -> None:
+    def leave_aborted(self, pending: PendingBackup) -> None:
         """Record that WP Engine aborted the backup of ``pending``, and that none was made in its place."""
         *earlier, aborted = pending.made.earlier
         pending.made = replace(pending.made, backup=aborted, earlier=tuple(earlier))
-        await self.settle(pending, OutcomeKind.ABORTED)
+        self.settle(pending, OutcomeKind.ABORTED)
 
     def close(self, why: ErrorInfo) -> None:
         """Let nothing more be requested from now on, for the reason ``why``."""
-        self.closed = self.closed or why
-        self.closing.set()
+        if self.closed is None:
+            self.closed = why
+            self._on_close(why)
 
     def failed(self, error: StorageError) -> None:
         """End the run, since something could not be written."""
@@ -148,8 +145,8 @@ class Ledger:
             return
         self._settled += 1
         self._failed += not kind.is_success
-        if self._brake and self._brake.holds(self._failed, self._settled):
-            rule = f"{self._failed} of {self._settled} installs failed ({self._brake})"
+        if self._failure_limit and self._failure_limit.holds(self._failed, self._settled):
+            rule = f"{self._failed} of {self._settled} installs failed ({self._failure_limit})"
             self.close(ErrorInfo(ErrorKind.STOPPED, f"the run stopped requesting: {rule}"))
 
     def _duration_s(self, pending: PendingBackup) -> float:

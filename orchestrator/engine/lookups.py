@@ -1,26 +1,28 @@
-"""What is open is looked up: the install's listing is read for the marker, at once and again after the grace.
+"""What is in doubt is looked up: the install's listing is read for the marker, at once and again after the grace.
 
 Each page is one request that passes the limiter. Where the listing shows nothing and that proves nothing yet, the
-listing of the first install whose backup was accepted tells whether markers come back at all. ``reconcile.py`` decides.
+listing of a specimen, the first install whose backup was accepted, tells whether markers come back at all.
+``reconcile.py`` decides.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from orchestrator.engine.exchange import effect_of
-from orchestrator.engine.pending import InDoubt, Reading
-from orchestrator.model import Fault
-from orchestrator.outcome import Answer, Step, classify, counts_as_failed, decide_absent, error_info, error_kind
-from orchestrator.pacing import Effect
-from orchestrator.reconcile import MOST_PAGES, Fate, Sought, decide_failed_read, fate_of, seen
+from orchestrator.engine.pending import InDoubt, ListingRead
+from orchestrator.outcome import Answer, Step, counts_as_failed, decide_absent, error_info, error_kind
+from orchestrator.paging import MOST_PAGES, Progress
+from orchestrator.reconcile import Fate, Sight, Sought, decide_failed_read, fate_of, seen
 from orchestrator.units import seconds_of
 
 if TYPE_CHECKING:
+    from orchestrator.engine.accounts import Accounts
     from orchestrator.engine.completion import CompletionWaits
-    from orchestrator.engine.core import Core
-    from orchestrator.engine.exchange import Admitted
+    from orchestrator.engine.context import DispatchContext
+    from orchestrator.engine.exchange import Admitted, Exchanged
+    from orchestrator.engine.ledger import Ledger
     from orchestrator.engine.pending import PendingBackup
     from orchestrator.engine.queues import AccountQueue
     from orchestrator.listings import Page
@@ -31,131 +33,126 @@ SPECIMEN_WAIT_S = 5.0
 
 
 class Lookups:
-    """Settle what is open."""
+    """Settle what is in doubt."""
 
-    def __init__(self, core: Core, watches: CompletionWaits) -> None:
-        """Leave what is found to ``watches``."""
-        self._wire = core.wire
-        self._accounts = core.accounts
-        self._ledger = core.ledger
-        self._limits = core.limits
-        self._around = core.context
-        self._watches = watches
-        self._grace_s = core.limits.reconcile.grace_s
+    def __init__(self, context: DispatchContext, accounts: Accounts, ledger: Ledger, waits: CompletionWaits) -> None:
+        """Leave what is found to ``waits``."""
+        self._context = context
+        self._accounts = accounts
+        self._ledger = ledger
+        self._waits = waits
+        self._grace_s = context.limits.reconcile.grace_s
 
-    def has_specimen(self, account: AccountQueue, pending: PendingBackup, result: AttemptResult) -> None:
-        """Remember the account's first accepted backup, and how far ``create_time`` is behind the answers' clock."""
+    async def accepted(self, admitted: Admitted, pending: PendingBackup, result: AttemptResult) -> None:
+        """Take the backup that ``result`` shows as made, and the account's first as a specimen of its listings."""
+        account = admitted.account
         if account.specimen is None:
             account.specimen = (pending.planned.request.install_id, self._now())
         created_at = seconds_of(result.backup.create_time) if result.backup else None
         if created_at is not None and result.server_at is not None:
             account.backend_behind_s = max(account.backend_behind_s, result.server_at - created_at)
+        pending.made = replace(pending.made, backup=result.backup)
+        await self._waits.accepted(admitted, pending)
 
-    async def doubt(self, account: AccountQueue, pending: PendingBackup, result: AttemptResult) -> None:
-        """Begin to look for the backup of ``pending``, whose fate ``result`` left open."""
-        answer = classify(result)
+    def doubt(self, account: AccountQueue, pending: PendingBackup, exchanged: Exchanged) -> None:
+        """Begin to look for the backup of ``pending``, whose fate the answer left open."""
+        answer, result, now = exchanged.answer, exchanged.result, self._now()
         error = error_info(error_kind(answer, result), result)
-        now = self._now()
-        pending.doubt = InDoubt(error, now, answer is not Answer.UNREADABLE, account.server_time(now))
-        self._around.journal.note_soon(pending.checkpoint())
-        if not self._limits.reconcile.looks and not account.stop:
-            await self._ledger.leave_open(pending, "not looked up (on_ambiguous: fail)")
+        pending.state = doubt = InDoubt(error, now, answer is not Answer.UNREADABLE, account.server_time(now))
+        self._context.journal.note_soon(pending.checkpoint())
+        if not self._context.limits.reconcile.looks and not account.stop:
+            self._ledger.leave_open(pending, doubt, "not looked up (on_ambiguous: fail)")
             return
         self._log("backup.doubted", pending, status=result.status, reason=result.message)
-        await self._accounts.queue(account, pending)
+        self._accounts.queue(account, pending)
 
     async def look(self, admitted: Admitted, pending: PendingBackup, doubt: InDoubt) -> None:
         """Read one page for ``pending``, and do what follows."""
-        account, now = admitted.account, self._now()
         if doubt.own is None:
-            doubt.own = Reading(pending.planned.request.install_id, now)
-        reading = doubt.specimen or doubt.own
-        result = await self._wire.send(
-            admitted, account.api.list_backups(reading.install_id, reading.offset), is_read=True
-        )
-        answer = classify(result)
-        self._wire.tell(admitted, effect_of(answer), result)
-        if result.fault is Fault.INTERRUPTED:
-            account.queue(pending, now)
-        elif result.page is not None:
-            doubt.failed = 0
-            if not account.fresh:
-                account.unserved_since = None
-            await self._page(admitted, pending, doubt, result.page)
-        elif account.stop:
-            await self._ledger.cancel(pending, account.stop)
-        else:
-            await self._failed(admitted, pending, doubt, result)
-        if effect_of(answer) is not Effect.SERVED:
-            await self._accounts.stop_if_hopeless(admitted, answer, result)
+            doubt.own = ListingRead(pending.planned.request.install_id, self._now())
+        listing = doubt.specimen or doubt.own
+        call = admitted.account.api.list_backups(listing.install_id, listing.cursor.offset)
+        await self._accounts.read(admitted, pending, call, partial(self._follow, admitted, pending, doubt))
 
-    async def _page(self, admitted: Admitted, pending: PendingBackup, doubt: InDoubt, page: Page[Backup]) -> None:
-        account = admitted.account
-        reading = doubt.specimen or doubt.own
-        if reading is None:
+    async def _follow(self, admitted: Admitted, pending: PendingBackup, doubt: InDoubt, exchanged: Exchanged) -> None:
+        account, own = admitted.account, doubt.own
+        if exchanged.result.page is None or own is None:
+            self._failed(admitted, pending, doubt, exchanged)
             return
-        is_own = reading is doubt.own
-        if self._has_shifted(reading, page):
-            await self._accounts.queue(account, pending)
-            return
-        sought = pending.looked_for(account.backend_behind_s) if is_own else Sought((self._around.run_id,), None, "")
-        reading.sight = seen(reading.sight, page.entries, sought)
-        ids = tuple(backup.id for backup in page.entries)
-        is_repeated, reading.last, reading.total = bool(ids) and ids == reading.last, ids, page.total
-        if reading.sight.has_markers:
+        doubt.failed = 0
+        if not account.fresh:
+            account.unserved_since = None
+        if doubt.specimen:
+            self._specimen_page(admitted, pending, doubt, exchanged.result.page)
+        else:
+            await self._own_page(admitted, pending, doubt, exchanged.result.page)
+
+    def _seen(self, account: AccountQueue, listing: ListingRead, page: Page[Backup], sought: Sought) -> Progress:
+        """Take ``page`` down, and return what follows from it for the reading of ``listing``."""
+        progress = listing.cursor.after(page)
+        if progress is Progress.CHANGED:
+            listing.sight = Sight()
+        else:
+            listing.sight = seen(listing.sight, page.entries, sought)
+        if listing.sight.has_markers:
             account.markers_come_back = True
-        is_enough = bool(reading.sight.found) or not (is_own or account.markers_come_back is None)
-        if account.stop and not (is_own and reading.sight.found):
-            await self._ledger.cancel(pending, account.stop)
-        elif page.next_offset is None or is_enough or is_repeated:
-            await self._conclude(admitted, pending, doubt)
-        elif reading.pages < MOST_PAGES:
-            reading.offset = page.next_offset
-            account.queue(pending, self._now())
-        elif is_own:
-            await self._ledger.leave_open(pending, f"its listing has no end ({MOST_PAGES} pages)")
-        else:
-            account.markers_come_back = False
-            await self._conclude(admitted, pending, doubt)
+        return progress
 
-    def _has_shifted(self, reading: Reading, page: Page[Backup]) -> bool:
-        """Tell whether entries came or went since the last page, so that one may have been missed, and begin anew."""
-        reading.pages += 1
-        if page.total is None or reading.total is None or page.total == reading.total or reading.pages >= MOST_PAGES:
-            return False
-        reading.begin_anew()
-        return True
-
-    async def _conclude(self, admitted: Admitted, pending: PendingBackup, doubt: InDoubt) -> None:
-        """Decide by the install's own listing, which was read whole, or send for the specimen's first."""
-        account = admitted.account
-        own = doubt.own
+    async def _own_page(self, admitted: Admitted, pending: PendingBackup, doubt: InDoubt, page: Page[Backup]) -> None:
+        account, own = admitted.account, doubt.own
         if own is None:
             return
+        progress = self._seen(account, own, page, pending.looked_for(account.backend_behind_s))
         if own.sight.found:
-            await self._found(admitted, pending, own)
+            await self._found(admitted, pending, own.sight)
+        elif account.stop:
+            self._ledger.cancel(pending, account.stop)
+        elif progress.is_whole:
+            self._conclude(admitted, pending, doubt, own)
+        elif progress is Progress.ENDLESS:
+            self._ledger.leave_open(pending, doubt, f"its listing has no end ({MOST_PAGES} pages)")
+        else:
+            self._accounts.queue(account, pending)
+
+    def _specimen_page(self, admitted: Admitted, pending: PendingBackup, doubt: InDoubt, page: Page[Backup]) -> None:
+        account, own, specimen = admitted.account, doubt.own, doubt.specimen
+        if own is None or specimen is None:
             return
-        is_over = self._over_at(account, doubt) <= own.began_at
+        progress = self._seen(account, specimen, page, Sought((self._context.run_id,), None, ""))
+        is_enough = progress.is_whole or account.markers_come_back is not None
+        if progress is Progress.ENDLESS and not is_enough:
+            account.markers_come_back = False
+        if account.stop:
+            self._ledger.cancel(pending, account.stop)
+        elif is_enough or progress is Progress.ENDLESS:
+            self._conclude(admitted, pending, doubt, own)
+        else:
+            self._accounts.queue(account, pending)
+
+    def _conclude(self, admitted: Admitted, pending: PendingBackup, doubt: InDoubt, own: ListingRead) -> None:
+        """Decide by the install's own listing, which was read whole, or send for the specimen's first."""
+        account = admitted.account
+        over_at = self._over_at(account, doubt)
+        is_over = over_at <= own.began_at
         fate = fate_of(own.sight, markers_come_back=account.markers_come_back is True)
-        if (
-            fate is Fate.OPEN
-            and not own.sight.has_markers
-            and self._waits_for_specimen(account, pending, doubt, is_over)
-        ):
+        is_specimen_of_use = fate is Fate.OPEN and not own.sight.has_markers
+        if is_specimen_of_use and self._waits_for_specimen(account, pending, doubt, is_over=is_over):
             return
         if not is_over:
-            self._look_again(account, pending, doubt, self._over_at(account, doubt))
+            self._look_again(account, pending, doubt, over_at)
         elif fate is Fate.ABSENT and doubt.may_repeat:
-            await self._absent(admitted, pending, doubt)
+            self._absent(admitted, pending, doubt)
         elif fate is Fate.ABSENT:
-            await self._ledger.leave_open(pending, "its listing does not show the backup")
+            self._ledger.leave_open(pending, doubt, "its listing does not show the backup")
         else:
-            await self._ledger.leave_open(pending, "its listing proves nothing: it does not show our markers")
+            self._ledger.leave_open(pending, doubt, "its listing proves nothing: it does not show our markers")
 
-    def _waits_for_specimen(self, account: AccountQueue, pending: PendingBackup, doubt: InDoubt, is_over: bool) -> bool:  # noqa: FBT001 - a fact
+    def _waits_for_specimen(
+        self, account: AccountQueue, pending: PendingBackup, doubt: InDoubt, *, is_over: bool
+    ) -> bool:
         """Queue ``pending`` if the specimen's listing could still tell whether markers come back; tell whether it was.
 
-        One effort reads it for all, at once and again when the specimen's own grace is over.
+        One backup in doubt reads it for all, at once and again when the specimen's own grace is over.
         """
         if account.specimen is None or account.markers_come_back is not None:
             return False
@@ -165,61 +162,54 @@ class Lookups:
             account.markers_come_back = False
             return False
         if doubt.specimen is None and (looked_at is None or (is_over and looked_at < ripe_at <= now)):
-            doubt.specimen, account.specimen_looked_at = Reading(install_id, now), now
-            account.queue(pending, now)
+            doubt.specimen, account.specimen_looked_at = ListingRead(install_id, now), now
+            self._accounts.queue(account, pending)
             return True
         if is_over:
             self._look_again(account, pending, doubt, max(ripe_at, now + SPECIMEN_WAIT_S))
         return is_over
 
-    async def _found(self, admitted: Admitted, pending: PendingBackup, own: Reading) -> None:
-        found = tuple(sorted(own.sight.found, key=lambda backup: backup.status == "aborted"))
+    async def _found(self, admitted: Admitted, pending: PendingBackup, sight: Sight) -> None:
+        found = tuple(sorted(sight.found, key=lambda backup: backup.status == "aborted"))
         self._log("backup.found", pending, backup=found[0].id)
         if len(found) > 1:
-            self._around.log.error(
-                "backup.made_twice", install=pending.planned.install.label, backups=[backup.id for backup in found]
-            )
+            install, ids = pending.planned.install.label, [backup.id for backup in found]
+            self._context.log.error("backup.made_twice", install=install, backups=ids)
         made = pending.made
         pending.made = replace(made, backup=found[0], is_reconciled=True, earlier=(*made.earlier, *found[1:]))
-        pending.end_doubt()
-        await self._watches.accepted(admitted, pending)
+        pending.nothing_is_open()
+        await self._waits.accepted(admitted, pending)
 
-    async def _absent(self, admitted: Admitted, pending: PendingBackup, doubt: InDoubt) -> None:
+    def _absent(self, admitted: Admitted, pending: PendingBackup, doubt: InDoubt) -> None:
         self._log("backup.absent", pending)
-        pending.end_doubt()
-        self._around.journal.note_soon(pending.checkpoint())
+        pending.nothing_is_open()
+        self._context.journal.note_soon(pending.checkpoint())
         spent = pending.expense(self._now(), admitted.budget.throttle.held_s())
-        decision = decide_absent(spent, self._limits.retry)
+        decision = decide_absent(spent, self._context.limits.retry)
         if decision.step is Step.AGAIN:
-            await self._accounts.queue(admitted.account, pending, decision.after_s)
+            self._accounts.queue(admitted.account, pending, decision.after_s)
         else:
-            await self._ledger.settle(pending, decision.outcome, doubt.error)
+            self._ledger.settle(pending, decision.outcome, doubt.error)
 
-    async def _failed(self, admitted: Admitted, pending: PendingBackup, doubt: InDoubt, result: AttemptResult) -> None:
-        account, answer = admitted.account, classify(result)
-        doubt.failed += counts_as_failed(answer, result)
+    def _failed(self, admitted: Admitted, pending: PendingBackup, doubt: InDoubt, exchanged: Exchanged) -> None:
+        account, result, draw = admitted.account, exchanged.result, self._context.clock.draw()
+        doubt.failed += counts_as_failed(exchanged.answer, result)
         is_over = self._over_at(account, doubt) <= self._now()
-        decision = decide_failed_read(
-            answer, doubt.failed, self._limits.retry, self._around.clock.draw(), is_over=is_over
-        )
-        match decision.step:
-            case Step.AGAIN:
-                account.queue(pending, self._now() + decision.after_s)
-            case Step.CHECK_CREDENTIALS:
-                await self._accounts.suspect(account, pending, result)
-            case Step.STOP_ACCOUNT:
-                account.suspects.append((pending, result))
-                await self._accounts.stop(admitted, error_kind(answer, result), result)
-            case _ if doubt.specimen:
-                account.markers_come_back = False
-                await self._conclude(admitted, pending, doubt)
-            case _:
-                await self._ledger.leave_open(pending, f"its listing cannot be had ({result.message})")
+        retry = self._context.limits.retry
+        decision = decide_failed_read(exchanged.answer, doubt.failed, retry, draw, is_over=is_over)
+        if not self._accounts.is_given_up(admitted, pending, exchanged, decision):
+            return
+        if doubt.specimen and doubt.own:
+            account.markers_come_back = False
+            self._conclude(admitted, pending, doubt, doubt.own)
+        else:
+            self._ledger.leave_open(pending, doubt, f"its listing cannot be had ({result.message})")
 
     def _look_again(self, account: AccountQueue, pending: PendingBackup, doubt: InDoubt, at: float) -> None:
-        self._log("backup.not_listed_yet", pending, again_in_s=round(max(0.0, at - self._now()), 1))
+        again_in_s = max(0.0, at - self._now())
+        self._log("backup.not_listed_yet", pending, again_in_s=round(again_in_s, 1))
         doubt.own = doubt.specimen = None
-        account.queue(pending, at)
+        self._accounts.queue(account, pending, again_in_s)
 
     def _over_at(self, account: AccountQueue, doubt: InDoubt) -> float:
         """Return the monotonic instant at which the grace is over."""
@@ -229,7 +219,7 @@ class Lookups:
         return min(over_at, doubt.server_since + self._grace_s - account.server_ahead_s)
 
     def _now(self) -> float:
-        return self._around.clock.monotonic()
+        return self._context.clock.monotonic()
 
     def _log(self, event: str, pending: PendingBackup, **fields: object) -> None:
-        self._around.log.info(event, install=pending.planned.install.label, **fields)
+        self._context.log.info(event, install=pending.planned.install.label, **fields)

@@ -1,7 +1,13 @@
-"""The work of a run: one effort a planned backup, in whichever stage it is, and what is asked besides.
+"""What a run still has to do: one ``PendingBackup`` a planned backup, in one of four states, and what is read besides.
 
-An effort is screened (is there a recent backup already?), requested, in doubt (was one made?), or watched (is it
-completed?); at most one of ``screen``, ``doubt`` and ``watch`` is there, and none of a backup that is to be requested.
+::
+
+    RecencyCheck ──→ ToRequest ⇄ InDoubt
+         │               │          │
+         └──────→ CompletionWait ←──┘
+
+Each state ends in an outcome, too (``ledger.py``). ``State`` is a tagged union, so mypy proves that whoever looks at it
+handles all four.
 """
 
 from __future__ import annotations
@@ -11,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.model import Checkpoint, Made, Spent
 from orchestrator.outcome import Expense
+from orchestrator.paging import PageCursor
 from orchestrator.reconcile import Sight, Sought
 
 if TYPE_CHECKING:
@@ -19,33 +26,30 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from orchestrator.engine.ports import Api
-    from orchestrator.engine.queues import AccountQueue, Budget
     from orchestrator.model import AttemptResult, Backup, ErrorInfo, PlannedBackup
 
 
-@dataclass(slots=True)
-class Reading:
-    """A listing that is being read, page by page, since the monotonic instant ``began_at``.
+@dataclass(frozen=True, slots=True)
+class ToRequest:
+    """A POST comes next: nothing may have been made that is not known."""
 
-    ``last`` are the ids of the last page, ``total`` the entries that there are in all, as that page said.
-    """
+
+TO_REQUEST = ToRequest()
+
+
+@dataclass(slots=True)
+class ListingRead:
+    """The listing of an install that is being read since the monotonic instant ``began_at``, and what it shows."""
 
     install_id: str
     began_at: float
     sight: Sight = field(default_factory=Sight)
-    offset: int = 0
-    pages: int = 0
-    last: tuple[str, ...] = ()
-    total: int | None = None
-
-    def begin_anew(self) -> None:
-        """Read from the first page again, since the listing has changed under way."""
-        self.sight, self.offset, self.last, self.total = Sight(), 0, (), None
+    cursor: PageCursor = field(default_factory=PageCursor)
 
 
 @dataclass(slots=True)
 class InDoubt:
-    """Why nobody knows whether a backup exists, and how far the looking has come.
+    """A backup may exist and nobody knows: its listing is read until that is settled.
 
     ``error`` is the answer that left it open. ``since`` is the monotonic instant from which on this process knows it
     was, ``server_since`` when it became so in seconds since 1970 by the server's clock; ``is_inherited`` tells that
@@ -59,13 +63,13 @@ class InDoubt:
     server_since: float | None = None
     is_inherited: bool = False
     failed: int = 0
-    own: Reading | None = None
-    specimen: Reading | None = None
+    own: ListingRead | None = None
+    specimen: ListingRead | None = None
 
 
 @dataclass(slots=True)
 class RecencyCheck:
-    """The listing of an install that is read for a recent backup: those seen so far, from ``offset`` on the rest.
+    """The listing of an install is read for a recent backup: ``backups`` are those seen so far.
 
     ``known`` is a completed backup that an earlier run waited for: if it is recent by the server's clock, nothing is
     read.
@@ -73,19 +77,18 @@ class RecencyCheck:
 
     known: Backup | None = None
     backups: list[Backup] = field(default_factory=list)
-    offset: int = 0
-    pages: int = 0
+    cursor: PageCursor = field(default_factory=PageCursor)
     failed: int = 0
 
 
 @dataclass(slots=True)
 class CompletionWait:
-    """A backup that exists and is waited for, until the monotonic instant ``until``.
+    """A backup exists and is waited for, until the monotonic instant ``until``.
 
     ``is_own`` tells that a request of this plan made it; one that is not would be the recent backup that makes a
     request needless. ``may_repeat`` tells that it may be requested once more if it is aborted; ``is_polled_once`` that
-    one look is all it gets. ``error`` is what came of the last poll, ``None`` if it was answered; ``poller`` is the one
-    that is under way, ``is_last`` tells that it is the last. ``budget`` and ``account`` are what its polls pass.
+    one poll is all it gets. ``error`` is what came of the last poll, ``None`` if it was answered; ``poller`` is the one
+    that is under way, ``is_last`` tells that it is the last.
     """
 
     backup: Backup
@@ -97,13 +100,14 @@ class CompletionWait:
     error: ErrorInfo | None = None
     poller: asyncio.Task[object] | None = None
     is_last: bool = False
-    budget: Budget | None = None
-    account: AccountQueue | None = None
 
 
-@dataclass(slots=True)
+State = ToRequest | RecencyCheck | InDoubt | CompletionWait
+
+
+@dataclass(slots=True, eq=False)
 class PendingBackup:
-    """One planned backup under way: what was spent on it so far. Instants are monotonic seconds.
+    """One planned backup without its outcome: its state, and what was spent on it so far. Instants are monotonic.
 
     ``tries`` count towards ``max_attempts``; of them, ``attempts`` were sent. ``began_at`` is the first POST of this
     process, ``started_at`` that of the run. ``request_id`` is of the last answer. ``sought`` are the runs whose
@@ -125,17 +129,20 @@ class PendingBackup:
     sent_at: float | None = None
     described: str | None = None
     made: Made = field(default_factory=Made)
-    screen: RecencyCheck | None = None
-    doubt: InDoubt | None = None
-    watch: CompletionWait | None = None
+    state: State = TO_REQUEST
     is_resumed: bool = False
     is_settled: bool = False
     turn: int = 0
 
     @property
     def is_to_be_requested(self) -> bool:
-        """Tell whether a POST is what comes next, or a look at whether one is needed."""
-        return self.doubt is None and self.watch is None
+        """Tell whether a POST is what comes next, or a check whether one is needed."""
+        return isinstance(self.state, ToRequest | RecencyCheck)
+
+    @property
+    def is_patient(self) -> bool:
+        """Tell whether its own time alone bounds what it waits for, so that a failed read of it ends no account."""
+        return isinstance(self.state, CompletionWait) and not self.state.is_polled_once
 
     @property
     def spent(self) -> Spent:
@@ -143,8 +150,8 @@ class PendingBackup:
         return Spent(self.tries, self.attempts, self.throttled, self.started_at)
 
     def checkpoint(self) -> Checkpoint:
-        """Return how it stands, for the journal."""
-        doubt = self.doubt
+        """Return what the journal has to know, to go on from here after a kill."""
+        doubt = self.state if isinstance(self.state, InDoubt) else None
         return Checkpoint(
             planned=self.planned,
             spent=self.spent,
@@ -163,9 +170,9 @@ class PendingBackup:
             return Expense(self.tries, 0.0)
         return Expense(self.tries, now - self.began_at - (held_s - self.held_before_s))
 
-    def end_doubt(self) -> None:
-        """Forget the requests whose fate was open: it is known."""
-        self.sought, self.sent_at, self.described, self.doubt = (), None, None, None
+    def nothing_is_open(self) -> None:
+        """Forget the requests whose fate was open: it is known, and the next one may be sent."""
+        self.sought, self.sent_at, self.described, self.state = (), None, None, TO_REQUEST
 
     def looked_for(self, backend_behind_s: float) -> Sought:
         """Return what its listing is searched for, where times are ``backend_behind_s`` seconds behind the server's."""
@@ -173,7 +180,7 @@ class PendingBackup:
         return Sought(self.sought, sent_at, self.described or self.planned.request.description)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class ReadRequest:
     """One read that somebody waits for: ``call`` asks it of an account's ``Api``, as often as it takes."""
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
+    from orchestrator.errors import StorageError
     from orchestrator.model import AttemptResult, BackupRequest, Checkpoint, Outcome
     from orchestrator.pacing import Feedback, Ticket
 
@@ -66,10 +68,13 @@ class Journal(Protocol):
 
 
 class OutcomeSink(Protocol):
-    """Where outcomes go the moment they are final. Raises ``StorageError`` if they cannot be kept."""
+    """Where outcomes go the moment they are final."""
 
-    async def record(self, outcome: Outcome) -> None:
-        """Keep one outcome for good."""
+    def record(self, outcome: Outcome, on_failure: Callable[[Outcome, StorageError], None]) -> None:
+        """Keep one outcome for good, soon; call ``on_failure`` if it cannot be kept."""
+
+    async def drain(self) -> None:
+        """Return when every outcome is kept, or has failed."""
 
 
 class Clock(Protocol):

@@ -1,9 +1,9 @@
-"""The queues: one lane an account, one budget for the accounts that share a limit.
+"""The queues: one an account, and one budget for the accounts that share a limit.
 
-No waiting happens here. ``Budget.take`` says which request goes next: a check of credentials first, then looks that
+Nothing waits here. ``Budget.take`` says which request goes next: a check of credentials first, then lookups that
 settle whether a backup exists, then installs in the order of the plan and retries in turn, so that a sick group of
 installs starves nobody. Reads that nothing depends on yet get every tenth turn while there is something to request,
-and all turns after that; of these, polls take no more than ``POLL_SHARE``. Accounts in turn.
+and all turns after that; of these, polls take no more than ``POLL_SHARE``. Accounts take turns.
 """
 
 from __future__ import annotations
@@ -14,9 +14,17 @@ from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
-from orchestrator.engine.pending import CredentialsCheck, PendingBackup, ReadRequest
+from orchestrator.engine.pending import (
+    CompletionWait,
+    CredentialsCheck,
+    InDoubt,
+    PendingBackup,
+    ReadRequest,
+    RecencyCheck,
+    ToRequest,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +54,7 @@ class AccountState(StrEnum):
     STOPPED = "stopped"
 
 
-class Queue:
+class DueQueue:
     """Work by the monotonic instant from which it is due; of one instant, in the order in which it came.
 
     What has its outcome meanwhile is passed over, and so is what was put elsewhere later, where ``turn`` tells.
@@ -70,7 +78,7 @@ class Queue:
         return ((entry[0], entry[2]) for entry in sorted(self._heap, key=_by_time) if not _is_over(entry))
 
     def put(self, work: PendingBackup | ReadRequest, due_at: float, turn: int | None = None) -> None:
-        """Queue ``work`` from ``due_at`` on, for as long as ``turn``, where it is given, is the turn of ``work``."""
+        """DueQueue ``work`` from ``due_at`` on, for as long as ``turn``, where it is given, is the turn of ``work``."""
         heapq.heappush(self._heap, (due_at, next(self._order), work, turn))
 
     def due_at(self) -> float | None:
@@ -111,10 +119,10 @@ def _is_over(entry: _Entry) -> bool:
 class AccountQueue:
     """One account's work still to be done, and how the account fares.
 
-    ``fresh`` are installs to be requested that were not tried yet, ``retries`` those that were. ``looks`` settle
+    ``fresh`` are installs to be requested that were not tried yet, ``retries`` those that were. ``lookups`` settle
     whether a backup exists, or how one stands whose wait is over. ``polls`` are backups that are waited for, none is
-    asked before ``polls_from``; ``reads`` are screens, errands, and backups that are asked once. ``suspects`` is work
-    whose 401, kept with it, waits for the check. ``unserved_since`` is when the first failure after the last served
+    asked before ``polls_from``; ``reads`` are recency checks, reads that somebody waits for, and backups that are
+    polled once. ``suspects`` is work whose 401, kept with it, waits for the check. ``unserved_since`` is when the first failure after the last served
     POST was seen. ``stop`` says why the account stopped. ``rate_headers`` are the last values of headers about rates.
     ``server_ahead_s`` is what to add to monotonic seconds for the server's clock, at least; ``backend_behind_s`` is how
     far the clock behind ``create_time`` was seen behind that one. ``specimen`` is the first install whose backup was
@@ -125,11 +133,11 @@ class AccountQueue:
     name: str
     api: Api
     fresh: deque[PendingBackup] = field(default_factory=deque)
-    retries: Queue = field(default_factory=Queue)
-    looks: Queue = field(default_factory=Queue)
-    polls: Queue = field(default_factory=Queue)
+    retries: DueQueue = field(default_factory=DueQueue)
+    lookups: DueQueue = field(default_factory=DueQueue)
+    polls: DueQueue = field(default_factory=DueQueue)
     polls_from: float = 0.0
-    reads: Queue = field(default_factory=Queue)
+    reads: DueQueue = field(default_factory=DueQueue)
     state: AccountState = AccountState.TO_CHECK
     check_due_at: float = 0.0
     check_attempts: int = 0
@@ -162,7 +170,7 @@ class AccountQueue:
     @property
     def has_requests(self) -> bool:
         """Tell whether anything is still to be requested or looked up."""
-        return bool(self.fresh or self.retries or self.looks)
+        return bool(self.fresh or self.retries or self.lookups)
 
     def ready_at(self) -> float | None:
         """Return the instant from which there is something to send, ``None`` if only an answer can tell."""
@@ -174,7 +182,7 @@ class AccountQueue:
             return None
         if self.fresh:
             return 0.0
-        due = [queue.due_at() for queue in (self.retries, self.looks, self.reads)]
+        due = [queue.due_at() for queue in (self.retries, self.lookups, self.reads)]
         poll_at = self.polls.due_at()
         if poll_at is not None:
             due.append(max(poll_at, self.polls_from))
@@ -193,21 +201,29 @@ class AccountQueue:
         return None if self.server_ahead_s is None else now + self.server_ahead_s
 
     def queue(self, work: PendingBackup | ReadRequest, due_at: float) -> None:
-        """Queue ``work`` from ``due_at`` on, wherever its stage belongs."""
+        """DueQueue ``work`` from ``due_at`` on, wherever its stage belongs."""
         work.turn += 1
         self._queue_of(work).put(work, due_at, work.turn)
 
     def queue_last_poll(self, pending: PendingBackup, now: float) -> None:
         """Let ``pending``, whose wait is over, be polled once more before anything else, wherever it is queued."""
         pending.turn += 1
-        self.looks.put(pending, now, pending.turn)
+        self.lookups.put(pending, now, pending.turn)
 
-    def _queue_of(self, work: PendingBackup | ReadRequest) -> Queue:
-        if isinstance(work, PendingBackup) and work.watch and not work.watch.is_polled_once:
-            return self.polls
-        if isinstance(work, ReadRequest) or work.screen or work.watch:
+    def _queue_of(self, work: PendingBackup | ReadRequest) -> DueQueue:
+        if isinstance(work, ReadRequest):
             return self.reads
-        return self.looks if work.doubt else self.retries
+        match work.state:
+            case ToRequest():
+                return self.retries
+            case InDoubt():
+                return self.lookups
+            case RecencyCheck():
+                return self.reads
+            case CompletionWait(is_polled_once=is_polled_once):
+                return self.reads if is_polled_once else self.polls
+            case _:
+                assert_never(work.state)
 
     def take(self, now: float) -> Work | None:
         """Return what this account sends now, and count it as under way."""
@@ -218,20 +234,20 @@ class AccountQueue:
             self.state = AccountState.CHECKING
             return CredentialsCheck()
         is_retry_due, reads = self.retries.is_due(now), self._due_reads(now)
-        has_others = bool(self.fresh) or is_retry_due or self.looks.is_due(now)
+        has_others = bool(self.fresh) or is_retry_due or self.lookups.is_due(now)
         if reads is not None and (not has_others or self._since_read >= TURNS_OF_READS - 1):
             self._since_read, self._poll_was_last = 0, reads is self.polls
             return reads.pop()
         self._since_read += 1
-        if self.looks.is_due(now):
-            return self.looks.pop()
+        if self.lookups.is_due(now):
+            return self.lookups.pop()
         if is_retry_due and (self._retry_next or not self.fresh):
             self._retry_next = False
             return self.retries.pop()
         self._retry_next = True
         return self.fresh.popleft()
 
-    def _due_reads(self, now: float) -> Queue | None:
+    def _due_reads(self, now: float) -> DueQueue | None:
         """Return the queue whose turn it is among the reads, polls and others alternately."""
         is_poll_due = self.polls_from <= now and self.polls.is_due(now)
         is_other_due = self.reads.is_due(now)
@@ -241,14 +257,14 @@ class AccountQueue:
 
     def clear(self) -> list[PendingBackup | ReadRequest]:
         """Take out everything that is still to be done, in the order in which it would have been tried."""
-        left = [*(work for work, _ in self.suspects), *self.looks.clear(), *self.retries.clear()]
+        left = [*(work for work, _ in self.suspects), *self.lookups.clear(), *self.retries.clear()]
         left += [*self.polls.clear(), *self.reads.clear(), *self.fresh]
         self.suspects.clear()
         self.fresh.clear()
         return left
 
     def take_requests(self) -> list[PendingBackup]:
-        """Take out every effort that a POST, or a look at whether one is needed, would come of."""
+        """Take out every backup that would be requested, or checked first."""
         queued = [*self.retries.clear(), *self.fresh]
         reads = [*self.reads]
         self.fresh.clear()
@@ -263,7 +279,7 @@ class AccountQueue:
 
 @dataclass(slots=True)
 class Budget:
-    """The lanes that share one limit, and the throttle that keeps it.
+    """The accounts that share one limit, and the throttle that keeps it.
 
     ``changed`` is set whenever what is ready may have changed; ``in_flight`` counts the workers. ``is_attended`` tells
     that somebody may bring more work at any moment. ``admission`` is the wait for the next ticket while there is one.
@@ -288,14 +304,14 @@ class Budget:
             self.admission.cancel()
 
     def ready_at(self) -> float | None:
-        """Return the instant from which some lane has something to send, ``None`` if only an answer can tell."""
+        """Return the instant from which some account has something to send, ``None`` if only an answer can tell."""
         instants = [at for account in self.accounts if (at := account.ready_at()) is not None]
         return min(instants, default=None)
 
     def take(self, now: float, *, read_only: bool) -> tuple[AccountQueue, Work] | None:
-        """Return what goes next and its lane; the lane goes to the end of the line.
+        """Return what goes next and its account, whose next turn comes after those of the others.
 
-        With ``read_only`` that is a check of credentials whatever the lane would send.
+        With ``read_only`` that is a check of credentials whatever the account would send.
         """
         for index, account in enumerate(self.accounts):
             ready_at = account.ready_at()
@@ -314,7 +330,7 @@ class Budget:
 
     def _space_polls(self, work: Work, now: float) -> None:
         """Let no other poll follow ``work``, if that is one, before its share of the rate allows it."""
-        if not isinstance(work, PendingBackup) or work.watch is None:
+        if not isinstance(work, PendingBackup) or not isinstance(work.state, CompletionWait):
             return
         gap_s = 1.0 / (self.throttle.rate() * POLL_SHARE)
         for account in self.accounts:

@@ -1,4 +1,4 @@
-"""Screens: an install's listing is read before anything is requested, for a backup that is recent enough.
+"""Recency checks: an install's listing is read before anything is requested, for a backup that is recent enough.
 
 Where it cannot be had, a backup is requested: one too many is better than none. How old a backup is, the server's clock
 alone decides: what this machine remembers would be recent for ever after its clock was set back.
@@ -7,123 +7,116 @@ alone decides: what this machine remembers would be recent for ever after its cl
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from orchestrator.engine.exchange import effect_of
-from orchestrator.engine.pending import CompletionWait, PendingBackup
-from orchestrator.engine.queues import AccountQueue, AccountState
+from orchestrator.engine.pending import TO_REQUEST, CompletionWait, PendingBackup, RecencyCheck
+from orchestrator.engine.queues import AccountState
 from orchestrator.freshness import NO_CLOCK, recent
-from orchestrator.model import Fault, OutcomeKind
-from orchestrator.outcome import Step, classify, counts_as_failed, error_kind
-from orchestrator.pacing import Effect
-from orchestrator.reconcile import MOST_PAGES, decide_failed_read
+from orchestrator.model import OutcomeKind
+from orchestrator.outcome import counts_as_failed
+from orchestrator.paging import Progress
+from orchestrator.reconcile import decide_failed_read
 
 if TYPE_CHECKING:
+    from orchestrator.engine.accounts import Accounts
     from orchestrator.engine.completion import CompletionWaits
-    from orchestrator.engine.core import Core
-    from orchestrator.engine.exchange import Admitted
-    from orchestrator.engine.pending import RecencyCheck
+    from orchestrator.engine.context import DispatchContext
+    from orchestrator.engine.exchange import Admitted, Exchanged
+    from orchestrator.engine.ledger import Ledger, Settlement
+    from orchestrator.engine.queues import AccountQueue
     from orchestrator.listings import Page
-    from orchestrator.model import AttemptResult, Backup, ErrorInfo
+    from orchestrator.model import Backup
 
 
 class RecencyChecks:
     """Find out which installs need no request."""
 
-    def __init__(self, core: Core, watches: CompletionWaits) -> None:
-        """Leave a backup that is to be waited for to ``watches``."""
-        self._wire = core.wire
-        self._accounts = core.accounts
-        self._ledger = core.ledger
-        self._limits = core.limits
-        self._around = core.context
-        self._watches = watches
+    def __init__(self, context: DispatchContext, accounts: Accounts, ledger: Ledger, waits: CompletionWaits) -> None:
+        """Leave a backup that is to be waited for to ``waits``."""
+        self._context = context
+        self._limits = context.limits
+        self._accounts = accounts
+        self._ledger = ledger
+        self._waits = waits
 
-    async def skip_known(self, account: AccountQueue) -> None:
-        """Skip each install of ``account`` whose known backup is recent by the server's clock; no request is needed."""
-        now_s, within_s = account.server_time(self._around.clock.monotonic()), self._limits.recent_s
+    def skip_known(self, account: AccountQueue) -> None:
+        """Skip each install of ``account`` whose known backup is recent by the server's clock; nothing is sent."""
+        now_s, within_s = account.server_time(self._context.clock.monotonic()), self._limits.recent_s
         if account.state is not AccountState.OPEN or now_s is None or within_s is None:
             return
-        outcomes: list[tuple[PendingBackup, OutcomeKind, ErrorInfo | None, str | None]] = []
+        settlements: list[Settlement] = []
         for _, work in account.reads:
-            if isinstance(work, PendingBackup) and work.screen and work.screen.known:
-                found = recent((work.screen.known,), now_s, within_s)
-                work.screen.known = None
+            if isinstance(work, PendingBackup) and isinstance(work.state, RecencyCheck) and work.state.known:
+                found = recent((work.state.known,), now_s, within_s)
+                work.state.known = None
                 if found:
                     work.made = replace(work.made, backup=found.backup)
-                    outcomes.append((work, OutcomeKind.SKIPPED, None, found.said(within_s)))
-        await self._ledger.settle_all(outcomes)
+                    settlements.append((work, OutcomeKind.SKIPPED, None, found.reason(within_s)))
+        self._ledger.settle_all(settlements)
 
-    async def screen(self, admitted: Admitted, pending: PendingBackup, screen: RecencyCheck) -> None:
+    async def check(self, admitted: Admitted, pending: PendingBackup, state: RecencyCheck) -> None:
         """Read one page of the listing of ``pending``, and do what follows."""
-        account, install_id = admitted.account, pending.planned.request.install_id
-        result = await self._wire.send(admitted, account.api.list_backups(install_id, screen.offset), is_read=True)
-        answer = classify(result)
-        self._wire.tell(admitted, effect_of(answer), result)
-        if result.fault is Fault.INTERRUPTED:
-            await self._accounts.queue(account, pending)
-        elif result.page is not None:
-            screen.failed = 0
-            if not account.has_requests:
-                account.unserved_since = None
-            await self._page(account, pending, screen, result.page)
-            if pending.watch:
-                await self._watches.begin(admitted, pending)
-        else:
-            await self._failed(admitted, pending, screen, result)
-        if effect_of(answer) is not Effect.SERVED:
-            await self._accounts.stop_if_hopeless(admitted, answer, result)
+        call = admitted.account.api.list_backups(pending.planned.request.install_id, state.cursor.offset)
+        await self._accounts.read(admitted, pending, call, partial(self._follow, admitted, pending, state))
 
-    async def _page(
-        self, account: AccountQueue, pending: PendingBackup, screen: RecencyCheck, page: Page[Backup]
+    async def _follow(
+        self, admitted: Admitted, pending: PendingBackup, state: RecencyCheck, exchanged: Exchanged
     ) -> None:
-        screen.pages += 1
-        has_news = bool(page.entries) and page.entries[-1:] != tuple(screen.backups[-1:])
-        screen.backups += page.entries
-        if page.next_offset is not None and has_news and screen.pages < MOST_PAGES:
-            screen.offset = page.next_offset
-            await self._accounts.queue(account, pending)
+        account, page = admitted.account, exchanged.result.page
+        if page is None:
+            self._failed(admitted, pending, state, exchanged)
             return
-        pending.screen = None
-        within_s = self._limits.recent_s or 0.0
-        now = self._around.clock.monotonic()
-        now_s = account.server_time(now)
-        if now_s is None:
-            self._say_unscreened(pending, NO_CLOCK.message)
-        found = recent(screen.backups, now_s, within_s)
-        if found is None:
-            await self._request(account, pending)
-        elif found.is_completed or self._limits.wait is None:
-            pending.made = replace(pending.made, backup=found.backup)
-            await self._ledger.settle(pending, OutcomeKind.SKIPPED, reason=found.said(within_s))
+        state.failed = 0
+        if not account.has_requests:
+            account.unserved_since = None
+        if self._is_read(state, page):
+            self._conclude(admitted, pending, state)
         else:
-            pending.watch = CompletionWait(found.backup, now + self._limits.wait.timeout_s, is_own=False)
+            self._accounts.queue(account, pending)
 
-    async def _request(self, account: AccountQueue, pending: PendingBackup) -> None:
+    @staticmethod
+    def _is_read(state: RecencyCheck, page: Page[Backup]) -> bool:
+        """Take ``page`` down; tell whether no other follows. One that has no end has shown enough."""
+        progress = state.cursor.after(page)
+        if progress is Progress.CHANGED:
+            state.backups.clear()
+            return False
+        state.backups += page.entries
+        return progress is not Progress.MORE
+
+    def _conclude(self, admitted: Admitted, pending: PendingBackup, state: RecencyCheck) -> None:
+        """Skip ``pending``, wait for what is under way, or request a backup."""
+        within_s, policy = self._limits.recent_s or 0.0, self._limits.wait
+        now = self._context.clock.monotonic()
+        now_s = admitted.account.server_time(now)
+        if now_s is None:
+            self._say_unchecked(pending, NO_CLOCK.message)
+        found = recent(state.backups, now_s, within_s)
+        if found is None:
+            self._request(admitted.account, pending)
+        elif found.is_completed or policy is None:
+            pending.made = replace(pending.made, backup=found.backup)
+            self._ledger.settle(pending, OutcomeKind.SKIPPED, reason=found.reason(within_s))
+        else:
+            pending.state = wait = CompletionWait(found.backup, now + policy.timeout_s, is_own=False)
+            self._waits.begin(admitted, pending, wait)
+
+    def _request(self, account: AccountQueue, pending: PendingBackup) -> None:
+        pending.state = TO_REQUEST
         why = account.stop or self._ledger.closed
         if why:
-            await self._ledger.cancel(pending, why)
+            self._ledger.cancel(pending, why)
         else:
             account.fresh.append(pending)
 
-    def _say_unscreened(self, pending: PendingBackup, reason: str) -> None:
-        self._around.log.warning("backup.not_screened", install=pending.planned.install.label, reason=reason)
+    def _say_unchecked(self, pending: PendingBackup, reason: str) -> None:
+        self._context.log.warning("backup.not_screened", install=pending.planned.install.label, reason=reason)
 
-    async def _failed(
-        self, admitted: Admitted, pending: PendingBackup, screen: RecencyCheck, result: AttemptResult
-    ) -> None:
-        account, answer = admitted.account, classify(result)
-        screen.failed += counts_as_failed(answer, result)
-        decision = decide_failed_read(answer, screen.failed, self._limits.retry, self._around.clock.draw())
-        match decision.step:
-            case Step.AGAIN:
-                await self._accounts.queue(account, pending, decision.after_s)
-            case Step.CHECK_CREDENTIALS:
-                await self._accounts.suspect(account, pending, result)
-            case Step.STOP_ACCOUNT:
-                account.suspects.append((pending, result))
-                await self._accounts.stop(admitted, error_kind(answer, result), result)
-            case _:
-                pending.screen = None
-                self._say_unscreened(pending, result.message)
-                await self._request(account, pending)
+    def _failed(self, admitted: Admitted, pending: PendingBackup, state: RecencyCheck, exchanged: Exchanged) -> None:
+        state.failed += counts_as_failed(exchanged.answer, exchanged.result)
+        draw = self._context.clock.draw()
+        decision = decide_failed_read(exchanged.answer, state.failed, self._limits.retry, draw)
+        if self._accounts.is_given_up(admitted, pending, exchanged, decision):
+            self._say_unchecked(pending, exchanged.result.message)
+            self._request(admitted.account, pending)

@@ -1,26 +1,23 @@
-"""One POST: its intent on disk, the request, what follows from its answer."""
+"""Requests for backups: one POST each, its intent on disk first, and what follows from its answer."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
-from orchestrator.engine.exchange import effect_of
 from orchestrator.errors import StorageError
 from orchestrator.marker import second
-from orchestrator.model import Fault
-from orchestrator.outcome import Answer, Decision, Step, classify, counts_as_failed, decide, error_info, error_kind
+from orchestrator.outcome import Answer, Step, counts_as_failed, decide, error_info, error_kind
 from orchestrator.pacing import Effect
 
 if TYPE_CHECKING:
-    from orchestrator.engine.completion import CompletionWaits
-    from orchestrator.engine.core import Core
-    from orchestrator.engine.exchange import Admitted
+    from orchestrator.engine.accounts import Accounts
+    from orchestrator.engine.context import DispatchContext
+    from orchestrator.engine.exchange import Admitted, Exchanged, Wire
+    from orchestrator.engine.ledger import Ledger
     from orchestrator.engine.lookups import Lookups
     from orchestrator.engine.pending import PendingBackup
-    from orchestrator.model import AttemptResult
+    from orchestrator.outcome import Decision
 
-_THROTTLINGS = {Answer.THROTTLED, Answer.QUOTA}
 _OPEN = {Answer.AMBIGUOUS, Answer.UNREADABLE}
 _MADE_NOTHING = {
     Answer.THROTTLED,
@@ -35,20 +32,19 @@ _MADE_NOTHING = {
 class Requests:
     """Request backups."""
 
-    def __init__(self, core: Core, looks: Lookups, watches: CompletionWaits) -> None:
-        """Leave what is open to ``looks``, and what was made to ``watches``."""
-        self._wire = core.wire
-        self._accounts = core.accounts
-        self._ledger = core.ledger
-        self._limits = core.limits
-        self._around = core.context
-        self._looks = looks
-        self._watches = watches
+    def __init__(
+        self, context: DispatchContext, wire: Wire, ledger: Ledger, accounts: Accounts, lookups: Lookups
+    ) -> None:
+        """Send over ``wire``; leave what is open, and what was made, to ``lookups``."""
+        self._context = context
+        self._wire = wire
+        self._ledger = ledger
+        self._accounts = accounts
+        self._lookups = lookups
 
     async def post(self, admitted: Admitted, pending: PendingBackup) -> None:
         """Send the POST of ``pending`` once, and do what follows."""
-        account, context = admitted.account, self._around
-        clock = context.clock
+        context, account = self._context, admitted.account
         try:
             is_intended = await self._is_intended(admitted, pending)
         except Exception:
@@ -56,39 +52,25 @@ class Requests:
             raise
         if not is_intended:
             admitted.release()
-            await self._accounts.queue(account, pending)
+            self._accounts.queue(account, pending)
             return
-        result = await self._wire.send(admitted, account.api.create_backup(pending.planned.request), is_read=False)
-        pending.request_id = result.request_id or pending.request_id
-        answer = classify(result)
-        if answer not in _OPEN:
-            pending.end_doubt()
-        if result.fault is Fault.INTERRUPTED and not result.sent:
-            context.journal.note_soon(pending.checkpoint())
-            admitted.release()
-            await self._accounts.queue(account, pending)
+        call = account.api.create_backup(pending.planned.request)
+        exchanged = await self._wire.exchange(admitted, call, is_read=False)
+        self._note(pending, exchanged)
+        if exchanged.is_interrupted and not exchanged.result.sent:
+            self._accounts.queue(account, pending)
             return
-        is_throttled = answer in _THROTTLINGS
-        pending.throttled += is_throttled
-        pending.tries += counts_as_failed(answer, result)
-        pending.attempts += result.sent and not is_throttled
-        self._wire.tell(admitted, effect_of(answer), result)
-        if answer in _MADE_NOTHING:
-            context.journal.note_soon(pending.checkpoint())
-        context.log.debug(
-            "attempt.answered", install=pending.planned.install.label, answer=answer.value, status=result.status
-        )
-        spent = pending.expense(clock.monotonic(), admitted.budget.throttle.held_s())
-        decision = decide(answer, spent, self._limits.retry, clock.draw())
-        await self._follow(admitted, pending, decision, result)
-        if effect_of(answer) is Effect.SERVED:
+        spent = pending.expense(context.clock.monotonic(), admitted.budget.throttle.held_s())
+        decision = decide(exchanged.answer, spent, context.limits.retry, context.clock.draw())
+        await self._follow(admitted, pending, exchanged, decision)
+        if exchanged.effect is Effect.SERVED:
             account.unserved_since = None
         else:
-            await self._accounts.stop_if_hopeless(admitted, answer, result)
+            self._accounts.stop_if_hopeless(admitted, exchanged)
 
     async def _is_intended(self, admitted: Admitted, pending: PendingBackup) -> bool:
         """Have the intent on disk; tell whether the request may be sent."""
-        context = self._around
+        context = self._context
         now = context.clock.monotonic()
         if pending.began_at is None:
             pending.began_at, pending.held_before_s = now, admitted.budget.throttle.held_s()
@@ -104,29 +86,46 @@ class Requests:
             is_stopped = self._ledger.write_error or self._ledger.closed or admitted.account.stop
             if not (context.stop.draining.is_set() or is_stopped):
                 return True
-        pending.end_doubt()
+        pending.nothing_is_open()
         pending.started_at = started_at
         context.journal.note_soon(pending.checkpoint())
         return False
 
+    def _note(self, pending: PendingBackup, exchanged: Exchanged) -> None:
+        """Take down what the request has cost, and whether it may have made a backup."""
+        result, answer = exchanged.result, exchanged.answer
+        pending.request_id = result.request_id or pending.request_id
+        if answer not in _OPEN:
+            pending.nothing_is_open()
+        if exchanged.is_interrupted and not result.sent:
+            self._context.journal.note_soon(pending.checkpoint())
+            return
+        is_throttled = exchanged.effect is Effect.THROTTLED
+        pending.throttled += is_throttled
+        pending.tries += counts_as_failed(answer, result)
+        pending.attempts += result.sent and not is_throttled
+        if answer in _MADE_NOTHING:
+            self._context.journal.note_soon(pending.checkpoint())
+        label = pending.planned.install.label
+        self._context.log.debug("attempt.answered", install=label, answer=answer.value, status=result.status)
+
     async def _follow(
-        self, admitted: Admitted, pending: PendingBackup, decision: Decision, result: AttemptResult
+        self, admitted: Admitted, pending: PendingBackup, exchanged: Exchanged, decision: Decision
     ) -> None:
-        account = admitted.account
+        account, result = admitted.account, exchanged.result
         match decision.step:
             case Step.DONE if decision.outcome.is_success:
-                pending.made = replace(pending.made, backup=result.backup)
-                self._looks.has_specimen(account, pending, result)
-                await self._watches.accepted(admitted, pending)
+                await self._lookups.accepted(admitted, pending, result)
             case Step.DONE:
-                kind = error_kind(classify(result), result)
-                await self._ledger.settle(pending, decision.outcome, error_info(kind, result))
+                error = error_info(error_kind(exchanged.answer, result), result)
+                self._ledger.settle(pending, decision.outcome, error)
             case Step.LOOK_UP:
-                await self._looks.doubt(account, pending, result)
+                self._lookups.doubt(account, pending, exchanged)
             case Step.AGAIN:
-                await self._accounts.queue(account, pending, decision.after_s)
+                self._accounts.queue(account, pending, decision.after_s)
             case Step.CHECK_CREDENTIALS:
-                await self._accounts.suspect(account, pending, result)
+                self._accounts.suspect(account, pending, result)
             case Step.STOP_ACCOUNT:
-                account.suspects.append((pending, result))
-                await self._accounts.stop(admitted, error_kind(classify(result), result), result)
+                self._accounts.stop_over(admitted, pending, exchanged)
+            case _:
+                assert_never(decision.step)

@@ -106,14 +106,12 @@ async def begin(
     await store.write(partial(_begin, record=record, planned=planned, checkpoints=checkpoints))
 
 
-async def note(store: Store, run_id: str, checkpoints: Sequence[Checkpoint]) -> None:
-    """Keep how some planned backups stand, in the place of how they stood. Raises ``StorageError``."""
-    await store.write(partial(_note, run_id=run_id, checkpoints=checkpoints))
+async def keep(store: Store, run_id: str, lines: Sequence[Line], checkpoints: Sequence[Checkpoint] = ()) -> None:
+    """Keep ``checkpoints``, and the lines of outcomes, which follow in the report in this order, in one transaction.
 
-
-async def keep(store: Store, run_id: str, lines: Sequence[Line]) -> None:
-    """Keep the lines of some outcomes, which follow in the report in this order. Raises ``StorageError``."""
-    await store.write(partial(_keep, run_id=run_id, lines=lines))
+    A checkpoint takes the place of the one before. Raises ``StorageError``.
+    """
+    await store.write(partial(_keep, run_id=run_id, lines=lines, checkpoints=checkpoints))
 
 
 async def amend(store: Store, run_id: str, lines: Sequence[Line]) -> None:
@@ -190,7 +188,12 @@ def _note(connection: sqlite3.Connection, run_id: str, checkpoints: Sequence[Che
     _insert(connection, "made", made)
 
 
-def _keep(connection: sqlite3.Connection, run_id: str, lines: Sequence[Line]) -> None:
+def _keep(
+    connection: sqlite3.Connection, run_id: str, lines: Sequence[Line], checkpoints: Sequence[Checkpoint]
+) -> None:
+    _note(connection, run_id, checkpoints)
+    if not lines:
+        return
     _amend(connection, run_id, lines)
     positions = json.dumps([each.position for each in lines])
     connection.execute(

@@ -1,9 +1,9 @@
-"""The state's file: one SQLite database, and one thread that writes it, many records in one transaction.
+"""The state's file: one SQLite database, and one thread that makes every call on it, one after the other.
 
-A disk takes milliseconds to keep a transaction, however much is in it. So whoever writes is put into a queue, and the
-thread takes all that wait into one transaction: their callers go on when it is on disk. Nothing of SQLite blocks the
-event loop, and no ``sqlite3.Error`` leaves this room: each becomes a ``StorageError`` with the path, the reason and the
-remedy. Imports the standard library and ``errors``; the use cases open a store, the other modules of this room use it.
+Nothing of SQLite blocks the event loop, and no ``sqlite3.Error`` leaves this room: each becomes a ``StorageError`` with
+the path, the reason and the remedy. A disk takes milliseconds to keep a transaction, however much is in it, so whoever
+has many records writes them together (``runs/recorder.py``). Imports the standard library and ``errors``; the rooms
+above open a store, the other modules of this room use it.
 """
 
 from __future__ import annotations
@@ -139,12 +139,12 @@ class Store:
     async def write(self, change: Callable[[sqlite3.Connection], T]) -> T:
         """Run ``change(connection)`` in the writer's thread and return its value when what it did is on disk.
 
-        It runs within a transaction that it shares with others and must not end. What it raises is raised here; its
-        own changes are undone then, not those of the others. It returns plain data, never a cursor. A caller that is
-        cancelled goes on at once, and its record is written all the same. Raises ``StorageError``, after which what was
+        It runs within a transaction of its own, which it must not end. What it raises is raised here, and what it
+        changed is undone. It returns plain data, never a cursor. A caller that is cancelled goes on at once, and its
+        record is written all the same. Raises ``StorageError``, after which what was
         to be written may still be found on disk: a disk that reports an error may have kept the data.
         """
-        return await self._run(_Call(change, _Kind.WRITE))
+        return await self._run(_Call(partial(_in_transaction, change), _Kind.WRITE))
 
     async def read(self, look: Callable[[sqlite3.Connection], T]) -> T:
         """Run ``look(connection)`` in the writer's thread, all of it on one state of the file, and return its value.
@@ -173,7 +173,7 @@ class Store:
             raise _unusable(self._path, error) from error
 
     def _serve(self) -> None:
-        """Be the thread: open the file, then serve all that wait, time and again, until it is to be closed."""
+        """Be the thread: open the file, then make one call after the other, until it is to be closed."""
         opening = self._calls.get()
         try:
             connection = _opened(self._path, Patience(self._patience_s, self._given_up))
@@ -183,27 +183,16 @@ class Store:
             return
         opening.run(connection)
         opening.settle()
-        last = opening.kind
-        while last is not _Kind.CLOSE:
-            calls = sorted(self._waiting(), key=lambda call: call.kind.value)
-            _write_together(connection, [call for call in calls if call.kind is _Kind.WRITE])
-            for call in calls:
-                if call.kind is not _Kind.WRITE:
-                    call.run(connection)
-                call.settle()
-            last = calls[-1].kind
-
-    def _waiting(self) -> list[_Call[Any]]:
-        """Wait for a call, and return it with all that wait behind it."""
-        calls = [self._calls.get()]
-        with contextlib.suppress(queue.Empty):
-            while True:
-                calls.append(self._calls.get_nowait())
-        return calls
+        kind = opening.kind
+        while kind is not _Kind.CLOSE:
+            call = self._calls.get()
+            call.run(connection)
+            call.settle()
+            kind = call.kind
 
 
 class _Kind(Enum):
-    """What a call does, in the order in which those that wait together are served."""
+    """What a call does: a write is done although nobody waits for it any more, and nothing comes after the close."""
 
     WRITE = auto()
     READ = auto()
@@ -245,30 +234,15 @@ class _Call(Generic[T]):
         return self._values[0]
 
 
-def _write_together(connection: sqlite3.Connection, calls: Sequence[_Call[Any]]) -> None:
-    """Run ``calls`` in one transaction. If it fails, all of them have failed."""
-    if not calls:
-        return
+def _in_transaction(change: Callable[[sqlite3.Connection], T], connection: sqlite3.Connection) -> T:
+    connection.execute("BEGIN IMMEDIATE")
     try:
-        connection.execute("BEGIN IMMEDIATE")
-        for call in calls:
-            _record(connection, call)
+        value = change(connection)
         connection.execute("COMMIT")
-    except Exception as error:  # noqa: BLE001 - it is raised again where it is waited for
-        for call in calls:
-            call.error = call.error or error
+    except BaseException:
         _roll_back(connection)
-
-
-def _record(connection: sqlite3.Connection, call: _Call[Any]) -> None:
-    """Run one call of a transaction, and undo that call alone if it fails."""
-    connection.execute("SAVEPOINT record")
-    call.run(connection)
-    if isinstance(call.error, sqlite3.Error) and not connection.in_transaction:
-        raise call.error  # a full disk, for one, makes SQLite roll back the whole transaction by itself
-    if call.error is not None:
-        connection.execute("ROLLBACK TO record")
-    connection.execute("RELEASE record")
+        raise
+    return value
 
 
 def _on_one_state(look: Callable[[sqlite3.Connection], T], connection: sqlite3.Connection) -> T:

@@ -6,34 +6,22 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.errors import UsageError
 from orchestrator.journal import runs
 from orchestrator.journal.locks import locked, run_lock
-from orchestrator.journal.store import FILE_NAME, is_there
 from orchestrator.model import OutcomeKind
 from orchestrator.report.lines import encode
 from orchestrator.report.write import rewrite, write_summary
-from orchestrator.runs.work import own_report, report_of
 from orchestrator.summary import exit_code_now
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from contextlib import AsyncExitStack
     from datetime import datetime
-    from pathlib import Path
 
     from orchestrator.journal.runs import RunRecord, StoredBackup
     from orchestrator.journal.store import Store
+    from orchestrator.runs.folder import StateFolder
     from orchestrator.summary import Line
-
-
-def state_file(state_dir: Path) -> Path:
-    """Return the state's file, which is not made just to be looked into. Raises ``UsageError``."""
-    path = state_dir / FILE_NAME
-    if not is_there(path):
-        message = f"there are no runs in {state_dir} yet; name the folder with --state-dir"
-        raise UsageError(message)
-    return path
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +42,18 @@ class StoredRun:
         return self.record.has_ended and all(each.line for each in self.stored)
 
 
-async def run_at_rest(stack: AsyncExitStack, store: Store, state_dir: Path, run_id: str) -> StoredRun:
+async def run_at_rest(stack: AsyncExitStack, store: Store, folder: StateFolder, run_id: str) -> StoredRun:
     """Lock a run for as long as ``stack`` is open, and return it as it stands then.
 
     Raises ``LockedError`` if it is alive, and ``StorageError``.
     """
-    await stack.enter_async_context(locked(run_lock(state_dir, run_id), f"run {run_id} is going on"))
-    record = await runs.find(store, run_id, f"in {state_dir}")
+    await stack.enter_async_context(locked(run_lock(folder.path, run_id), f"run {run_id} is going on"))
+    record = await runs.find(store, run_id, f"in {folder.path}")
     return StoredRun(record, await runs.load(store, run_id))
 
 
 async def amend_run(
-    store: Store, state_dir: Path, run: StoredRun, changed: Sequence[Line], now: datetime
+    store: Store, folder: StateFolder, run: StoredRun, changed: Sequence[Line], now: datetime
 ) -> str | None:
     """Keep ``changed`` in the place of the run's lines, and write its report and summary again.
 
@@ -76,12 +64,12 @@ async def amend_run(
     news = {line.position: line for line in changed}
     lines = [news.get(line.position, line) for line in run.lines]
     await runs.amend(store, run_id, changed)
-    report = report_of(record, state_dir)
+    report = folder.report_of(record)
     summary = summary_now(record, lines, report) if run.is_whole else None
     data = b"".join(line.data for line in lines) + (b"" if summary is None else encode(summary))
-    is_file = rewrite(report, data, is_private=report == str(own_report(state_dir, run_id)))
+    is_file = rewrite(report, data, is_private=report == folder.own_report(run_id))
     if summary is not None:
-        write_summary(state_dir / "runs" / run_id, summary)
+        write_summary(folder.of_run(run_id), summary)
         await runs.end(store, run_id, now, summary)
     return report if is_file else None
 

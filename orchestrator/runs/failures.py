@@ -8,22 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import UsageError
-from orchestrator.journal.runs import load
+from orchestrator.journal.runs import find, load
 from orchestrator.listings import LONGEST_BACKUP_ID
 from orchestrator.marker import runs_marked
 from orchestrator.model import Backup, ErrorInfo, ErrorKind, FailedSource, Install, OutcomeKind
 from orchestrator.report.lines import source_fields
 from orchestrator.report.read import is_path, read_reports
 from orchestrator.report.text import told_damage
-from orchestrator.runs.scopes import Scope, Scopes, part_of, run_meant
+from orchestrator.runs.scopes import Scope, run_meant
 from orchestrator.selection import retold
 
 if TYPE_CHECKING:
     from orchestrator.engine.ports import Log
     from orchestrator.journal.runs import Covered, StoredBackup
-    from orchestrator.journal.store import Store
-    from orchestrator.model import Config
-    from orchestrator.runs.work import RunOptions
+    from orchestrator.runs.context import RunContext
     from orchestrator.selection import Selection
 
 _RETRIED = {
@@ -83,22 +81,23 @@ class Failures:
         return (source_fields(FailedSource(self.retried, None, ErrorInfo(ErrorKind.PROTOCOL, self.unread))),)
 
 
-async def failures_of(config: Config, options: RunOptions, store: Store, log: Log) -> Failures:
-    """Return the failures of the run or the report that the options name. Raises ``UsageError`` and ``StorageError``."""
-    word = options.retry_failed or ""
+async def failures_of(context: RunContext) -> Failures:
+    """Return the failures of the run or the report that the options name. Raises ``UsageError``, ``StorageError``."""
+    word, config, store = context.options.retry_failed or "", context.config, context.store
     if is_path(word):
-        return await asyncio.to_thread(_of_file, Path(word), log)  # it may be a pipe, and a signal must get through
-    record = await run_meant(store, config, word, options.state_dir, part_of(options.selection))
-    stored = await load(store, record.run.id)
+        return await asyncio.to_thread(_of_file, Path(word), context.log)  # a pipe, maybe: signals must get through
+    run = await run_meant(store, config, word, context.options.state_dir, context.part)
+    record = await find(store, run.id, context.where())
+    stored = await load(store, run.id)
     if any(each.line is None for each in stored):
-        message = f"run {record.run.id} did not come to its end: finish it first, with --resume {record.run.id}"
+        message = f"run {run.id} did not come to its end: finish it first, with --resume {run.id}"
         raise UsageError(message)
     failed = [each for each in stored if each.line and each.line.kind in _RETRIED]
     installs = (each.planned.install for each in stored)
-    scopes = Scopes(config)
+    scopes = context.scopes
     return Failures(
-        record.run.id,
-        tuple(_failure(record.run.id, each) for each in failed),
+        run.id,
+        tuple(_failure(run.id, each) for each in failed),
         str(scopes.now(Scope.parsed(record.scope).part)) if scopes.has(record) else record.scope,
         record.failed_sources,
         retold(record.selection),

@@ -14,20 +14,14 @@ from orchestrator.journal.locks import locked, run_lock
 from orchestrator.model import ErrorKind, OutcomeKind
 from orchestrator.report.lines import account_totals, encode, summary_line
 from orchestrator.report.write import drop_run, write_summary
-from orchestrator.runs.scopes import Scopes
-from orchestrator.runs.work import folder_of
 from orchestrator.summary import AccountTotals, Ending, Summary, exit_code, exit_code_now
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from orchestrator.engine.dispatch import DispatchEnd
-    from orchestrator.engine.ports import Log
     from orchestrator.journal.runs import RunRecord
-    from orchestrator.journal.store import Store
-    from orchestrator.model import Config
     from orchestrator.report.write import ReportWriter
-    from orchestrator.runs.work import RunOptions, RunWork
+    from orchestrator.runs.context import RunContext
+    from orchestrator.runs.work import RunWork
     from orchestrator.summary import Tally
 
 
@@ -39,7 +33,7 @@ NOBODY_ASKED = AccountTotals(0, 0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Totals:
+class RunTotals:
     """What a run has come to when nothing is under way any more. ``duration_s`` is of this process."""
 
     work: RunWork
@@ -49,56 +43,48 @@ class Totals:
     duration_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
-    """Where a run's summary goes: the journal, the run's folder, the end of the report."""
-
-    store: Store
-    folder: Path
-    report: ReportWriter
-
-    async def keep(self, summary: Summary) -> StorageError | None:
-        """Write ``summary`` into the journal and the folder, and return the first failure."""
-        line, failure = summary_line(summary), None
-        try:
-            write_summary(self.folder, line)
-        except StorageError as error:
-            failure = error
-        try:
-            await runs.end(self.store, summary.run_id, summary.finished_at, line)
-        except StorageError as error:
-            failure = failure or error
-        return failure
-
-
 async def closed(
-    places: Places, totals: Totals, end: DispatchEnd, signum: int | None
+    context: RunContext, totals: RunTotals, report: ReportWriter, end: DispatchEnd
 ) -> tuple[Summary, StorageError | None]:
     """Write the summary wherever it goes; failing anywhere is exit code 4, unless a bug has made it 1."""
     ending = Ending(
         crashed=end.crash is not None,
         unwritten=end.write_error is not None,
-        signum=signum if end.interrupted else None,
+        signum=context.stop.signum if end.interrupted else None,
         credentials_refused=any(why.kind is ErrorKind.CREDENTIALS for why in end.stops.values()),
         deadline_passed=end.deadline_passed or _is_late(totals.work.record.failed_sources),
         failed=totals.tally.failed + len(totals.work.record.failed_sources),
     )
     summary = _as_it_ended(totals, _summary(totals, ending))
     unwritten = replace(summary, exit_code=exit_code(replace(ending, unwritten=True)))
-    failure = await places.keep(summary)
+    failure = await _kept(context, summary)
     if failure:
         summary = unwritten
     try:
-        await places.report.write(encode(summary_line(summary)), sync=True)
+        await report.write(encode(summary_line(summary)), sync=True)
     except StorageError as error:
         failure = failure or error
         if summary.exit_code != unwritten.exit_code:
             summary = unwritten
-            await places.keep(summary)
+            await _kept(context, summary)
     return summary, end.write_error or failure
 
 
-def _summary(totals: Totals, ending: Ending) -> Summary:
+async def _kept(context: RunContext, summary: Summary) -> StorageError | None:
+    """Write ``summary`` into the journal and the run's folder, and return the first failure."""
+    line, failure = summary_line(summary), None
+    try:
+        write_summary(context.folder.of_run(summary.run_id), line)
+    except StorageError as error:
+        failure = error
+    try:
+        await runs.end(context.store, summary.run_id, summary.finished_at, line)
+    except StorageError as error:
+        failure = failure or error
+    return failure
+
+
+def _summary(totals: RunTotals, ending: Ending) -> Summary:
     record, tally = totals.work.record, totals.tally
     finished_at, duration_s = _times(totals)
     return Summary(
@@ -127,7 +113,7 @@ def _is_late(failed_sources: tuple[dict[str, Any], ...]) -> bool:
     return any(source["error"]["kind"] == ErrorKind.DEADLINE for source in failed_sources)
 
 
-def _as_it_ended(totals: Totals, summary: Summary) -> Summary:
+def _as_it_ended(totals: RunTotals, summary: Summary) -> Summary:
     """Return the summary of a run with nothing left to do with the code of its end, as long as that still applies."""
     work, before = totals.work, totals.work.record.summary
     is_done = not (work.is_new or work.pending or work.presettled) and work.record.has_ended
@@ -159,7 +145,7 @@ def _with_earlier(accounts: dict[str, AccountTotals], record: RunRecord) -> dict
     return added
 
 
-def _times(totals: Totals) -> tuple[datetime, float]:
+def _times(totals: RunTotals) -> tuple[datetime, float]:
     """Return when the run ended and how long that took; of one with nothing left to do, when it did end."""
     work, before = totals.work, totals.work.record.summary
     if work.is_new:
@@ -169,17 +155,16 @@ def _times(totals: Totals) -> tuple[datetime, float]:
     return totals.finished_at, max(0.0, (totals.finished_at - work.record.run.started_at).total_seconds())
 
 
-async def removed_old_runs(config: Config, options: RunOptions, record: RunRecord, store: Store, log: Log) -> None:
+async def remove_old_runs(context: RunContext, record: RunRecord) -> None:
     """Remove the runs of the same scope that ended longer before this one began than the configuration says."""
-    state_dir = options.state_dir.absolute()
-    is_alike = Scopes(config).alike(record)
+    is_alike = context.scopes.alike(record)
     try:
-        before = record.run.started_at - timedelta(seconds=config.keep_s)
-        for run_id in [each.id for each in await runs.ended_before(store, before) if is_alike(each)]:
+        before = record.run.started_at - timedelta(seconds=context.config.keep_s)
+        for run_id in [each.id for each in await runs.ended_before(context.store, before) if is_alike(each)]:
             with suppress(LockedError):
-                async with locked(run_lock(state_dir, run_id), "it is going on"):
-                    await runs.forget(store, [run_id])
-                    drop_run(folder_of(options, run_id))
-                log.debug("state.removed", removed=run_id)
+                async with locked(run_lock(context.folder.path, run_id), "it is going on"):
+                    await runs.forget(context.store, [run_id])
+                    drop_run(context.folder.of_run(run_id))
+                context.log.debug("state.removed", removed=run_id)
     except (StorageError, OverflowError) as error:
-        log.warning("state.not_removed", reason=str(error))
+        context.log.warning("state.not_removed", reason=str(error))

@@ -1,7 +1,15 @@
-"""What becomes of each outcome: into the journal, then into the report, then into the tally, and said if it failed."""
+"""What a run keeps: checkpoints and outcomes into the journal, then outcomes into the report; failures are said.
+
+This is the one place where writes are grouped. While one transaction is under way, whatever comes gathers for the next:
+so the disk is asked a few dozen times a second, however many requests there are. The report has a thread of its own,
+and a reader that pauses holds up no checkpoint, and so no request.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import StorageError
@@ -9,7 +17,6 @@ from orchestrator.journal import runs
 from orchestrator.marker import marker
 from orchestrator.model import OutcomeKind
 from orchestrator.report.lines import line_of
-from orchestrator.runs.batches import Batches
 from orchestrator.summary import Tally
 
 if TYPE_CHECKING:
@@ -21,18 +28,54 @@ if TYPE_CHECKING:
     from orchestrator.report.write import ReportWriter
     from orchestrator.summary import Line
 
+OnOutcome = Callable[["Outcome"], None]
+
+MOST_TOGETHER = 1000
+"""Outcomes of one transaction: a fleet that is cancelled at once must not hold up a checkpoint for seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Recorded:
+    """An outcome with its line, and whom to tell if it cannot be kept."""
+
+    outcome: Outcome
+    line: Line
+    on_failure: Callable[[Outcome, StorageError], None]
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """What waits for the next transaction, and the callers who wait for it to be on disk."""
+
+    checkpoints: list[Checkpoint] = field(default_factory=list)
+    waiting: list[asyncio.Future[None]] = field(default_factory=list)
+    outcomes: list[_Recorded] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.checkpoints or self.outcomes)
+
+    def taken(self) -> _Gathered:
+        """Take out what goes together, in order."""
+        together = _Gathered(self.checkpoints, self.waiting, self.outcomes[:MOST_TOGETHER])
+        self.checkpoints, self.waiting, self.outcomes = [], [], self.outcomes[MOST_TOGETHER:]
+        return together
+
 
 class Recorder:
     """Keep what happens to a run; the engine's ``Journal`` and ``OutcomeSink``."""
 
-    def __init__(self, run_id: str, store: Store, report: ReportWriter, log: Log) -> None:
-        """Write to ``store`` and ``report``, many at a time."""
+    def __init__(
+        self, run_id: str, store: Store, report: ReportWriter, log: Log, on_outcome: OnOutcome | None = None
+    ) -> None:
+        """Write to ``store`` and ``report``, many at a time; call ``on_outcome`` with what is kept."""
         self._run_id = run_id
         self._store = store
         self._report = report
-        self._log = log
-        self._checkpoints = Batches(self._save_checkpoints)
-        self._lines = Batches(self._keep_lines)
+        self._log = log.bind(run_id=run_id)
+        self._on_outcome = on_outcome
+        self._gathered = _Gathered()
+        self._writing: asyncio.Task[None] | None = None
+        self._reporting: set[asyncio.Task[None]] = set()
         self.tally = Tally()
 
     def has(self, lines: Iterable[Line]) -> None:
@@ -42,37 +85,67 @@ class Recorder:
 
     async def note(self, checkpoint: Checkpoint) -> None:
         """Return when ``checkpoint`` is on disk. Raises ``StorageError``."""
-        await self._checkpoints.put(checkpoint)
+        on_disk: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._gathered.waiting.append(on_disk)
+        self.note_soon(checkpoint)
+        await on_disk
 
     def note_soon(self, checkpoint: Checkpoint) -> None:
         """Keep ``checkpoint``; losing it costs a look at the listing, no more."""
-        self._checkpoints.leave(checkpoint)
+        self._gathered.checkpoints.append(checkpoint)
+        self._write()
 
-    async def record(self, outcome: Outcome) -> None:
-        """Keep one outcome for good. Raises ``StorageError``."""
+    def record(self, outcome: Outcome, on_failure: Callable[[Outcome, StorageError], None]) -> None:
+        """Keep one outcome for good, soon; call ``on_failure`` if journal or report cannot take it."""
         line = line_of(self._run_id, outcome)
         self.tally.add(line)
-        await self._lines.put(line)
-        self._say(outcome)
+        self._gathered.outcomes.append(_Recorded(outcome, line, on_failure))
+        self._write()
 
     async def drain(self) -> None:
-        """Return when nothing waits to be kept any more."""
-        await self._checkpoints.drain()
-        await self._lines.drain()
+        """Return when everything is kept, or has failed."""
+        while self._writing or self._reporting:
+            await asyncio.wait([*([self._writing] if self._writing else []), *self._reporting])
 
-    async def _save_checkpoints(self, checkpoints: list[Checkpoint]) -> None:
-        await runs.note(self._store, self._run_id, checkpoints)
+    def _write(self) -> None:
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write_all())
 
-    async def _keep_lines(self, lines: list[Line]) -> None:
-        """Keep ``lines`` in both places: one that the journal cannot take may still be told by the report."""
-        unkept: StorageError | None = None
+    async def _write_all(self) -> None:
         try:
-            await runs.keep(self._store, self._run_id, lines)
+            while self._gathered:
+                together = self._gathered.taken()
+                error = await self._kept(together)
+                for on_disk in together.waiting:
+                    _end(on_disk, error)
+                if together.outcomes:
+                    reporting = asyncio.create_task(self._reported(together.outcomes, error))
+                    self._reporting.add(reporting)
+                    reporting.add_done_callback(self._reporting.discard)
+        finally:
+            self._writing = None
+
+    async def _kept(self, together: _Gathered) -> StorageError | None:
+        lines = [each.line for each in together.outcomes]
+        try:
+            await runs.keep(self._store, self._run_id, lines, together.checkpoints)
         except StorageError as error:
-            unkept = error
-        await self._report.write(b"".join(line.data for line in lines))
-        if unkept:
-            raise unkept
+            return error
+        return None
+
+    async def _reported(self, recorded: list[_Recorded], error: StorageError | None) -> None:
+        """Report ``recorded`` in any case: what the journal cannot take may still be told."""
+        try:
+            await self._report.write(b"".join(each.line.data for each in recorded))
+        except StorageError as unwritten:
+            error = error or unwritten
+        for each in recorded:
+            if error:
+                each.on_failure(each.outcome, error)
+                continue
+            self._say(each.outcome)
+            if self._on_outcome:
+                self._on_outcome(each.outcome)
 
     def _say(self, outcome: Outcome) -> None:
         install, error = outcome.planned.install.label, outcome.error
@@ -86,3 +159,12 @@ class Recorder:
             self._log.warning(
                 event, install=install, kind=error.kind.value, status=error.status, reason=error.message, **sought
             )
+
+
+def _end(on_disk: asyncio.Future[None], error: StorageError | None) -> None:
+    if on_disk.done():  # its caller was cancelled
+        return
+    if error:
+        on_disk.set_exception(error)
+    else:
+        on_disk.set_result(None)

@@ -12,27 +12,19 @@ from orchestrator.journal.runs import find, in_report_order, load
 from orchestrator.marker import described_again, second
 from orchestrator.model import Backup, Checkpoint, ErrorInfo, ErrorKind, OutcomeKind, PlannedBackup
 from orchestrator.plan import differences, make_plan
-from orchestrator.runs.scopes import part_of, run_meant
-from orchestrator.runs.work import (
-    NOT_IN_THE_PLAN,
-    Presettled,
-    RunOptions,
-    RunWork,
-    gone_since,
-    pending_in_doubt,
-    report_of,
-    target_of,
-    watch_of_earlier,
-)
-from orchestrator.session.inventory import Inventory, looked_up, names_of, say_sources
+from orchestrator.runs.work import Presettled, RunWork, gone_since, pending_in_doubt, wait_for_earlier
+from orchestrator.session.choice import NOT_IN_THE_PLAN
+from orchestrator.session.inventory import Inventory, looked_up, names_of, read_listing, say_sources
+from orchestrator.session.queries import asked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from orchestrator.engine.ports import Log
-    from orchestrator.journal.runs import RunRecord, StoredBackup
-    from orchestrator.journal.store import Store
-    from orchestrator.model import Config, Install
+    from orchestrator.journal.runs import KnownRun, RunRecord, StoredBackup
+    from orchestrator.model import Config, Install, WaitPolicy
+    from orchestrator.runs.context import RunContext
+    from orchestrator.session.queries import Queries
 
 _GOES_ON = {OutcomeKind.CANCELLED, OutcomeKind.UNCONFIRMED}
 
@@ -51,53 +43,68 @@ class Left:
         return sorted({each.account for each in installs if _is_to_be_looked_up(each)})
 
 
-async def run_to_resume(config: Config, options: RunOptions, store: Store) -> RunRecord:
-    """Return the run that the options name. Raises ``UsageError`` and ``StorageError``."""
-    return await run_meant(store, config, options.resume or "", options.state_dir, part_of(options.selection))
+async def resumed_work(context: RunContext, run: KnownRun) -> RunWork:
+    """Return the rest of ``run``, which is locked before it is looked at.
+
+    Raises ``UsageError``, ``LockedError``, ``StorageError``, and ``StoppedError`` if a signal comes first.
+    """
+    await context.locks.take_run(run.id)
+    left = await context.stop.unless_pressed(_what_is_left(context, run))
+    inventory = await _listings_of(context, left.nameless())
+    return _rest(context, left, inventory)
 
 
-async def what_is_left(config: Config, options: RunOptions, run_id: str, store: Store) -> Left:
-    """Return what is left of a run. Raises ``UsageError`` and ``StorageError``."""
-    record = await find(store, run_id, f"in {options.state_dir}")
-    stored = await load(store, record.run.id)
-    goes_on = _GOES_ON | ({OutcomeKind.INCOMPLETE} if options.waits else set())
+async def _what_is_left(context: RunContext, run: KnownRun) -> Left:
+    record = await find(context.store, run.id, context.where())
+    context.locks.tell(record.run)
+    stored = await load(context.store, run.id)
+    goes_on = _GOES_ON | ({OutcomeKind.INCOMPLETE} if context.options.waits else set())
     left = [each for each in stored if each.line is None or each.line.kind in goes_on]
-    check_accounts(config, record, {each.planned.install.account for each in left if each.planned.install.enabled})
+    names = {each.planned.install.account for each in left if each.planned.install.enabled}
+    check_accounts(context.config, record, names)
     return Left(record, stored, left)
 
 
-def resumed_work(config: Config, options: RunOptions, left: Left, inventory: Inventory, log: Log) -> RunWork:
-    """Return the job that ``left`` comes to; names that could not be looked up then are in ``inventory``'s listings."""
-    record, run_id = left.record, left.record.run.id
-    _say_differences(config, record, left.stored, log.bind(run_id=run_id))
+async def _listings_of(context: RunContext, accounts: list[str]) -> Inventory:
+    """Return an inventory that knows the listings of ``accounts``, and nothing else."""
+    inventory = Inventory()
+
+    async def read_listings(queries: Queries) -> None:
+        for account in accounts:
+            await read_listing(inventory, account, queries)
+
+    if accounts:
+        await asked(context.connections, accounts, read_listings, context.stop, context.persistence)
+    return inventory
+
+
+def _rest(context: RunContext, left: Left, inventory: Inventory) -> RunWork:
+    """Return the work that ``left`` comes to, with the names that ``inventory``'s listings show by now."""
+    record, config = left.record, context.config
+    log = context.log.bind(run_id=record.run.id)
+    _say_differences(config, record, left.stored, log)
     others = {each.planned.request.install_id: each.planned.install.label for each in left.stored}
     found = {each.planned.position: _with_id(config, record, each, inventory, others) for each in left.left}
     done = [each for each in left.stored if each.planned.position not in found]
-    wait_s = config.wait.timeout_s if options.waits else None
+    wait = config.wait if context.options.waits else None
     to_do: list[PendingBackup] = []
     presettled: list[Presettled] = []
     for each in found.values():
-        pending = _effort(record, each, wait_s, may_repeat=config.wait.retry_aborted)
-        install = pending.planned.install
-        if install in inventory.lacks:
-            presettled.append(Presettled(pending, *inventory.lacks[install]))
-        elif install.place == NOT_IN_THE_PLAN:
-            presettled.append(Presettled(pending, *_end_of_stranger(each)))
-        elif not install.enabled:
-            presettled.append(Presettled(pending, OutcomeKind.CANCELLED, gone_since(record.retried or "")))
-        elif pending.made.backup and pending.watch is None:
-            presettled.append(Presettled(pending, OutcomeKind.ACCEPTED))
-        else:
+        pending = _pending(record, each, wait)
+        end = _end_of(pending, each, record, inventory)
+        if end is None:
             to_do.append(pending)
-    report = target_of(options, report_of(record, options.state_dir))
+        else:
+            presettled.append(end)
+    report = context.options.report_or(context.folder.report_of(record))
     record = replace(record, report=report, failed_sources=tuple(_still_failed(record, inventory)))
-    say_sources(record.failed_sources, record.empty_sources, log.bind(run_id=run_id))
+    say_sources(record.failed_sources, record.empty_sources, log)
     return RunWork(
         record=record,
         planned=tuple(found.get(each.planned.position, each).planned for each in left.stored),
         pending=tuple(to_do),
         presettled=tuple(presettled),
-        kept=tuple(in_report_order(done)),
+        recorded=tuple(in_report_order(done)),
         specimens={
             each.planned.install.account: each.planned.request.install_id
             for each in reversed(done)
@@ -105,6 +112,20 @@ def resumed_work(config: Config, options: RunOptions, left: Left, inventory: Inv
         },
         is_new=False,
     )
+
+
+def _end_of(pending: PendingBackup, stored: StoredBackup, record: RunRecord, inventory: Inventory) -> Presettled | None:
+    """Return how ``pending`` ends without a request, ``None`` if there is something to be done."""
+    install = pending.planned.install
+    if install in inventory.lacks:
+        return Presettled(pending, *inventory.lacks[install])
+    if install.place == NOT_IN_THE_PLAN:
+        return Presettled(pending, *_end_of_stranger(stored))
+    if not install.enabled:
+        return Presettled(pending, OutcomeKind.CANCELLED, gone_since(record.retried or ""))
+    if pending.made.backup and not isinstance(pending.state, CompletionWait):
+        return Presettled(pending, OutcomeKind.ACCEPTED)
+    return None
 
 
 def _is_to_be_looked_up(install: Install) -> bool:
@@ -146,7 +167,8 @@ def _still_failed(record: RunRecord, inventory: Inventory) -> Iterator[dict[str,
             yield source
 
 
-def _effort(record: RunRecord, stored: StoredBackup, wait_s: float | None, *, may_repeat: bool) -> PendingBackup:
+def _pending(record: RunRecord, stored: StoredBackup, policy: WaitPolicy | None) -> PendingBackup:
+    """Return what is left of ``stored``: in doubt, waited for with ``policy``, or to be requested."""
     run_id = record.run.id
     checkpoint = stored.checkpoint or Checkpoint(stored.planned)
     checkpoint = replace(checkpoint, planned=_planned(stored.planned, checkpoint, run_id))
@@ -162,11 +184,11 @@ def _effort(record: RunRecord, stored: StoredBackup, wait_s: float | None, *, ma
     pending.is_resumed = spent.started_at is not None
     backup = made.backup or (_shown(stored) if kind is OutcomeKind.INCOMPLETE else None)
     if made.backup and record.retried is not None and spent.started_at is None:
-        pending.watch = watch_of_earlier(made.backup, wait_s)
-    elif backup and wait_s is not None:
-        until = asyncio.get_running_loop().time() + wait_s
-        may_repeat = may_repeat and not made.is_second
-        pending.watch = CompletionWait(backup, until, is_own=made.backup is not None, may_repeat=may_repeat)
+        pending.state = wait_for_earlier(made.backup, policy.timeout_s if policy else None)
+    elif backup and policy:
+        until = asyncio.get_running_loop().time() + policy.timeout_s
+        may_repeat = policy.retry_aborted and not made.is_second
+        pending.state = CompletionWait(backup, until, is_own=made.backup is not None, may_repeat=may_repeat)
     return pending
 
 

@@ -5,92 +5,113 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.engine.pending import PendingBackup
+from orchestrator.engine.pending import CompletionWait, PendingBackup
 from orchestrator.errors import UsageError
-from orchestrator.model import Checkpoint, Made, OutcomeKind, Run
+from orchestrator.model import Checkpoint, Made, OutcomeKind
 from orchestrator.plan import make_plan
-from orchestrator.runs.failures import Failure
-from orchestrator.runs.scopes import Scopes, part_of
+from orchestrator.runs.failures import Failure, failures_of
+from orchestrator.runs.new import say_warnings
 from orchestrator.runs.work import (
     CUT_OFF,
-    NOT_IN_THE_PLAN,
-    Beginning,
     Presettled,
-    RunOptions,
     RunWork,
     check_resolved,
-    end_of_stranger,
-    for_this_run,
     gone_since,
     pending_in_doubt,
     record_of,
-    say_warnings,
-    watch_of_earlier,
+    wait_for_earlier,
 )
-from orchestrator.selection import selected
-from orchestrator.session.clock import new_run
-from orchestrator.session.inventory import empty_lines, names_of, say_sources, told
+from orchestrator.selection import Selection, selected
+from orchestrator.session.choice import NOT_IN_THE_PLAN, end_of_stranger
+from orchestrator.session.inventory import empty_lines, inventory_of, names_of, offline, say_sources, told
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from orchestrator.journal.runs import RunRecord
     from orchestrator.model import Config, FailedSource, Install, PlannedBackup
+    from orchestrator.runs.context import RunContext
     from orchestrator.runs.failures import Failures
-    from orchestrator.selection import Selection
-    from orchestrator.session.connections import Connections
     from orchestrator.session.inventory import Inventory
 
+_Key = tuple[str, str]
 
-def needs_listing(config: Config, failures: Failures) -> bool:
+
+async def retried_work(context: RunContext) -> RunWork:
+    """Return the new run. What is no longer configured is given up; an unknown account has nobody to ask.
+
+    Where the earlier run could not read a source, what that shows now is requested, too. Raises ``UsageError``,
+    ``StorageError``, and ``StoppedError`` if a signal comes first.
+    """
+    failures = await context.stop.unless_pressed(failures_of(context))
+    inventory = await _inventory_now(context, failures)
+    installs = _installs_now(context, failures, inventory)
+    current = {key: install for key, (_, install) in installs.items() if install}
+    if context.options.strict:
+        lacking = {install: inventory.lacks[install] for install in current.values() if install in inventory.lacks}
+        unread = [f"{failures.retried}: {failures.unread}"] if failures.unread else []
+        check_resolved([*empty_lines(context.config), *inventory.unresolved(lacking), *unread])
+    gone = {key: replace(failure.install, enabled=True) for key, (failure, install) in installs.items() if not install}
+    run = context.new_run
+    plan = make_plan(replace(context.config, installs=(*current.values(), *gone.values())), run)
+    record, log = _record(context, failures, inventory), context.log.bind(run_id=run.id)
+    say_warnings(context.config, plan, log)
+    say_sources(record.failed_sources, record.empty_sources, log)
+    planned = [*plan.backups[: len(current)], *map(_no_more, plan.backups[len(current) :])]
+    wait_s = context.config.wait.timeout_s if context.options.waits else None
+    to_do: list[PendingBackup] = []
+    presettled: list[Presettled] = []
+    for each, key in zip(planned, [*current, *gone], strict=True):
+        pending = _pending(each, installs[key][0], wait_s)
+        end = _end_of(pending, failures.retried, inventory)
+        if end is None:
+            to_do.append(pending)
+        else:
+            presettled.append(end)
+    return RunWork(record, tuple(planned), tuple(to_do), presettled=tuple(presettled))
+
+
+async def _inventory_now(context: RunContext, failures: Failures) -> Inventory:
+    """Return the inventory as far as the failures, and what was missed beside them, need it."""
+    selection = Selection() if _needs_listing(context.config, failures) else failures.selection or Selection()
+    if not failures.reads_again and not _needs_listing(context.config, failures):
+        return offline(context.config)
+    return await inventory_of(context.config, selection, context.connections, context.stop, context.persistence)
+
+
+def _needs_listing(config: Config, failures: Failures) -> bool:
     """Tell whether it takes a listing to know which failures are still in the configuration."""
     listed = {install.id for install in config.installs if install.id}
     has_others = any(each.install.id not in listed for each in failures.failures)
     return has_others and (bool(config.discoveries) or any(install.id is None for install in config.installs))
 
 
-def retried_work(
-    config: Config, options: RunOptions, failures: Failures, inventory: Inventory, connections: Connections
-) -> RunWork:
-    """Return the new run. What is no longer in ``inventory`` is given up; an unknown account has nobody to ask.
-
-    Where the earlier run could not read a source, what that shows now is requested, too.
-    """
-    run, log = new_run(connections.clock), connections.log
+def _installs_now(
+    context: RunContext, failures: Failures, inventory: Inventory
+) -> dict[_Key, tuple[Failure, Install | None]]:
+    """Return each failure with what it is now, ``None`` if it is gone: in the order of the plan, what is new last."""
+    config = context.config
     wanted = sorted(failures.failures, key=lambda each: (bool(each.sought), each.backup is not None))
     by_key = {_key(each.install): each for each in wanted}
-    now = _current(config, by_key, inventory)
+    now = _current(context, by_key, inventory)
     for key in [key for key, each in now.items() if _is_not_meant(by_key[key].install, each, failures.selection)]:
         del by_key[key], now[key]
     shown = _newly_shown(config, failures, inventory, {install.id for install in now.values()})
-    now |= {_key(install): install for install in shown}
-    by_key |= {_key(install): Failure(install) for install in shown}
-    if options.strict:
-        lacking = {install: inventory.lacks[install] for install in now.values() if install in inventory.lacks}
-        unread = [f"{failures.retried}: {failures.unread}"] if failures.unread else []
-        check_resolved([*empty_lines(config), *inventory.unresolved(lacking), *unread])
-    current = {key: for_this_run(install, options) for key, install in now.items()}
-    gone = [replace(each.install, enabled=True) for key, each in by_key.items() if key not in current]
-    plan = make_plan(replace(config, installs=(*current.values(), *gone)), run)
-    record = _record(config, options, failures, inventory, run)
-    say_warnings(config, plan, log.bind(run_id=run.id))
-    say_sources(record.failed_sources, record.empty_sources, log.bind(run_id=run.id))
-    of_key = list(current) + [_key(install) for install in gone]
-    to_do: list[PendingBackup] = []
-    presettled: list[Presettled] = []
-    planned = [*plan.backups[: len(current)], *map(_no_more, plan.backups[len(current) :])]
-    wait_s = config.wait.timeout_s if options.waits else None
-    for each, key in zip(planned, of_key, strict=True):
-        pending = _effort(each, by_key[key], wait_s)
-        if each.install.place == NOT_IN_THE_PLAN:
-            presettled.append(Presettled(pending, *end_of_stranger("is not in the plan", inventory)))
-        elif not each.install.enabled:
-            presettled.append(Presettled(pending, OutcomeKind.CANCELLED, gone_since(failures.retried)))
-        elif now[key] in inventory.lacks and not pending.sought and not pending.watch:
-            presettled.append(Presettled(pending, *inventory.lacks[now[key]]))
-        else:
-            to_do.append(pending)
-    return RunWork(record, tuple(planned), tuple(to_do), presettled=tuple(presettled))
+    found: dict[_Key, tuple[Failure, Install | None]] = {key: (by_key[key], install) for key, install in now.items()}
+    found |= {_key(install): (Failure(install), install) for install in shown}
+    return found | {key: (failure, None) for key, failure in by_key.items() if key not in found}
+
+
+def _end_of(pending: PendingBackup, retried: str, inventory: Inventory) -> Presettled | None:
+    """Return how ``pending`` ends without a request, ``None`` if there is something to be done."""
+    install = pending.planned.install
+    if install.place == NOT_IN_THE_PLAN:
+        return Presettled(pending, *end_of_stranger("is not in the plan", inventory))
+    if not install.enabled:
+        return Presettled(pending, OutcomeKind.CANCELLED, gone_since(retried))
+    if install in inventory.lacks and not pending.sought and not isinstance(pending.state, CompletionWait):
+        return Presettled(pending, *inventory.lacks[install])
+    return None
 
 
 def _is_not_meant(was: Install, now: Install, selection: Selection | None) -> bool:
@@ -100,18 +121,19 @@ def _is_not_meant(was: Install, now: Install, selection: Selection | None) -> bo
     return is_known_now and bool(environments) and now.environment not in environments
 
 
-def _record(config: Config, options: RunOptions, failures: Failures, inventory: Inventory, run: Run) -> RunRecord:
+def _record(context: RunContext, failures: Failures, inventory: Inventory) -> RunRecord:
     """Return the record of the new run: while a source fails, with what a retry of this one has to know, too."""
-    scope = failures.scope or str(Scopes(config).now(part_of(options.selection)))
+    scope = failures.scope or str(context.scopes.now(context.part))
     failed = tuple(_not_read_again(each, failures.retried) for each in failures.failed_sources)
     if failures.reads_again:
         failed = told(_still_failed(failures, inventory))
     failed += failures.unread_source
     return replace(
-        record_of(config, options, Beginning(run, scope, 0, failures.retried)),
+        record_of(context, context.new_run, scope),
+        retried=failures.retried,
         is_part=True,
         failed_sources=failed,
-        empty_sources=told(config.empty_sources) if failures.reads_again else (),
+        empty_sources=told(context.config.empty_sources) if failures.reads_again else (),
         selection=failures.selection.told() if failures.selection else None,
         covered=failures.covered if failed else (),
     )
@@ -161,22 +183,19 @@ def _newly_shown(
     return found if limit is None else found[: max(0, limit - len(failures.covered))]
 
 
-_Key = tuple[str, str]
-
-
 def _key(install: Install) -> _Key:
     return ("", install.id) if install.id else (install.account, install.name or "")
 
 
-def _current(config: Config, failures: dict[_Key, Failure], inventory: Inventory) -> dict[_Key, Install]:
+def _current(context: RunContext, failures: dict[_Key, Failure], inventory: Inventory) -> dict[_Key, Install]:
     """Return what is still in the configuration, by the key of the failure; nobody knows of a source that failed."""
-    known = _Known(config, inventory)
+    known = _Known(context.config, inventory)
     order = {install: position for position, install in enumerate(inventory.installs)}
     found: dict[_Key, Install] = {}
     for key, failure in failures.items():
         install = known.now(failure.install)
         if install is not None:
-            found[key] = install
+            found[key] = context.options.in_words_of(install)
     return dict(sorted(found.items(), key=lambda entry: order.get(entry[1], len(order))))
 
 
@@ -228,7 +247,7 @@ def _no_more(planned: PlannedBackup) -> PlannedBackup:
     return replace(planned, install=replace(planned.install, enabled=False))
 
 
-def _effort(planned: PlannedBackup, failure: Failure, wait_s: float | None) -> PendingBackup:
+def _pending(planned: PlannedBackup, failure: Failure, wait_s: float | None) -> PendingBackup:
     if failure.sought:
         return pending_in_doubt(
             Checkpoint(
@@ -242,4 +261,4 @@ def _effort(planned: PlannedBackup, failure: Failure, wait_s: float | None) -> P
         )
     if failure.backup is None:
         return PendingBackup(planned)
-    return PendingBackup(planned, made=Made(failure.backup), watch=watch_of_earlier(failure.backup, wait_s))
+    return PendingBackup(planned, made=Made(failure.backup), state=wait_for_earlier(failure.backup, wait_s))

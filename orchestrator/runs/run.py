@@ -4,50 +4,39 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.engine.context import RunContext, RunLimits
+from orchestrator.engine.context import DispatchContext
 from orchestrator.engine.dispatch import Dispatcher
+from orchestrator.engine.pending import ToRequest
 from orchestrator.errors import OrchestratorError, StorageError
 from orchestrator.journal import runs
-from orchestrator.journal.locks import HeldLock, Patience, locked, run_lock, scope_lock
-from orchestrator.journal.store import FILE_NAME, Store
-from orchestrator.model import OutcomeKind, Run
+from orchestrator.model import OutcomeKind
 from orchestrator.report.write import ReportWriter, drop_old_report, drop_run, make_folder
 from orchestrator.run_names import LATEST
-from orchestrator.runs.failures import failures_of
-from orchestrator.runs.finish import Places, Totals, closed, removed_old_runs
+from orchestrator.runs.context import opened
+from orchestrator.runs.finish import RunTotals, closed, remove_old_runs
+from orchestrator.runs.new import new_work, refuse_mistakes
 from orchestrator.runs.recorder import Recorder
-from orchestrator.runs.resume import resumed_work, run_to_resume, what_is_left
-from orchestrator.runs.retry import needs_listing, retried_work
-from orchestrator.runs.scopes import Scopes, part_of
-from orchestrator.runs.work import (
-    RunOptions,
-    RunWork,
-    folder_of,
-    have_screened,
-    new_work,
-    own_report,
-    planned_run,
-)
-from orchestrator.selection import Selection
+from orchestrator.runs.resume import resumed_work
+from orchestrator.runs.retry import retried_work
+from orchestrator.runs.scopes import run_meant
+from orchestrator.runs.work import check_recency_first
 from orchestrator.session.alongside import alongside
-from orchestrator.session.clock import SYSTEM_CLOCK, new_run
-from orchestrator.session.connections import Connections
-from orchestrator.session.inventory import Inventory, asked_accounts, inventory_of, offline, read_listing
 from orchestrator.session.narration import heartbeat
-from orchestrator.session.queries import Persistence, asked, limits_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from orchestrator.engine.ports import Clock, Log
+    from orchestrator.engine.dispatch import DispatchEnd
+    from orchestrator.engine.ledger import Settlement
+    from orchestrator.engine.ports import Log
     from orchestrator.engine.stop import StopSwitch
+    from orchestrator.journal.runs import KnownRun
     from orchestrator.model import Config, Outcome
-    from orchestrator.runs.scopes import Scope
-    from orchestrator.session.queries import Queries
+    from orchestrator.runs.context import RunContext
+    from orchestrator.runs.options import RunOptions
+    from orchestrator.runs.recorder import OnOutcome
+    from orchestrator.runs.work import RunWork
     from orchestrator.summary import Summary
 
 ABANDON_AFTER_S, ABANDON_POLL_S = 2.0, 0.2
@@ -73,204 +62,77 @@ class RunEnd:
 
 
 async def run_backups(
-    config: Config, options: RunOptions, log: Log, stop: StopSwitch, clock: Clock = SYSTEM_CLOCK
+    config: Config, options: RunOptions, log: Log, stop: StopSwitch, on_outcome: OnOutcome | None = None
 ) -> RunEnd:
     """Request a backup of every install that the options mean, once, and report every outcome.
 
-    Raises ``UsageError`` if there is nothing to do, ``StorageError`` if the state or the report cannot be begun,
-    ``LockedError`` if another process is at it, and ``StoppedError`` if a signal comes before it is begun; no backup
-    was requested then.
+    ``on_outcome`` is called with each outcome the moment it is kept. Raises ``UsageError`` if there is nothing to do,
+    ``StorageError`` if the state or the report cannot be begun, ``LockedError`` if another process is at it, and
+    ``StoppedError`` if a signal comes before it is begun; no backup was requested then.
     """
-    began = clock.monotonic()
-    state_dir = options.state_dir.absolute()
+    config = options.applied_to(config)
+    refuse_mistakes(config, options)
     async with AsyncExitStack() as stack:
-        new = _planned_offline(config, options, log, clock) if options.is_new else None
-        make_folder(state_dir)
-        locks = _Locks(options, log, stop, stack)
-        is_scope_known = options.resume in {None, LATEST}
-        if is_scope_known:
-            scopes = Scopes(config).to_lock(part_of(options.selection))
-            await locks.take_scopes(scopes, config.name or config.source, new.record.run if new else None)
-        store = Store(state_dir / FILE_NAME)
-        await stop.unless_pressed(stack.enter_async_context(store))
-        world = _World(store, log, stop, stack, Connections(config, store, log, stack, clock), locks)
-        if not is_scope_known:
-            record = await run_to_resume(config, options, store)
-            await locks.take_scopes(Scopes(config).to_lock_for(record), record.config, record.run)
-        work = await _job(config, options, world) if new is None else new
-        await have_screened(config, options, work, world.store, clock)
-        return await _carried_out(config, options, work, _Course(world, began))
+        context = await opened(config, options, log, stop, stack)
+        earlier = await locked_scopes(context)
+        work = await planned_work(context, earlier)
+        await check_recency_first(context, work)
+        report = await begun(context, work)
+        recorder = Recorder(work.record.run.id, context.store, report, context.log, on_outcome)
+        end = await dispatched(context, work, recorder)
+        return await finished(context, work, recorder, report, end)
 
 
-def _planned_offline(config: Config, options: RunOptions, log: Log, clock: Clock) -> RunWork | None:
-    """Return the job of a new run whose plan needs no listing, so that a mistake is told of before anything is made."""
-    if asked_accounts(config, options.selection):
+async def locked_scopes(context: RunContext) -> KnownRun | None:
+    """Take the locks of what is meant, and return the run that is to be resumed, if one is.
+
+    The latest run is known once nobody else can begin another; any other run says what has to be locked.
+    """
+    config, word, scopes = context.config, context.options.resume, context.scopes
+    if word is None or word == LATEST:
+        await context.locks.take_scopes(scopes.to_lock(context.part), config.name or config.source)
+    if word is None:
+        context.locks.tell(context.new_run)
         return None
-    return new_work(config, options, planned_run(config, options, offline(config), new_run(clock)), log)
+    run = await run_meant(context.store, config, word, context.options.state_dir, context.part)
+    if word != LATEST:
+        await context.locks.take_scopes(scopes.to_lock_for(run), run.config)
+    return run
 
 
-async def _job(config: Config, options: RunOptions, world: _World) -> RunWork:
-    """Return what is to be done, with what listings show."""
-    if options.is_new:
-        run = new_run(world.connections.clock)
-        inventory = await inventory_of(
-            config, options.selection, world.connections, world.stop, Persistence(options.deadline_s)
-        )
-        return new_work(config, options, planned_run(config, options, inventory, run), world.log)
-    if options.resume is None:
-        failures = await world.stop.unless_pressed(failures_of(config, options, world.store, world.log))
-        asking = (world.connections, world.stop, Persistence(options.deadline_s))
-        if needs_listing(config, failures):
-            inventory = await inventory_of(config, Selection(), *asking)
-        elif failures.reads_again:
-            inventory = await inventory_of(config, failures.selection or Selection(), *asking)
-        else:
-            inventory = offline(config)
-        return retried_work(config, options, failures, inventory, world.connections)
-    return await _resumed(config, options, world)
+async def planned_work(context: RunContext, earlier: KnownRun | None) -> RunWork:
+    """Return what is to be done: the rest of ``earlier``, the failures of another run, or a new plan."""
+    if earlier:
+        return await resumed_work(context, earlier)
+    if context.options.retry_failed is not None:
+        return await retried_work(context)
+    return await new_work(context)
 
 
-async def _resumed(config: Config, options: RunOptions, world: _World) -> RunWork:
-    """Return the rest of a run, which is locked before it is looked at."""
-    stop, inventory = world.stop, Inventory()
-    record = await run_to_resume(config, options, world.store)
-    await world.locks.take_run(record.run)
-    left = await stop.unless_pressed(what_is_left(config, options, record.run.id, world.store))
-
-    async def read_listings(queries: Queries) -> None:
-        for account in left.nameless():
-            await read_listing(inventory, account, queries)
-
-    if left.nameless():
-        await asked(world.connections, left.nameless(), read_listings, stop, Persistence(options.deadline_s))
-    return resumed_work(config, options, left, inventory, world.log)
-
-
-@dataclass(frozen=True, slots=True)
-class _Locks:
-    """The locks that a run takes, and holds for as long as ``stack`` is open."""
-
-    options: RunOptions
-    log: Log
-    stop: StopSwitch
-    stack: AsyncExitStack
-    of_scopes: list[HeldLock] = field(default_factory=list)
-
-    async def take_scopes(self, scopes: Sequence[Scope], config: str, run: Run | None) -> None:
-        """Let one run at a time be of ``scopes``. Everybody takes them in one order, so that nobody waits for ever."""
-        state_dir = self.options.state_dir.absolute()
-        for path in sorted(scope_lock(state_dir, str(scope)) for scope in scopes):
-            self.of_scopes.append(await self._take(path, f"a run of {config} is going on"))
-        if run:
-            self.tell(run)
-
-    async def take_run(self, run: Run) -> None:
-        """Let nobody else be at ``run``, which holds all these locks."""
-        held = await self._take(run_lock(self.options.state_dir.absolute(), run.id), f"run {run.id} is going on")
-        held.tell(run)
-        self.tell(run)
-
-    def tell(self, run: Run) -> None:
-        for held in self.of_scopes:
-            held.tell(run)
-
-    async def _take(self, path: Path, what: str) -> HeldLock:
-        return await self.stop.unless_pressed(self.stack.enter_async_context(locked(path, what, self._patience())))
-
-    def _patience(self) -> Patience:
-        def say(busy: str) -> None:
-            self.log.info("lock.waiting", reason=busy, at_most_s=self.options.lock_wait_s)
-
-        return Patience(self.options.lock_wait_s, "wait for its end, or let --lock-wait do it", say)
-
-
-@dataclass(frozen=True, slots=True)
-class _World:
-    """The real things that a run works with."""
-
-    store: Store
-    log: Log
-    stop: StopSwitch
-    stack: AsyncExitStack
-    connections: Connections
-    locks: _Locks
-
-
-@dataclass(frozen=True, slots=True)
-class _Course:
-    """The world of a run, and the monotonic instant at which the command began it."""
-
-    world: _World
-    began: float
-
-
-async def _carried_out(config: Config, options: RunOptions, work: RunWork, course: _Course) -> RunEnd:
-    world, clock, run = course.world, course.world.connections.clock, work.record.run
-    connections, log = world.connections, world.log.bind(run_id=run.id)
-    is_own = work.record.report == str(own_report(options.state_dir, run.id))
-    kept = b"".join(line.data for line in work.kept)
-    report = ReportWriter(work.record.report, options.stdout_fd, kept, is_private=is_own)
-    await _opened(options, work, report, world)
-    await world.stack.enter_async_context(alongside(_abandon_on_abort(report, world.stop)))
-    recorder = Recorder(run.id, world.store, report, log)
-    recorder.has(work.kept)
-    log.info(
-        "run.started", installs=len(work.pending), **_known_of(work), config=config.source, report=work.record.report
-    )
-    stopped = await connections.take_on(work)
-    context = RunContext(run.id, recorder, recorder, clock, log, world.stop)
-    dispatcher = Dispatcher(connections.budgets, _limits(config, options, course), context)
-    async with alongside(heartbeat(log, lambda: _progress(connections, recorder, work))):
-        await dispatcher.presettle(each.settled() for each in work.presettled)
-        await dispatcher.presettle((pending, OutcomeKind.CANCELLED, why, None) for pending, why in stopped)
-        end = await dispatcher.run()
-        await recorder.drain()
-    totals = Totals(work, recorder.tally, connections.totals(), clock.now(), clock.monotonic() - course.began)
-    places = Places(world.store, folder_of(options, run.id), report)
-    summary, write_error = await closed(places, totals, end, world.stop.signum)
-    if not world.stop.aborting.is_set():
-        await connections.remember()
-        await removed_old_runs(config, options, work.record, world.store, log)
-    kinds = recorder.tally.outcomes
-    given_up = sum(not each.pending.planned.install.enabled for each in work.presettled)
-    return RunEnd(
-        options=options,
-        config=config.source,
-        unfinished=kinds[OutcomeKind.CANCELLED] + kinds[OutcomeKind.UNCONFIRMED] - given_up,
-        summary=summary,
-        first_failures=recorder.tally.first_failures(),
-        unwritten=tuple(end.unwritten),
-        write_error=write_error,
-        crash=end.crash,
-    )
-
-
-def _known_of(work: RunWork) -> dict[str, object]:
-    """Return what makes a run other than a new one of its own."""
-    known: dict[str, object] = {} if work.is_new else {"resumed": True, "kept": len(work.kept)}
-    known |= {"foregone": len(work.presettled)} if work.presettled else {}
-    return known | ({} if work.record.retried is None else {"retries": work.record.retried})
-
-
-async def _opened(options: RunOptions, work: RunWork, report: ReportWriter, world: _World) -> None:
-    """Lock the run, open its report, begin or reopen its journal; one that cannot even begin leaves nothing behind."""
-    folder = folder_of(options, work.record.run.id)
-    left = [pending.checkpoint() for pending in work.pending if pending.sought or pending.watch or not work.is_new]
-    checkpoints = [*left, *(each.checkpoint() for each in work.presettled if each.is_kept or not work.is_new)]
+async def begun(context: RunContext, work: RunWork) -> ReportWriter:
+    """Lock a new run, open the report, begin or reopen the journal; what cannot even begin leaves nothing behind."""
+    run_id, target = work.record.run.id, work.record.report
+    folder = context.folder.of_run(run_id)
+    is_own = target == context.folder.own_report(run_id)
+    recorded = b"".join(line.data for line in work.recorded)
+    report = ReportWriter(target, context.options.stdout_fd, recorded, is_private=is_own)
     try:
         make_folder(folder)
         if work.is_new:
-            await world.locks.take_run(work.record.run)
-        await world.stop.unless_pressed(world.stack.enter_async_context(report))
+            await context.locks.take_run(run_id)
+            context.locks.tell(work.record.run)
+        await context.stop.unless_pressed(context.stack.enter_async_context(report))
         if work.is_new:
-            await runs.begin(world.store, work.record, work.planned, checkpoints)
+            await runs.begin(context.store, work.record, work.planned, work.checkpoints())
         else:
-            await runs.reopen(world.store, work.record, checkpoints)
-            drop_old_report(folder, work.record.report)
+            await runs.reopen(context.store, work.record, work.checkpoints())
+            drop_old_report(folder, target)
     except OrchestratorError:
         if work.is_new:
             drop_run(folder)
         raise
+    await context.stack.enter_async_context(alongside(_abandon_on_abort(report, context.stop)))
+    return report
 
 
 async def _abandon_on_abort(report: ReportWriter, stop: StopSwitch) -> None:
@@ -281,32 +143,77 @@ async def _abandon_on_abort(report: ReportWriter, stop: StopSwitch) -> None:
     report.abandon()
 
 
-def _limits(config: Config, options: RunOptions, course: _Course) -> RunLimits:
-    deadline_s = options.deadline_s
-    if deadline_s is not None:
-        deadline_s = max(0.0, deadline_s - (course.world.connections.clock.monotonic() - course.began))
-    return replace(
-        limits_of(config),
-        wait=config.wait if options.waits else None,
-        recent_s=options.recent_s,
-        deadline_s=deadline_s,
-        failure_limit=options.failure_limit,
+async def dispatched(context: RunContext, work: RunWork, recorder: Recorder) -> DispatchEnd:
+    """Have every planned backup come to its outcome, and each outcome kept."""
+    connections, record = context.connections, work.record
+    log = context.log.bind(run_id=record.run.id)
+    recorder.has(work.recorded)
+    log.info(
+        "run.started", installs=len(work.pending), **work.known(), config=context.config.source, report=record.report
+    )
+    stopped = await _queue_all(context, work)
+    dispatcher = Dispatcher(
+        connections.budgets,
+        DispatchContext(record.run.id, context.limits(), recorder, recorder, context.clock, log, context.stop),
+    )
+    async with alongside(heartbeat(log, lambda: _progress(context, work, recorder))):
+        dispatcher.presettle(each.settlement() for each in work.presettled)
+        dispatcher.presettle(stopped)
+        return await dispatcher.run()
+
+
+async def _queue_all(context: RunContext, work: RunWork) -> list[Settlement]:
+    """Queue what is pending with its accounts; return how that ends whose account has stopped while it was planned."""
+    connections, began_at = context.connections, context.clock.monotonic()
+    stopped: list[Settlement] = []
+    for pending in work.pending:
+        account = await connections.reach(pending.planned.install.account)
+        if account.stop:
+            stopped.append((pending, OutcomeKind.CANCELLED, account.stop, None))
+        elif isinstance(pending.state, ToRequest):
+            account.fresh.append(pending)
+        else:
+            account.queue(pending, began_at)
+    for name, install_id in work.specimens.items():
+        if name in connections.accounts:
+            connections.accounts[name].specimen = (install_id, began_at)
+    return stopped
+
+
+async def finished(
+    context: RunContext, work: RunWork, recorder: Recorder, report: ReportWriter, end: DispatchEnd
+) -> RunEnd:
+    """Write the summary, remember the limits, remove old runs, and return what the run came to."""
+    clock, connections, tally = context.clock, context.connections, recorder.tally
+    totals = RunTotals(work, tally, connections.totals(), clock.now(), clock.monotonic() - context.began)
+    summary, write_error = await closed(context, totals, report, end)
+    if not context.stop.aborting.is_set():
+        await connections.remember()
+        await remove_old_runs(context, work.record)
+    given_up = sum(not each.pending.planned.install.enabled for each in work.presettled)
+    return RunEnd(
+        options=context.options,
+        config=context.config.source,
+        unfinished=tally.outcomes[OutcomeKind.CANCELLED] + tally.outcomes[OutcomeKind.UNCONFIRMED] - given_up,
+        summary=summary,
+        first_failures=tally.first_failures(),
+        unwritten=tuple(end.unwritten),
+        write_error=write_error,
+        crash=end.crash,
     )
 
 
-def _progress(connections: Connections, recorder: Recorder, work: RunWork) -> dict[str, object]:
-    totals = connections.totals()
-    rate = connections.rate()
-    tally = recorder.tally
-    in_doubt, waiting = connections.in_doubt(), connections.watched()
-    left = max(0, len(work.planned) - tally.outcomes.total() - waiting)
+def _progress(context: RunContext, work: RunWork, recorder: Recorder) -> dict[str, object]:
+    connections, tally = context.connections, recorder.tally
+    rate, waiting, done = connections.rate(), connections.watched(), tally.outcomes.total()
+    left = max(0, len(work.planned) - done - waiting)
     return {
-        "done": tally.outcomes.total(),
+        "done": done,
         "planned": len(work.planned),
         "failed": tally.failed,
-        "in_doubt": in_doubt,
+        "in_doubt": connections.in_doubt(),
         "waiting": waiting,
-        "throttled": sum(each.throttled for each in totals.values()),
+        "throttled": sum(each.throttled for each in connections.totals().values()),
         "rate": round(rate, 2),
         "left_s": round(max(left / rate, connections.next_look_s())) if rate and left else None,
     }

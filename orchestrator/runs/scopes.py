@@ -124,7 +124,7 @@ class Scopes:
             return partial(self.has_as, Scope.parsed(run.scope).part)
         return lambda other: other.scope == run.scope
 
-    def to_lock_for(self, run: RunRecord) -> list[Scope]:
+    def to_lock_for(self, run: KnownRun | RunRecord) -> list[Scope]:
         """Return the scopes that going on with ``run`` locks."""
         scope = Scope.parsed(run.scope)
         ours = self.to_lock(scope.part) if self.has(run) else []
@@ -170,19 +170,21 @@ def _digest(config: Config, discoveries: Sequence[str]) -> str:
 
 
 async def run_meant(
-    store: Store, config: Config, word: str, state_dir: os.PathLike[str], part: str | None
-) -> RunRecord:
+    store: Store, config: Config, word: str, state_dir: str | os.PathLike[str], part: str | None
+) -> KnownRun:
     """Return the run that ``word`` means; ``latest`` is the newest of ``config``, or of one ``part`` of it.
 
     Raises ``UsageError``, which names the other configurations that have runs, and ``StorageError``.
     """
     where = f"in {os.fspath(state_dir)}"
-    if word != LATEST:
-        return await runs.find(store, word, where)
     known, scopes = await runs.known(store), Scopes(config)
-    mine = [each for each in known if (scopes.has(each) if part is None else scopes.has_as(part, each))]
-    of_what = f"of {scopes.now(part or WHOLE).label} {where}"
-    return await runs.find(store, run_named(word, [each.id for each in mine], of_what, others=_others(known)), where)
+    if word == LATEST:
+        mine = [each.id for each in known if (scopes.has(each) if part is None else scopes.has_as(part, each))]
+        of_what = f"of {scopes.now(part or WHOLE).label} {where}"
+        run_id = run_named(word, mine, of_what, others=_others(known))
+    else:
+        run_id = run_named(word, [each.id for each in known], where)
+    return next(each for each in known if each.id == run_id)
 
 
 def _others(known: Sequence[KnownRun]) -> str:

@@ -1,4 +1,4 @@
-"""The accounts of a plan made ready to be asked: clients, lanes, the budgets they share, the limiters of these.
+"""The accounts of a plan made ready to be asked: clients, queues, the budgets they share, the limiters of these.
 
 What an earlier run learned of a budget's limits is read before the first request, and what this one learned is kept
 after the last. That is a help and no promise: where it cannot be kept, the run says so and ends as it would have.
@@ -10,7 +10,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.engine.pending import PendingBackup
+from orchestrator.engine.pending import InDoubt, PendingBackup
 from orchestrator.engine.queues import AccountQueue, Budget
 from orchestrator.errors import StorageError
 from orchestrator.journal.rates import remember, remembered
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
     from orchestrator.engine.ports import Clock, Log
     from orchestrator.journal.store import Store
-    from orchestrator.model import Config, ErrorInfo, Learned
-    from orchestrator.runs.work import RunWork
+    from orchestrator.model import Config, Learned
 
 BudgetKey = tuple[str, str]
 
@@ -43,7 +42,7 @@ class _Limited:
 
 
 class Connections:
-    """The accounts that are asked: a lane for each, and the budgets that they share."""
+    """The accounts that are asked: a client and a queue for each, and the budgets that they share."""
 
     def __init__(
         self, config: Config, store: Store | None, log: Log, stack: AsyncExitStack, clock: Clock = SYSTEM_CLOCK
@@ -65,7 +64,7 @@ class Connections:
         return [each.budget for each in self._limited.values()]
 
     async def reach(self, name: str) -> AccountQueue:
-        """Return the lane of the account ``name``, made if there is none yet."""
+        """Return the queue of the account ``name``, made if there is none yet."""
         if name not in self.accounts:
             account = self.config.accounts[name]
             key = budget_of(account, per_host=self.config.throttle.per_host)
@@ -93,23 +92,6 @@ class Connections:
             self.log.warning("throttle.not_remembered", reason=str(error))
             return None
 
-    async def take_on(self, work: RunWork) -> list[tuple[PendingBackup, ErrorInfo]]:
-        """Queue the efforts of ``work``; return those whose accounts have stopped already, each with why."""
-        began_at = self.clock.monotonic()
-        stopped: list[tuple[PendingBackup, ErrorInfo]] = []
-        for pending in work.pending:
-            account = await self.reach(pending.planned.install.account)
-            if account.stop:
-                stopped.append((pending, account.stop))
-            elif pending.doubt or pending.watch or pending.screen:
-                account.queue(pending, began_at)
-            else:
-                account.fresh.append(pending)
-        for name, install_id in work.specimens.items():
-            if name in self.accounts:
-                self.accounts[name].specimen = (install_id, began_at)
-        return stopped
-
     def rate(self) -> float:
         """Return the requests per second of all budgets together."""
         return sum(each.gate.pace.rate for each in self._limited.values())
@@ -128,8 +110,8 @@ class Connections:
 
     def _looks(self) -> list[float]:
         """Return the instants of the looks that are planned so far."""
-        looks = (entry for account in self.accounts.values() for entry in account.looks)
-        return [at for at, work in looks if isinstance(work, PendingBackup) and work.doubt]
+        entries = (entry for account in self.accounts.values() for entry in account.lookups)
+        return [at for at, work in entries if isinstance(work, PendingBackup) and isinstance(work.state, InDoubt)]
 
     def totals(self) -> dict[str, AccountTotals]:
         """Return what each account asked, and what its budget found out."""

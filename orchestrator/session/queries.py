@@ -1,18 +1,31 @@
-"""Ask the API something without requesting a backup, under the limiter of the account that is asked."""
+"""Ask the API something without requesting a backup, under the limiter of the account that is asked.
+
+Many questions are asked at once, each account by itself. How long it will take is said before, and how far it is under
+way. What was found out by then stays known when a signal comes, or when an account stops.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import math
+import signal
 from dataclasses import dataclass, replace
+from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
-from orchestrator.engine.context import RunContext, RunLimits
+from orchestrator.engine.context import DispatchContext, RunLimits
 from orchestrator.engine.dispatch import Dispatcher
+from orchestrator.engine.queues import AccountState
+from orchestrator.errors import StoppedError
 from orchestrator.model import ErrorInfo, ErrorKind
+from orchestrator.paging import Entry, PageCursor, Progress
+from orchestrator.session.alongside import alongside
+from orchestrator.session.narration import heartbeat
+from orchestrator.units import age_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
 
     from orchestrator.engine.ports import Api
     from orchestrator.engine.stop import StopSwitch
@@ -21,15 +34,14 @@ if TYPE_CHECKING:
     from orchestrator.session.connections import Connections
 
 T = TypeVar("T")
-Entry = TypeVar("Entry")
 
-MOST_PAGES = 10_000
-"""Pages of one listing of installs: a million."""
+MOST_PAGES_OF_INSTALLS = 10_000
+"""A million installs."""
 
 AT_A_TIME = 256
 """Questions that wait for the limiter at once: more than it ever lets through together, and few enough to hold."""
 
-ENDLESS = ErrorInfo(ErrorKind.PROTOCOL, f"the listing has no end ({MOST_PAGES} pages)")
+ENDLESS = ErrorInfo(ErrorKind.PROTOCOL, f"the listing has no end ({MOST_PAGES_OF_INSTALLS} pages)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +68,11 @@ class _Nowhere:
     def note_soon(self, _checkpoint: object) -> NoReturn:
         raise NotImplementedError
 
-    async def record(self, _outcome: object) -> NoReturn:
+    def record(self, _outcome: object, _on_failure: object) -> NoReturn:
         raise NotImplementedError
 
-
-@dataclass(frozen=True, slots=True)
-class _PageReader(Generic[Entry]):
-    """How a page of some listing is asked for, and where it stands in the answer."""
-
-    call: Callable[[Api, int], Coroutine[object, object, AttemptResult]]
-    page: Callable[[AttemptResult], Page[Entry] | None]
+    async def drain(self) -> None:
+        """Do nothing: nothing was recorded."""
 
 
 class Queries:
@@ -74,7 +81,7 @@ class Queries:
     def __init__(self, dispatcher: Dispatcher, connections: Connections) -> None:
         """Ask through ``dispatcher``, which has to attend to whoever asks, what is in ``connections``."""
         self._dispatcher = dispatcher
-        self._fleet = connections
+        self._connections = connections
 
     async def ask(
         self, account: str, call: Callable[[Api], Coroutine[object, object, AttemptResult]]
@@ -84,21 +91,15 @@ class Queries:
 
     async def installs(self, account: str, of: str | None = None) -> tuple[ListedInstall, ...] | ErrorInfo:
         """Return the installs that ``account`` can see, or those of WP Engine's account with the id ``of``."""
-        return await self._whole(
-            account, _PageReader(lambda api, offset: api.list_installs(of, offset), lambda result: result.installs)
-        )
+        return await self._whole(account, lambda api, at: api.list_installs(of, at), attrgetter("installs"))
 
     async def accounts(self, account: str) -> tuple[ListedAccount, ...] | ErrorInfo:
         """Return WP Engine's accounts that ``account`` can see."""
-        return await self._whole(
-            account, _PageReader(lambda api, offset: api.list_accounts(offset), lambda result: result.accounts)
-        )
+        return await self._whole(account, lambda api, at: api.list_accounts(at), attrgetter("accounts"))
 
     async def backups(self, account: str, install_id: str) -> tuple[Backup, ...] | ErrorInfo:
         """Return the backups of an install."""
-        return await self._whole(
-            account, _PageReader(lambda api, offset: api.list_backups(install_id, offset), lambda result: result.page)
-        )
+        return await self._whole(account, lambda api, at: api.list_backups(install_id, at), attrgetter("page"))
 
     async def backup(self, account: str, install_id: str, backup_id: str) -> Backup | ErrorInfo:
         """Return one backup of an install."""
@@ -111,31 +112,38 @@ class Queries:
 
     def now_s(self, account: str) -> float | None:
         """Return the seconds since 1970 by the clock of the server that ``account`` asks, ``None`` if it has none."""
-        return self._fleet.accounts[account].server_time(self._fleet.clock.monotonic())
+        return self._connections.accounts[account].server_time(self._connections.clock.monotonic())
 
-    async def _whole(self, account: str, reading: _PageReader[Entry]) -> tuple[Entry, ...] | ErrorInfo:
-        """Read every page; anew if the listing changes meanwhile, since an entry may be missed then."""
+    async def _whole(
+        self,
+        account: str,
+        call: Callable[[Api, int], Coroutine[object, object, AttemptResult]],
+        page_of: Callable[[AttemptResult], Page[Entry] | None],
+    ) -> tuple[Entry, ...] | ErrorInfo:
+        """Read a listing to its end: ``call`` asks for the page at an offset, ``page_of`` finds it in the answer."""
         entries: list[Entry] = []
-        total: int | None = None
-        offset, last = 0, tuple[Entry, ...]()
-        for _ in range(MOST_PAGES):
-            answer = await self._dispatcher.ask(account, lambda api, at=offset: reading.call(api, at))  # type: ignore[misc]  # mypy does not infer a lambda with a default
+        cursor, progress = PageCursor(), Progress.MORE
+        while not progress.is_whole:
+            answer = await self._dispatcher.ask(account, partial(_page_at, call, cursor.offset))
             if isinstance(answer, ErrorInfo):
                 return answer
-            page = reading.page(answer)
+            page = page_of(answer)
             if page is None:
                 return ErrorInfo(ErrorKind.PROTOCOL, "the answer is no page of a listing", answer.status)
-            if total is not None and page.total is not None and page.total != total:
-                entries, total, offset, last = [], None, 0, ()
-                continue
-            total = page.total
-            if page.entries == last and last:
-                return tuple(entries)
-            entries += page.entries
-            if page.next_offset is None:
-                return tuple(entries)
-            offset, last = page.next_offset, page.entries
-        return ENDLESS
+            progress = cursor.after(page, MOST_PAGES_OF_INSTALLS)
+            if progress is Progress.ENDLESS:
+                return ENDLESS
+            if progress is Progress.CHANGED:
+                entries.clear()
+            elif progress is not Progress.REPEATED:
+                entries += page.entries
+        return tuple(entries)
+
+
+def _page_at(
+    call: Callable[[Api, int], Coroutine[object, object, AttemptResult]], offset: int, api: Api
+) -> Coroutine[object, object, AttemptResult]:
+    return call(api, offset)
 
 
 def limits_of(config: Config) -> RunLimits:
@@ -156,10 +164,11 @@ async def asked(
     """
     for account in accounts:
         await connections.reach(account)
-    nowhere = _Nowhere()
-    context = RunContext("", nowhere, nowhere, connections.clock, connections.log, stop)
     limits = replace(limits_of(connections.config), deadline_s=persistence.within_s, reach_s=persistence.reach_s)
-    dispatcher = Dispatcher(connections.budgets, limits, context)
+    nowhere = _Nowhere()
+    dispatcher = Dispatcher(
+        connections.budgets, DispatchContext("", limits, nowhere, nowhere, connections.clock, connections.log, stop)
+    )
     return await stop.unless_pressed(dispatcher.attend(work(Queries(dispatcher, connections))))
 
 
@@ -172,3 +181,100 @@ async def each(items: Iterable[T], ask: Callable[[T], Coroutine[object, object, 
             await ask(item)
 
     await asyncio.gather(*(some() for _ in range(AT_A_TIME)))
+
+
+# -- many questions at once ------------------------------------------------------------------------------------------
+
+NOT_ASKED = ErrorInfo(ErrorKind.INTERRUPTED, "a signal came before there was an answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Question(Generic[T]):
+    """One thing to be found out of ``account``, and how."""
+
+    account: str
+    ask: Callable[[Queries], Coroutine[object, object, T | ErrorInfo]]
+
+
+@dataclass(frozen=True, slots=True)
+class Answers(Generic[T]):
+    """An answer to each question, in order, or why there is none. ``signum`` is of the signal that came first."""
+
+    answers: tuple[T | ErrorInfo, ...]
+    signum: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Which command asks, and about how many of what: for the log."""
+
+    command: str
+    what: str
+
+
+async def surveyed(
+    subject: Subject, questions: Sequence[Question[T]], connections: Connections, stop: StopSwitch
+) -> Answers[T]:
+    """Ask all ``questions``; without any, nobody is asked."""
+    beginning, beat, end = (f"{subject.command}.{word}" for word in ("asking", "progress", "stopped"))
+    total = {subject.what: len(questions)}
+    found: dict[int, T | ErrorInfo] = {}
+    by_account: dict[str, list[tuple[int, Question[T]]]] = {}
+    for place, question in enumerate(questions):
+        by_account.setdefault(question.account, []).append((place, question))
+
+    async def ask(queries: Queries, numbered: tuple[int, Question[T]]) -> None:
+        place, question = numbered
+        found[place] = await question.ask(queries)
+
+    async def work(queries: Queries) -> None:
+        counts = {account: len(group) for account, group in by_account.items()}
+        connections.log.info(beginning, **total, **_expected(connections, counts))
+        async with alongside(
+            heartbeat(connections.log, lambda: total | _progress(connections, found, len(questions)), beat)
+        ):
+            await asyncio.gather(*(each(group, partial(ask, queries)) for group in by_account.values()))
+
+    signum = None
+    try:
+        if questions:
+            await asked(connections, by_account, work, stop)
+    except StoppedError:
+        signum = stop.signum
+        name = signal.Signals(signum).name if signum else "nobody"
+        connections.log.warning(end, by=name, answered=len(found), **total)
+    await connections.remember()
+    return Answers(tuple(found.get(place, NOT_ASKED) for place in range(len(questions))), signum)
+
+
+def are_credentials_refused(connections: Connections) -> bool:
+    """Tell whether an account that was asked has refused its credentials."""
+    return any(
+        account.stop is not None and account.stop.kind is ErrorKind.CREDENTIALS
+        for account in connections.accounts.values()
+    )
+
+
+def _expected(connections: Connections, counts: dict[str, int]) -> dict[str, object]:
+    """Say how many requests ``counts`` by account come to, with those for the credentials, and how long they take."""
+    requests, longest_s = 0, 0.0
+    for budget in connections.budgets:
+        asked_accounts_ = [account for account in budget.accounts if account.name in counts]
+        mine = sum(counts[account.name] + (account.state is AccountState.TO_CHECK) for account in asked_accounts_)
+        requests += mine
+        longest_s = max(longest_s, mine / budget.throttle.rate())
+    return {
+        "requests": requests,
+        "takes": f"about {age_text(max(1.0, longest_s))} at {round(connections.rate(), 1):g}/s",
+    }
+
+
+def _progress(connections: Connections, found: dict[int, T | ErrorInfo], count: int) -> dict[str, object]:
+    rate = connections.rate()
+    return {
+        "done": len(found),
+        "failed": sum(isinstance(answer, ErrorInfo) for answer in found.values()),
+        "throttled": sum(account.throttled for account in connections.accounts.values()),
+        "rate": round(rate, 2),
+        "left_s": round((count - len(found)) / rate) if rate else None,
+    }

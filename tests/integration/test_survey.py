@@ -14,15 +14,14 @@ from fakes import ListLog
 from orchestrator.engine.stop import StopSwitch
 from orchestrator.model import Account, Config, ErrorInfo, ErrorKind, ThrottlePolicy
 from orchestrator.session.connections import Connections
-from orchestrator.session.survey import NOT_ASKED, Question, Subject, _progress, are_credentials_refused, surveyed
+from orchestrator.session.queries import NOT_ASKED, Question, Subject, _progress, are_credentials_refused, surveyed
 from orchestrator.simulator.scenario import Scenario
 from orchestrator.simulator.server import Simulator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from orchestrator.session.queries import Queries
-    from orchestrator.session.survey import Answers
+    from orchestrator.session.queries import Answers, Queries
 
     Result = tuple[Answers[int], int, bool, dict[str, object]]
 

@@ -17,9 +17,10 @@ from orchestrator.engine.pending import (
     PendingBackup,
     ReadRequest,
     RecencyCheck,
+    ToRequest,
     Work,
 )
-from orchestrator.engine.queues import POLL_SHARE, TURNS_OF_READS, AccountQueue, AccountState, Budget, Queue
+from orchestrator.engine.queues import POLL_SHARE, TURNS_OF_READS, AccountQueue, AccountState, Budget, DueQueue
 from orchestrator.model import Backup, ErrorInfo, ErrorKind
 
 WHY = ErrorInfo(ErrorKind.TIMEOUT, "late")
@@ -33,15 +34,15 @@ def fresh(number: int = 0) -> PendingBackup:
 
 
 def screened(number: int = 0) -> PendingBackup:
-    return PendingBackup(planned(number), screen=RecencyCheck())
+    return PendingBackup(planned(number), state=RecencyCheck())
 
 
 def watched(number: int = 0, *, once: bool = False) -> PendingBackup:
-    return PendingBackup(planned(number), watch=CompletionWait(Backup("b"), 1e9, is_polled_once=once))
+    return PendingBackup(planned(number), state=CompletionWait(Backup("b"), 1e9, is_polled_once=once))
 
 
 def doubted(number: int = 0) -> PendingBackup:
-    return PendingBackup(planned(number), doubt=InDoubt(WHY, 0.0))
+    return PendingBackup(planned(number), state=InDoubt(WHY, 0.0))
 
 
 def account(name: str = "default", *, is_open: bool = True) -> AccountQueue:
@@ -57,8 +58,7 @@ def budget(*accounts: AccountQueue) -> Budget:
 def stage(work: Work) -> str:
     if not isinstance(work, PendingBackup):
         return type(work).__name__
-    stages = {"poll": work.watch, "screen": work.screen, "look": work.doubt}
-    return next((name for name, each in stages.items() if each), "post")
+    return {CompletionWait: "poll", RecencyCheck: "screen", InDoubt: "look", ToRequest: "post"}[type(work.state)]
 
 
 def taken(subject: Budget, count: int, gap_s: float = 1 / RATE) -> list[str]:
@@ -128,7 +128,9 @@ def test_retries_and_new_ones_take_turns_with_looks_before_both() -> None:
     order = []
     for _ in range(7):
         got = subject.take(1000.0)
-        order.append("look" if isinstance(got, PendingBackup) and got.doubt else len(subject.fresh))
+        order.append(
+            "look" if isinstance(got, PendingBackup) and isinstance(got.state, InDoubt) else len(subject.fresh)
+        )
     assert order == ["look", 3, 2, 2, 1, 1, 0]
 
 
@@ -240,7 +242,7 @@ def test_a_suspect_is_work_until_it_has_its_outcome() -> None:
 
 
 def test_a_queue_is_in_the_order_of_time_and_then_of_arrival() -> None:
-    queue = Queue()
+    queue = DueQueue()
     pending = [fresh(number) for number in range(5)]
     for work, at in zip(pending, [3.0, 1.0, 2.0, 1.0, 0.5], strict=True):
         queue.put(work, at)
@@ -264,7 +266,7 @@ def test_what_is_to_be_requested_is_taken_out_and_what_is_made_or_may_be_stays()
         subject.queue(work, 5.0)
     subject.fresh.append(fresh(5))
     assert sorted(each.planned.position for each in subject.take_requests()) == [3, 4, 5]
-    assert (len(subject.polls), len(subject.looks), len(subject.reads)) == (1, 1, 2)
+    assert (len(subject.polls), len(subject.lookups), len(subject.reads)) == (1, 1, 2)
     assert subject.take_requests() == []
 
 

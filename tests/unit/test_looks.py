@@ -51,7 +51,7 @@ from orchestrator.model import (
     OutcomeKind,
     RetryPolicy,
 )
-from orchestrator.reconcile import MOST_PAGES
+from orchestrator.paging import MOST_PAGES
 
 SERVER_AHEAD_S = 1_767_225_600.0
 """What the server's clock shows more than virtual time does, so that it is the same as the fakes' wall clock."""
@@ -320,7 +320,7 @@ def in_doubt(number: int, since: float = BEGAN_S, ago_s: float | None = None) ->
     """Return an effort that is resumed, whose request was given up ``ago_s`` ago by the server's clock."""
     server_since = None if ago_s is None else BEGAN_S + SERVER_AHEAD_S - ago_s
     doubt = InDoubt(ErrorInfo(ErrorKind.INTERRUPTED, "cut off"), since, server_since=server_since, is_inherited=True)
-    return PendingBackup(planned(number), tries=1, attempts=1, sought=(RUN_ID,), doubt=doubt)
+    return PendingBackup(planned(number), tries=1, attempts=1, sought=(RUN_ID,), state=doubt)
 
 
 SPOILED = listing(shown("b-1", "x"))

@@ -63,9 +63,9 @@ def test_the_bounds_of_recent(within_s: float) -> None:
 
 
 def test_it_says_what_there_is_and_how_old() -> None:
-    said = Recent(made(60), 7500.0, is_completed=True).said(26 * HOUR_S)
-    assert said == "there is a completed backup, 2h 5m old: younger than 1d 2h (--skip-if-recent)"
-    assert Recent(made(60), 40.4, is_completed=False).said(HOUR_S).startswith("there is a backup under way, 40s old")
+    said = Recent(made(60), 7500.0, is_completed=True).reason(26 * HOUR_S)
+    assert said == "there is a completed backup, 2h 5m old: younger than 1d 2h"
+    assert Recent(made(60), 40.4, is_completed=False).reason(HOUR_S).startswith("there is a backup under way, 40s old")
 
 
 def test_an_age_counts_from_the_creation_in_any_zone() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 from dataclasses import replace
 from typing import Any
@@ -25,7 +24,7 @@ from fakes import (
 )
 from fleet_bench import ABORT, ACCEPT, BEGAN_S, CANCEL, COMPLETE, INCOMPLETE, REJECT, REPEAT, WAIT, Bench, status
 
-from orchestrator.model import Checkpoint, ErrorKind, Outcome, OutcomeKind
+from orchestrator.model import Checkpoint, ErrorKind, OutcomeKind
 from orchestrator.summary import LEAST_FOR_A_SHARE, FailureLimit
 
 
@@ -264,17 +263,14 @@ def test_a_rule_is_written_as_on_the_command_line() -> None:
     assert (str(FailureLimit(3)), str(FailureLimit(percent=12.5))) == ("--max-failures 3", "--max-failures 12.5%")
 
 
-class SlowSink(ListSink):
-    """A disk that takes its time."""
-
-    async def record(self, outcome: Outcome) -> None:
-        await asyncio.sleep(0.5 if outcome.kind is CANCEL else 0.0)
-        await super().record(outcome)
+def slow_sink() -> ListSink:
+    """Return a disk that takes its time."""
+    return ListSink(takes_s=lambda outcome: 0.5 if outcome.kind is CANCEL else 0.0)
 
 
 @pytest.mark.parametrize("signals", [(), ((0.35, signal.SIGTERM),)], ids=["deadline alone", "and a signal"])
 def test_closing_a_large_run_costs_no_install_its_line(signals: tuple[tuple[float, int], ...]) -> None:
-    bench = Bench(installs=3001, wait=WAIT, deadline_s=0.3, sink=SlowSink(), signals=signals)
+    bench = Bench(installs=3001, wait=WAIT, deadline_s=0.3, sink=slow_sink(), signals=signals)
     end = bench.run()
     assert len(bench.sink.outcomes) == 3001
     assert end.deadline_passed
@@ -286,7 +282,7 @@ def test_a_signal_whose_unfinished_backups_are_too_many_failures_costs_no_instal
         others=2600,
         wait=WAIT,
         failure_limit=FailureLimit(failures=1),
-        sink=SlowSink(),
+        sink=slow_sink(),
         signals=((0.35, signal.SIGTERM),),
     )
     bench.run()

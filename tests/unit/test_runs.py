@@ -28,7 +28,6 @@ from orchestrator.journal.runs import (
     keep,
     known,
     load,
-    note,
     reopen,
 )
 from orchestrator.journal.store import FILE_NAME, Store
@@ -141,9 +140,9 @@ def test_a_start_in_another_zone_is_the_same_instant(path: Path) -> None:
     ],
 )
 def test_a_standing_comes_back_whole_whether_the_run_began_with_it_or_came_to_it(path: Path, kept: Checkpoint) -> None:
-    stored = with_run(path, lambda store: note(store, RUN_ID, [kept]))
+    stored = with_run(path, lambda store: keep(store, RUN_ID, [], [kept]))
     assert [each.checkpoint for each in stored] == [None, kept, None]
-    again = with_run(path.with_name("again.db"), lambda store: note(store, RUN_ID, []), kept)
+    again = with_run(path.with_name("again.db"), lambda store: keep(store, RUN_ID, [], []), kept)
     assert [each.checkpoint for each in again] == [None, kept, None]
 
 
@@ -208,7 +207,7 @@ def test_a_path_that_is_no_utf_8_comes_back(path: Path, where: str) -> None:
 
 def test_a_description_of_a_report_that_holds_half_a_character_comes_back(path: Path) -> None:
     half = checkpoint(1, described="x \ud83d")
-    stored = with_run(path, lambda store: note(store, RUN_ID, [half]))
+    stored = with_run(path, lambda store: keep(store, RUN_ID, [], [half]))
     assert stored[1].checkpoint == half
 
 
@@ -217,8 +216,10 @@ def test_a_description_of_a_report_that_holds_half_a_character_comes_back(path: 
 
 def test_a_later_standing_takes_the_place_of_an_earlier_one_and_leaves_the_others(path: Path) -> None:
     async def main(store: Store) -> None:
-        await note(store, RUN_ID, [checkpoint(0), checkpoint(1)])
-        await note(store, RUN_ID, [checkpoint(0, spent=Spent(tries=1)), checkpoint(0, sought=(), spent=Spent(tries=2))])
+        await keep(store, RUN_ID, [], [checkpoint(0), checkpoint(1)])
+        await keep(
+            store, RUN_ID, [], [checkpoint(0, spent=Spent(tries=1)), checkpoint(0, sought=(), spent=Spent(tries=2))]
+        )
 
     stored = with_run(path, main)
     assert [each.checkpoint for each in stored] == [checkpoint(0, sought=(), spent=Spent(tries=2)), checkpoint(1), None]
@@ -260,7 +261,7 @@ def test_the_last_summary_counts(path: Path) -> None:
 def test_runs_do_not_touch_each_other(path: Path) -> None:
     async def main(store: Store) -> tuple[list[StoredBackup], list[StoredBackup]]:
         await begin_all(store)
-        await note(store, IDS[1], [checkpoint(0)])
+        await keep(store, IDS[1], [], [checkpoint(0)])
         await keep(store, IDS[1], [line(0)])
         await reopen(store, record(IDS[2]), [checkpoint(0)])
         return await load(store, IDS[0]), await load(store, IDS[1])
@@ -341,7 +342,7 @@ def test_what_is_forgotten_leaves_nothing_behind_and_takes_nothing_else_with_it(
     async def main(store: Store) -> tuple[list[int], list[StoredBackup]]:
         await begin_all(store)
         for run_id in IDS:
-            await note(store, run_id, [checkpoint(0)])
+            await keep(store, run_id, [], [checkpoint(0)])
             await keep(store, run_id, [line(0)])
         await forget(store, IDS[:4])
         tables = ("runs", "planned_backups", "standings", "outcomes")

@@ -154,7 +154,7 @@ def test_where_there_are_only_runs_of_others_those_are_named(tmp_path: Path) -> 
 
     def meant(word: str, part: str | None, source: str = "/etc/fleet.yaml") -> str:
         async def main(store: Store) -> str:
-            return (await run_meant(store, config(source, source), word, tmp_path, part)).run.id
+            return (await run_meant(store, config(source, source), word, tmp_path, part)).id
 
         return with_store(path, main)
 

@@ -46,7 +46,7 @@ from orchestrator.engine.completion import LAST_POLL_S
 from orchestrator.engine.pending import PendingBackup, RecencyCheck
 from orchestrator.marker import marker
 from orchestrator.model import AttemptResult, Backup, ErrorKind
-from orchestrator.reconcile import MOST_PAGES
+from orchestrator.paging import MOST_PAGES
 
 STARTED_S = EPOCH.timestamp() + BEGAN_S
 """When a run begins, in seconds since 1970."""
@@ -75,7 +75,7 @@ def test_what_was_completed_recently_is_skipped_and_nothing_is_requested() -> No
     bench.run()
     assert (bench.only.kind, bench.only.error, bench.posted()) == (SKIP, None, [])
     assert bench.only.backup == made(600)
-    assert bench.only.reason == "there is a completed backup, 10m old: younger than 1h (--skip-if-recent)"
+    assert bench.only.reason == "there is a completed backup, 10m old: younger than 1h"
     assert (bench.only.spent.attempts, bench.only.duration_s) == (0, 0.0)
 
 
@@ -123,14 +123,14 @@ def test_a_server_that_does_not_tell_the_time_gets_a_request() -> None:
 
 def known(*backups: Backup | None) -> list[PendingBackup]:
     """Return efforts of which the journal knows a completed backup, or none."""
-    return [PendingBackup(planned(number), screen=RecencyCheck(each)) for number, each in enumerate(backups)]
+    return [PendingBackup(planned(number), state=RecencyCheck(each)) for number, each in enumerate(backups)]
 
 
 def test_what_the_journal_knows_to_be_recent_is_skipped_after_one_request() -> None:
     bench = screening(pending=known(made(600), made(1200, backup_id="r-2")))
     bench.run()
     assert bench.kinds() == {SKIP: 2}
-    assert bench.sink.of(0).reason == "there is a completed backup, 10m old: younger than 1h (--skip-if-recent)"
+    assert bench.sink.of(0).reason == "there is a completed backup, 10m old: younger than 1h"
     assert (bench.api.checked, dict(bench.api.looks), bench.posted()) == (1, {}, [])
 
 
@@ -187,9 +187,7 @@ def test_one_under_way_is_waited_for_and_completes() -> None:
     bench.run()
     assert (bench.only.kind, bench.posted(), len(bench.polled())) == (SKIP, [], 3)
     assert (backup_of(bench.only).status, backup_of(bench.only).description) == ("completed", "Nightly")
-    assert bench.only.reason == (
-        "a recent backup was under way (--skip-if-recent); it was waited for, and is completed"
-    )
+    assert bench.only.reason == ("a recent backup was under way; it was waited for, and is completed")
 
 
 def test_one_under_way_that_aborts_is_replaced_by_a_request_with_the_plain_marker() -> None:

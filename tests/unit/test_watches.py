@@ -254,7 +254,7 @@ def test_what_waits_for_a_check_of_the_credentials_is_not_waited_for_any_longer(
 
 def test_what_an_earlier_process_accepted_is_given_up_in_time_though_the_limiter_is_held() -> None:
     pending = [
-        PendingBackup(planned(n), made=Made(Backup(FIRST)), watch=CompletionWait(Backup(FIRST), BEGAN_S + TIMEOUT_S))
+        PendingBackup(planned(n), made=Made(Backup(FIRST)), state=CompletionWait(Backup(FIRST), BEGAN_S + TIMEOUT_S))
         for n in range(2)
     ]
     bench = waiting(pending=pending)
@@ -265,16 +265,11 @@ def test_what_an_earlier_process_accepted_is_given_up_in_time_though_the_limiter
 
 
 def test_many_that_are_given_up_at_once_are_recorded_together() -> None:
-    class Slow(ListSink):
-        async def record(self, outcome: Outcome) -> None:
-            await asyncio.sleep(0.1)
-            await super().record(outcome)
-
     pending = [
-        PendingBackup(planned(n), made=Made(Backup(FIRST)), watch=CompletionWait(Backup(FIRST), BEGAN_S + TIMEOUT_S))
+        PendingBackup(planned(n), made=Made(Backup(FIRST)), state=CompletionWait(Backup(FIRST), BEGAN_S + TIMEOUT_S))
         for n in range(300)
     ]
-    bench = waiting(pending=pending, sink=Slow(), throttle=FakeThrottle(spaced=True))
+    bench = waiting(pending=pending, sink=ListSink(takes_s=lambda _: 0.1), throttle=FakeThrottle(spaced=True))
     bench.api.on_poll = lambda *_: status("in_progress")
     bench.run()
     assert bench.kinds() == {INCOMPLETE: 300}
@@ -288,7 +283,7 @@ def polled_once(*answers: AttemptResult, **fields: Any) -> Bench:
     """Return a bench of one backup of an earlier run, which is only asked how it stands."""
     backup = Backup(FIRST, "in_progress")
     pending = PendingBackup(
-        planned(0), made=Made(backup), watch=CompletionWait(backup, BEGAN_S, may_repeat=False, is_polled_once=True)
+        planned(0), made=Made(backup), state=CompletionWait(backup, BEGAN_S, may_repeat=False, is_polled_once=True)
     )
     bench = Bench(pending=[pending], **fields)
     bench.api.on_poll = lambda *_: answers[min(_[2], len(answers)) - 1]
@@ -494,7 +489,7 @@ def test_thousands_of_unfinished_backups_are_no_storm_of_polls() -> None:
     until = BEGAN_S + 600.0
     pending = [
         PendingBackup(
-            planned(n), made=Made(Backup(FIRST)), watch=CompletionWait(Backup(FIRST), until, may_repeat=False)
+            planned(n), made=Made(Backup(FIRST)), state=CompletionWait(Backup(FIRST), until, may_repeat=False)
         )
         for n in range(4_000)
     ]

@@ -1,0 +1,59 @@
+"""The state's folder: where the database, each run's folder, its own report and its lock are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.errors import UsageError
+from orchestrator.journal.store import FILE_NAME, is_there
+from orchestrator.report.read import run_of
+from orchestrator.report.write import OWN_REPORT, STANDARD_OUTPUT
+
+if TYPE_CHECKING:
+    import os
+
+    from orchestrator.journal.runs import RunRecord
+
+
+@dataclass(frozen=True, slots=True)
+class StateFolder:
+    """The folder ``path``, which is absolute."""
+
+    path: Path
+
+    @classmethod
+    def at(cls, path: str | os.PathLike[str]) -> StateFolder:
+        """Return the folder at ``path``, which need not exist."""
+        return cls(Path(path).absolute())
+
+    @property
+    def database(self) -> Path:
+        """Return the state's file."""
+        return self.path / FILE_NAME
+
+    def existing_database(self) -> Path:
+        """Return the state's file, which is not made just to be looked into. Raises ``UsageError``."""
+        if not is_there(self.database):
+            message = f"there are no runs in {self.path} yet; name the folder with --state-dir"
+            raise UsageError(message)
+        return self.database
+
+    def of_run(self, run_id: str) -> Path:
+        """Return the folder of a run."""
+        return self.path / "runs" / run_id
+
+    def own_report(self, run_id: str) -> str:
+        """Return where the report of a run goes if nobody says otherwise."""
+        return str(self.of_run(run_id) / OWN_REPORT)
+
+    def report_of(self, record: RunRecord) -> str:
+        """Return where the report of a run goes: if that is its own folder, where that is now.
+
+        If another run has put its report there meanwhile, it is the run's own folder, too.
+        """
+        own = self.own_report(record.run.id)
+        is_own = Path(record.report).parts[-2:] == Path(own).parts[-2:]
+        is_taken = record.report != STANDARD_OUTPUT and run_of(Path(record.report)) not in {None, record.run.id}
+        return own if is_own or is_taken else record.report
