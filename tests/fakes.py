@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -105,6 +106,9 @@ class FakeThrottle:
     With ``spaced`` starts are a tenth of a second apart, as ``rate`` says; none is before ``held_until``.
     """
 
+    always_waits = False
+    """Whether even the first ticket is waited for."""
+
     def __init__(self, concurrency: int = 4, *, spaced: bool = False) -> None:
         self._slots = asyncio.Semaphore(concurrency)
         self._gap_s = 1.0 / self.rate() if spaced else 0.0
@@ -116,7 +120,15 @@ class FakeThrottle:
         self.read_only_once = False
 
     def admit_at_once(self) -> Ticket | None:
-        return None
+        if (
+            self.always_waits
+            or self._slots.locked()
+            or max(self._next_at, self.held_until) > asyncio.get_running_loop().time()
+        ):
+            return None
+        with suppress(StopIteration):
+            self._slots.acquire().send(None)  # which does not wait for one that is free
+        return self._started()
 
     async def admit(self) -> Ticket:
         await self._slots.acquire()
@@ -125,6 +137,10 @@ class FakeThrottle:
         except asyncio.CancelledError:
             self._slots.release()
             raise
+        return self._started()
+
+    def _started(self) -> Ticket:
+        self._next_at = asyncio.get_running_loop().time() + self._gap_s
         self.out += 1
         read_only, self.read_only_once = self.read_only_once, False
         return Ticket(0.0, 0, canary=read_only, read_only=read_only)
@@ -133,7 +149,6 @@ class FakeThrottle:
         now = asyncio.get_running_loop().time
         while (wait_s := max(self._next_at, self.held_until) - now()) > 0:  # noqa: ASYNC110 - a wait that may grow
             await asyncio.sleep(wait_s)
-        self._next_at = now() + self._gap_s
 
     def observe(self, ticket: Ticket, feedback: Feedback) -> None:  # noqa: ARG002 - the Protocol's
         self.words.append(feedback)

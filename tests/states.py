@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
@@ -72,3 +73,28 @@ def insert(connection: sqlite3.Connection, number: int) -> int:
 
 def numbers(connection: sqlite3.Connection) -> list[int]:
     return sorted(int(row[0]) for row in connection.execute("SELECT user_digest FROM learned_rates"))
+
+
+class Hold:
+    """Keep the writer's thread busy until ``release``, so that what is written meanwhile waits."""
+
+    def __init__(self, store: Store) -> None:
+        self._began, self._go = threading.Event(), threading.Event()
+        self._task = asyncio.ensure_future(store.write(self._wait))
+
+    def _wait(self, _: sqlite3.Connection) -> None:
+        self._began.set()
+        assert self._go.wait(30)
+
+    async def begun(self) -> None:
+        assert await asyncio.to_thread(self._began.wait, 30)
+
+    async def release(self) -> None:
+        self._go.set()
+        await self._task
+
+
+def fill(connection: sqlite3.Connection) -> None:
+    """Let the file grow no further: SQLite fails as it does where the disk is full."""
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages}").fetchone()

@@ -226,7 +226,10 @@ class Dispatcher:
             following: tuple[Admitted, Work] | None = (admitted, work)
             while following:
                 await self._carried(*following)
+                budget.changed.set()
                 following = self._next_at_once(budget)
+        except Exception as error:  # noqa: BLE001 - a bug in the limiter ends the run, and its other requests first
+            self._crashed(error)
         finally:
             budget.in_flight -= 1
             budget.changed.set()

@@ -57,6 +57,8 @@ class Gate:
         self._draw = draw
         self._on_change = on_change
         self._changed = asyncio.Event()
+        self._waits_until: float | None = None
+        self._is_waking = False
         self._pass_ceiling: Callable[[], Coroutine[Any, Any, None]] = _ceiling(policy.ceiling).acquire
 
     def admit_at_once(self) -> Ticket | None:
@@ -89,12 +91,12 @@ class Gate:
         """Take the ticket back with what the answer said."""
         observation = Observation(ticket, feedback, self._now(), self._draw())
         self._become(next_pace(self.pace, observation), observation)
-        self._changed.set()
+        self._wake()
 
     def release(self, ticket: Ticket) -> None:
         """Take the ticket back when there was no answer, or no request."""
         self._become(released(self.pace, ticket, self._now()), None)
-        self._changed.set()
+        self._wake()
 
     def rate(self) -> float:
         """Return the requests per second that are let through for now."""
@@ -114,14 +116,30 @@ class Gate:
         return math.inf if at is None else at - self._now()
 
     async def _until_ready(self) -> None:
-        while (wait_s := self._wait_s()) > 0:
-            self._changed.clear()
-            if math.isinf(wait_s):
-                await self._changed.wait()
-                continue
-            with suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await self._changed.wait()
+        try:
+            while (wait_s := self._wait_s()) > 0:
+                self._changed.clear()
+                self._waits_until = self._now() + wait_s
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(None if math.isinf(wait_s) else wait_s):
+                        await self._changed.wait()
+        finally:
+            self._waits_until = None
+
+    def _wake(self) -> None:
+        """Have whoever waits look again if it need not wait as long, once whoever brought this about has had its turn.
+
+        That is a worker, which takes the next ticket itself where there is one: nobody is woken for it then.
+        """
+        if self._waits_until is not None and not self._is_waking:
+            self._is_waking = True
+            asyncio.get_running_loop().call_soon(self._wake_if_earlier)
+
+    def _wake_if_earlier(self) -> None:
+        self._is_waking = False
+        at = ready_at(self.pace)
+        if self._waits_until is not None and at is not None and at < self._waits_until:
+            self._changed.set()
 
     @staticmethod
     def _now() -> float:

@@ -85,4 +85,4 @@ def test_a_state_that_cannot_be_used_stops_the_run_before_anything_is_sent(tmp_p
         assert "state.db" in ended.stderr
         assert "Traceback" not in ended.stderr
         assert api.stats()["requests"] == 0
-    assert {each.name for each in state.iterdir()} == {"state.db", "locks"}
+    assert {each.name for each in state.iterdir()} == {"state.db"}

@@ -151,6 +151,24 @@ def test_what_is_absent_after_each_attempt_is_exhausted() -> None:
     assert (error_of(outcome).kind, error_of(outcome).status) == (ErrorKind.UNAVAILABLE, 504)
 
 
+def test_as_many_requests_are_under_way_as_the_limiter_lets_through() -> None:
+    class SlowApi(FakeApi):
+        under_way = most = 0
+
+        async def create_backup(self, request: BackupRequest) -> AttemptResult:
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+            await asyncio.sleep(1.0)
+            self.under_way -= 1
+            return await super().create_backup(request)
+
+    api = SlowApi()
+    bench = Bench(installs=40, api=api, throttle=FakeThrottle(concurrency=8))
+    bench.run()
+    assert (api.most, bench.kinds()) == (8, {ACCEPT: 40})
+    assert bench.seconds < 40 / 8 + 1
+
+
 def test_an_outage_in_the_middle_costs_no_install() -> None:
     bench = Bench(installs=30, throttle=FakeThrottle(concurrency=3))
     for number in range(10, 20):
@@ -527,6 +545,8 @@ def test_a_check_in_flight_is_not_waited_for() -> None:
 
 def test_an_account_that_stops_while_its_budget_is_held_ends_the_run_at_once() -> None:
     class Held(FakeThrottle):
+        always_waits = True
+
         async def admit(self) -> Ticket:
             await asyncio.sleep(600 if Effect.THROTTLED in self.effects else 0.04)
             return await super().admit()
@@ -543,6 +563,8 @@ def test_an_account_that_stops_while_its_budget_is_held_ends_the_run_at_once() -
 def test_two_signals_at_once_break_off_even_what_is_being_admitted(turns: int) -> None:
     class Signalling(FakeThrottle):
         """Press twice, ``turns`` turns of the loop after the fifth ticket."""
+
+        always_waits = True
 
         async def admit(self) -> Ticket:
             await asyncio.sleep(0.01)
@@ -620,6 +642,8 @@ def test_a_bug_while_an_intent_is_kept_costs_no_install_its_line() -> None:
 
 def test_a_bug_in_the_limiter_costs_no_install_its_line() -> None:
     class Broken(FakeThrottle):
+        always_waits = True
+
         async def admit(self) -> Ticket:
             raise ZeroDivisionError
 
@@ -627,6 +651,19 @@ def test_a_bug_in_the_limiter_costs_no_install_its_line() -> None:
     end = bench.run()
     assert isinstance(end.crash, ZeroDivisionError)
     assert bench.kinds() == {CANCEL: 3}
+
+
+def test_a_bug_in_the_limiter_that_a_worker_meets_costs_no_install_its_line() -> None:
+    class Broken(FakeThrottle):
+        def admit_at_once(self) -> Ticket | None:
+            if self.words:
+                raise ZeroDivisionError
+            return super().admit_at_once()
+
+    bench = Bench(installs=3, throttle=Broken())
+    end = bench.run()
+    assert isinstance(end.crash, ZeroDivisionError)
+    assert len(bench.sink.outcomes) == 3
 
 
 def test_headers_about_rates_are_kept_and_said_once() -> None:

@@ -227,6 +227,8 @@ def test_a_bug_in_a_question_surfaces(at: str, others: int) -> None:
 
 def test_a_bug_in_the_limiter_surfaces_and_does_not_hang() -> None:
     class Broken(FakeThrottle):
+        always_waits = True
+
         async def admit(self) -> Any:
             raise ZeroDivisionError
 

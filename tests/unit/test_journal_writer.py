@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from states import LEARNED, insert, keep, numbers, recall, with_store
+from states import LEARNED, Hold, fill, insert, keep, numbers, recall, with_store
 
 from orchestrator.errors import StorageError
 from orchestrator.journal.rates import remembered
@@ -56,25 +56,6 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "state" / FILE_NAME
 
 
-class Hold:
-    """Keep the writer's thread busy until ``release``, so that what is written meanwhile waits."""
-
-    def __init__(self, store: Store) -> None:
-        self._began, self._go = threading.Event(), threading.Event()
-        self._task = asyncio.ensure_future(store.write(self._wait))
-
-    def _wait(self, _: sqlite3.Connection) -> None:
-        self._began.set()
-        assert self._go.wait(30)
-
-    async def begun(self) -> None:
-        assert await asyncio.to_thread(self._began.wait, 30)
-
-    async def release(self) -> None:
-        self._go.set()
-        await self._task
-
-
 @pytest.fixture(autouse=True)
 def no_thread_is_left() -> Iterator[None]:
     yield
@@ -82,12 +63,6 @@ def no_thread_is_left() -> Iterator[None]:
         if thread.name == "state":
             thread.join(30)
             assert not thread.is_alive()
-
-
-def fill(connection: sqlite3.Connection) -> None:
-    """Let the file grow no further: SQLite fails as it does where the disk is full."""
-    (pages,) = connection.execute("PRAGMA page_count").fetchone()
-    connection.execute(f"PRAGMA max_page_count = {pages}").fetchone()
 
 
 def test_a_full_disk_fails_what_does_not_fit_and_what_was_there_stays(path: Path) -> None:
