@@ -78,7 +78,7 @@ class DueQueue:
         return ((entry[0], entry[2]) for entry in sorted(self._heap, key=_by_time) if not _is_over(entry))
 
     def put(self, work: PendingBackup | ReadRequest, due_at: float, turn: int | None = None) -> None:
-        """DueQueue ``work`` from ``due_at`` on, for as long as ``turn``, where it is given, is the turn of ``work``."""
+        """Queue ``work`` from ``due_at`` on, for as long as ``turn``, where it is given, is the turn of ``work``."""
         heapq.heappush(self._heap, (due_at, next(self._order), work, turn))
 
     def due_at(self) -> float | None:
@@ -174,14 +174,14 @@ class AccountQueue:
 
     def ready_at(self) -> float | None:
         """Return the instant from which there is something to send, ``None`` if only an answer can tell."""
+        if self.fresh and self.state is AccountState.OPEN:
+            return 0.0
         if not self.has_work:
             return None
         if self.state is AccountState.TO_CHECK:
             return self.check_due_at
         if self.state is not AccountState.OPEN:
             return None
-        if self.fresh:
-            return 0.0
         due = [queue.due_at() for queue in (self.retries, self.lookups, self.reads)]
         poll_at = self.polls.due_at()
         if poll_at is not None:
@@ -201,7 +201,7 @@ class AccountQueue:
         return None if self.server_ahead_s is None else now + self.server_ahead_s
 
     def queue(self, work: PendingBackup | ReadRequest, due_at: float) -> None:
-        """DueQueue ``work`` from ``due_at`` on, wherever its stage belongs."""
+        """Queue ``work`` from ``due_at`` on, wherever its stage belongs."""
         work.turn += 1
         self._queue_of(work).put(work, due_at, work.turn)
 

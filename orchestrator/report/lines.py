@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 SCHEMA = 1
 
 
+_COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
 def line_of(run_id: str, outcome: Outcome) -> Line:
     """Return the line of one outcome of the run ``run_id``."""
     spent = outcome.spent
@@ -145,8 +148,7 @@ def error_fields(error: ErrorInfo) -> dict[str, Any]:
 
 def encode(line: dict[str, Any]) -> bytes:
     """Return ``line`` as one line of UTF-8."""
-    text = json.dumps(line, ensure_ascii=False, separators=(",", ":"))
-    return text.encode("utf-8", "backslashreplace") + b"\n"
+    return _COMPACT.encode(line).encode("utf-8", "backslashreplace") + b"\n"
 
 
 def iso(moment: datetime | None) -> str | None:

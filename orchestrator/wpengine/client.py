@@ -38,12 +38,17 @@ from orchestrator.wpengine.retry_after import retry_after_s, server_time_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from types import SimpleNamespace, TracebackType
+    from types import TracebackType
+
+    from aiohttp.connector import Connection
 
     from orchestrator.listings import Entry
     from orchestrator.model import Account, BackupRequest, Timeouts
 
 PROXY_WANTS_CREDENTIALS = 407
+
+_REPEATED_BY_AIOHTTP = {"GET"}
+"""Methods of ours that aiohttp would send again by itself, since they are idempotent."""
 
 _USER_OF_URL = re.compile(r"//[^/\s@]*(?:@[^/\s@]*)*@")
 
@@ -102,8 +107,6 @@ class Client:
 
     async def __aenter__(self) -> Self:
         """Open the session. Raises ``OSError`` if the account's ``ca_file`` cannot be read."""
-        trace = aiohttp.TraceConfig()
-        trace.on_request_headers_sent.append(_mark_sent)
         seconds = self._timeouts
         self._connector = Connector(_tls(self._account.ca_file))
         self._session = aiohttp.ClientSession(
@@ -114,7 +117,7 @@ class Client:
             headers={"User-Agent": f"wpe-backup/{__version__}"},
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
-            trace_configs=[trace],
+            request_class=_MarkedRequest,
             middlewares=[_sent_once],
         )
         return self
@@ -180,7 +183,7 @@ class Client:
                 headers=self._headers if body is None else self._headers | {"Content-Type": "application/json"},
                 allow_redirects=False,
                 proxy=self._proxy.url if self._proxy else None,
-                trace_request_ctx=transmission,
+                middlewares=None if method in _REPEATED_BY_AIOHTTP else (),
             ) as response:
                 self._connector.has_served(transmission)
                 if self._proxy and response.status == PROXY_WANTS_CREDENTIALS:
@@ -285,8 +288,12 @@ async def _sent_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHand
         raise _SentOnceError(error) from error
 
 
-async def _mark_sent(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
-    context.trace_request_ctx.sent_at = asyncio.get_running_loop().time()
+class _MarkedRequest(aiohttp.ClientRequest):
+    """Mark the transmission as sent just before the first byte may leave; a tunnel's CONNECT is of another class."""
+
+    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+        TRANSMISSION.get().sent_at = asyncio.get_running_loop().time()
+        return await super().send(conn)
 
 
 async def _bounded_body(response: aiohttp.ClientResponse) -> bytes | None:
