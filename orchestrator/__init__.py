@@ -1,3 +1,63 @@
-"""Request backups of many WP Engine installs: concurrently, under a rate limit, reported truthfully."""
+"""Request backups of many WP Engine installs: concurrently, under a rate limit, reported truthfully.
 
-__version__ = "0.1.0"
+``__all__`` is the public library, which ``docs/library.md`` explains; everything else may change with any release.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.version import __version__
+
+if TYPE_CHECKING:
+    from orchestrator.errors import (
+        ConfigError,
+        ExitCode,
+        LockedError,
+        OrchestratorError,
+        Problem,
+        StoppedError,
+        StorageError,
+        UsageError,
+    )
+    from orchestrator.library import RunResult, back_up, load_config
+    from orchestrator.model import Backup, Config, ErrorInfo, ErrorKind, Outcome, OutcomeKind
+    from orchestrator.runs.options import RunOptions
+    from orchestrator.selection import Selection
+    from orchestrator.summary import FailureLimit
+
+__all__ = [
+    "Backup",
+    "Config",
+    "ConfigError",
+    "ErrorInfo",
+    "ErrorKind",
+    "ExitCode",
+    "FailureLimit",
+    "LockedError",
+    "OrchestratorError",
+    "Outcome",
+    "OutcomeKind",
+    "Problem",
+    "RunOptions",
+    "RunResult",
+    "Selection",
+    "StoppedError",
+    "StorageError",
+    "UsageError",
+    "__version__",
+    "back_up",
+    "load_config",
+]
+
+_ROOMS = ("errors", "library", "model", "runs.options", "selection", "summary")
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
+    """Import what is public when it is first used: the command starts faster, and before it handles signals at all."""
+    if name in __all__:
+        for room in _ROOMS:
+            module = import_module(f"orchestrator.{room}")
+            if name in vars(module):
+                return vars(module)[name]
+    message = f"module 'orchestrator' has no attribute {name!r}"
+    raise AttributeError(message)

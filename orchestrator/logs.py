@@ -41,6 +41,35 @@ def make_log(
     return cast("FilteringBoundLogger", log)
 
 
+def make_silent_log() -> FilteringBoundLogger:
+    """Return a logger that says nothing."""
+    wrapper = structlog.make_filtering_bound_logger(logging.CRITICAL)
+    return cast("FilteringBoundLogger", structlog.wrap_logger(structlog.PrintLogger(), wrapper_class=wrapper))
+
+
+def make_log_to(logger: logging.Logger | Any, redactor: Redactor) -> FilteringBoundLogger:  # noqa: ANN401 - structlog's loggers share no class
+    """Return a logger that hands on to ``logger``, without secrets: the standard library's, or one of structlog's.
+
+    The former gets one line of text, ``event key=value``; the latter the event and its fields.
+    """
+    hand_over = _as_text if isinstance(logger, logging.Logger) else _as_event
+    log = structlog.wrap_logger(
+        logger,
+        processors=[_Mapped(redactor.clean), _Mapped(visible), hand_over],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
+    )
+    return cast("FilteringBoundLogger", log)
+
+
+def _as_text(_logger: WrappedLogger, _method: str, event: EventDict) -> tuple[tuple[str, str], dict[str, Any]]:
+    name = event.pop("event")
+    return ("%s", " ".join([name, *(f"{key}={value!r}" for key, value in event.items())])), {}
+
+
+def _as_event(_logger: WrappedLogger, _method: str, event: EventDict) -> tuple[tuple[str], EventDict]:
+    return (event.pop("event"),), event
+
+
 def _json_for(stream: TextIO) -> Processor:
     """Return what makes JSON of an event; in another encoding than UTF-8 it is all ASCII, as JSON is in no other."""
     is_utf8 = (stream.encoding or "utf-8").lower() in {"utf-8", "utf8"}

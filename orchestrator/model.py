@@ -383,6 +383,21 @@ class Outcome:
     sought: tuple[str, ...] = ()
     reason: str | None = None
 
+    @property
+    def install_id(self) -> str | None:
+        """Return the install's id, ``None`` where only its name is known."""
+        return self.planned.install.id
+
+    @property
+    def name(self) -> str | None:
+        """Return the install's name, ``None`` where only its id is known."""
+        return self.planned.install.name
+
+    @property
+    def account(self) -> str:
+        """Return the name of the account whose credentials were used."""
+        return self.planned.install.account
+
 
 @dataclass(frozen=True, slots=True)
 class Learned:

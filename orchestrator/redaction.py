@@ -5,6 +5,10 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from orchestrator.model import Config
 
 REDACTED = "[redacted]"
 
@@ -33,3 +37,11 @@ class Redactor:
         for secret in self.secrets:
             text = text.replace(secret, REDACTED)
         return text
+
+
+def redactor_of(config: Config) -> Redactor:
+    """Return what keeps the credentials of ``config`` out of everything that is said."""
+    redactor = Redactor()
+    for account in config.accounts.values():
+        redactor = redactor.knowing(account.user_id, account.password)
+    return redactor

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.errors import ExitCode
 from orchestrator.model import OutcomeKind
 
 if TYPE_CHECKING:
@@ -178,16 +179,16 @@ class Ending:
 def exit_code(ending: Ending) -> int:
     """Return the one code that applies: the first that fits of 1, 4, 128 + signal, 12, 10, 3, else 0."""
     for applies, code in (
-        (ending.crashed, 1),
-        (ending.unwritten, 4),
-        (ending.signum is not None, 128 + (ending.signum or 0)),
-        (ending.credentials_refused, 12),
-        (ending.deadline_passed, 10),
-        (ending.failed > 0, 3),
+        (ending.crashed, ExitCode.BUG),
+        (ending.unwritten, ExitCode.STORAGE),
+        (ending.signum is not None, ExitCode.of_signal(ending.signum or 0)),
+        (ending.credentials_refused, ExitCode.CREDENTIALS),
+        (ending.deadline_passed, ExitCode.DEADLINE),
+        (ending.failed > 0, ExitCode.FAILED),
     ):
         if applies:
             return code
-    return 0
+    return ExitCode.OK
 
 
 def exit_code_now(before: int, outcomes: Counter[OutcomeKind], failed_sources: int = 0) -> int:
@@ -198,5 +199,5 @@ def exit_code_now(before: int, outcomes: Counter[OutcomeKind], failed_sources: i
     """
     failed = sum(count for kind, count in outcomes.items() if not kind.is_success)
     is_open = outcomes[OutcomeKind.CANCELLED] + outcomes[OutcomeKind.INCOMPLETE] > 0
-    is_final = before in {0, 3} or (before != 1 and not is_open)
+    is_final = before in {ExitCode.OK, ExitCode.FAILED} or (before != ExitCode.BUG and not is_open)
     return exit_code(Ending(failed=failed + failed_sources)) if is_final else before

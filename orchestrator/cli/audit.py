@@ -19,7 +19,6 @@ from orchestrator.cli.options import (
     output_options,
     parsed_by,
     read_config,
-    redactor_of,
     state_dir_option,
     throttle_options,
     throttled,
@@ -31,6 +30,7 @@ from orchestrator.cli.tables import print_table, why
 from orchestrator.commands.audit import AuditOptions, audited
 from orchestrator.config.values import parse_duration
 from orchestrator.freshness import Verdict
+from orchestrator.redaction import redactor_of
 from orchestrator.report.lines import backup_fields, error_fields
 from orchestrator.session.queries import NOT_ASKED
 from orchestrator.units import age_text, duration_text

@@ -9,9 +9,9 @@ from importlib import import_module
 
 import rich_click as click
 
-from orchestrator import __version__
 from orchestrator.cli.streams import say, stdout_failure
 from orchestrator.errors import OrchestratorError, StorageError, UsageError
+from orchestrator.version import __version__
 from orchestrator.visible import is_text, visible
 
 PROGRAM = "wpe-backup"

@@ -14,15 +14,7 @@ from rich.text import Text
 
 from orchestrator.cli.config import told
 from orchestrator.cli.open_files import most_in_flight
-from orchestrator.cli.options import (
-    Output,
-    config_option,
-    config_text,
-    format_option,
-    output_options,
-    redactor_of,
-    state_dir_option,
-)
+from orchestrator.cli.options import Output, config_option, config_text, format_option, output_options, state_dir_option
 from orchestrator.cli.places import NO_STATE_DIR, STATE_DIR_REMEDY
 from orchestrator.cli.stopping import run_until_stopped
 from orchestrator.cli.streams import print_json
@@ -30,9 +22,9 @@ from orchestrator.commands.doctor import ACCOUNT_CHECKS, account_checks
 from orchestrator.commands.machine import Check, Grade, config_file_check, machine_checks, time_zone_check
 from orchestrator.config import load_config, read_yaml
 from orchestrator.config.secrets import holds_password
-from orchestrator.errors import ConfigError, UsageError
+from orchestrator.errors import ConfigError, ExitCode, UsageError
 from orchestrator.logs import make_log
-from orchestrator.redaction import Redactor
+from orchestrator.redaction import Redactor, redactor_of
 from orchestrator.report.columns import columns
 from orchestrator.session.inventory import MOST_SAID
 from orchestrator.visible import visible
@@ -43,7 +35,6 @@ if TYPE_CHECKING:
     from orchestrator.config import CheckedYaml
     from orchestrator.model import Config
 
-FAILED = 3
 INDENT = " " * 9
 _STYLES = {Grade.OK: "green", Grade.WARN: "yellow", Grade.FAIL: "bold red"}
 
@@ -68,7 +59,7 @@ def doctor(*, config_file: str | None, output_format: str, state_dir: Path | Non
         print_json([_fields(each) for each in checks])
     elif not (output.is_quiet and is_well):
         _show(checks, output)
-    return FAILED if any(each.grade is Grade.FAIL for each in checks) else 0
+    return ExitCode.FAILED if any(each.grade is Grade.FAIL for each in checks) else ExitCode.OK
 
 
 def _configuration(config_file: str | None) -> tuple[Config | None, list[Check]]:

@@ -10,22 +10,16 @@ from typing import Any
 import rich_click as click
 
 from orchestrator.cli.environment import config_of_environment, made_up_credentials
-from orchestrator.cli.options import (
-    STANDARD_INPUT,
-    Output,
-    option,
-    output_options,
-    parsed_by,
-    parsed_emails,
-    redactor_of,
-)
+from orchestrator.cli.options import Output, option, output_options, parsed_by, parsed_emails
 from orchestrator.cli.stopping import run_until_stopped
 from orchestrator.cli.streams import print_data, say
 from orchestrator.cli.tables import why
 from orchestrator.commands.init import VisibleInstalls, check_target, visible_installs, write_starter
+from orchestrator.config.source import STANDARD_INPUT
 from orchestrator.config.starter import starter
 from orchestrator.config.values import DEFAULT_BASE_URL, parse_base_url
 from orchestrator.model import ErrorInfo, ErrorKind
+from orchestrator.redaction import redactor_of
 from orchestrator.summary import Ending, exit_code
 from orchestrator.visible import visible
 

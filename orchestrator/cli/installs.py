@@ -19,7 +19,6 @@ from orchestrator.cli.options import (
     option,
     output_options,
     read_config,
-    redactor_of,
     throttle_options,
     throttled,
 )
@@ -30,6 +29,7 @@ from orchestrator.cli.tables import print_table
 from orchestrator.commands.installs import InstallsEnd, SeenInstall, installs_seen
 from orchestrator.drift import Difference, DriftKind
 from orchestrator.errors import UsageError
+from orchestrator.redaction import redactor_of
 from orchestrator.selection import Selection
 
 if TYPE_CHECKING:

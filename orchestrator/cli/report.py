@@ -13,6 +13,7 @@ from orchestrator.cli.completers import complete_reports
 from orchestrator.cli.options import Output, format_option, output_options, state_dir_option
 from orchestrator.cli.places import needed_state_dir
 from orchestrator.cli.streams import print_json
+from orchestrator.errors import ExitCode
 from orchestrator.redaction import Redactor
 from orchestrator.report.read import is_path, reports_meant
 from orchestrator.report.text import doubts, told_damage, totals
@@ -22,7 +23,6 @@ from orchestrator.visible import visible
 if TYPE_CHECKING:
     from orchestrator.report.read import Report, ReportFile
 
-FAILED = 3
 
 _run_argument = click.argument("run", metavar="[RUN|FILE]", default="latest", shell_complete=complete_reports)
 
@@ -91,7 +91,7 @@ def _say_trouble(found: ReportFile, output: Output, *, has_said: bool) -> int:
     for report in found.reports:
         if report.damage and not has_said:
             log.error("report.damaged", report=found.path, run_id=report.run_id, reason=told_damage(report.damage))
-    return FAILED if found.is_damaged else 0
+    return ExitCode.FAILED if found.is_damaged else ExitCode.OK
 
 
 def _meant(run: str, state_dir: Path | None) -> ReportFile:

@@ -23,7 +23,6 @@ from orchestrator.cli.options import (
     parsed_by,
     parsed_emails,
     read_config,
-    redactor_of,
     state_dir_option,
     throttle_options,
     throttled,
@@ -34,7 +33,8 @@ from orchestrator.cli.stopping import parse_failure_limit, run_until_stopped
 from orchestrator.cli.streams import print_json
 from orchestrator.commands.preview import previewed
 from orchestrator.config.values import parse_duration, parse_template
-from orchestrator.errors import UsageError
+from orchestrator.errors import ExitCode, UsageError
+from orchestrator.redaction import redactor_of
 from orchestrator.report.plan_text import plan_lines, plan_table, plan_totals
 from orchestrator.runs.options import RunOptions
 from orchestrator.runs.run import run_backups
@@ -44,8 +44,6 @@ from orchestrator.summary import FAIL_FAST, FailureLimit
 if TYPE_CHECKING:
     from orchestrator.engine.ports import Log
     from orchestrator.model import Config
-
-UNRESOLVED, REFUSED = 3, 12
 
 
 @click.command()
@@ -211,8 +209,8 @@ def _show_plan(config: Config, options: RunOptions, output: Output, log: Log) ->
     for position, each in planned.presettled.items():
         event, label = f"backup.{each.kind.value}", plan.backups[position].install.label
         log.warning(event, install=label, reason=each.error and each.error.message)
-    lacking = UNRESOLVED if planned.presettled or planned.failed else 0
-    code = REFUSED if is_refused else lacking
+    lacking = ExitCode.FAILED if planned.presettled or planned.failed else ExitCode.OK
+    code = ExitCode.CREDENTIALS if is_refused else lacking
     if output.is_json:
         for line in plan_lines(plan):
             print_json(line)

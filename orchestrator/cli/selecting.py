@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from orchestrator.cli.completers import complete_accounts, complete_installs, complete_tags
-from orchestrator.cli.options import is_one_stream, is_standard_input, option, yaml_text
+from orchestrator.cli.options import option
 from orchestrator.config.placed_yaml.suggest import did_you_mean
 from orchestrator.config.placed_yaml.tree import Tree
+from orchestrator.config.source import is_one_stream, is_standard_input, yaml_text
 from orchestrator.config.values import LONGEST_TEXT
 from orchestrator.errors import ConfigError, Problem, UsageError
 from orchestrator.listings import ENVIRONMENTS

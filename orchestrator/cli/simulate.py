@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 from pydantic import ValidationError
 
-from orchestrator.cli.options import option, parsed_by, yaml_text
+from orchestrator.cli.options import option, parsed_by
 from orchestrator.cli.stopping import run_until_stopped
 from orchestrator.cli.streams import say, stdout_failure
 from orchestrator.config import read_checked
 from orchestrator.config.secrets import BYTE_ORDER_MARK, VARIABLES
+from orchestrator.config.source import yaml_text
 from orchestrator.config.values import parse_duration, parse_rate
 from orchestrator.errors import UsageError
 from orchestrator.simulator import Bucket, Fault, Kind, RetryAfter, Scenario, Simulator

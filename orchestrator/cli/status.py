@@ -18,7 +18,6 @@ from orchestrator.cli.options import (
     format_option,
     output_options,
     read_config,
-    redactor_of,
     state_dir_option,
     throttle_options,
     throttled,
@@ -29,6 +28,7 @@ from orchestrator.cli.stopping import run_until_stopped
 from orchestrator.cli.streams import print_json
 from orchestrator.cli.tables import print_table, why
 from orchestrator.commands.status import Condition, run_status
+from orchestrator.redaction import redactor_of
 from orchestrator.report.lines import backup_fields, error_fields
 from orchestrator.session.queries import NOT_ASKED
 from orchestrator.units import age_text

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.config import load_config
+from orchestrator.errors import ExitCode
 from orchestrator.runs.options import RunOptions
 from orchestrator.runs.run import RunEnd, run_backups
 from orchestrator.simulator import Bucket, Fault, Kind, Scenario, Simulator
@@ -37,7 +38,7 @@ SCENARIO = Scenario(
     ),
 )
 
-EXIT_CODES = {0, 3}
+EXIT_CODES = {ExitCode.OK, ExitCode.FAILED}
 """Of a run that came to its end; any other is passed on, and proves nothing."""
 
 

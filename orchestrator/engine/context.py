@@ -19,9 +19,8 @@ class RunLimits:
 
     An account ends at a longer ``Retry-After`` than ``max_pause_s``, and ``give_up_s`` without a served POST. ``wait``
     says how accepted backups are waited for, ``None`` if they are not. An install with a completed backup younger than
-    ``recent_s`` seconds is skipped. Requests end after ``deadline_s`` seconds, or when the ``failure_limit`` is reached.
-    A check of credentials that gets no answer, or a 5xx, is repeated for ``reach_s`` seconds, and no longer than
-    ``give_up_s``.
+    ``recent_s`` seconds is skipped. Requests end after ``deadline_s`` seconds, or at the ``failure_limit``. A check of
+    credentials that gets no answer, or a 5xx, is repeated for ``reach_s`` seconds, and no longer than ``give_up_s``.
     """
 
     retry: RetryPolicy

@@ -122,12 +122,12 @@ class AccountQueue:
     ``fresh`` are installs to be requested that were not tried yet, ``retries`` those that were. ``lookups`` settle
     whether a backup exists, or how one stands whose wait is over. ``polls`` are backups that are waited for, none is
     asked before ``polls_from``; ``reads`` are recency checks, reads that somebody waits for, and backups that are
-    polled once. ``suspects`` is work whose 401, kept with it, waits for the check. ``unserved_since`` is when the first failure after the last served
-    POST was seen. ``stop`` says why the account stopped. ``rate_headers`` are the last values of headers about rates.
-    ``server_ahead_s`` is what to add to monotonic seconds for the server's clock, at least; ``backend_behind_s`` is how
-    far the clock behind ``create_time`` was seen behind that one. ``specimen`` is the first install whose backup was
-    accepted, and when, ``specimen_looked_at`` when its listing was last read; ``markers_come_back`` tells whether
-    listings show markers, ``None`` while that is not known.
+    polled once. ``suspects`` is work whose 401, kept with it, waits for the check. ``unserved_since`` is when the first
+    failure after the last served POST was seen. ``stop`` says why the account stopped. ``rate_headers`` are the last
+    values of headers about rates. ``server_ahead_s`` is what to add to monotonic seconds for the server's clock, at
+    least; ``backend_behind_s`` is how far the clock behind ``create_time`` was seen behind that one. ``specimen`` is the
+    first install whose backup was accepted, and when, ``specimen_looked_at`` when its listing was last read;
+    ``markers_come_back`` tells whether listings show markers, ``None`` while that is not known.
     """
 
     name: str

@@ -15,7 +15,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from orchestrator.errors import StorageError
+from orchestrator.errors import StateError
 from orchestrator.journal.schema import MIGRATIONS
 from orchestrator.journal.store import PATIENCE_S, Patience, is_there
 from orchestrator.model import OutcomeKind
@@ -73,7 +73,7 @@ class PastRun:
 def past_runs(path: Path, limit: int | None = None) -> list[PastRun]:
     """Return the runs in the state's file ``path``, the newest first, at most ``limit``; none where there is no file.
 
-    Raises ``StorageError`` if it cannot be read.
+    Raises ``StateError`` if it cannot be read.
     """
     if not is_there(path):
         return []
@@ -85,7 +85,7 @@ def past_runs(path: Path, limit: int | None = None) -> list[PastRun]:
         message = f"the state in {path} cannot be read: {reason}; name another folder with --state-dir"
     except (ValueError, TypeError, LookupError, AttributeError):
         message = f"the state in {path} cannot be read: it is damaged; name another folder with --state-dir"
-    raise StorageError(message)
+    raise StateError(message)
 
 
 def state_fault(path: Path) -> str | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.errors import LockedError, StorageError
+from orchestrator.errors import LockedError, StateError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -78,14 +78,14 @@ async def locked(path: Path, what: str, patience: Patience = IMPATIENCE) -> Asyn
     """Hold the lock ``path``, for which another process is waited for with ``patience``.
 
     ``what`` says what is going on while somebody holds it. Raises ``LockedError``, which names the holder as far as
-    that is known, and ``StorageError`` if there can be no such file.
+    that is known, and ``StateError`` if there can be no such file.
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         message = f"the lock {path} cannot be made: {error.strerror}; name another folder with --state-dir"
-        raise StorageError(message) from error
+        raise StateError(message) from error
     held = None
     try:
         await _acquire(descriptor, path, what, patience)
@@ -116,7 +116,7 @@ async def _acquire(descriptor: int, path: Path, what: str, patience: Patience) -
             await asyncio.sleep(min(POLL_S, left_s))
         except OSError as error:
             message = f"{path} cannot be locked: {error.strerror}; name another folder with --state-dir"
-            raise StorageError(message) from error
+            raise StateError(message) from error
         else:
             return
 

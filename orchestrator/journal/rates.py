@@ -33,7 +33,7 @@ async def remembered(store: Store, budget_key: tuple[str, str], now: datetime) -
     """Return what was learned of the budget ``budget_key``, as ``plan.budget_of`` makes it.
 
     ``None`` if nothing is known, if it is more than ``FORGOTTEN_AFTER`` away from ``now`` (in either direction: the
-    clock may have been wrong), or if it is nonsense. Raises ``StorageError``.
+    clock may have been wrong), or if it is nonsense. Raises ``StateError``.
     """
     row = await store.read(partial(_row, key=_stored_key(budget_key)))
     return _learned(row, now) if row else None
@@ -43,7 +43,7 @@ async def remember(store: Store, budget_key: tuple[str, str], learned: Learned, 
     """Keep what was learned by the moment ``at`` in the place of what was known. The last of two runs wins.
 
     What ``remembered`` would not believe is not kept, and nothing is raised for it. What is too old to be remembered
-    is removed, for all budgets. Raises ``StorageError``.
+    is removed, for all budgets. Raises ``StateError``.
     """
     if not _is_sane(learned):
         return

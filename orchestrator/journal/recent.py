@@ -25,7 +25,7 @@ _KINDS = (OutcomeKind.COMPLETED, OutcomeKind.SKIPPED)
 async def completed_since(store: Store, since_s: float) -> dict[Key, Backup]:
     """Return the newest completed backup of each install that was made after ``since_s`` seconds since 1970.
 
-    Raises ``StorageError``.
+    Raises ``StateError``.
     """
     return await store.read(partial(_completed_since, since_s=since_s))
 

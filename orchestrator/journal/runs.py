@@ -102,20 +102,20 @@ class StoredBackup:
 async def begin(
     store: Store, record: RunRecord, planned: Sequence[PlannedBackup], checkpoints: Sequence[Checkpoint]
 ) -> None:
-    """Keep a new run with its plan, before anything is sent. Raises ``StorageError``."""
+    """Keep a new run with its plan, before anything is sent. Raises ``StateError``."""
     await store.write(partial(_begin, record=record, planned=planned, checkpoints=checkpoints))
 
 
 async def keep(store: Store, run_id: str, lines: Sequence[Line], checkpoints: Sequence[Checkpoint] = ()) -> None:
     """Keep ``checkpoints``, and the lines of outcomes, which follow in the report in this order, in one transaction.
 
-    A checkpoint takes the place of the one before. Raises ``StorageError``.
+    A checkpoint takes the place of the one before. Raises ``StateError``.
     """
     await store.write(partial(_keep, run_id=run_id, lines=lines, checkpoints=checkpoints))
 
 
 async def amend(store: Store, run_id: str, lines: Sequence[Line]) -> None:
-    """Keep ``lines`` in the place of earlier ones, and where those stand in the report. Raises ``StorageError``."""
+    """Keep ``lines`` in the place of earlier ones, and where those stand in the report. Raises ``StateError``."""
     await store.write(partial(_amend, run_id=run_id, lines=lines))
 
 
@@ -127,13 +127,13 @@ def in_report_order(stored: Iterable[StoredBackup]) -> list[Line]:
 async def reopen(store: Store, record: RunRecord, checkpoints: Sequence[Checkpoint]) -> None:
     """Keep that a run goes on: how what is left of it stands, as planned by now, in the place of its lines; its report.
 
-    A line that stayed would hide what is requested from here on, if this process is killed. Raises ``StorageError``.
+    A line that stayed would hide what is requested from here on, if this process is killed. Raises ``StateError``.
     """
     await store.write(partial(_reopen, record=record, checkpoints=checkpoints))
 
 
 async def end(store: Store, run_id: str, ended_at: datetime, summary: dict[str, Any]) -> None:
-    """Keep that a run has come to its end, with its summary line. Raises ``StorageError``."""
+    """Keep that a run has come to its end, with its summary line. Raises ``StateError``."""
     values = (iso(ended_at), json.dumps(summary), run_id)
     await store.write(partial(_update, change="ended_at = ?, summary = ?", values=values))
 
@@ -141,29 +141,29 @@ async def end(store: Store, run_id: str, ended_at: datetime, summary: dict[str, 
 async def find(store: Store, word: str, where: str) -> RunRecord:
     """Return the run that ``word`` means, of all that there are.
 
-    ``where`` tells people where the runs are. Raises ``UsageError`` and ``StorageError``.
+    ``where`` tells people where the runs are. Raises ``UsageError`` and ``StateError``.
     """
     record: RunRecord = await store.read(partial(_find, word=word, where=where))
     return record
 
 
 async def known(store: Store) -> list[KnownRun]:
-    """Return every run, in order of time. Raises ``StorageError``."""
+    """Return every run, in order of time. Raises ``StateError``."""
     return await store.read(_known)
 
 
 async def load(store: Store, run_id: str) -> list[StoredBackup]:
-    """Return the plan of a run, in order, with what came of it so far. Raises ``StorageError``."""
+    """Return the plan of a run, in order, with what came of it so far. Raises ``StateError``."""
     return await store.read(partial(_load, run_id=run_id))
 
 
 async def ended_before(store: Store, before: datetime) -> list[KnownRun]:
-    """Return the runs that ended before some moment, in order of time. Raises ``StorageError``."""
+    """Return the runs that ended before some moment, in order of time. Raises ``StateError``."""
     return await store.read(partial(_ended_before, before=before))
 
 
 async def forget(store: Store, run_ids: Iterable[str]) -> None:
-    """Remove runs. Raises ``StorageError``."""
+    """Remove runs. Raises ``StateError``."""
     await store.write(partial(_forget, run_ids=tuple(run_ids)))
 
 

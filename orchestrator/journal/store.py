@@ -1,6 +1,6 @@
 """The state's file: one SQLite database, and one thread that makes every call on it, one after the other.
 
-Nothing of SQLite blocks the event loop, and no ``sqlite3.Error`` leaves this room: each becomes a ``StorageError`` with
+Nothing of SQLite blocks the event loop, and no ``sqlite3.Error`` leaves this room: each becomes a ``StateError`` with
 the path, the reason and the remedy. A disk takes milliseconds to keep a transaction, however much is in it, so whoever
 has many records writes them together (``runs/recorder.py``). Imports the standard library and ``errors``; the rooms
 above open a store, the other modules of this room use it.
@@ -20,7 +20,7 @@ from enum import Enum, auto
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from orchestrator.errors import StorageError
+from orchestrator.errors import StateError
 from orchestrator.journal.schema import MIGRATIONS
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ _REASONS = {
 
 
 def is_there(path: Path) -> bool:
-    """Tell whether there is a state's file ``path``. Raises ``StorageError`` where nobody may look."""
+    """Tell whether there is a state's file ``path``. Raises ``StateError`` where nobody may look."""
     try:
         return path.exists()
     except OSError as error:
@@ -103,7 +103,7 @@ class Store:
         self.journal_mode = ""
 
     async def __aenter__(self) -> Self:
-        """Open the file, made new where there is none, and prove that it can be written. Raises ``StorageError``.
+        """Open the file, made new where there is none, and prove that it can be written. Raises ``StateError``.
 
         ``journal_mode`` is ``wal`` from here on, or what SQLite has instead where the file system does not allow that.
         """
@@ -124,7 +124,7 @@ class Store:
     ) -> None:
         """Write what waits, and close the file.
 
-        Raises ``StorageError`` if a record that its caller no longer waited for could not be written, unless another
+        Raises ``StateError`` if a record that its caller no longer waited for could not be written, unless another
         exception is already under way. Cancelling this does not keep the rest from being written.
         """
         self._is_open = False
@@ -141,7 +141,7 @@ class Store:
 
         It runs within a transaction of its own, which it must not end. What it raises is raised here, and what it
         changed is undone. It returns plain data, never a cursor. A caller that is cancelled goes on at once, and its
-        record is written all the same. Raises ``StorageError``, after which what was
+        record is written all the same. Raises ``StateError``, after which what was
         to be written may still be found on disk: a disk that reports an error may have kept the data.
         """
         return await self._run(_Call(partial(_in_transaction, change), _Kind.WRITE))
@@ -150,7 +150,7 @@ class Store:
         """Run ``look(connection)`` in the writer's thread, all of it on one state of the file, and return its value.
 
         It sees only what is on disk and returns plain data, never a cursor. What it changes is undone. Raises
-        ``StorageError``.
+        ``StateError``.
         """
         return await self._run(_Call(partial(_on_one_state, look), _Kind.READ))
 
@@ -259,7 +259,7 @@ def _roll_back(connection: sqlite3.Connection) -> None:
 
 
 def _opened(path: Path, patience: Patience, migrations: Sequence[str] = MIGRATIONS) -> sqlite3.Connection:
-    """Open ``path`` with the newest schema, for this thread. Raises ``StorageError`` and ``sqlite3.Error``."""
+    """Open ``path`` with the newest schema, for this thread. Raises ``StateError`` and ``sqlite3.Error``."""
     try:
         _create(path)
     except (OSError, ValueError) as error:
@@ -299,7 +299,7 @@ def _create(path: Path) -> None:
 
 
 def _check_version(connection: sqlite3.Connection, path: Path, newest: int) -> int:
-    """Return the file's schema version. Raises ``StorageError`` for one that this program does not know."""
+    """Return the file's schema version. Raises ``StateError`` for one that this program does not know."""
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     if not 0 <= version <= newest:
         reason = f"it has schema version {version}, and this program knows those up to {newest}"
@@ -352,11 +352,11 @@ def _code(error: sqlite3.Error) -> int:
     return extended & 0xFF if isinstance(extended, int) else -1
 
 
-def _unusable(path: Path, error: sqlite3.Error) -> StorageError:
+def _unusable(path: Path, error: sqlite3.Error) -> StateError:
     name = getattr(error, "sqlite_errorname", type(error).__name__)
     unforeseen = f"{error} ({name})", "see whether the disk is full or failing, or name another folder with --state-dir"
     return _refused(path, *_REASONS.get(_code(error), unforeseen))
 
 
-def _refused(path: Path, reason: str, remedy: str) -> StorageError:
-    return StorageError(f"the state in {path} cannot be used: {reason}; {remedy}")
+def _refused(path: Path, reason: str, remedy: str) -> StateError:
+    return StateError(f"the state in {path} cannot be used: {reason}; {remedy}")

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from orchestrator.errors import StorageError
+from orchestrator.errors import ReportError, StateError
 from orchestrator.report.files import is_replaceable, opened_anew, write_all
 from orchestrator.report.lines import encode
 
@@ -50,11 +50,11 @@ class ReportWriter:
         self._first = first
         self._is_private = is_private
         self._fd: int | None = None
-        self._failure: StorageError | None = None
+        self._failure: ReportError | None = None
         self._thread = _WriterThread()
 
     async def __aenter__(self) -> Self:
-        """Open the report; of a named pipe, wait for its reader. Raises ``StorageError``."""
+        """Open the report; of a named pipe, wait for its reader. Raises ``ReportError``."""
         try:
             await self._open()
         except (OSError, ValueError) as error:
@@ -88,7 +88,7 @@ class ReportWriter:
                 os.close(self._fd)
 
     async def write(self, data: bytes, *, sync: bool = False) -> None:
-        """Write whole lines; with ``sync``, have a regular file on disk. Raises ``StorageError``."""
+        """Write whole lines; with ``sync``, have a regular file on disk. Raises ``ReportError``."""
         if self._failure:
             raise self._failure
         await self._thread.run(partial(self._write_now, data, sync=sync))
@@ -98,7 +98,7 @@ class ReportWriter:
         return self._thread.busy_s()
 
     def abandon(self) -> None:
-        """Wait no longer for a reader that does not read: what is not written yet fails with ``StorageError``."""
+        """Wait no longer for a reader that does not read: what is not written yet fails with ``ReportError``."""
         self._thread.abandon(self._failed(TimeoutError("its reader does not read")))
 
     def _write_now(self, data: bytes, *, sync: bool) -> None:
@@ -119,10 +119,10 @@ class ReportWriter:
             raise OSError(errno.EBADF, "it is closed")
         return self._stdout_fd
 
-    def _failed(self, error: Exception, remedy: str = "") -> StorageError:
+    def _failed(self, error: Exception, remedy: str = "") -> ReportError:
         name = "standard output" if self._target == STANDARD_OUTPUT else self._target
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        self._failure = StorageError(f"the report cannot be written to {name}: {reason}{remedy}")
+        self._failure = ReportError(f"the report cannot be written to {name}: {reason}{remedy}")
         return self._failure
 
 
@@ -181,21 +181,21 @@ def _settle(done: asyncio.Future[None], error: Exception | None) -> None:
 
 
 def write_summary(folder: Path, line: dict[str, Any]) -> None:
-    """Write ``summary.json`` into a run's ``folder``, whole or not at all. Raises ``StorageError``."""
+    """Write ``summary.json`` into a run's ``folder``, whole or not at all. Raises ``StateError``."""
     write_whole(folder / "summary.json", encode(line))
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Put ``data`` in the place of the regular file ``path``, for its owner alone. Raises ``StorageError``."""
+    """Put ``data`` in the place of the regular file ``path``, for its owner alone. Raises ``StateError``."""
     try:
         os.close(opened_anew(path, data, is_private=True))
     except OSError as error:
         message = f"{path} cannot be written: {error.strerror}"
-        raise StorageError(message) from error
+        raise StateError(message) from error
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder of the state, for its owner alone. Raises ``StorageError``."""
+    """Make a folder of the state, for its owner alone. Raises ``StateError``."""
     try:
         for folder in reversed((path, *path.parents)):
             if not folder.exists():
@@ -203,7 +203,7 @@ def make_folder(path: Path) -> None:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         message = f"{path} cannot be made: {reason}; name another folder with --state-dir"
-        raise StorageError(message) from error
+        raise StateError(message) from error
 
 
 def drop_old_report(folder: Path, target: str) -> None:
@@ -226,7 +226,7 @@ def drop_run(folder: Path) -> None:
 def rewrite(target: str, data: bytes, *, is_private: bool = False) -> bool:
     """Put ``data`` in the place of the report that went to ``target``; tell whether that is a regular file at all.
 
-    Raises ``StorageError``.
+    Raises ``ReportError``.
     """
     path = Path(target)
     try:
@@ -236,7 +236,7 @@ def rewrite(target: str, data: bytes, *, is_private: bool = False) -> bool:
     except OSError as error:
         remedy = "mend that, then run --resume writes it again from the state"
         message = f"the report cannot be written to {target}: {error.strerror}; {remedy}"
-        raise StorageError(message) from error
+        raise ReportError(message) from error
     return is_file
 
 

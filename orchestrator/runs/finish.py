@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import __version__
-from orchestrator.errors import LockedError, StorageError
+from orchestrator.errors import ExitCode, LockedError, StorageError
 from orchestrator.journal import runs
 from orchestrator.journal.locks import locked, run_lock
 from orchestrator.model import ErrorKind, OutcomeKind
 from orchestrator.report.lines import account_totals, encode, summary_line
 from orchestrator.report.write import drop_run, write_summary
 from orchestrator.summary import AccountTotals, Ending, Summary, exit_code, exit_code_now
+from orchestrator.version import __version__
 
 if TYPE_CHECKING:
     from orchestrator.engine.dispatch import DispatchEnd
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from orchestrator.summary import Tally
 
 
-FAILED = 3
-RETOLD = {0, 1, FAILED, StorageError.exit_code}
+RETOLD = {ExitCode.OK, ExitCode.BUG, ExitCode.FAILED, ExitCode.STORAGE}
 """Exit codes of a run that are found out anew: by its outcomes, now that they are all written."""
 
 NOBODY_ASKED = AccountTotals(0, 0, 0.0)
@@ -117,7 +116,12 @@ def _as_it_ended(totals: RunTotals, summary: Summary) -> Summary:
     """Return the summary of a run with nothing left to do with the code of its end, as long as that still applies."""
     work, before = totals.work, totals.work.record.summary
     is_done = not (work.is_new or work.pending or work.presettled) and work.record.has_ended
-    if not is_done or before is None or before["exit_code"] in RETOLD or summary.exit_code not in {0, FAILED}:
+    if (
+        not is_done
+        or before is None
+        or before["exit_code"] in RETOLD
+        or summary.exit_code not in {ExitCode.OK, ExitCode.FAILED}
+    ):
         return summary
     code = exit_code_now(before["exit_code"], totals.tally.outcomes, len(work.record.failed_sources))
     return replace(summary, exit_code=code)

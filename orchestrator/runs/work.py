@@ -63,7 +63,7 @@ class RunWork:
     is_new: bool = True
 
     def checkpoints(self) -> list[Checkpoint]:
-        """Return what the journal has to know before the run goes on: what may exist, and all that is taken up again."""
+        """Return what the journal has to know before the run goes on: what may exist, or is taken up again."""
         left = (each for each in self.pending if not self.is_new or each.sought or not each.is_to_be_requested)
         settled = (each for each in self.presettled if not self.is_new or each.may_exist)
         return [*(each.checkpoint() for each in left), *(each.checkpoint() for each in settled)]

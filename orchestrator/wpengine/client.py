@@ -16,10 +16,10 @@ from urllib.parse import quote
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 
-from orchestrator import __version__
 from orchestrator.model import AttemptResult, Fault
 from orchestrator.proxy import proxy_for
 from orchestrator.redaction import Redactor
+from orchestrator.version import __version__
 from orchestrator.wpengine.answers import (
     LONGEST_BODY,
     REQUEST_ID_HEADERS,

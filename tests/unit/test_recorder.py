@@ -1,4 +1,4 @@
-"""The recorder: one transaction for all that waits, outcomes in the report behind it, failures told to whom they concern."""
+"""The recorder: one transaction for all that waits, outcomes then in the report, failures where they belong."""
 
 from __future__ import annotations
 
