@@ -81,7 +81,7 @@ class Selection:
         return bool(self.names)
 
 
-def retold(fields: object) -> Selection | None:
+def selection_from(fields: object) -> Selection | None:
     """Return the selection that was told as ``fields``; ``None`` if it cannot be known.
 
     Of one with names or a list, these are not told: what they mean was planned, so nothing more is meant.

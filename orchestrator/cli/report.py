@@ -16,7 +16,7 @@ from orchestrator.cli.streams import print_json
 from orchestrator.errors import ExitCode
 from orchestrator.redaction import Redactor
 from orchestrator.report.read import is_path, reports_meant
-from orchestrator.report.text import doubts, told_damage, totals
+from orchestrator.report.text import caveats, told_damage, totals
 from orchestrator.report.text import failures as failure_rows
 from orchestrator.visible import visible
 
@@ -78,8 +78,8 @@ def failures(*, run: str, output_format: str, state_dir: Path | None, output: Ou
             console.print(row, soft_wrap=True)
         if not report.failures:
             console.print(Text(f"No failures among {report.outcomes.total()} installs."))
-        for doubt in doubts(report):
-            console.print(Text(doubt), soft_wrap=True)
+        for caveat in caveats(report):
+            console.print(Text(caveat), soft_wrap=True)
     return _say_trouble(found, output, has_said=True)
 
 

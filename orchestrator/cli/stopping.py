@@ -31,7 +31,7 @@ WHOLE_PERCENT = 100.0
 
 
 def parse_failure_limit(_context: click.Context, _parameter: click.Parameter, value: str | None) -> FailureLimit | None:
-    """Return the brake that ``--max-failures`` asks for. Raises ``click.BadParameter``."""
+    """Return the limit that ``--max-failures`` asks for. Raises ``click.BadParameter``."""
     if value is None:
         return None
     match = _FAILURES.fullmatch(value)

@@ -16,7 +16,7 @@ from orchestrator.model import ErrorInfo
 from orchestrator.session.choice import chosen_from
 from orchestrator.session.connections import Connections
 from orchestrator.session.inventory import inventory_of, missing_from, say_sources, told
-from orchestrator.session.queries import Question, Subject, are_credentials_refused, surveyed
+from orchestrator.session.queries import Question, Subject, answers_to, are_credentials_refused
 from orchestrator.summary import Ending, exit_code
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ async def audited(config: Config, options: AuditOptions, log: Log, stop: StopSwi
         found = {each: Freshness(Verdict.UNKNOWN, error=why) for each, (_, why) in chosen.lacks.items()}
         to_ask = [each for each in chosen.installs if each not in found]
         questions = [_question(each, _max_age_s(each, options)) for each in to_ask]
-        answers = await surveyed(Subject("audit", "installs"), questions, connections, stop)
+        answers = await answers_to(Subject("audit", "installs"), questions, connections, stop)
         for install, answer in zip(to_ask, answers.answers, strict=True):
             if isinstance(answer, ErrorInfo):
                 answer = Freshness(Verdict.UNKNOWN, error=answer)  # noqa: PLW2901 - what an error comes to

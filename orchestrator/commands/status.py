@@ -17,7 +17,7 @@ from orchestrator.runs.folder import StateFolder
 from orchestrator.runs.resume import check_accounts
 from orchestrator.runs.scopes import run_meant
 from orchestrator.session.connections import Connections
-from orchestrator.session.queries import Question, Subject, are_credentials_refused, surveyed
+from orchestrator.session.queries import Question, Subject, answers_to, are_credentials_refused
 from orchestrator.summary import Ending, exit_code
 from orchestrator.units import seconds_of
 
@@ -130,10 +130,12 @@ async def run_status(config: Config, state_dir: Path, word: str, log: Log, stop:
         to_ask = [each for each in told if not has_ended(each.backup)]
         names = {each.install.account for each in to_ask}
         check_accounts(config, run.record, names, "cannot be asked about", "name the YAML that it ran with")
-        answers = await surveyed(Subject("status", "backups"), [_question(each) for each in to_ask], connections, stop)
+        answers = await answers_to(
+            Subject("status", "backups"), [_question(each) for each in to_ask], connections, stop
+        )
         found = dict(zip((each.line.position for each in to_ask), answers.answers, strict=True))
         backups = [_after(each, found.get(each.line.position)) for each in told]
-        has_news, report = await _retold(store, folder, run, [each.line for each in backups], connections.clock.now())
+        has_news, report = await _amended(store, folder, run, [each.line for each in backups], connections.clock.now())
         ranks = list(Condition)
         return StatusEnd(
             run_id=run_id,
@@ -191,7 +193,7 @@ def _after(known: Known, answer: Known | ErrorInfo | None) -> Known:
     return answer or known_now(known, known.backup)
 
 
-async def _retold(
+async def _amended(
     store: Store, folder: StateFolder, run: StoredRun, lines: list[Line], at: datetime
 ) -> tuple[bool, str | None]:
     """Have the run say what is new, or what an earlier process was kept from telling; return whether, and where."""

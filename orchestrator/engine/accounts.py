@@ -172,9 +172,8 @@ class Accounts:
         account, answer = admitted.account, exchanged.answer
         unserved_s = self._unserved_s(account)
         is_out_of_reach = account.state is AccountState.TO_CHECK and answer in {Answer.NOT_SENT, Answer.AMBIGUOUS}
-        pause_s = exchanged.result.retry_after_s or 0.0
-        if answer is Answer.THROTTLED and pause_s > self._limits.max_pause_s:
-            why = f"the API asks to pause for {pause_s:.0f} s, longer than throttle.max_pause allows"
+        if answer is Answer.THROTTLED and exchanged.too_long_s is not None:
+            why = f"the API asks to pause for {exchanged.too_long_s:.0f} s, longer than throttle.max_pause allows"
         elif unserved_s >= self._limits.give_up_s:
             why = f"no request was accepted for {unserved_s:.0f} s (throttle.give_up)"
         elif is_out_of_reach and unserved_s >= self._limits.reach_s:

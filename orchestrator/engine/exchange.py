@@ -48,11 +48,17 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Exchanged:
-    """What came of one request, its class, and what that says of the server's capacity."""
+    """What came of one request, its class, and what that says of the server's capacity.
+
+    ``pause_s`` is the ``Retry-After`` that the limiter obeys. One longer than ``max_pause_s`` is ``too_long_s``: nobody
+    waits for that, and the account ends.
+    """
 
     result: AttemptResult
     answer: Answer
     effect: Effect
+    pause_s: float | None
+    too_long_s: float | None
 
     @property
     def is_interrupted(self) -> bool:
@@ -64,7 +70,7 @@ class Wire:
     """Exchange requests for answers, and know which are under way."""
 
     def __init__(self, context: DispatchContext) -> None:
-        """Tell limiters of no ``Retry-After`` that is longer than ``max_pause_s``: it ends the account instead."""
+        """Send for the run of ``context``."""
         self._clock = context.clock
         self._log = context.log
         self._max_pause_s = context.limits.max_pause_s
@@ -85,8 +91,12 @@ class Wire:
         if admitted.ticket.read_only and answer in _USELESS_CANARY:
             effect = Effect.FAILED
         admitted.account.throttled += effect is Effect.THROTTLED
-        self._tell(admitted, effect, result)
-        return Exchanged(result, answer, effect)
+        pause_s, too_long_s = result.retry_after_s, None
+        if pause_s is not None and pause_s > self._max_pause_s:
+            pause_s, too_long_s = None, pause_s
+        exchanged = Exchanged(result, answer, effect, pause_s, too_long_s)
+        self._tell(admitted, exchanged)
+        return exchanged
 
     async def _sent(
         self, admitted: Admitted, call: Coroutine[object, object, AttemptResult], *, is_read: bool
@@ -112,15 +122,14 @@ class Wire:
             self._log.info("throttle.headers", account=account.name, headers=dict(result.rate_headers))
         return result
 
-    def _tell(self, admitted: Admitted, effect: Effect, result: AttemptResult) -> None:
+    @staticmethod
+    def _tell(admitted: Admitted, exchanged: Exchanged) -> None:
         """Give the ticket back with what the answer said."""
-        if result.fault is Fault.INTERRUPTED or result.on_reused:
+        result = exchanged.result
+        if exchanged.is_interrupted or result.on_reused:
             admitted.release()
             return
-        retry_after_s = result.retry_after_s
-        if retry_after_s is not None and retry_after_s > self._max_pause_s:
-            retry_after_s = None
-        feedback = Feedback(effect, result.backup is not None, retry_after_s, result.sent)
+        feedback = Feedback(exchanged.effect, result.backup is not None, exchanged.pause_s, result.sent)
         admitted.budget.throttle.observe(admitted.ticket, feedback)
 
     def break_off(self, *, reads_only: bool) -> None:

@@ -52,8 +52,8 @@ def totals(report: Report) -> Text:
         text.append(f"  {line}\n", "bold red")
     for line in _limits(_mapping(summary.get("accounts"))):
         text.append(f"  {line}\n")
-    for doubt in doubts(report):
-        text.append(f"  {doubt}\n", "yellow")
+    for caveat in caveats(report):
+        text.append(f"  {caveat}\n", "yellow")
     return text
 
 
@@ -119,7 +119,7 @@ def _is_number(value: object) -> TypeGuard[int | float]:
     return 0 <= value < _LONGEST_DURATION_S
 
 
-def doubts(report: Report) -> list[str]:
+def caveats(report: Report) -> list[str]:
     """Say what makes a report less than the whole truth."""
     found = []
     if report.summary is None:

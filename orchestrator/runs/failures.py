@@ -16,7 +16,7 @@ from orchestrator.report.lines import source_fields
 from orchestrator.report.read import is_path, read_reports
 from orchestrator.report.text import told_damage
 from orchestrator.runs.scopes import Scope, run_meant
-from orchestrator.selection import retold
+from orchestrator.selection import selection_from
 
 if TYPE_CHECKING:
     from orchestrator.engine.ports import Log
@@ -100,7 +100,7 @@ async def failures_of(context: RunContext) -> Failures:
         tuple(_failure(run.id, each) for each in failed),
         str(scopes.now(Scope.parsed(record.scope).part)) if scopes.has(record) else record.scope,
         record.failed_sources,
-        retold(record.selection),
+        selection_from(record.selection),
         (*record.covered, *((each.account, each.name, each.id) for each in installs)),
     )
 
@@ -148,7 +148,7 @@ def _of_file(path: Path, log: Log) -> Failures:
         str(path),
         tuple(failures),
         failed_sources=tuple(map(_source, failed)),
-        selection=None if unread else retold(summary.get("selection")),
+        selection=None if unread else selection_from(summary.get("selection")),
         covered=tuple(report.covered),
         unread=unread,
     )

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from orchestrator.summary import Tally
 
 
-RETOLD = {ExitCode.OK, ExitCode.BUG, ExitCode.FAILED, ExitCode.STORAGE}
+FOUND_OUT_ANEW = {ExitCode.OK, ExitCode.BUG, ExitCode.FAILED, ExitCode.STORAGE}
 """Exit codes of a run that are found out anew: by its outcomes, now that they are all written."""
 
 NOBODY_ASKED = AccountTotals(0, 0, 0.0)
@@ -119,7 +119,7 @@ def _as_it_ended(totals: RunTotals, summary: Summary) -> Summary:
     if (
         not is_done
         or before is None
-        or before["exit_code"] in RETOLD
+        or before["exit_code"] in FOUND_OUT_ANEW
         or summary.exit_code not in {ExitCode.OK, ExitCode.FAILED}
     ):
         return summary

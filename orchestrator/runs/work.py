@@ -71,7 +71,7 @@ class RunWork:
     def known(self) -> dict[str, object]:
         """Return what makes it other than a new run of its own, for the log."""
         known: dict[str, object] = {} if self.is_new else {"resumed": True, "kept": len(self.recorded)}
-        known |= {"foregone": len(self.presettled)} if self.presettled else {}
+        known |= {"presettled": len(self.presettled)} if self.presettled else {}
         return known | ({} if self.record.retried is None else {"retries": self.record.retried})
 
 

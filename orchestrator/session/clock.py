@@ -1,4 +1,4 @@
-"""Time and chance as they are; every use case takes a clock, and this one if nobody gives another."""
+"""Time and chance as they are; whoever needs them takes a clock, and this one if nobody gives another."""
 
 from __future__ import annotations
 

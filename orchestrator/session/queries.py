@@ -212,7 +212,7 @@ class Subject:
     what: str
 
 
-async def surveyed(
+async def answers_to(
     subject: Subject, questions: Sequence[Question[T]], connections: Connections, stop: StopSwitch
 ) -> Answers[T]:
     """Ask all ``questions``; without any, nobody is asked."""

@@ -19,7 +19,7 @@ from orchestrator.cli.options import config_option
 from orchestrator.cli.selecting import check_accounts, parse_shard, read_list, selection_options
 from orchestrator.errors import ConfigError, OrchestratorError, UsageError
 from orchestrator.model import Install
-from orchestrator.selection import Selected, Selection, check_values, may_be_meant, retold, selected
+from orchestrator.selection import Selected, Selection, check_values, may_be_meant, selected, selection_from
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -465,12 +465,12 @@ def test_an_account_that_the_configuration_does_not_have_is_an_error() -> None:
     ],
 )
 def test_a_selection_is_remembered_as_json(selection: Selection) -> None:
-    assert retold(json.loads(json.dumps(selection.told()))) == selection
+    assert selection_from(json.loads(json.dumps(selection.told()))) == selection
 
 
 @pytest.mark.parametrize("selection", [Selection(names=("shop1",)), Selection(listed=(("shop1", "list.txt:1"),))])
 def test_of_names_only_that_there_were_any_is_remembered_and_nothing_more_is_meant(selection: Selection) -> None:
-    again = retold(json.loads(json.dumps(selection.told())))
+    again = selection_from(json.loads(json.dumps(selection.told())))
     assert again == Selection(listed=())
     assert again.told() == selection.told()
     with pytest.raises(UsageError):
@@ -482,5 +482,5 @@ def test_of_names_only_that_there_were_any_is_remembered_and_nothing_more_is_mea
     [{"only": "a"}, {"tags": [1]}, {"limit": "3"}, {"shard": "0/4"}, {"shard": 4}, {"named": None}, {"accounts": None}],
 )
 def test_what_is_no_selection_is_not_taken_for_one(change: dict[str, object]) -> None:
-    assert retold(Selection().told() | change) is None
-    assert retold(None) is None
+    assert selection_from(Selection().told() | change) is None
+    assert selection_from(None) is None

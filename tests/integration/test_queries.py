@@ -14,7 +14,7 @@ from fakes import ListLog
 from orchestrator.engine.stop import StopSwitch
 from orchestrator.model import Account, Config, ErrorInfo, ErrorKind, ThrottlePolicy
 from orchestrator.session.connections import Connections
-from orchestrator.session.queries import NOT_ASKED, Question, Subject, _progress, are_credentials_refused, surveyed
+from orchestrator.session.queries import NOT_ASKED, Question, Subject, _progress, answers_to, are_credentials_refused
 from orchestrator.simulator.scenario import Scenario
 from orchestrator.simulator.server import Simulator
 
@@ -56,7 +56,7 @@ class Survey:
                 questions = [
                     Question(account, partial(self._ask, number, account)) for number, account in enumerate(self._asked)
                 ]
-                answers = await surveyed(Subject("audit", "installs"), questions, connections, self.stop)
+                answers = await answers_to(Subject("audit", "installs"), questions, connections, self.stop)
                 progress = _progress(connections, {0: NOT_ASKED}, len(questions))
                 return answers, simulator.stats()["requests"], are_credentials_refused(connections), progress
 
