@@ -130,9 +130,8 @@ async def run_status(config: Config, state_dir: Path, word: str, log: Log, stop:
         to_ask = [each for each in told if not has_ended(each.backup)]
         names = {each.install.account for each in to_ask}
         check_accounts(config, run.record, names, "cannot be asked about", "name the YAML that it ran with")
-        answers = await answers_to(
-            Subject("status", "backups"), [_question(each) for each in to_ask], connections, stop
-        )
+        questions = [_question(each) for each in to_ask]
+        answers = await answers_to(Subject("status", "backups"), questions, connections, stop)
         found = dict(zip((each.line.position for each in to_ask), answers.answers, strict=True))
         backups = [_after(each, found.get(each.line.position)) for each in told]
         has_news, report = await _amended(store, folder, run, [each.line for each in backups], connections.clock.now())

@@ -125,8 +125,8 @@ class AccountQueue:
     polled once. ``suspects`` is work whose 401, kept with it, waits for the check. ``unserved_since`` is when the first
     failure after the last served POST was seen. ``stop`` says why the account stopped. ``rate_headers`` are the last
     values of headers about rates. ``server_ahead_s`` is what to add to monotonic seconds for the server's clock, at
-    least; ``backend_behind_s`` is how far the clock behind ``create_time`` was seen behind that one. ``specimen`` is the
-    first install whose backup was accepted, and when, ``specimen_looked_at`` when its listing was last read;
+    least; ``backend_behind_s`` is how far the clock behind ``create_time`` was seen behind that one. ``specimen`` is
+    the first install whose backup was accepted, and when, ``specimen_looked_at`` when its listing was last read;
     ``markers_come_back`` tells whether listings show markers, ``None`` while that is not known.
     """
 

@@ -1,9 +1,9 @@
 """What a run remembers of itself: its plan, how each planned backup stands, and the line of each outcome.
 
-The intent of a POST is a checkpoint that is on disk before the POST is sent; its outcome is on disk before its line is in
-the report. So after a kill the journal knows what may have been made and what is known, and the report can be written
-again from it. Credentials are never in here. Times are UTC, ISO 8601. Texts of people are kept as JSON: paths, for one,
-may hold what is no UTF-8, which SQLite does not take.
+The intent of a POST is a checkpoint that is on disk before the POST is sent; its outcome is on disk before its line is
+in the report. So after a kill the journal knows what may have been made and what is known, and the report can be
+written again from it. Credentials are never in here. Times are UTC, ISO 8601. Texts of people are kept as JSON: paths,
+for one, may hold what is no UTF-8, which SQLite does not take.
 """
 
 from __future__ import annotations

@@ -61,5 +61,5 @@ def test_what_tests_a_unit_sleeps_in_virtual_time_only(path: Path) -> None:
     assert not {"time.sleep", "threading.Timer"} & modules
     assert not {("time", "sleep"), ("threading", "Timer")} & {(owner, method) for owner, method, _ in used}
     sleeps = {ast.unparse(args[0]) for owner, method, args in used if (owner, method) == ("asyncio", "sleep")}
-    is_virtual = {"virtual", "fleet_bench"} & modules and ("asyncio", "run") not in {each[:2] for each in used}
+    is_virtual = {"virtual", "engine_bench"} & modules and ("asyncio", "run") not in {each[:2] for each in used}
     assert is_virtual or sleeps <= {"0"}

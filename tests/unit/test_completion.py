@@ -11,6 +11,25 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from engine_bench import (
+    ABORT,
+    ACCEPT,
+    BEGAN_S,
+    CANCEL,
+    COMPLETE,
+    EXHAUST,
+    HELD_S,
+    INCOMPLETE,
+    INTERVAL_S,
+    REJECT,
+    REPEAT,
+    SECOND,
+    TIMEOUT_S,
+    UNKNOWN,
+    WAIT,
+    Bench,
+    status,
+)
 from fakes import (
     ACCEPTED,
     DISCONNECTED,
@@ -34,25 +53,6 @@ from fakes import (
     listing,
     planned,
     shown,
-)
-from fleet_bench import (
-    ABORT,
-    ACCEPT,
-    BEGAN_S,
-    CANCEL,
-    COMPLETE,
-    EXHAUST,
-    HELD_S,
-    INCOMPLETE,
-    INTERVAL_S,
-    REJECT,
-    REPEAT,
-    SECOND,
-    TIMEOUT_S,
-    UNKNOWN,
-    WAIT,
-    Bench,
-    status,
 )
 
 from orchestrator.engine.completion import LAST_POLL_S

@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import Any
 
 import pytest
+from engine_bench import ACCEPT, CANCEL, EXHAUST, FAILS, GRACE_S, REJECT, UNKNOWN, Bench
 from fakes import (
     ACCEPTED,
     DISCONNECTED,
@@ -30,7 +31,6 @@ from fakes import (
     error_of,
     install_id,
 )
-from fleet_bench import ACCEPT, CANCEL, EXHAUST, FAILS, GRACE_S, REJECT, UNKNOWN, Bench
 
 from orchestrator.engine.queues import MOST_RATE_HEADERS, AccountQueue
 from orchestrator.model import (

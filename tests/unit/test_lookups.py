@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from engine_bench import ACCEPT, BEGAN_S, CANCEL, EXHAUST, FAILS, GRACE_S, UNKNOWN, Bench
 from fakes import (
     ACCEPTED,
     BROKEN_OFF,
@@ -36,7 +37,6 @@ from fakes import (
     planned,
     shown,
 )
-from fleet_bench import ACCEPT, BEGAN_S, CANCEL, EXHAUST, FAILS, GRACE_S, UNKNOWN, Bench
 
 from orchestrator.engine.pending import InDoubt, PendingBackup
 from orchestrator.listings import Page

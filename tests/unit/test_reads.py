@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from engine_bench import HOUR_S, Bench
 from fakes import (
     DISCONNECTED,
     GATEWAY_TIMEOUT,
@@ -22,7 +23,6 @@ from fakes import (
     listing,
     shown,
 )
-from fleet_bench import HOUR_S, Bench
 
 from orchestrator.engine.queues import AccountState
 from orchestrator.errors import StoppedError

@@ -8,6 +8,20 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from engine_bench import (
+    ACCEPT,
+    BEGAN_S,
+    CANCEL,
+    COMPLETE,
+    HOUR_S,
+    INCOMPLETE,
+    INTERVAL_S,
+    SKIP,
+    TIMEOUT_S,
+    WAIT,
+    Bench,
+    status,
+)
 from fakes import (
     DISCONNECTED,
     EPOCH,
@@ -26,20 +40,6 @@ from fakes import (
     error_of,
     listing,
     planned,
-)
-from fleet_bench import (
-    ACCEPT,
-    BEGAN_S,
-    CANCEL,
-    COMPLETE,
-    HOUR_S,
-    INCOMPLETE,
-    INTERVAL_S,
-    SKIP,
-    TIMEOUT_S,
-    WAIT,
-    Bench,
-    status,
 )
 
 from orchestrator.engine.completion import LAST_POLL_S

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from engine_bench import ABORT, ACCEPT, BEGAN_S, CANCEL, COMPLETE, INCOMPLETE, REJECT, REPEAT, WAIT, Bench, status
 from fakes import (
     ACCEPTED,
     DISCONNECTED,
@@ -22,7 +23,6 @@ from fakes import (
     error_of,
     install_id,
 )
-from fleet_bench import ABORT, ACCEPT, BEGAN_S, CANCEL, COMPLETE, INCOMPLETE, REJECT, REPEAT, WAIT, Bench, status
 
 from orchestrator.model import Checkpoint, ErrorKind, OutcomeKind
 from orchestrator.summary import LEAST_FOR_A_SHARE, FailureLimit

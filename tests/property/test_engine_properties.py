@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from random import Random
 from typing import Any
 
+from engine_bench import ABORT, BEGAN_S, COMPLETE, HOUR_S, INCOMPLETE, REPEAT, SECOND, SKIP, TIMEOUT_S, WAIT, Bench
 from fakes import (
     BROKEN_OFF,
     DISCONNECTED,
@@ -32,7 +33,6 @@ from fakes import (
     listing,
     planned,
 )
-from fleet_bench import ABORT, BEGAN_S, COMPLETE, HOUR_S, INCOMPLETE, REPEAT, SECOND, SKIP, TIMEOUT_S, WAIT, Bench
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
