@@ -1,8 +1,8 @@
-"""What every step of a run works with: its configuration and options, and the real things that are open for it."""
+"""What every step of a run works with. What options and configuration come to is decided here, once."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orchestrator.journal.store import Store
@@ -18,40 +18,42 @@ if TYPE_CHECKING:
     from contextlib import AsyncExitStack
 
     from orchestrator.engine.context import RunLimits
-    from orchestrator.engine.ports import Clock, Log
+    from orchestrator.engine.ports import Log
     from orchestrator.engine.stop import StopSwitch
-    from orchestrator.model import Config, Run
+    from orchestrator.model import Config
     from orchestrator.runs.options import RunOptions
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext:
-    """The run's configuration and options, and what stays open for it as long as ``stack`` does.
+    """A run's configuration and options, and the real things that it uses, open for as long as ``stack`` is.
 
     ``began`` is the monotonic instant at which the command began it, and ``new_run`` the run that begins then, unless
-    an earlier one is resumed. ``scopes`` are those of its configuration, and
-    ``part`` is the part of that which is meant.
+    an earlier one is resumed. ``scopes`` are those of the configuration, and ``part`` is the part of it that is meant.
+    ``persistence`` says how long listings are asked for while the run is planned.
     """
 
-    config: Config
-    options: RunOptions
-    scopes: Scopes
-    part: str
-    log: Log
-    stop: StopSwitch
-    clock: Clock
-    began: float
-    new_run: Run
-    stack: AsyncExitStack
-    folder: StateFolder
-    store: Store
-    connections: Connections
-    locks: RunLocks
+    def __init__(self, config: Config, options: RunOptions, log: Log, stop: StopSwitch, stack: AsyncExitStack) -> None:
+        """Decide what follows from ``options``; nothing is made or opened yet."""
+        self.clock = SYSTEM_CLOCK
+        self.began = self.clock.monotonic()
+        self.new_run = new_run(self.clock)
+        self.log = log
+        self.stop = stop
+        self.stack = stack
+        self.options = options
+        self.config = options.applied_to(config)
+        self.scopes = Scopes(self.config)
+        self.part = part_of(options.selection)
+        self.persistence = Persistence(options.deadline_s)
+        self.folder = StateFolder.at(options.state_dir)
+        self.locks = RunLocks(self.folder.path, options.lock_wait_s, log, stop, stack)
+        self.store = Store(self.folder.database)
+        self.connections = Connections(self.config, self.store, log, stack, self.clock)
 
-    @property
-    def persistence(self) -> Persistence:
-        """Return how long listings are asked for while the run is planned."""
-        return Persistence(self.options.deadline_s)
+    async def open_state(self) -> None:
+        """Open the state, which is made where there is none. Raises ``StateError``."""
+        make_folder(self.folder.path)
+        await self.stop.unless_pressed(self.stack.enter_async_context(self.store))
 
     def limits(self) -> RunLimits:
         """Return the limits of the requests, what is left until the deadline from now on among them."""
@@ -69,28 +71,3 @@ class RunContext:
     def where(self) -> str:
         """Return where the runs are, for people."""
         return f"in {self.options.state_dir}"
-
-
-async def opened(config: Config, options: RunOptions, log: Log, stop: StopSwitch, stack: AsyncExitStack) -> RunContext:
-    """Open the state, which is made where there is none, for as long as ``stack`` is open. Raises ``StorageError``."""
-    clock, folder = SYSTEM_CLOCK, StateFolder.at(options.state_dir)
-    began = clock.monotonic()
-    make_folder(folder.path)
-    store = Store(folder.database)
-    await stop.unless_pressed(stack.enter_async_context(store))
-    return RunContext(
-        config=config,
-        options=options,
-        scopes=Scopes(config),
-        part=part_of(options.selection),
-        log=log,
-        stop=stop,
-        clock=clock,
-        began=began,
-        new_run=new_run(clock),
-        stack=stack,
-        folder=folder,
-        store=store,
-        connections=Connections(config, store, log, stack, clock),
-        locks=RunLocks(folder.path, options.lock_wait_s, log, stop, stack),
-    )

@@ -40,8 +40,9 @@ class PlannedRun:
     empty: tuple[EmptySource, ...]
 
 
-def refuse_mistakes(config: Config, options: RunOptions) -> None:
+def refuse_mistakes(context: RunContext) -> None:
     """Raise ``UsageError`` for a selection that means nothing, as far as that is known without asking anybody."""
+    config, options = context.config, context.options
     if options.is_new and not asked_accounts(config, options.selection):
         _chosen(config, options, offline(config))
 

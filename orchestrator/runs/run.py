@@ -15,7 +15,7 @@ from orchestrator.journal import runs
 from orchestrator.model import OutcomeKind
 from orchestrator.report.write import ReportWriter, drop_old_report, drop_run, make_folder
 from orchestrator.run_names import LATEST
-from orchestrator.runs.context import opened
+from orchestrator.runs.context import RunContext
 from orchestrator.runs.finish import RunTotals, closed, remove_old_runs
 from orchestrator.runs.new import new_work, refuse_mistakes
 from orchestrator.runs.recorder import Recorder
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from orchestrator.engine.stop import StopSwitch
     from orchestrator.journal.runs import KnownRun
     from orchestrator.model import Config, Outcome
-    from orchestrator.runs.context import RunContext
     from orchestrator.runs.options import RunOptions
     from orchestrator.runs.recorder import OnOutcome
     from orchestrator.runs.work import RunWork
@@ -70,10 +69,10 @@ async def run_backups(
     ``StorageError`` if the state or the report cannot be begun, ``LockedError`` if another process is at it, and
     ``StoppedError`` if a signal comes before it is begun; no backup was requested then.
     """
-    config = options.applied_to(config)
-    refuse_mistakes(config, options)
     async with AsyncExitStack() as stack:
-        context = await opened(config, options, log, stop, stack)
+        context = RunContext(config, options, log, stop, stack)
+        refuse_mistakes(context)
+        await context.open_state()
         earlier = await locked_scopes(context)
         work = await planned_work(context, earlier)
         await check_recency_first(context, work)
