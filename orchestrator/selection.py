@@ -10,7 +10,7 @@ import fnmatch
 import hashlib
 import re
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import partial
 from itertools import islice
@@ -20,7 +20,7 @@ from orchestrator.errors import UsageError
 from orchestrator.listings import install_name_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from orchestrator.model import Install
 
@@ -42,10 +42,11 @@ _ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What the command line says about the installs that are meant; with nothing said, all are.
+    """Which installs are meant; with nothing said, all are.
 
     ``names`` are names or ids, as are the entries of ``listed``, each with its place, as ``file:line``; ``listed`` is
     ``None`` if there is no list. ``only`` and ``exclude`` are globs of names or ids. ``shard`` is I and N, from 1.
+    ``words`` are what whoever made the selection calls its fields, where that is something else than their names.
     """
 
     names: tuple[str, ...] = ()
@@ -57,6 +58,11 @@ class Selection:
     accounts: tuple[str, ...] = ()
     limit: int | None = None
     shard: tuple[int, int] | None = None
+    words: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+
+    def called(self, key: str) -> str:
+        """Return what whoever made the selection calls the field ``key``: the command line, its options."""
+        return self.words.get(key, key)
 
     @property
     def is_given(self) -> bool:
@@ -93,8 +99,9 @@ def selection_from(fields: object) -> Selection | None:
     are_texts = all(isinstance(each, list) and all(isinstance(word, str) for word in each) for each in texts.values())
     if not are_texts or not isinstance(limit, int | None) or (fields.get("shard") is not None and not shard):
         return None
+    criteria: dict[str, Any] = {key: tuple(each or ()) for key, each in texts.items()}
     return Selection(
-        **{key: tuple(each or ()) for key, each in texts.items()},
+        **criteria,
         listed=() if fields["named"] else None,
         limit=limit,
         shard=(int(shard[1]), int(shard[2])) if shard else None,
@@ -126,8 +133,10 @@ def selected(installs: Sequence[Install], selection: Selection) -> Selected:
     Raises ``UsageError`` if a name is not in the plan or is disabled, or if nothing is meant in any shard.
     """
     enabled, disabled = ([each for each in installs if each.enabled is wanted] for wanted in (True, False))
+    if enabled and not selection.is_given:
+        return Selected(tuple(enabled), disabled=len(disabled))
     known, disabled_words = _words_of(enabled), _words_of(disabled)
-    _check_names(selection.names, known, disabled_words)
+    _check_names(selection, known, disabled_words)
     criteria = _criteria(selection)
     meant, not_enabled = ([each for each in some if _fits_all(each, criteria)] for some in (enabled, disabled))
     unknown = _not_in_plan(selection, known | disabled_words)
@@ -154,9 +163,9 @@ def check_values(installs: Sequence[Install], selection: Selection) -> None:
         return any(fits(each.name, each.id) for each in installs)
 
     given: tuple[tuple[str, Sequence[str], Callable[[str], bool]], ...] = (
-        ("--tag", selection.tags, tags.__contains__),
-        ("--only", selection.only, is_glob_of_any),
-        ("--exclude", selection.exclude, is_glob_of_any),
+        (selection.called("tags"), selection.tags, tags.__contains__),
+        (selection.called("only"), selection.only, is_glob_of_any),
+        (selection.called("exclude"), selection.exclude, is_glob_of_any),
     )
     faults = [
         f"{option} {shlex.quote(value)} fits no install: {remedy}"
@@ -193,17 +202,26 @@ def _criteria(selection: Selection) -> list[tuple[str, Fits]]:
     every: tuple[tuple[str, Fits], ...] = (
         (_few(map(shlex.quote, selection.names), " "), _answers_to(selection.names)),
         (
-            "" if selection.listed is None else "--installs-from",
+            "" if selection.listed is None else selection.called("listed"),
             _answers_to(each for each, _ in selection.listed or ()),
         ),
         (
-            _typed("--account", selection.accounts),
+            _typed(selection.called("accounts"), selection.accounts),
             partial(may_be_meant, selection=Selection(accounts=selection.accounts)),
         ),
-        (_typed("--tag", selection.tags), partial(may_be_meant, selection=Selection(tags=selection.tags))),
-        (_typed("--environment", selection.environments), lambda install: _may_be_of(install, environments)),
-        (_typed("--only", selection.only), lambda install: is_wanted(install.name, install.id)),
-        (_typed("--exclude", selection.exclude), lambda install: not is_excluded(install.name, install.id)),
+        (
+            _typed(selection.called("tags"), selection.tags),
+            partial(may_be_meant, selection=Selection(tags=selection.tags)),
+        ),
+        (
+            _typed(selection.called("environments"), selection.environments),
+            lambda install: _may_be_of(install, environments),
+        ),
+        (_typed(selection.called("only"), selection.only), lambda install: is_wanted(install.name, install.id)),
+        (
+            _typed(selection.called("exclude"), selection.exclude),
+            lambda install: not is_excluded(install.name, install.id),
+        ),
     )
     return [(words, fits) for words, fits in every if words]
 
@@ -306,17 +324,17 @@ def _is_in_shard(key: str, shard: tuple[int, int] | None) -> bool:
     return int.from_bytes(hashlib.sha256(key.encode()).digest()) % count == number - 1
 
 
-def _check_names(names: Sequence[str], enabled: set[str], disabled: set[str]) -> None:
-    """Raise ``UsageError`` that tells of every one of ``names`` that no enabled install answers to."""
-    missing = [name for name in dict.fromkeys(names) if _plain(name) not in enabled]
+def _check_names(selection: Selection, enabled: set[str], disabled: set[str]) -> None:
+    """Raise ``UsageError`` that tells of every one of the names that no enabled install answers to."""
+    missing = [name for name in dict.fromkeys(selection.names) if _plain(name) not in enabled]
     off = [name for name in missing if _plain(name) in disabled]
     gone = [name for name in missing if _plain(name) not in disabled]
     faults = [f"disabled in the configuration (enabled: false): {_quoted(off)}"] if off else []
     if gone:
         near = [_nearest(name, enabled) for name in gone[:MOST_WORDS]]
         meant = f"did you mean {_quoted(dict.fromkeys(each for each in near if each))}?"
-        remedy = meant if any(near) else "wpe-backup run --dry-run shows what is"
-        globs = "; a glob goes with --only" if any(map(_GLOB.search, gone)) else ""
+        remedy = meant if any(near) else selection.called("see the plan")
+        globs = f"; a glob goes with {selection.called('only')}" if any(map(_GLOB.search, gone)) else ""
         globs += "; write several with blanks between them, not commas" if any("," in name for name in gone) else ""
         faults.append(f"not in the plan: {_quoted(gone)}; {remedy}{globs}")
     if faults:

@@ -20,7 +20,6 @@ FAILURES_KEPT = 5
 """The failures that a run shows at its end: as many as a person reads before opening the report."""
 
 
-FAIL_FAST = "--fail-fast"
 LEAST_FOR_A_SHARE = 20
 """Outcomes from which on a share of failures says something."""
 
@@ -29,12 +28,13 @@ LEAST_FOR_A_SHARE = 20
 class FailureLimit:
     """How many failures are too many to go on: ``failures`` of them, or ``percent`` of all outcomes so far.
 
-    ``option`` is what was asked for.
+    ``option`` is what whoever set it calls it; ``is_first`` tells that it is the first failure, and says so by itself.
     """
 
     failures: int | None = None
     percent: float | None = None
-    option: str = "--max-failures"
+    option: str = "failure_limit"
+    is_first: bool = False
 
     def holds(self, failed: int, settled: int) -> bool:
         """Tell whether ``failed`` of ``settled`` outcomes are too many."""
@@ -45,9 +45,9 @@ class FailureLimit:
         return failed * 100 >= self.percent * settled
 
     def __str__(self) -> str:
-        """Write the rule as on the command line."""
-        if self.option == FAIL_FAST:
-            return FAIL_FAST
+        """Write the rule as it was set."""
+        if self.is_first:
+            return self.option
         limit = self.failures if self.percent is None else f"{self.percent:g}%"
         return f"{self.option} {limit}"
 

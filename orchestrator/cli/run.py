@@ -29,7 +29,7 @@ from orchestrator.cli.options import (
 )
 from orchestrator.cli.places import needed_state_dir
 from orchestrator.cli.selecting import check_accounts, selection_options
-from orchestrator.cli.stopping import parse_failure_limit, run_until_stopped
+from orchestrator.cli.stopping import FAIL_FAST, MAX_FAILURES, parse_failure_limit, run_until_stopped
 from orchestrator.cli.streams import print_json
 from orchestrator.commands.preview import previewed
 from orchestrator.config.values import parse_duration, parse_template
@@ -39,7 +39,7 @@ from orchestrator.report.plan_text import plan_lines, plan_table, plan_totals
 from orchestrator.runs.options import RunOptions
 from orchestrator.runs.run import run_backups
 from orchestrator.selection import Selection
-from orchestrator.summary import FAIL_FAST, FailureLimit
+from orchestrator.summary import FailureLimit
 
 if TYPE_CHECKING:
     from orchestrator.engine.ports import Log
@@ -95,9 +95,9 @@ if TYPE_CHECKING:
     callback=parsed_by(parse_duration),
     help="Request nothing more after this long; what is left is cancelled, exit code 10. Waiting goes on.",
 )
-@option("--fail-fast", is_flag=True, help="Request nothing more once an install has failed.")
+@option(FAIL_FAST, is_flag=True, help="Request nothing more once an install has failed.")
 @option(
-    "--max-failures",
+    MAX_FAILURES,
     metavar="N|P%",
     callback=parse_failure_limit,
     help="Request nothing more once N installs, or P percent of at least 20, have failed.",
@@ -171,7 +171,9 @@ def _options(given: dict[str, Any]) -> RunOptions:
         waits=given["wait"],
         recent_s=given["skip_if_recent"],
         deadline_s=given["deadline"],
-        failure_limit=FailureLimit(failures=1, option=FAIL_FAST) if given["fail_fast"] else given["max_failures"],
+        failure_limit=FailureLimit(failures=1, option=FAIL_FAST, is_first=True)
+        if given["fail_fast"]
+        else given["max_failures"],
     )
     _check_together(options, dry_run=given["dry_run"])
     return options

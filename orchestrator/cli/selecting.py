@@ -53,6 +53,17 @@ def _refuse_one_stream_for_both(config_file: str | None, installs_from: str | No
         raise UsageError(message)
 
 
+WORDS = {
+    "listed": "--installs-from",
+    "only": "--only",
+    "exclude": "--exclude",
+    "tags": "--tag",
+    "environments": "--environment",
+    "accounts": "--account",
+    "see the plan": "wpe-backup run --dry-run shows what is",
+}
+"""What the command line calls the fields of a selection."""
+
 _OPTIONS = (
     option(
         "--only",
@@ -110,7 +121,7 @@ def selection_options(command: Callable[..., Any]) -> Any:  # noqa: ANN401 - as 
         _refuse_one_stream_for_both(rest.get("config_file"), installs_from)
         said = {name: rest.pop(name) for name in ("only", "exclude", "tags", "environments", "accounts", "shard")}
         listed = None if installs_from is None else read_list(installs_from)
-        return command(selection=Selection(listed=listed, limit=limit, **said), **rest)
+        return command(selection=Selection(listed=listed, limit=limit, words=WORDS, **said), **rest)
 
     return reduce(lambda made, add: add(made), reversed(_OPTIONS), with_selection)
 

@@ -29,6 +29,8 @@ LINGER_S = 1.0
 _FAILURES = re.compile(r"(\d{1,6})|(\d{1,3}(?:\.\d{1,6})?)%", re.ASCII)
 WHOLE_PERCENT = 100.0
 
+MAX_FAILURES, FAIL_FAST = "--max-failures", "--fail-fast"
+
 
 def parse_failure_limit(_context: click.Context, _parameter: click.Parameter, value: str | None) -> FailureLimit | None:
     """Return the limit that ``--max-failures`` asks for. Raises ``click.BadParameter``."""
@@ -37,9 +39,9 @@ def parse_failure_limit(_context: click.Context, _parameter: click.Parameter, va
     match = _FAILURES.fullmatch(value)
     failures, percent = (match[1], match[2]) if match else (None, None)
     if failures and int(failures) >= 1:
-        return FailureLimit(failures=int(failures))
+        return FailureLimit(failures=int(failures), option=MAX_FAILURES)
     if percent and 0 < float(percent) <= WHOLE_PERCENT:
-        return FailureLimit(percent=float(percent))
+        return FailureLimit(percent=float(percent), option=MAX_FAILURES)
     message = f"{value!r} is neither a number of installs from 1 on, as 10, nor a share above 0%, as 5%"
     raise click.BadParameter(message)
 

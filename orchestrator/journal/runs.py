@@ -47,6 +47,9 @@ Covered = tuple[str, str | None, str | None]
 
 NOTHING_MADE = Made()
 
+ANOTHER_FOLDER = "name the folder with --state-dir"
+"""What to do where there are no runs."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
@@ -241,7 +244,7 @@ def _known(connection: sqlite3.Connection) -> list[KnownRun]:
 
 
 def _find(connection: sqlite3.Connection, word: str, where: str) -> RunRecord:
-    run_id = run_named(word, [each.id for each in _known(connection)], where)
+    run_id = run_named(word, [each.id for each in _known(connection)], where, remedy=ANOTHER_FOLDER)
     row = connection.execute(
         "SELECT r.id, started_at, scope, config, report, accounts, disabled, retried, summary, ended_at, circumstances"
         " FROM runs r LEFT JOIN circumstances c ON c.run_id = r.id WHERE r.id = ?",

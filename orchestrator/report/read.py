@@ -262,6 +262,9 @@ def reports_meant(state_dir: Path, run: str) -> ReportFile:
     return ReportFile(found.path, mine, found.foreign)
 
 
+ANOTHER_FOLDER = "name the folder with --state-dir"
+
+
 def find_report(state_dir: Path, run: str) -> Path:
     """Return the path of the report of ``run``: a run id, a unique prefix of one, ``latest``, or a file's path.
 
@@ -276,7 +279,7 @@ def _run_folder(state_dir: Path, run: str) -> Path:
     except OSError as error:
         message = f"the runs in {state_dir} cannot be looked at: {error.strerror}; name another folder with --state-dir"
         raise UsageError(message) from error
-    return state_dir / "runs" / run_named(run, sorted(names), f"in {state_dir}", "run or file")
+    return state_dir / "runs" / run_named(run, sorted(names), f"in {state_dir}", "run or file", ANOTHER_FOLDER)
 
 
 def _report_of(folder: Path) -> Path:

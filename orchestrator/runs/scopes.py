@@ -181,9 +181,9 @@ async def run_meant(
     if word == LATEST:
         mine = [each.id for each in known if (scopes.has(each) if part is None else scopes.has_as(part, each))]
         of_what = f"of {scopes.now(part or WHOLE).label} {where}"
-        run_id = run_named(word, mine, of_what, others=_others(known))
+        run_id = run_named(word, mine, of_what, remedy=_others(known) or runs.ANOTHER_FOLDER)
     else:
-        run_id = run_named(word, [each.id for each in known], where)
+        run_id = run_named(word, [each.id for each in known], where, remedy=runs.ANOTHER_FOLDER)
     return next(each for each in known if each.id == run_id)
 
 

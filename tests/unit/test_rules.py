@@ -147,9 +147,7 @@ def test_fail_fast_stops_at_the_first_failure() -> None:
     assert errors_of(bench) == {ErrorKind.STOPPED}
     assert (end.deadline_passed, end.stops, end.interrupted) == (False, {}, False)
     assert sum(bench.api.posts.values()) == 8
-    assert (
-        error_of(bench.sink.of(50)).message == "the run stopped requesting: 1 of 8 installs failed (--max-failures 1)"
-    )
+    assert error_of(bench.sink.of(50)).message == "the run stopped requesting: 1 of 8 installs failed (failure_limit 1)"
 
 
 def test_a_number_of_failures_is_borne_up_to_it() -> None:
@@ -259,8 +257,13 @@ def test_when_failures_are_too_many(failure_limit: FailureLimit, failed: int, se
     assert failure_limit.holds(failed, settled) is holds
 
 
-def test_a_rule_is_written_as_on_the_command_line() -> None:
-    assert (str(FailureLimit(3)), str(FailureLimit(percent=12.5))) == ("--max-failures 3", "--max-failures 12.5%")
+def test_a_rule_is_written_as_it_was_set() -> None:
+    rules = (
+        FailureLimit(3),
+        FailureLimit(percent=12.5, option="--max-failures"),
+        FailureLimit(1, None, "-x", is_first=True),
+    )
+    assert [str(rule) for rule in rules] == ["failure_limit 3", "--max-failures 12.5%", "-x"]
 
 
 def slow_sink() -> ListSink:

@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -16,15 +17,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.cli.options import config_option
+from orchestrator.cli.selecting import WORDS as OPTIONS
 from orchestrator.cli.selecting import check_accounts, parse_shard, read_list, selection_options
 from orchestrator.errors import ConfigError, OrchestratorError, UsageError
 from orchestrator.model import Install
-from orchestrator.selection import Selected, Selection, check_values, may_be_meant, selected, selection_from
+from orchestrator.selection import Selected, check_values, may_be_meant, selected, selection_from
+from orchestrator.selection import Selection as SelectionOfAnybody
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 HEX_ID = "ABCDEF00-0000-4000-8000-00000000000F"
+
+
+Selection = partial(SelectionOfAnybody, words=OPTIONS)
+"""What the command line makes."""
 
 
 def install(number: int, name: str | None = None, **changes: object) -> Install:
@@ -83,7 +90,7 @@ def listed(*entries: str) -> tuple[tuple[str, str], ...]:
         (Selection(accounts=("acme",), limit=1), ["shop3"]),
     ],
 )
-def test_alternatives_widen_and_options_narrow(selection: Selection, meant: list[str] | None) -> None:
+def test_alternatives_widen_and_options_narrow(selection: SelectionOfAnybody, meant: list[str] | None) -> None:
     if meant is None:
         with pytest.raises(UsageError, match="no install is selected"):
             selected(FLEET, selection)
@@ -238,7 +245,7 @@ def test_entries_of_a_list_that_no_install_answers_to_are_told_once_with_why() -
     "narrowed",
     [Selection(exclude=("zz", "shop4")), Selection(only=("shop1",)), Selection(names=("shop1",))],
 )
-def test_entries_that_the_other_options_rule_out_are_not_missed(narrowed: Selection) -> None:
+def test_entries_that_the_other_options_rule_out_are_not_missed(narrowed: SelectionOfAnybody) -> None:
     found = selected(FLEET, replace(narrowed, listed=listed("shop1", "zz", "shop4")))
     assert (names(found), found.unknown, found.disabled) == (["shop1"], (), 0)
 
@@ -288,7 +295,7 @@ def test_an_enabled_install_goes_before_a_disabled_one_of_the_same_name() -> Non
     ],
 )
 def test_what_selects_nothing_is_an_error_that_says_which_option_leaves_how_many(
-    selection: Selection, words: str
+    selection: SelectionOfAnybody, words: str
 ) -> None:
     with pytest.raises(UsageError) as error:
         selected(FLEET, selection)
@@ -327,15 +334,15 @@ def asked(*arguments: str, stdin: str | None = None, **environment: str) -> Resu
     @click.command()
     @config_option
     @selection_options
-    def command(*, config_file: str | None, selection: Selection) -> None:
-        click.echo(json.dumps(asdict(selection) | {"config_file": config_file}))
+    def command(*, config_file: str | None, selection: SelectionOfAnybody) -> None:
+        click.echo(json.dumps(asdict(replace(selection, words={})) | {"config_file": config_file}))
 
     return CliRunner(env=environment).invoke(command, arguments, input=stdin)
 
 
 def given_of(result: Result) -> dict[str, object]:
     assert result.exit_code == 0, result.output
-    return {name: value for name, value in json.loads(result.output).items() if value not in (None, [])}
+    return {name: value for name, value in json.loads(result.output).items() if value not in (None, [], {})}
 
 
 def test_options_come_from_the_command_line_and_repeat() -> None:
@@ -464,12 +471,14 @@ def test_an_account_that_the_configuration_does_not_have_is_an_error() -> None:
         Selection(limit=3, shard=(2, 4)),
     ],
 )
-def test_a_selection_is_remembered_as_json(selection: Selection) -> None:
+def test_a_selection_is_remembered_as_json(selection: SelectionOfAnybody) -> None:
     assert selection_from(json.loads(json.dumps(selection.told()))) == selection
 
 
 @pytest.mark.parametrize("selection", [Selection(names=("shop1",)), Selection(listed=(("shop1", "list.txt:1"),))])
-def test_of_names_only_that_there_were_any_is_remembered_and_nothing_more_is_meant(selection: Selection) -> None:
+def test_of_names_only_that_there_were_any_is_remembered_and_nothing_more_is_meant(
+    selection: SelectionOfAnybody,
+) -> None:
     again = selection_from(json.loads(json.dumps(selection.told())))
     assert again == Selection(listed=())
     assert again.told() == selection.told()
