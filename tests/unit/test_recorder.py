@@ -176,13 +176,13 @@ def test_a_reader_of_the_report_that_pauses_holds_up_no_checkpoint(tmp_path: Pat
         for number in range(COUNT):  # more than a pipe holds
             bench.record(number)
         while bench.writer.stuck_s() < 0.05:  # noqa: ASYNC110 - what is waited for happens in a thread
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0)
         await bench.recorder.note(checkpoint(0))
         assert await bench.stored() == (1, COUNT)
         draining = asyncio.create_task(bench.recorder.drain())
         got = b""
         while not draining.done():
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0)
             try:
                 got += os.read(reader, 1_000_000)
             except BlockingIOError:
