@@ -83,12 +83,11 @@ class Received:
     def document(self) -> dict[str, Any] | None:
         """Return the JSON object of the body without secrets, but for its id."""
         document = self.parsed()
-        return document if document is None or self._is_plain() else self.without_secrets(document)
+        return document if document is None or self._is_plain(document) else self.without_secrets(document)
 
-    def _is_plain(self) -> bool:
-        """Tell whether the body is one flat object without a secret, in whichever way JSON may write one."""
-        is_flat = self.body.count(b"{") == 1 and b"[" not in self.body
-        if not is_flat or b"\\" in self.body:
+    def _is_plain(self, document: dict[str, Any]) -> bool:
+        """Tell whether ``document`` is flat, and holds no secret in whichever way JSON may write one."""
+        if b"\\" in self.body or any(isinstance(value, dict | list) for value in document.values()):
             return False
         text = self.body.decode("utf-8", "replace")
         return self.clean(text) == text
