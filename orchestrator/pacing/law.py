@@ -25,7 +25,6 @@ from orchestrator.pacing.growth import (
     settled_rate,
     spending,
 )
-from orchestrator.pacing.latency import is_prompt
 from orchestrator.pacing.state import Binding, Cause, Effect, Growth, Pace, Phase, Stage, Ticket
 
 if TYPE_CHECKING:
@@ -173,7 +172,7 @@ def released(pace: Pace, ticket: Ticket, now: float) -> Pace:
 
 def held_s(pace: Pace, now: float) -> float:
     """Return the seconds up to ``now`` for which the budget has been held, canaries included."""
-    running = 0.0 if pace.phase is Phase.OPEN else now - pace.hold.since
+    running = 0.0 if pace.phase is Phase.FLOWING else now - pace.hold.since
     return pace.hold.before_s + running
 
 
@@ -211,8 +210,7 @@ def _noted(pace: Pace, observation: Observation) -> Pace:
         if hold.failures or (hold.row and feedback.accepted):
             hold = replace(hold, failures=0, row=0 if feedback.accepted else hold.row)
         is_of_this_rate = growth.since is not None and ticket.started_at >= growth.since
-        counts = is_of_this_rate and is_prompt(pace.flight.latency, seconds)
-        growth = answered(growth, observation.at, served=counts, earned=CREDIT_PER_SERVED)
+        growth = answered(growth, observation.at, served=is_of_this_rate, earned=CREDIT_PER_SERVED)
     return replace(
         pace,
         in_flight=pace.in_flight - 1,
@@ -274,7 +272,7 @@ def _held(pace: Pace, observation: Observation) -> Pace:
     own_s = min(LONGEST_HOLD_S, first_s * HOLD_FACTOR ** min(hold.row, 32))
     held = replace(
         hold,
-        since=observation.at if pace.phase is Phase.OPEN else hold.since,
+        since=observation.at if pace.phase is Phase.FLOWING else hold.since,
         until=observation.at + own_s + _jitter(own_s, observation.draw),
         row=hold.row + 1,
         failures=0,
@@ -313,7 +311,7 @@ def _resumed(pace: Pace, observation: Observation) -> Pace:
     hold = replace(pace.hold, before_s=held_s(pace, now), failures=0)
     pace = replace(
         pace,
-        phase=Phase.OPEN,
+        phase=Phase.FLOWING,
         hold=hold,
         growth=replace(pace.growth, since=now, rose_at=now, started=0, served=0, answers=0),
         flight=flights.resumed(pace.flight, now),

@@ -25,7 +25,7 @@ class Effect(StrEnum):
 class Phase(StrEnum):
     """Whether requests flow, are held, or a single canary is on its way."""
 
-    OPEN = "open"
+    FLOWING = "flowing"
     HELD = "held"
     CANARY = "canary"
 
@@ -174,7 +174,7 @@ class Pace:
     fixed: bool = False
     cause: Cause = Cause.START
     binding: Binding = Binding.RATE
-    phase: Phase = Phase.OPEN
+    phase: Phase = Phase.FLOWING
     epoch: int = 0
     next_at: float = 0.0
     spare: int = 0

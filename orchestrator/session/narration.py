@@ -32,7 +32,7 @@ class PaceNarrator:
         """Say what changed between ``before`` and ``after``, which ``observation`` brought about, or a start did."""
         if after.epoch != before.epoch and observation is not None:
             self._say_held(before, after, observation)
-        elif before.phase is not Phase.OPEN and after.phase is Phase.OPEN:
+        elif before.phase is not Phase.FLOWING and after.phase is Phase.FLOWING:
             self._log.info("throttle.resumed", **_rates(after))
         elif after.rate != before.rate:
             self._log.debug("throttle.rate", **_rates(after))
@@ -42,7 +42,7 @@ class PaceNarrator:
     def _say_held(self, before: Pace, after: Pace, observation: Observation) -> None:
         feedback = observation.feedback
         for_s = round((ready_at(after) or observation.at) - observation.at, 2)
-        if before.phase is Phase.OPEN and feedback.effect is Effect.THROTTLED:
+        if before.phase is Phase.FLOWING and feedback.effect is Effect.THROTTLED:
             self._on_held(self._budget, observation.at)
         self._log.warning(
             "throttle.held",

@@ -181,7 +181,7 @@ def after_a_hold_the_rate_is_none_that_was_not_borne_before(story: Story) -> Non
     Where a canary was refused as well, what a window refills is counted, and nothing else bounds it.
     """
     for before, _, after in story.heard:
-        if before.phase is Phase.OPEN or after.phase is not Phase.OPEN or before.meter.refused_canaries:
+        if before.phase is Phase.FLOWING or after.phase is not Phase.FLOWING or before.meter.refused_canaries:
             continue
         known = 0.0 if before.estimate is None else before.estimate.high
         borne = max(before.rate, before.evidence.last_refused_rate, known, LEAST_RATE)

@@ -203,9 +203,9 @@ def test_each_change_of_phase_is_told_with_the_answer_that_did_it_and_a_start_wi
     run(main())
     told = [(before.phase, after.phase, seen and seen.feedback) for before, after, seen in changes]
     assert told == [
-        (Phase.OPEN, Phase.HELD, THROTTLED),
+        (Phase.FLOWING, Phase.HELD, THROTTLED),
         (Phase.HELD, Phase.CANARY, None),
-        (Phase.CANARY, Phase.OPEN, SERVED),
+        (Phase.CANARY, Phase.FLOWING, SERVED),
     ]
 
 

@@ -594,7 +594,7 @@ def test_with_answers_after_a_second_the_number_in_flight_is_not_what_limits() -
     server = Server(40.0, 40.0, (0.6, 1.4))
     pace = server.serve(replace(SEEKING, ceiling=50.0, concurrency=200), 60.0)
     assert pace.served > 0.8 * 40 * 60
-    known = [each for each in server.paces if each.stage is not Stage.SEEKING and each.phase is Phase.OPEN]
+    known = [each for each in server.paces if each.stage is not Stage.SEEKING and each.phase is Phase.FLOWING]
     assert all(in_flight_bound(each) > 1.2 * each.rate * 1.0 for each in known if each.rate <= 50.0)
     assert {each.binding for each in known} == {Binding.RATE}
 

@@ -100,7 +100,7 @@ def failed(pace: Pace = OPEN, now: float = NOON) -> Pace:
     """Return the pace after as many failures in a row as hold it."""
     pace, tickets = several(pace, FAILURES_THAT_HOLD, now)
     for number, ticket in enumerate(tickets):
-        assert pace.phase is Phase.OPEN, number
+        assert pace.phase is Phase.FLOWING, number
         pace = heard(pace, ticket, FAILED, tickets[-1].started_at)
     return pace
 
@@ -131,7 +131,7 @@ def test_a_run_begins_at_the_rate_it_was_told_or_remembers(
     policy: ThrottlePolicy, known: Learned | None, rate: float, cause: Cause
 ) -> None:
     pace = opening(policy, known)
-    assert (pace.rate, pace.cause, pace.phase) == (rate, cause, Phase.OPEN)
+    assert (pace.rate, pace.cause, pace.phase) == (rate, cause, Phase.FLOWING)
     assert ready(pace) <= 0.0
 
 
@@ -296,7 +296,7 @@ def test_a_refused_canary_holds_again_and_longer_at_the_same_rate() -> None:
 
 def test_an_answered_canary_resumes_no_faster_and_evenly_with_no_credit() -> None:
     pace = after_canary(held(several(OPEN, 9)[0], now=NOON + 0.9))
-    assert (pace.phase, pace.epoch) == (Phase.OPEN, 1)
+    assert (pace.phase, pace.epoch) == (Phase.FLOWING, 1)
     assert pace.rate <= OPEN.rate
     answered_at = pace.steps[0][0]
     pace, tickets = several(pace, 4, now=0.0)
@@ -415,7 +415,7 @@ def test_a_moment_that_a_late_429_names_is_obeyed_whatever_happened_meanwhile() 
     named_after = heard(heard(canary_out, canary, ACCEPTED, NOON + 1.9), late, named(30.0), NOON + 2.0)
     assert ready(named_while_held) == NOON + 32.0
     for each in (named_before, named_after):
-        assert (each.phase, ready(each)) == (Phase.OPEN, NOON + 32.0)
+        assert (each.phase, ready(each)) == (Phase.FLOWING, NOON + 32.0)
         assert gaps(several(each, 3, now=ready(each))[1]) == pytest.approx([1 / each.rate] * 2)
 
 
@@ -448,7 +448,7 @@ def test_ten_failures_in_a_row_hold_until_a_canary_that_only_reads_is_served() -
     for each in (pace, again):
         assert started(each, ready(each))[1].read_only
         resumed = after_canary(each, READ)
-        assert (resumed.phase, resumed.rate, resumed.estimate, resumed.hold.failures) == (Phase.OPEN, 10.0, None, 0)
+        assert (resumed.phase, resumed.rate, resumed.estimate, resumed.hold.failures) == (Phase.FLOWING, 10.0, None, 0)
 
 
 def test_the_canary_after_a_429_may_be_a_post_again() -> None:
@@ -467,7 +467,7 @@ def test_a_served_request_ends_a_row_of_failures_and_one_of_an_older_epoch_adds_
 
 def test_a_canary_refused_after_failures_is_not_taken_for_a_part_of_the_next_meeting() -> None:
     pace = after_canary(after_canary(failed(), REFUSED))
-    assert pace.phase is Phase.OPEN
+    assert pace.phase is Phase.FLOWING
     assert pace.meter.refused_canaries == 0
     pace = after_canary(held(several(pace, 9, now=ready(pace))[0], now=ready(pace) + 20.0))
     assert pace.estimate is not None
