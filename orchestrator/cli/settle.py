@@ -13,7 +13,7 @@ from orchestrator.cli.completers import complete_runs
 from orchestrator.cli.options import Output, option, output_options, state_dir_option
 from orchestrator.cli.places import needed_state_dir
 from orchestrator.cli.stopping import run_until_stopped
-from orchestrator.commands.settle import Settled, Settlement
+from orchestrator.commands.settle import Settled, Statement
 from orchestrator.commands.settle import settle as settled_by
 from orchestrator.errors import UsageError
 from orchestrator.listings import LONGEST_BACKUP_ID
@@ -41,7 +41,7 @@ def settle(*, run: str, install: str, state_dir: Path | None, output: Output, **
     """
     backup_id = _backup_id(word["exists"], absent=bool(word["absent"]))
     state, now = needed_state_dir(state_dir).absolute(), SYSTEM_CLOCK.now()
-    end = run_until_stopped(lambda stop: settled_by(state, Settlement(run, install, backup_id), now, stop))
+    end = run_until_stopped(lambda stop: settled_by(state, Statement(run, install, backup_id), now, stop))
     if output.is_json:
         output.log(Redactor()).info("install.settled", **asdict(end), backup=backup_id)
     elif not output.is_quiet:

@@ -37,7 +37,7 @@ class Settled:
 
 
 @dataclass(frozen=True, slots=True)
-class Settlement:
+class Statement:
     """What the operator says: the backup of ``install`` in ``run`` is ``backup_id``; ``None`` if there is none."""
 
     run: str
@@ -45,7 +45,7 @@ class Settlement:
     backup_id: str | None
 
 
-async def settle(state_dir: Path, word: Settlement, now: datetime, stop: StopSwitch) -> Settled:
+async def settle(state_dir: Path, word: Statement, now: datetime, stop: StopSwitch) -> Settled:
     """Record the operator's ``word``.
 
     Raises ``UsageError`` if there is no such run or install, or its outcome is not unconfirmed, ``LockedError`` if the

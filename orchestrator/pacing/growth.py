@@ -100,7 +100,7 @@ def _judged(pace: Pace, now: float, elapsed_s: float) -> Pace:
     return _stepped(replace(pace, binding=Binding.RATE), now, step.factor)
 
 
-def _is_unanswered(pace: Pace, step: _Step, elapsed_s: float) -> bool:
+def _is_unanswered(pace: Pace, step: _Rise, elapsed_s: float) -> bool:
     """Tell whether too little was heard of the present rate, or far fewer answers come than requests start."""
     is_seeking = pace.stage is Stage.SEEKING
     if is_seeking and pace.in_flight <= BLIND:
@@ -171,7 +171,7 @@ def spending(pace: Pace, now: float) -> Pace:
 
 
 @dataclass(frozen=True, slots=True)
-class _Step:
+class _Rise:
     """The factor by which the rate grows next, the seconds to wait for that, and the answers."""
 
     factor: float
@@ -179,7 +179,7 @@ class _Step:
     answers: int
 
 
-def _step(pace: Pace) -> _Step:
+def _step(pace: Pace) -> _Rise:
     recent_s = pace.flight.latency.recent_s
     cycle_s = pace.estimate.cycle_s if pace.estimate and pace.estimate.windowed else 0.0
     match pace.stage:
@@ -187,18 +187,18 @@ def _step(pace: Pace) -> _Step:
             factor = next(factor for most, factor in SEEKING_STEPS if most is None or pace.served < most)
             usual_s = pace.flight.latency.usual_s
             quick_s = LONGEST_SEEKING_S if usual_s is None else SEEKING_LATENCIES * usual_s
-            return _Step(factor, max(SHORTEST_SEEKING_S, min(LONGEST_SEEKING_S, quick_s)), 1)
+            return _Rise(factor, max(SHORTEST_SEEKING_S, min(LONGEST_SEEKING_S, quick_s)), 1)
         case Stage.MEASURING:
             gap = pace.estimate.high / pace.rate if pace.estimate else 1.0
             step = min(
                 LARGEST_MEASURING_STEP, max(LEAST_MEASURING_STEP, gap ** (WINDOW_GAP_SHARE if cycle_s else GAP_SHARE))
             )
-            return _Step(step, max(MEASURING_INTERVAL_S, PROBE_LATENCIES * recent_s, CYCLES * cycle_s), 1)
+            return _Rise(step, max(MEASURING_INTERVAL_S, PROBE_LATENCIES * recent_s, CYCLES * cycle_s), 1)
         case Stage.SETTLED if pace.growth.probes == 0:
-            return _Step(1.0 + FIRST_PROBE, pace.growth.quiet_s, 0)
+            return _Rise(1.0 + FIRST_PROBE, pace.growth.quiet_s, 0)
         case Stage.SETTLED:
             step = min(LARGEST_PROBE, FIRST_PROBE * 2.0 ** min(pace.growth.probes, 16))
-            return _Step(1.0 + step, max(PROBE_INTERVAL_S, PROBE_LATENCIES * recent_s, cycle_s), PROBE_ANSWERS)
+            return _Rise(1.0 + step, max(PROBE_INTERVAL_S, PROBE_LATENCIES * recent_s, cycle_s), PROBE_ANSWERS)
 
 
 def _is_kept_back(pace: Pace) -> bool:
