@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 from servers import Server, all_servers, ideal_s
 
-from orchestrator.model import ThrottlePolicy
+from orchestrator.policies import ThrottlePolicy
 from orchestrator.simulator.scenario import InFlight
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ whose latency lies behind its door, as the stand-in's.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -16,16 +17,17 @@ from multiprocessing import get_context
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from rivals import all_rivals
+from rivals import GUESS_PER_S, backoff, fixed_rate, known_rate, throttle_alone
 from servers import all_servers, ideal_s
 from simulation import ACCEPTED, GATEWAY_TIMEOUT, THROTTLED, Simulation, StuckError, figures
 
-from orchestrator.model import ThrottlePolicy
 from orchestrator.pacing import Effect, Feedback, Observation, learned, next_pace, opening, ready_at, started
+from orchestrator.policies import ThrottlePolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from rivals import Rival
     from servers import Band, Server
     from simulation import Answer, Seen
 
@@ -48,6 +50,21 @@ WORDS = {
     THROTTLED: (Effect.THROTTLED, False),
     GATEWAY_TIMEOUT: (Effect.FAILED, False),
 }
+
+
+def all_rivals() -> dict[str, Rival]:
+    """Return every rival by its name; botocore's adaptive mode where botocore is installed."""
+    rivals: dict[str, Rival] = {
+        "limit known": known_rate,
+        f"fixed {GUESS_PER_S:g}/s": fixed_rate(GUESS_PER_S),
+        "asyncio-throttle": throttle_alone,
+        "full jitter": backoff,
+    }
+    if importlib.util.find_spec("botocore"):
+        from rival_botocore import adaptive  # noqa: PLC0415 - only where it is installed
+
+        rivals["botocore adaptive"] = adaptive
+    return rivals
 
 
 class Limited:

@@ -6,7 +6,6 @@ accepted, 429 or not, so that all rivals do the same work. None of them obeys ``
 
 from __future__ import annotations
 
-import importlib.util
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -120,21 +119,6 @@ def backoff(simulation: Simulation, server: Server) -> None:
                 attempt += 1
 
     start(simulation, server, worker)
-
-
-def all_rivals() -> dict[str, Rival]:
-    """Return every rival by its name; botocore's adaptive mode where botocore is installed."""
-    rivals: dict[str, Rival] = {
-        "limit known": known_rate,
-        f"fixed {GUESS_PER_S:g}/s": fixed_rate(GUESS_PER_S),
-        "asyncio-throttle": throttle_alone,
-        "full jitter": backoff,
-    }
-    if importlib.util.find_spec("botocore"):
-        from rival_botocore import adaptive  # noqa: PLC0415 - only where it is installed
-
-        rivals["botocore adaptive"] = adaptive
-    return rivals
 
 
 def start(simulation: Simulation, server: Server, worker: Callable[[Batch], Worker]) -> None:

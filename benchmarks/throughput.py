@@ -59,7 +59,7 @@ DESCRIPTION = "Throughput"
 MARKED = f"{DESCRIPTION} [wpe-backup {'0' * 26}]"
 """What the bare loop sends for a description: as long as the command's with its marker."""
 
-AIM = 0.7
+AIM = 0.6
 IN_MEMORY = {"tmpfs", "ramfs", "?"}
 
 # -- the server --------------------------------------------------------------------------------------------------------

@@ -25,7 +25,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from orchestrator.model import AttemptResult, ErrorInfo, ErrorKind, Fault, OutcomeKind, RetryPolicy
+from orchestrator.model import AttemptResult, ErrorInfo, ErrorKind, Fault, OutcomeKind
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from orchestrator.policies import RetryPolicy
 
 QUOTA_MESSAGE = "Limit Exceeded"
 """API Gateway's word for a usage plan's quota; its rate limit says ``Too Many Requests``."""

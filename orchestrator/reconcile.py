@@ -29,7 +29,8 @@ from orchestrator.units import seconds_of
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from orchestrator.model import Backup, RetryPolicy
+    from orchestrator.model import Backup
+    from orchestrator.policies import RetryPolicy
 
 CLOCK_SLACK_S = 5.0
 """Times come in whole seconds, and the servers behind one address may disagree by some."""

@@ -41,17 +41,8 @@ from orchestrator.engine.queues import AccountQueue, Budget
 from orchestrator.engine.stop import StopSwitch
 from orchestrator.errors import StoppedError
 from orchestrator.marker import marker, second
-from orchestrator.model import (
-    AttemptResult,
-    Backup,
-    BackupRequest,
-    ErrorInfo,
-    Outcome,
-    OutcomeKind,
-    ReconcilePolicy,
-    RetryPolicy,
-    WaitPolicy,
-)
+from orchestrator.model import AttemptResult, Backup, BackupRequest, ErrorInfo, Outcome, OutcomeKind
+from orchestrator.policies import ReconcilePolicy, RetryPolicy, WaitPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

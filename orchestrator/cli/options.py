@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
-    from orchestrator.model import Config, ThrottlePolicy
+    from orchestrator.model import Config
+    from orchestrator.policies import ThrottlePolicy
     from orchestrator.redaction import Redactor
 
 WIDE = 1000

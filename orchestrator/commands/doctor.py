@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from orchestrator.commands.machine import Check, Grade
 from orchestrator.engine.queues import AccountState
 from orchestrator.marker import runs_marked
-from orchestrator.model import ErrorInfo, ErrorKind, Fault, RetryPolicy, Timeouts
+from orchestrator.model import ErrorInfo, ErrorKind, Fault
+from orchestrator.policies import RetryPolicy, Timeouts
 from orchestrator.selection import Selection
 from orchestrator.session.connections import Connections
 from orchestrator.session.inventory import asked_accounts

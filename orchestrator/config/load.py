@@ -28,17 +28,8 @@ from orchestrator.config.secrets import FORMS, MASK, VARIABLES, Credentials, fin
 from orchestrator.config.values import DEFAULT_BASE_URL
 from orchestrator.errors import ConfigError
 from orchestrator.listings import Discovery, EmptySource
-from orchestrator.model import (
-    Account,
-    Config,
-    FailedSource,
-    Install,
-    ReconcilePolicy,
-    RetryPolicy,
-    ThrottlePolicy,
-    Timeouts,
-    WaitPolicy,
-)
+from orchestrator.model import Account, Config, FailedSource, Install
+from orchestrator.policies import ReconcilePolicy, RetryPolicy, ThrottlePolicy, Timeouts, WaitPolicy
 from orchestrator.proxy import proxy_for
 
 if TYPE_CHECKING:

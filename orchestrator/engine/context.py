@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from orchestrator.engine.ports import Clock, Journal, Log, OutcomeSink
     from orchestrator.engine.stop import StopSwitch
-    from orchestrator.model import ReconcilePolicy, RetryPolicy, WaitPolicy
+    from orchestrator.policies import ReconcilePolicy, RetryPolicy, WaitPolicy
     from orchestrator.summary import FailureLimit
 
 

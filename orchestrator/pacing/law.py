@@ -28,8 +28,8 @@ from orchestrator.pacing.growth import (
 from orchestrator.pacing.state import Binding, Cause, Effect, Growth, Pace, Phase, Stage, Ticket
 
 if TYPE_CHECKING:
-    from orchestrator.model import ThrottlePolicy
     from orchestrator.pacing.state import Observation
+    from orchestrator.policies import ThrottlePolicy
 
 FIRST_HOLD_S, HOLD_INTERVALS, HOLD_FACTOR, LONGEST_HOLD_S = 0.5, 1.5, 1.6, 60.0
 """A hold lasts half a second or 1.5 intervals, and 1.6 times longer for each canary that was refused. Doubling would

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from orchestrator.engine.ports import Log
     from orchestrator.journal.runs import KnownRun, RunRecord, StoredBackup
-    from orchestrator.model import Config, Install, WaitPolicy
+    from orchestrator.model import Config, Install
+    from orchestrator.policies import WaitPolicy
     from orchestrator.runs.context import RunContext
     from orchestrator.session.queries import Queries
 

@@ -30,7 +30,8 @@ from orchestrator.pacing import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from orchestrator.model import Learned, ThrottlePolicy
+    from orchestrator.model import Learned
+    from orchestrator.policies import ThrottlePolicy
 
     OnChange = Callable[[Pace, Pace, Observation | None], None]
 

@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     from aiohttp.connector import Connection
 
     from orchestrator.listings import Entry
-    from orchestrator.model import Account, BackupRequest, Timeouts
+    from orchestrator.model import Account, BackupRequest
+    from orchestrator.policies import Timeouts
 
 PROXY_WANTS_CREDENTIALS = 407
 

@@ -15,7 +15,8 @@ import pytest
 from aiohttp import web
 from jsonschema import Draft202012Validator, FormatChecker
 
-from orchestrator.model import Account, BackupRequest, Timeouts
+from orchestrator.model import Account, BackupRequest
+from orchestrator.policies import Timeouts
 from orchestrator.simulator import Scenario, Simulator
 from orchestrator.simulator.scenario import OF_INSTALLS, Kind
 from orchestrator.wpengine.client import Client

@@ -20,8 +20,9 @@ from aiohttp import http_exceptions, http_parser
 from rawserver import answer, playing, raw_server, read_request, reset
 
 from orchestrator import __version__
-from orchestrator.model import Account, AttemptResult, BackupRequest, Fault, Timeouts
+from orchestrator.model import Account, AttemptResult, BackupRequest, Fault
 from orchestrator.outcome import Answer, classify
+from orchestrator.policies import Timeouts
 from orchestrator.simulator import Scenario, Simulator
 from orchestrator.wpengine.client import Client, fault_of
 from orchestrator.wpengine.connector import Transmission

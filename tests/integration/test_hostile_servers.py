@@ -14,8 +14,9 @@ import pytest
 from rawserver import answer, playing, raw_server, read_request, reset
 
 from orchestrator.listings import Page
-from orchestrator.model import Account, AttemptResult, Backup, BackupRequest, Fault, Timeouts
+from orchestrator.model import Account, AttemptResult, Backup, BackupRequest, Fault
 from orchestrator.outcome import Answer, classify
+from orchestrator.policies import Timeouts
 from orchestrator.wpengine.client import Client
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from command import PASSWORD, USER, install_ids
 from fakes import ListLog
 
 from orchestrator.engine.stop import StopSwitch
-from orchestrator.model import Account, Config, ErrorInfo, ErrorKind, ThrottlePolicy
+from orchestrator.model import Account, Config, ErrorInfo, ErrorKind
+from orchestrator.policies import ThrottlePolicy
 from orchestrator.session.connections import Connections
 from orchestrator.session.queries import NOT_ASKED, Question, Subject, _progress, answers_to, are_credentials_refused
 from orchestrator.simulator.scenario import Scenario

@@ -37,7 +37,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.engine.pending import PendingBackup
-from orchestrator.model import AttemptResult, Backup, BackupRequest, ErrorKind, Outcome, ReconcilePolicy
+from orchestrator.model import AttemptResult, Backup, BackupRequest, ErrorKind, Outcome
+from orchestrator.policies import ReconcilePolicy
 from orchestrator.summary import FailureLimit
 
 STARTED_S = EPOCH.timestamp()

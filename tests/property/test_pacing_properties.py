@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.model import Learned, ThrottlePolicy
+from orchestrator.model import Learned
 from orchestrator.pacing import (
     Effect,
     Feedback,
@@ -28,6 +28,7 @@ from orchestrator.pacing import (
 )
 from orchestrator.pacing.capacity import LEAST_RATE, burst_of
 from orchestrator.pacing.growth import SPEND_S
+from orchestrator.policies import ThrottlePolicy
 
 ROUNDING = 1e-9
 """What sums of floats may be off by."""

@@ -13,7 +13,8 @@ from jsonschema import Draft202012Validator
 from orchestrator.config import config_schema, load_config, read_yaml
 from orchestrator.errors import ConfigError
 from orchestrator.listings import Discovery
-from orchestrator.model import Install, RetryPolicy, ThrottlePolicy, Timeouts, WaitPolicy
+from orchestrator.model import Install
+from orchestrator.policies import RetryPolicy, ThrottlePolicy, Timeouts, WaitPolicy
 
 ID, OTHER = "294deacc-d8b8-4005-82c4-0727ba8ddde0", "4b7d2f0e-1c1b-4c37-9f39-6a0de3c59f6b"
 AUTHORITY = Path(__file__).parents[1] / "certs" / "authority.pem"

@@ -33,16 +33,9 @@ from fakes import (
 )
 
 from orchestrator.engine.queues import MOST_RATE_HEADERS, AccountQueue
-from orchestrator.model import (
-    AttemptResult,
-    BackupRequest,
-    Checkpoint,
-    ErrorKind,
-    Fault,
-    RetryPolicy,
-    Spent,
-)
+from orchestrator.model import AttemptResult, BackupRequest, Checkpoint, ErrorKind, Fault, Spent
 from orchestrator.pacing import Effect, Ticket
+from orchestrator.policies import RetryPolicy
 
 
 def test_every_install_is_requested_once_after_one_check_of_the_credentials() -> None:

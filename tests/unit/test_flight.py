@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from orchestrator.model import Learned, ThrottlePolicy
+from orchestrator.model import Learned
 from orchestrator.pacing import (
     Effect,
     Feedback,
@@ -52,6 +52,7 @@ from orchestrator.pacing.latency import (
     Latency,
 )
 from orchestrator.pacing.law import NEW_RATE_LATENCIES, NEW_RATE_S
+from orchestrator.policies import ThrottlePolicy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

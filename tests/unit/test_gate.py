@@ -10,10 +10,11 @@ import asyncio_throttle.throttler
 import pytest
 from virtual import VirtualLoop, run_virtual
 
-from orchestrator.model import Learned, ThrottlePolicy
+from orchestrator.model import Learned
 from orchestrator.pacing import Effect, Feedback, Observation, Pace, Phase, Ticket, opening
 from orchestrator.pacing.growth import SETTLED_SHARE
 from orchestrator.pacing.law import JITTER_SHARE, LONGEST_JITTER_S
+from orchestrator.policies import ThrottlePolicy
 from orchestrator.throttle.gate import Gate
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ from itertools import pairwise
 
 import pytest
 
-from orchestrator.model import ThrottlePolicy
 from orchestrator.pacing import (
     Binding,
     Cause,
@@ -65,6 +64,7 @@ from orchestrator.pacing.growth import (
 )
 from orchestrator.pacing.latency import Latency
 from orchestrator.pacing.state import Growth
+from orchestrator.policies import ThrottlePolicy
 
 NOON = 1000.0
 """When things begin; any moment does."""

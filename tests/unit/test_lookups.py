@@ -41,17 +41,9 @@ from fakes import (
 from orchestrator.engine.pending import InDoubt, PendingBackup
 from orchestrator.listings import Page
 from orchestrator.marker import marker
-from orchestrator.model import (
-    AttemptResult,
-    Backup,
-    BackupRequest,
-    ErrorInfo,
-    ErrorKind,
-    Outcome,
-    OutcomeKind,
-    RetryPolicy,
-)
+from orchestrator.model import AttemptResult, Backup, BackupRequest, ErrorInfo, ErrorKind, Outcome, OutcomeKind
 from orchestrator.paging import MOST_PAGES
+from orchestrator.policies import RetryPolicy
 
 SERVER_AHEAD_S = 1_767_225_600.0
 """What the server's clock shows more than virtual time does, so that it is the same as the fakes' wall clock."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fakes import ListLog
 
-from orchestrator.model import ThrottlePolicy
 from orchestrator.pacing import Effect, Feedback, Observation, Pace, next_pace, opening, ready_at, started
+from orchestrator.policies import ThrottlePolicy
 from orchestrator.session.narration import COINCIDENCE_S, COINCIDENCES, Neighbours, PaceNarrator
 
 URL = "https://api.example/v1"

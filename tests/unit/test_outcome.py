@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.model import AttemptResult, Backup, ErrorKind, Fault, OutcomeKind, RetryPolicy
+from orchestrator.model import AttemptResult, Backup, ErrorKind, Fault, OutcomeKind
 from orchestrator.outcome import (
     Answer,
     Decision,
@@ -18,6 +18,7 @@ from orchestrator.outcome import (
     error_info,
     error_kind,
 )
+from orchestrator.policies import RetryPolicy
 
 POLICY = RetryPolicy(max_attempts=3, deadline_s=100.0)
 

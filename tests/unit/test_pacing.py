@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from orchestrator.model import Learned, ThrottlePolicy
+from orchestrator.model import Learned
 from orchestrator.pacing import (
     Cause,
     Effect,
@@ -43,6 +43,7 @@ from orchestrator.pacing.law import (
     REMEMBERED_SPREAD,
 )
 from orchestrator.pacing.state import Evidence, Hold
+from orchestrator.policies import ThrottlePolicy
 
 OPEN = opening(ThrottlePolicy(start_rate=10.0, ceiling=10.0))
 """At its ceiling, so that nothing but a 429 changes the rate."""

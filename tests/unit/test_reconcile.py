@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.marker import marker
-from orchestrator.model import Backup, OutcomeKind, RetryPolicy
+from orchestrator.model import Backup, OutcomeKind
 from orchestrator.outcome import Answer, Decision, Step
+from orchestrator.policies import RetryPolicy
 from orchestrator.reconcile import CLOCK_SLACK_S, LIKENESS, Fate, Sight, Sought, decide_failed_read, fate_of, seen
 
 SENT = datetime(2026, 11, 23, 1, 0, 0, tzinfo=UTC)
