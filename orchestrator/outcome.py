@@ -24,9 +24,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from orchestrator.model import AttemptResult, ErrorInfo, ErrorKind, Fault, OutcomeKind
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from orchestrator.policies import RetryPolicy
