@@ -16,8 +16,8 @@ LATEST = "latest"
 def run_named(word: str, known: Sequence[str], where: str, what: str = "run", remedy: str = "") -> str:
     """Return the run of ``known`` that ``word`` means. ``known`` is in order of time, the newest last.
 
-    ``where`` says where they were looked for, ``what`` what ``word`` may be, ``remedy`` what to do where there are none.
-    Raises ``UsageError``, saying which runs there are.
+    ``where`` says where they were looked for, ``what`` what ``word`` may be, ``remedy`` what to do where there is no
+    run. Raises ``UsageError``, saying which runs there are.
     """
     if not known:
         message = f"there are no runs {where}" + (f"; {remedy}" if remedy else "")
