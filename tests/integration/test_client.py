@@ -37,9 +37,12 @@ ID = "294deacc-d8b8-4005-82c4-0727ba8ddde0"
 REQUEST = BackupRequest(ID, "d [wpe-backup R]", ("a@b",))
 ACCEPTED = b'{"id": "b", "status": "requested"}'
 QUICK = Timeouts(connect_s=0.5, read_s=0.5)
+"""Where it is the time that runs out."""
+
+PATIENT = Timeouts(connect_s=30.0, read_s=30.0)
 
 
-async def post(port: int, timeouts: Timeouts = QUICK, scheme: str = "http") -> AttemptResult:
+async def post(port: int, timeouts: Timeouts = PATIENT, scheme: str = "http") -> AttemptResult:
     account = Account("default", f"{scheme}://127.0.0.1:{port}/v1", "user", "password")
     async with Client(account, timeouts) as client:
         return await client.create_backup(REQUEST)
@@ -48,7 +51,7 @@ async def post(port: int, timeouts: Timeouts = QUICK, scheme: str = "http") -> A
 def play(data: bytes, *, then_reset: bool = False, pause_s: float = 0.0) -> AttemptResult:
     async def main() -> AttemptResult:
         async with raw_server(playing(data, then_reset=then_reset, pause_s=pause_s)) as port:
-            return await post(port)
+            return await post(port, QUICK if pause_s else PATIENT)
 
     return asyncio.run(main())
 
@@ -157,7 +160,7 @@ def test_a_body_that_drips_for_ever_ends_all_the_same() -> None:
                 await asyncio.sleep(0.1)
 
         async with raw_server(handler) as port:
-            return await post(port)
+            return await post(port, QUICK)
 
     assert classify(asyncio.run(main())) is Answer.UNREADABLE
 
@@ -181,14 +184,14 @@ def test_a_connection_that_never_stands_is_a_connect_timeout() -> None:
         deaf.listen(0)
         port = deaf.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)):
-            result = asyncio.run(post(port))
+            result = asyncio.run(post(port, QUICK))
     assert (result.fault, classify(result)) == (Fault.CONNECT_TIMEOUT, Answer.NOT_SENT)
 
 
 def test_no_tls_where_tls_is_expected_was_not_sent() -> None:
     async def main() -> AttemptResult:
         async with raw_server(playing(b"HTTP/1.1 400 Bad\r\n\r\n")) as port:
-            return await post(port, scheme="https")
+            return await post(port, QUICK, scheme="https")
 
     assert classify(asyncio.run(main())) is Answer.NOT_SENT
 
