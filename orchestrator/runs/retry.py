@@ -73,8 +73,11 @@ async def retried_work(context: RunContext) -> RunWork:
 
 async def _inventory_now(context: RunContext, failures: Failures) -> Inventory:
     """Return the inventory as far as the failures, and what was missed beside them, need it."""
-    selection = Selection() if _needs_listing(context.config, failures) else failures.selection or Selection()
-    if not failures.reads_again and not _needs_listing(context.config, failures):
+    if _needs_listing(context.config, failures):
+        selection = Selection()
+    elif failures.reads_again:
+        selection = failures.selection or Selection()
+    else:
         return offline(context.config)
     return await inventory_of(context.config, selection, context.connections, context.stop, context.persistence)
 
