@@ -5,12 +5,17 @@ if none so high was served before, is that bound. One slows down instead: reques
 the gateway's patience they end in 504s. What is served without queueing is rate times the time of an answer (Little's
 law), so the bound is a multiple of that product. The multiple is generous, since answers vary by themselves: with
 answers that take a second, the number in flight must not be what limits.
+
+Where answers have become slower for another reason, that bound is too low. So it is tried: a bound half as high again
+that brings more answers per second is right, one that only brings slower answers is taken back (BBR probes a path in
+the same way: Cardwell et al., "BBR: Congestion-Based Congestion Control", ACM Queue 14(5), 2016).
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 from orchestrator.pacing import latency as latencies
 from orchestrator.pacing.latency import Latency
@@ -22,7 +27,11 @@ window, RFC 6928). With answers after a second it decides how soon a fast server
 LATENCY_FACTOR, LATENCY_MARGIN, LEAST_FLIGHT = 1.5, 4, 8
 """The bound is ``max(8, 1.5 · rate · latency + 4)``: half as much again as a server without a queue holds."""
 
-FIRST_RAISE_AFTER_S, LONGEST_RAISE_AFTER_S = 5.0, 240.0
+TRIAL_FACTOR, TRIAL_SUCCESS = 1.5, 1.15
+TRIAL_COHORTS, JUDGED_COHORTS = 3, 2
+"""A trial lasts three cohorts; the first began before it and is not judged."""
+
+FIRST_TRIAL_AFTER_S, LONGEST_TRIAL_AFTER_S = 5.0, 240.0
 SOONEST_RAISE_S = 1.0
 RAISE_SHARE = 1 / 8
 
@@ -31,6 +40,15 @@ LEAST_BORNE, LEAST_EVIDENCE = 3, 5
 
 
 NO_LATENCY = Latency()
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A higher bound that is being tried: throughput and latency before it, the cohort that it began in."""
+
+    throughput: float
+    latency_s: float
+    cohort: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +65,7 @@ class Borne:
     is_to_blame: bool = False
     is_found: bool = False
     raised_at: float = 0.0
-    after_s: float = FIRST_RAISE_AFTER_S
+    after_s: float = FIRST_TRIAL_AFTER_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +73,7 @@ class Flight:
     """What is known of the number in flight.
 
     ``allowance`` and the requests served so far bound it at the start. Since the last hold ``served`` requests were
-    answered, with ``most_served`` in flight at most.
+    answered, with ``most_served`` in flight at most. The next ``trial`` comes ``trial_after_s`` after ``tried_at``.
     """
 
     allowance: int = FIRST_IN_FLIGHT
@@ -63,6 +81,9 @@ class Flight:
     latency: Latency = NO_LATENCY
     most_served: int = 0
     served: int = 0
+    trial: Trial | None = None
+    tried_at: float = 0.0
+    trial_after_s: float = FIRST_TRIAL_AFTER_S
 
 
 def remembered(borne: int | None, latency_s: float | None, burst: float) -> Flight:
@@ -94,12 +115,20 @@ def started(flight: Flight) -> Flight:
 
 def answered(flight: Flight, cohort: int, seconds: float, in_flight: int, now: float) -> Flight:
     """Count a served request: its cohort, the time it took, with how many in flight it had started."""
-    return replace(
+    flight = replace(
         flight,
         latency=latencies.answered(flight.latency, cohort, seconds, now),
         most_served=max(flight.most_served, in_flight),
         served=flight.served + 1,
     )
+    trial = flight.trial
+    if trial is None or flight.latency.cohort.number < trial.cohort + TRIAL_COHORTS:
+        return flight
+    if fmean(flight.latency.throughputs[-JUDGED_COHORTS:]) >= TRIAL_SUCCESS * trial.throughput:
+        return replace(flight, trial=None, tried_at=now, trial_after_s=0.0)
+    after_s = min(LONGEST_TRIAL_AFTER_S, max(FIRST_TRIAL_AFTER_S, 2.0 * flight.trial_after_s))
+    latency = replace(flight.latency, shortest_s=min(trial.latency_s, flight.latency.recent_s))
+    return replace(flight, latency=latency, trial=None, tried_at=now, trial_after_s=after_s)
 
 
 def unanswered(flight: Flight, cohort: int, now: float) -> Flight:
@@ -116,7 +145,7 @@ def met(flight: Flight, in_flight: int, *, is_new: bool) -> Flight:
     """
     borne = flight.borne
     if borne.before is not None and in_flight > borne.before:
-        after_s = min(LONGEST_RAISE_AFTER_S, 2.0 * borne.after_s)
+        after_s = min(LONGEST_TRIAL_AFTER_S, 2.0 * borne.after_s)
         lowered = replace(borne, most=borne.before, before=None, after_s=after_s, is_to_blame=True)
         return replace(flight, borne=lowered)
     if flight.served < LEAST_EVIDENCE:
@@ -134,24 +163,37 @@ def acquitted(flight: Flight) -> Flight:
 
 
 def resumed(flight: Flight, now: float) -> Flight:
-    """Begin anew after a hold: nothing queues now."""
+    """Begin anew after a hold: nothing queues now, and a trial that it interrupted has shown nothing."""
+    latency = flight.latency
+    if flight.trial is not None:
+        latency = replace(latency, shortest_s=flight.trial.latency_s)
     return replace(
         flight,
         borne=replace(flight.borne, raised_at=now, is_to_blame=False, is_found=False),
-        latency=latencies.begun_anew(flight.latency),
+        latency=latencies.begun_anew(latency),
         most_served=0,
         served=0,
+        trial=None,
     )
 
 
-def pressed(flight: Flight, in_flight: int, now: float) -> Flight:
-    """Try one more in flight than was borne, or an eighth more, where that has kept requests back for long enough.
-
-    The next one comes sooner if the last one was borne.
-    """
-    borne, most = flight.borne, flight.borne.most
-    if most is None or in_flight < most - 1 or now - borne.raised_at < borne.after_s:
+def pressed(flight: Flight, rate: float, in_flight: int, now: float) -> Flight:
+    """Try a higher bound where one of the two has kept requests back for long enough."""
+    borne, latency = flight.borne, flight.latency
+    if borne.most is not None and in_flight >= borne.most - 1:
+        return replace(flight, borne=_raised(borne, borne.most, now))
+    shortest_s = latency.shortest_s
+    if shortest_s is None or flight.trial is not None or not (latency.is_slow and latency.throughputs):
         return flight
+    if in_flight < unqueued(shortest_s, rate) - 1 or now - flight.tried_at < flight.trial_after_s:
+        return flight
+    trial = Trial(fmean(latency.throughputs), shortest_s, latency.cohort.number)
+    return replace(flight, trial=trial, latency=replace(latency, shortest_s=shortest_s * TRIAL_FACTOR))
+
+
+def _raised(borne: Borne, most: int, now: float) -> Borne:
+    """Try one more in flight, or an eighth more; sooner if the last raise was borne."""
+    if now - borne.raised_at < borne.after_s:
+        return borne
     after_s = borne.after_s if borne.before is None else max(SOONEST_RAISE_S, borne.after_s / 2)
-    more = most + max(1, int(RAISE_SHARE * most))
-    return replace(flight, borne=replace(borne, most=more, before=most, raised_at=now, after_s=after_s))
+    return replace(borne, most=most + max(1, int(RAISE_SHARE * most)), before=most, raised_at=now, after_s=after_s)

@@ -211,7 +211,7 @@ def _pressed(pace: Pace, now: float) -> Pace:
     unused = _restarted(pace, now)
     if not _is_kept_back(pace):
         return unused
-    pressed = flights.pressed(pace.flight, pace.in_flight, now)
+    pressed = flights.pressed(pace.flight, pace.rate, pace.in_flight, now)
     return replace(unused, flight=pressed, binding=_what_binds(pace))
 
 
@@ -255,12 +255,12 @@ def _slowed(pace: Pace, now: float, *, is_used: bool) -> Pace:
     Where a rate was settled and hardly anything is in flight, nothing queues: then answers take longer by themselves,
     and what they take now is the usual time.
     """
-    latency = pace.flight.latency
+    latency, is_kept_back = pace.flight.latency, _is_kept_back(pace)
     if pace.stage is Stage.SETTLED and pace.in_flight < UNQUEUED_SHARE * bound(pace):
         usual = replace(pace.flight, latency=replace(latency, shortest_s=latency.recent_s))
         return replace(_restarted(pace, now), flight=usual)
     fastest = latency.throughput
-    if pace.stage is Stage.SETTLED or fastest is None or not (is_used or _is_kept_back(pace)):
+    if pace.stage is Stage.SETTLED or fastest is None or not (is_used or is_kept_back):
         return _pressed(pace, now)
     estimate = Estimate(0.9 * fastest, fastest, 1.1 * fastest, burst=0.0, measured=fastest, is_refused=False)
     slowed = replace(pace, stage=Stage.SETTLED, estimate=estimate, growth=replace(pace.growth, quiet_s=FIRST_QUIET_S))

@@ -15,6 +15,12 @@ LEAST_ANSWERS = 3
 SLOW_FACTOR, SLOW_MARGIN_S = 1.5, 0.02
 """Answers are slow whose mean is above 1.5 times the shortest mean and 20 ms."""
 
+PROMPT_FACTOR = 2.0
+"""An answer above this multiple of the usual time does not count as served in time."""
+
+LATE_FACTOR, LATE_IN_A_ROW = 2.5, 3
+"""So many answers in a row above this multiple of the shortest mean are slow, before any cohort is complete."""
+
 KEPT_THROUGHPUTS = 4
 
 
@@ -33,12 +39,13 @@ class Cohort:
 class Latency:
     """What is known of the time that answers take, in seconds, and of the answers per second.
 
-    ``shortest_s`` is the shortest mean of a cohort, ``None`` before there was one, ``recent_s`` the last. ``answers``
-    since ``since`` make the next of the ``throughputs``.
+    ``shortest_s`` is the shortest mean of a cohort, ``None`` before there was one, ``recent_s`` the last. ``late`` are
+    the late answers in a row. ``answers`` since ``since`` make the next of the ``throughputs``.
     """
 
     shortest_s: float | None = None
     recent_s: float = 0.0
+    late: int = 0
     cohort: Cohort = Cohort()
     answers: int = 0
     since: float | None = None
@@ -68,6 +75,12 @@ class Latency:
         return self.cohort.number if self.cohort.started < COHORT else 0
 
 
+def is_prompt(latency: Latency, seconds: float) -> bool:
+    """Tell whether an answer that took ``seconds`` shows no queue."""
+    usual_s = latency.usual_s
+    return usual_s is None or seconds <= PROMPT_FACTOR * usual_s + SLOW_MARGIN_S
+
+
 def started(latency: Latency) -> Latency:
     """Count a request that starts."""
     cohort = latency.cohort
@@ -78,8 +91,16 @@ def started(latency: Latency) -> Latency:
 
 def answered(latency: Latency, number: int, seconds: float, now: float) -> Latency:
     """Count an answer that took ``seconds``, of the cohort ``number``."""
-    since = now - seconds if latency.since is None else latency.since
-    latency = replace(latency, answers=latency.answers + 1, since=since)
+    shortest_s = latency.shortest_s
+    is_late = shortest_s is not None and seconds > LATE_FACTOR * shortest_s + SLOW_MARGIN_S
+    late = latency.late + 1 if is_late else 0
+    latency = replace(
+        latency,
+        recent_s=seconds if late >= LATE_IN_A_ROW else latency.recent_s,
+        late=late,
+        answers=latency.answers + 1,
+        since=now - seconds if latency.since is None else latency.since,
+    )
     cohort = latency.cohort
     if number != cohort.number:
         return latency

@@ -25,6 +25,7 @@ from orchestrator.pacing.growth import (
     settled_rate,
     spending,
 )
+from orchestrator.pacing.latency import is_prompt
 from orchestrator.pacing.state import Binding, Cause, Effect, Growth, Pace, Phase, Stage, Ticket
 
 if TYPE_CHECKING:
@@ -210,7 +211,8 @@ def _noted(pace: Pace, observation: Observation) -> Pace:
         if hold.failures or (hold.row and feedback.accepted):
             hold = replace(hold, failures=0, row=0 if feedback.accepted else hold.row)
         is_of_this_rate = growth.since is not None and ticket.started_at >= growth.since
-        growth = answered(growth, observation.at, served=is_of_this_rate, earned=CREDIT_PER_SERVED)
+        counts = is_of_this_rate and is_prompt(pace.flight.latency, seconds)
+        growth = answered(growth, observation.at, served=counts, earned=CREDIT_PER_SERVED)
     return replace(
         pace,
         in_flight=pace.in_flight - 1,

@@ -29,23 +29,31 @@ from orchestrator.pacing import (
 )
 from orchestrator.pacing.flight import (
     FIRST_IN_FLIGHT,
-    FIRST_RAISE_AFTER_S,
+    FIRST_TRIAL_AFTER_S,
+    JUDGED_COHORTS,
     LATENCY_FACTOR,
     LATENCY_MARGIN,
     LEAST_BORNE,
     LEAST_EVIDENCE,
     LEAST_FLIGHT,
-    LONGEST_RAISE_AFTER_S,
+    LONGEST_TRIAL_AFTER_S,
     RAISE_SHARE,
     SOONEST_RAISE_S,
+    TRIAL_COHORTS,
+    TRIAL_FACTOR,
+    TRIAL_SUCCESS,
     Borne,
     Flight,
+    Trial,
 )
 from orchestrator.pacing.growth import CREDIT_PER_SERVED
 from orchestrator.pacing.latency import (
     COHORT,
     KEPT_THROUGHPUTS,
+    LATE_FACTOR,
+    LATE_IN_A_ROW,
     LEAST_ANSWERS,
+    PROMPT_FACTOR,
     SLOW_FACTOR,
     SLOW_MARGIN_S,
     Cohort,
@@ -175,6 +183,19 @@ def test_answers_that_come_together_were_under_way_for_a_while() -> None:
     assert subject.throughput == pytest.approx(COHORT / 1.0)
 
 
+def test_late_answers_in_a_row_are_slow_before_a_cohort_is_complete() -> None:
+    late_s = LATE_FACTOR * 0.1 + SLOW_MARGIN_S
+    subject = QUICK
+    for number in range(2 * LATE_IN_A_ROW):
+        is_timely = number == LATE_IN_A_ROW - 1
+        subject = latency.answered(subject, 0, late_s if is_timely else late_s + 1.0, 1.0)
+        if number < 2 * LATE_IN_A_ROW - 1:
+            assert subject.recent_s == QUICK.recent_s, number
+    assert subject.recent_s == pytest.approx(late_s + 1.0)
+    assert subject.is_slow
+    assert latency.answered(Latency(), 0, 99.0, 1.0).late == 0
+
+
 def test_what_is_under_way_at_a_hold_is_forgotten() -> None:
     begun = latency.begun_anew(latency.answered(latency.started(QUICK), 1, 0.3, 5.0))
     assert (begun.cohort, begun.answers, begun.since) == (Cohort(2), 0, None)
@@ -195,11 +216,14 @@ def test_the_usual_time_is_the_shortest_mean_or_the_first_so_far(subject: Latenc
     assert subject.usual_s == usual_s
 
 
-def test_slow_is_told_by_the_shortest_mean() -> None:
-    slow_s = SLOW_FACTOR * 0.1 + SLOW_MARGIN_S
+def test_slow_and_prompt_are_told_by_the_usual_time() -> None:
+    slow_s, prompt_s = SLOW_FACTOR * 0.1 + SLOW_MARGIN_S, PROMPT_FACTOR * 0.1 + SLOW_MARGIN_S
     assert not replace(QUICK, recent_s=slow_s).is_slow
     assert replace(QUICK, recent_s=slow_s + 1e-9).is_slow
+    assert latency.is_prompt(QUICK, prompt_s)
+    assert not latency.is_prompt(QUICK, prompt_s + 1e-9)
     assert not Latency(recent_s=9.0).is_slow
+    assert latency.is_prompt(Latency(), 9.0)
 
 
 # -- how many may be in flight -----------------------------------------------------------------------------------------
@@ -314,14 +338,14 @@ def test_what_is_acquitted_is_to_blame_for_nothing() -> None:
 
 def test_a_bound_is_raised_by_one_or_an_eighth_after_a_while() -> None:
     subject = flight.resumed(Flight(borne=Borne(most=8)), 100.0)
-    early = flight.pressed(subject, 8, 100.0 + FIRST_RAISE_AFTER_S - 0.1)
-    unpressed = flight.pressed(subject, 6, 100.0 + FIRST_RAISE_AFTER_S)
+    early = flight.pressed(subject, 40.0, 8, 100.0 + FIRST_TRIAL_AFTER_S - 0.1)
+    unpressed = flight.pressed(subject, 40.0, 6, 100.0 + FIRST_TRIAL_AFTER_S)
     assert early == unpressed == subject
-    raised = flight.pressed(subject, 8, 100.0 + FIRST_RAISE_AFTER_S)
-    assert flight.pressed(subject, 7, 100.0 + FIRST_RAISE_AFTER_S) == raised
+    raised = flight.pressed(subject, 40.0, 8, 100.0 + FIRST_TRIAL_AFTER_S)
+    assert flight.pressed(subject, 40.0, 7, 100.0 + FIRST_TRIAL_AFTER_S) == raised
     assert (raised.borne.most, raised.borne.before) == (8 + max(1, int(8 * RAISE_SHARE)), 8)
     large = replace(subject, borne=replace(subject.borne, most=80))
-    assert flight.pressed(large, 80, 200.0).borne.most == 80 + int(80 * RAISE_SHARE)
+    assert flight.pressed(large, 40.0, 80, 200.0).borne.most == 80 + int(80 * RAISE_SHARE)
 
 
 def test_a_raise_that_was_borne_is_followed_sooner_by_the_next() -> None:
@@ -331,21 +355,21 @@ def test_a_raise_that_was_borne_is_followed_sooner_by_the_next() -> None:
         since = now
         while subject.borne.most == most:
             now += 0.125
-            subject = flight.pressed(subject, most, now)
+            subject = flight.pressed(subject, 1000.0, most, now)
         waits.append(now - since)
         assert subject.borne.most is not None
         most = subject.borne.most
-    assert waits[:2] == [FIRST_RAISE_AFTER_S, FIRST_RAISE_AFTER_S]
+    assert waits[:2] == [FIRST_TRIAL_AFTER_S, FIRST_TRIAL_AFTER_S]
     assert all(later == max(SOONEST_RAISE_S, first / 2) for first, later in pairwise(waits[1:]))
 
 
 def test_a_raise_that_is_refused_is_taken_back_and_tried_later() -> None:
     raised = replace(SERVED_WITH_9, borne=Borne(most=9, before=8, raised_at=100.0))
     met = flight.met(raised, 9, is_new=False)
-    assert met.borne == Borne(8, None, is_to_blame=True, raised_at=100.0, after_s=2 * FIRST_RAISE_AFTER_S)
+    assert met.borne == Borne(8, None, is_to_blame=True, raised_at=100.0, after_s=2 * FIRST_TRIAL_AFTER_S)
     for _ in range(20):
         met = flight.met(replace(met, borne=replace(met.borne, before=8, most=9)), 9, is_new=False)
-    assert met.borne.after_s == LONGEST_RAISE_AFTER_S
+    assert met.borne.after_s == LONGEST_TRIAL_AFTER_S
 
 
 def test_a_refusal_within_the_bound_before_a_raise_is_not_laid_to_the_raise() -> None:
@@ -480,3 +504,91 @@ def test_the_number_in_flight_is_acquitted_when_a_lone_canary_is_refused() -> No
 
 def test_a_canary_that_is_not_alone_acquits_nothing() -> None:
     assert refused_canary(10).flight.borne.most == 9
+
+
+# -- a server that slows down ------------------------------------------------------------------------------------------
+
+
+SLOWED = Flight(latency=SLOW)
+
+
+def trial_begun(subject: Flight = SLOWED, now: float = 100.0, in_flight: int = 1000) -> Flight:
+    return flight.pressed(subject, 40.0, in_flight, now)
+
+
+def test_a_higher_bound_is_tried_where_answers_are_slow_and_requests_are_kept_back() -> None:
+    begun = trial_begun()
+    assert begun.trial == Trial(20.0, 0.1, 5)
+    assert begun.latency.shortest_s == pytest.approx(TRIAL_FACTOR * 0.1)
+    assert trial_begun(in_flight=flight.unqueued(0.1, 40.0) - 1) == begun
+
+
+@pytest.mark.parametrize(
+    ("subject", "in_flight"),
+    [
+        (Flight(latency=SLOW), flight.unqueued(0.1, 40.0) - 2),
+        (Flight(latency=replace(SLOW, recent_s=0.1)), 1000),
+        (Flight(latency=replace(SLOW, throughputs=())), 1000),
+        (Flight(latency=replace(SLOW, shortest_s=None)), 1000),
+        (Flight(latency=SLOW, trial=Trial(1.0, 0.1, 4)), 1000),
+        (Flight(latency=SLOW, tried_at=100.0 - FIRST_TRIAL_AFTER_S + 0.1), 1000),
+    ],
+    ids=["not kept back", "not slow", "no throughput", "no latency", "one is being tried", "tried a moment ago"],
+)
+def test_else_none_is_tried(subject: Flight, in_flight: int) -> None:
+    assert trial_begun(subject, in_flight=in_flight) == subject
+
+
+def tried(throughput: float, *, cohorts: int = TRIAL_COHORTS) -> Flight:
+    """Return what a trial has come to after ``cohorts``, the judged ones at so many answers per second."""
+    subject, now = trial_begun(), 100.0
+    for number in range(COHORT * cohorts):
+        cohort = subject.latency.next_cohort
+        subject = flight.started(subject)
+        is_judged = number >= COHORT * (TRIAL_COHORTS - JUDGED_COHORTS)
+        now += 1.0 / throughput if is_judged else 0.5
+        subject = flight.answered(subject, cohort, 0.4, 5, now)
+    return subject
+
+
+def test_a_trial_runs_for_some_cohorts() -> None:
+    assert tried(40.0, cohorts=TRIAL_COHORTS - 1).trial is not None
+
+
+def test_a_trial_that_brings_more_answers_is_kept_and_followed_by_the_next() -> None:
+    kept = tried(20.0 * TRIAL_SUCCESS * 1.01)
+    assert kept.trial is None
+    assert kept.latency.shortest_s == pytest.approx(TRIAL_FACTOR * 0.1)
+    assert (kept.tried_at > 101.0, kept.trial_after_s) == (True, 0.0)
+    assert trial_begun(kept, now=kept.tried_at).latency.shortest_s == pytest.approx(TRIAL_FACTOR**2 * 0.1)
+
+
+def test_a_trial_that_brings_slower_answers_only_is_taken_back_and_the_next_one_waits() -> None:
+    back = tried(20.0 * TRIAL_SUCCESS * 0.99)
+    assert back.trial is None
+    assert back.latency.shortest_s == pytest.approx(0.1)
+    assert (back.tried_at > 101.0, back.trial_after_s) == (True, 2 * FIRST_TRIAL_AFTER_S)
+    assert trial_begun(back, now=back.tried_at + back.trial_after_s - 0.1) == back
+    assert trial_begun(back, now=back.tried_at + back.trial_after_s).trial is not None
+
+
+@pytest.mark.parametrize(
+    ("before_s", "after_s"),
+    [(0.0, FIRST_TRIAL_AFTER_S), (20.0, 40.0), (0.9 * LONGEST_TRIAL_AFTER_S, LONGEST_TRIAL_AFTER_S)],
+)
+def test_the_wait_for_the_next_trial_doubles_within_limits(before_s: float, after_s: float) -> None:
+    subject = replace(trial_begun(), trial=Trial(1e6, 0.1, 5 - TRIAL_COHORTS), trial_after_s=before_s)
+    assert flight.answered(subject, 0, 0.4, 5, 100.0).trial_after_s == after_s
+
+
+def test_a_trial_taken_back_keeps_a_time_that_turned_out_shorter() -> None:
+    subject = replace(trial_begun(), latency=replace(trial_begun().latency, throughputs=(1e6,)))
+    subject = replace(subject, trial=Trial(1e6, 0.5, subject.latency.cohort.number - TRIAL_COHORTS))
+    subject = replace(subject, latency=replace(subject.latency, recent_s=0.3, throughputs=(1.0,)))
+    assert flight.answered(subject, 0, 0.3, 5, 100.0).latency.shortest_s == 0.3
+
+
+def test_a_trial_that_a_hold_interrupts_is_taken_back() -> None:
+    resumed = flight.resumed(trial_begun(), 101.0)
+    assert resumed.trial is None
+    assert resumed.latency.shortest_s == 0.1
