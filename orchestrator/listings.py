@@ -6,8 +6,9 @@ Pure data, below the model.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from orchestrator.value import value
 
 Entry = TypeVar("Entry")
 
@@ -39,7 +40,7 @@ def install_name_in(text: str) -> str | None:
     return plain if _NAME.fullmatch(plain) else None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Discovery:
     """Installs to be found in the listing of ``account`` when the plan is made.
 
@@ -55,7 +56,7 @@ class Discovery:
     place: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class EmptySource:
     """A part of the inventory that could be read and holds no install. ``source`` is what people call it."""
 
@@ -63,7 +64,7 @@ class EmptySource:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ListedInstall:
     """One install as WP Engine's listing shows it. ``id`` is a UUID in lower case.
 
@@ -84,7 +85,7 @@ class ListedInstall:
         return self.status == "pending"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ListedAccount:
     """One of WP Engine's accounts as their listing shows it."""
 
@@ -93,7 +94,7 @@ class ListedAccount:
     nickname: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Page(Generic[Entry]):
     """One page of a listing.
 

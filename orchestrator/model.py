@@ -5,12 +5,13 @@ Pure data: no clock, no randomness, no I/O. Everything above imports it; it impo
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from orchestrator.policies import ReconcilePolicy, RetryPolicy, ThrottlePolicy, Timeouts, WaitPolicy
+from orchestrator.value import value
 
 if TYPE_CHECKING:
     from orchestrator.listings import Discovery, EmptySource, ListedAccount, ListedInstall, Page
@@ -71,7 +72,7 @@ class Fault(StrEnum):
     UNREADABLE = "unreadable"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Account:
     """Named credentials for one base URL. ``base_url`` carries no trailing slash."""
 
@@ -83,7 +84,7 @@ class Account:
     proxy_from_environment: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Install:
     """One WordPress environment at WP Engine, with what the configuration says of it.
 
@@ -109,7 +110,7 @@ class Install:
         return self.name or self.id or "?"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Config:
     """A configuration that has been checked: every account and install in it can be used as it stands.
 
@@ -137,7 +138,7 @@ class Config:
     path: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Run:
     """One execution of a plan. ``id`` is a ULID of 26 characters, so none is the prefix of another."""
 
@@ -145,7 +146,7 @@ class Run:
     started_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class BackupRequest:
     """What one POST asks for. ``install_id`` is empty where the API does not know the install, and nothing is sent."""
 
@@ -154,7 +155,7 @@ class BackupRequest:
     notification_emails: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PlannedBackup:
     """One install whose backup this run will request, and the request. ``position`` counts from 0 in the plan."""
 
@@ -163,7 +164,7 @@ class PlannedBackup:
     request: BackupRequest
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Plan:
     """Everything a run will request, in order, and what the plan has to say about it."""
 
@@ -173,7 +174,7 @@ class Plan:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Backup:
     """The remote object, as far as the API showed it. ``status`` may be one this program does not know."""
 
@@ -185,7 +186,7 @@ class Backup:
     wordpress_version: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FieldError:
     """One entry of the ``errors`` of a 400 answer; every field is optional there."""
 
@@ -196,7 +197,7 @@ class FieldError:
     message: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AttemptResult:
     """What one HTTP send led to, as data: an answer, or what broke.
 
@@ -225,7 +226,7 @@ class AttemptResult:
     on_reused: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ErrorInfo:
     """Why an outcome is no success, with the API's own fields."""
 
@@ -238,7 +239,7 @@ class ErrorInfo:
     retry_after_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FailedSource:
     """A part of the inventory that could not be read: nobody knows which installs are missing.
 
@@ -252,7 +253,7 @@ class FailedSource:
     path: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Spent:
     """What one planned backup has cost so far.
 
@@ -266,7 +267,7 @@ class Spent:
     started_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Made:
     """What is known to exist of one planned backup before it has its outcome.
 
@@ -281,7 +282,7 @@ class Made:
     is_second: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Checkpoint:
     """How one planned backup stands before it has its outcome: what the journal remembers of it.
 
@@ -304,7 +305,7 @@ class Checkpoint:
     made: Made = Made()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Outcome:
     """How one planned backup ended: exactly one exists for each when the run is over.
 
@@ -342,7 +343,7 @@ class Outcome:
         return self.planned.install.account
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Learned:
     """What a budget's limiter has found out about the server's limits, worth remembering for the next run.
 

@@ -22,11 +22,11 @@ listing has proven that it did not; see ``reconcile.py``. Draws are arguments, s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from orchestrator.model import AttemptResult, ErrorInfo, ErrorKind, Fault, OutcomeKind
+from orchestrator.value import value
 
 if TYPE_CHECKING:
     from orchestrator.policies import RetryPolicy
@@ -62,7 +62,7 @@ class Step(StrEnum):
     STOP_ACCOUNT = "stop_account"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Decision:
     """A step; with ``DONE`` the outcome's kind, with ``AGAIN`` the seconds to wait first."""
 
@@ -71,7 +71,7 @@ class Decision:
     after_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Expense:
     """What was spent so far: tries (429s are none), and seconds since the first, the account's holds left out."""
 

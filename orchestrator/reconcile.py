@@ -18,13 +18,13 @@ filled in late or cut. Else only if no listed backup without a marker could be i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from orchestrator.marker import marker, runs_marked
 from orchestrator.outcome import Answer, Decision, Step, backoff
 from orchestrator.units import seconds_of
+from orchestrator.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,7 +42,7 @@ LIKENESS = 12
 _ELLIPSES = " \n\t.…"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Sought:
     """What is looked for: a marker of one of ``run_ids``.
 
@@ -55,7 +55,7 @@ class Sought:
     description: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Sight:
     """What the pages of one listing that were read so far show.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import ExitCode
 from orchestrator.model import OutcomeKind
+from orchestrator.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +25,7 @@ LEAST_FOR_A_SHARE = 20
 """Outcomes from which on a share of failures says something."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FailureLimit:
     """How many failures are too many to go on: ``failures`` of them, or ``percent`` of all outcomes so far.
 
@@ -52,7 +53,7 @@ class FailureLimit:
         return f"{self.option} {limit}"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Line:
     """The report's line of one outcome, as journal and report keep it: ``data`` is its JSON, a line end behind it.
 
@@ -105,7 +106,7 @@ class Tally:
         return sum(count for kind, count in self.outcomes.items() if not kind.is_success)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AccountTotals:
     """What one account asked of the API, and what its budget found out about the limits. Rates are per second.
 
@@ -124,7 +125,7 @@ class AccountTotals:
     outcomes: Mapping[OutcomeKind, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Summary:
     """The last line of the report.
 
@@ -161,7 +162,7 @@ class Summary:
         return sum(account.throttled for account in self.accounts.values())
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ending:
     """How a run ended, as far as its exit code goes.
 

@@ -6,12 +6,12 @@ The limiter hears of each answer here, and nowhere else.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator.model import Fault
 from orchestrator.outcome import Answer, classify
 from orchestrator.pacing import Effect, Feedback
+from orchestrator.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -33,7 +33,7 @@ _USELESS_CANARY = {Answer.PERMANENT, Answer.UNREADABLE}
 """Answers to a canary's ``GET /user`` that do not come from the API."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Admitted:
     """One request that the limiter let through: for which account, out of which budget, with which ticket."""
 
@@ -46,7 +46,7 @@ class Admitted:
         self.budget.throttle.release(self.ticket)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Exchanged:
     """What came of one request, its class, and what that says of the server's capacity.
 

@@ -13,7 +13,9 @@ a known burst the same inequality, solved for r, says how far the limit must hav
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from orchestrator.value import value
 
 CoursePoint = tuple[float, int]
 
@@ -61,7 +63,7 @@ SHORTEST_S = 0.05
 SHORTEST_CYCLE_S, LONGEST_CYCLE_S = 0.5, 120.0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Mark:
     """A request at which counting begins or ends: when it started, and the requests admitted before it."""
 
@@ -69,7 +71,7 @@ class Mark:
     ordinal: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Opening:
     """The course of admissions up to the first refusal, kept until the rate is known and so gives the burst."""
 
@@ -77,7 +79,7 @@ class Opening:
     refusal: Mark
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Meter:
     """The previous meeting with the limit and the present one.
 
@@ -95,7 +97,7 @@ class Meter:
     refused_canaries: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Estimate:
     """What a server is believed to bear: ``rate`` within ``low`` and ``high``, and ``burst`` requests at once beyond.
 
@@ -279,7 +281,7 @@ def _of_a_window(
     return Estimate(low, low, high, burst=0.0, windowed=True, cycle_s=cycle_s)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Cycle:
     """From one meeting with a bucket's limit to the next."""
 

@@ -14,11 +14,12 @@ the same way: Cardwell et al., "BBR: Congestion-Based Congestion Control", ACM Q
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from statistics import fmean
 
 from orchestrator.pacing import latency as latencies
 from orchestrator.pacing.latency import Latency
+from orchestrator.value import value
 
 FIRST_IN_FLIGHT = 24
 """Unanswered requests at the start; each one served allows one more (TCP's slow start, RFC 5681, and its large initial
@@ -42,7 +43,7 @@ LEAST_BORNE, LEAST_EVIDENCE = 3, 5
 NO_LATENCY = Latency()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Trial:
     """A higher bound that is being tried: throughput and latency before it, the cohort that it began in."""
 
@@ -51,7 +52,7 @@ class Trial:
     cohort: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Borne:
     """The most in flight that a server bears, and when more is tried.
 
@@ -68,7 +69,7 @@ class Borne:
     after_s: float = FIRST_TRIAL_AFTER_S
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Flight:
     """What is known of the number in flight.
 

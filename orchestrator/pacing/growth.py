@@ -7,11 +7,12 @@ nothing grows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from orchestrator.pacing import flight as flights
 from orchestrator.pacing.capacity import KEPT_STEPS, LEAST_RATE, SHORTEST_S, Estimate, Mark, burst_of, excess
 from orchestrator.pacing.state import Binding, Cause, Growth, Pace, Phase, Stage
+from orchestrator.value import value
 
 USED_SHARE = 0.8
 """A rate counts as really used from this share of it on."""
@@ -170,7 +171,7 @@ def spending(pace: Pace, now: float) -> Pace:
     return replace(pace, rate=rate, growth=replace(pace.growth, spend_until=now + SPEND_S))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Rise:
     """The factor by which the rate grows next, the seconds to wait for that, and the answers."""
 

@@ -6,7 +6,9 @@ answered first, so that a mean over answers as they come is too low whenever the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from orchestrator.value import value
 
 COHORT = 10
 LEAST_ANSWERS = 3
@@ -24,7 +26,7 @@ LATE_FACTOR, LATE_IN_A_ROW = 2.5, 3
 KEPT_THROUGHPUTS = 4
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Cohort:
     """The requests of one mean: its number, how many started, are still under way, were answered, in ``total_s``."""
 
@@ -35,7 +37,7 @@ class Cohort:
     total_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Latency:
     """What is known of the time that answers take, in seconds, and of the answers per second.
 

@@ -5,11 +5,11 @@ Rates are requests per second, instants seconds on any one monotonic clock, burs
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 from orchestrator.pacing.capacity import CoursePoint, Estimate, Meter
 from orchestrator.pacing.flight import Flight
+from orchestrator.value import value
 
 NO_METER, NO_FLIGHT = Meter(), Flight()
 
@@ -61,7 +61,7 @@ class Cause(StrEnum):
     SLOWING = "answers slow down"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ticket:
     """The permission to send one request, and how things stood when it started.
 
@@ -80,7 +80,7 @@ class Ticket:
     cohort: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Feedback:
     """What an answer tells the limiter: its effect, whether it accepted a POST, the ``Retry-After`` to obey.
 
@@ -93,7 +93,7 @@ class Feedback:
     sent: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Observation:
     """A request's ticket, what its answer said, when that came. ``draw`` is uniform in [0, 1)."""
 
@@ -103,7 +103,7 @@ class Observation:
     draw: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Hold:
     """The pause of a budget, present or past.
 
@@ -121,7 +121,7 @@ class Hold:
     read_only: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Growth:
     """How far the present rate has been tried.
 
@@ -147,7 +147,7 @@ class Growth:
     spend_until: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Evidence:
     """What was seen of the limits, for people: 429s, the rates at which holds began, whether a moment was named."""
 
@@ -158,7 +158,7 @@ class Evidence:
     named_moments: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Pace:
     """The state of one budget's limiter.
 

@@ -18,6 +18,7 @@ from orchestrator.marker import marker
 from orchestrator.model import OutcomeKind
 from orchestrator.report.lines import line_of
 from orchestrator.summary import Tally
+from orchestrator.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,7 +35,7 @@ MOST_TOGETHER = 1000
 """Outcomes of one transaction: a fleet that is cancelled at once must not hold up a checkpoint for seconds."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Recorded:
     """An outcome with its line, and whom to tell if it cannot be kept."""
 
