@@ -7,7 +7,6 @@ listing of a specimen, the first install whose backup was accepted, tells whethe
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from orchestrator.outcome import Answer, Step, counts_as_failed, decide_absent, 
 from orchestrator.paging import MOST_PAGES, Progress
 from orchestrator.reconcile import Fate, Sight, Sought, decide_failed_read, fate_of, seen
 from orchestrator.units import seconds_of
+from orchestrator.value import replace
 
 if TYPE_CHECKING:
     from orchestrator.engine.accounts import Accounts

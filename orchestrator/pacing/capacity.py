@@ -13,9 +13,8 @@ a known burst the same inequality, solved for r, says how far the limit must hav
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
-from orchestrator.value import value
+from orchestrator.value import replace, value
 
 CoursePoint = tuple[float, int]
 

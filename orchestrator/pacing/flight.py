@@ -14,12 +14,11 @@ the same way: Cardwell et al., "BBR: Congestion-Based Congestion Control", ACM Q
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from statistics import fmean
 
 from orchestrator.pacing import latency as latencies
 from orchestrator.pacing.latency import Latency
-from orchestrator.value import value
+from orchestrator.value import replace, value
 
 FIRST_IN_FLIGHT = 24
 """Unanswered requests at the start; each one served allows one more (TCP's slow start, RFC 5681, and its large initial

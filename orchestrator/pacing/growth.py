@@ -7,12 +7,10 @@ nothing grows.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from orchestrator.pacing import flight as flights
 from orchestrator.pacing.capacity import KEPT_STEPS, LEAST_RATE, SHORTEST_S, Estimate, Mark, burst_of, excess
 from orchestrator.pacing.state import Binding, Cause, Growth, Pace, Phase, Stage
-from orchestrator.value import value
+from orchestrator.value import replace, value
 
 USED_SHARE = 0.8
 """A rate counts as really used from this share of it on."""

@@ -6,9 +6,7 @@ answered first, so that a mean over answers as they come is too low whenever the
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from orchestrator.value import value
+from orchestrator.value import replace, value
 
 COHORT = 10
 LEAST_ANSWERS = 3

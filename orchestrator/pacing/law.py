@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orchestrator.model import Learned
@@ -27,6 +26,7 @@ from orchestrator.pacing.growth import (
 )
 from orchestrator.pacing.latency import is_prompt
 from orchestrator.pacing.state import Binding, Cause, Effect, Growth, Pace, Phase, Stage, Ticket
+from orchestrator.value import replace
 
 if TYPE_CHECKING:
     from orchestrator.pacing.state import Observation

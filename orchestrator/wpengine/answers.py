@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from http import HTTPStatus
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.listings import LONGEST_BACKUP_ID
 from orchestrator.model import AttemptResult, Backup, Fault, FieldError
+from orchestrator.value import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

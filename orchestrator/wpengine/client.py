@@ -7,7 +7,6 @@ import json
 import os
 import re
 import ssl
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Self
@@ -19,6 +18,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from orchestrator.model import AttemptResult, Fault
 from orchestrator.proxy import proxy_for
 from orchestrator.redaction import Redactor
+from orchestrator.value import replace
 from orchestrator.version import __version__
 from orchestrator.wpengine.answers import (
     LONGEST_BODY,

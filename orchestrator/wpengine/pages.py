@@ -6,13 +6,14 @@ The absence of an entry from a listing will be taken for proof, so a page that c
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Generic
 
 from orchestrator.listings import Entry, ListedAccount, ListedInstall, Page
 from orchestrator.model import Fault
+from orchestrator.value import replace
 from orchestrator.wpengine.answers import Received, backup_of, cut, is_success, refusal, text_of
 
 if TYPE_CHECKING:
