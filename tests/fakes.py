@@ -359,7 +359,7 @@ class ListSink:
         self._takes_s = takes_s
         self._keeping: set[asyncio.Task[None]] = set()
 
-    def record(self, outcome: Outcome, on_failure: Callable[[Outcome, StorageError], None]) -> None:
+    def record(self, outcome: Outcome, on_failure: Callable[[Outcome, Exception], None]) -> None:
         keeping = asyncio.create_task(self._keep(outcome, on_failure))
         self._keeping.add(keeping)
         keeping.add_done_callback(self._keeping.discard)
@@ -368,7 +368,7 @@ class ListSink:
         while self._keeping:
             await asyncio.wait(self._keeping)
 
-    async def _keep(self, outcome: Outcome, on_failure: Callable[[Outcome, StorageError], None]) -> None:
+    async def _keep(self, outcome: Outcome, on_failure: Callable[[Outcome, Exception], None]) -> None:
         await asyncio.sleep(self._takes_s(outcome))
         if self._full_after is not None and len(self.outcomes) >= self._full_after:
             on_failure(outcome, StorageError("the disk is full"))

@@ -75,7 +75,7 @@ class Dispatcher:
         self._end = DispatchEnd()
         self._halted = asyncio.Event()
         self._workers: set[asyncio.Task[None]] = set()
-        self._ledger = Ledger(context, self._close, self._halted)
+        self._ledger = Ledger(context, self._halted, self._close, self._crashed)
         self._wire = Wire(context)
         self._accounts = Accounts(context, self._wire, self._ledger)
         self._reads = Reads(context, self._accounts)
@@ -134,11 +134,17 @@ class Dispatcher:
             await asyncio.wait(self._workers)
         self._end.interrupted = self._context.stop.draining.is_set()
         self._cancel_what_is_left()
-        await self._context.sink.drain()
+        await self._drained()
         for watch in watches:
             watch.cancel()
         self._note_crashes(await asyncio.gather(*watches, return_exceptions=True))
         return self._ended()
+
+    async def _drained(self) -> None:
+        try:
+            await self._context.sink.drain()
+        except Exception as error:  # noqa: BLE001 - whatever a bug raised
+            self._crashed(error)
 
     def _bound_inherited_waits(self) -> None:
         """Bound the time of backups that an earlier process began to wait for."""

@@ -17,6 +17,7 @@ from orchestrator.engine.pending import (
     RecencyCheck,
     ToRequest,
 )
+from orchestrator.errors import StorageError
 from orchestrator.model import ErrorInfo, ErrorKind, Outcome, OutcomeKind
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from orchestrator.engine.context import DispatchContext
-    from orchestrator.errors import StorageError
 
 Settlement = tuple[PendingBackup, OutcomeKind, ErrorInfo | None, str | None]
 """How a pending backup ends: its outcome's kind, its error, the reason why nothing was requested."""
@@ -36,14 +36,21 @@ class Ledger:
     ``closed`` says why nothing more is requested, once that is so.
     """
 
-    def __init__(self, context: DispatchContext, on_close: Callable[[ErrorInfo], None], halted: asyncio.Event) -> None:
-        """Settle into the sink of ``context``; set ``halted`` if that fails.
+    def __init__(
+        self,
+        context: DispatchContext,
+        halted: asyncio.Event,
+        on_close: Callable[[ErrorInfo], None],
+        on_bug: Callable[[Exception], None],
+    ) -> None:
+        """Settle into the sink of ``context``; set ``halted`` if that fails, call ``on_bug`` if a bug is why.
 
         ``on_close`` is called once, when nothing more is to be requested: the failure limit is reached, for one.
         """
         self._sink = context.sink
         self._clock = context.clock
         self._on_close = on_close
+        self._on_bug = on_bug
         self._halted = halted
         self._failure_limit = context.limits.failure_limit
         self._settled = self._failed = 0
@@ -77,9 +84,12 @@ class Ledger:
         self._count(kind)
         self._sink.record(outcome, self._not_written)
 
-    def _not_written(self, outcome: Outcome, error: StorageError) -> None:
+    def _not_written(self, outcome: Outcome, error: Exception) -> None:
         self.unwritten.append(outcome)
-        self.failed(error)
+        if isinstance(error, StorageError):
+            self.failed(error)
+        else:
+            self._on_bug(error)
 
     def settle_all(self, settlements: Iterable[Settlement]) -> None:
         """Record many; a cancelled one whose backup may exist is not called so."""

@@ -8,7 +8,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from orchestrator.errors import StorageError
     from orchestrator.model import AttemptResult, BackupRequest, Checkpoint, Outcome
     from orchestrator.pacing import Feedback, Ticket
 
@@ -70,11 +69,14 @@ class Journal(Protocol):
 class OutcomeSink(Protocol):
     """Where outcomes go the moment they are final."""
 
-    def record(self, outcome: Outcome, on_failure: Callable[[Outcome, StorageError], None]) -> None:
-        """Keep one outcome for good, soon; call ``on_failure`` if it cannot be kept."""
+    def record(self, outcome: Outcome, on_failure: Callable[[Outcome, Exception], None]) -> None:
+        """Keep one outcome for good, soon; call ``on_failure`` if it cannot be kept.
+
+        That is with a ``StorageError``, or whatever a bug raised.
+        """
 
     async def drain(self) -> None:
-        """Return when every outcome is kept, or has failed."""
+        """Return when every outcome is kept, or has failed. Raises what a bug raised after an outcome was kept."""
 
 
 class Clock(Protocol):

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from orchestrator.errors import StorageError
 from orchestrator.journal import runs
 from orchestrator.marker import marker
 from orchestrator.model import OutcomeKind
@@ -41,7 +40,7 @@ class _Recorded:
 
     outcome: Outcome
     line: Line
-    on_failure: Callable[[Outcome, StorageError], None]
+    on_failure: Callable[[Outcome, Exception], None]
 
 
 @dataclass(slots=True)
@@ -77,6 +76,7 @@ class Recorder:
         self._gathered = _Gathered()
         self._writing: asyncio.Task[None] | None = None
         self._reporting: set[asyncio.Task[None]] = set()
+        self._bug: Exception | None = None
         self.tally = Tally()
 
     def has(self, lines: Iterable[Line]) -> None:
@@ -96,7 +96,7 @@ class Recorder:
         self._gathered.checkpoints.append(checkpoint)
         self._write()
 
-    def record(self, outcome: Outcome, on_failure: Callable[[Outcome, StorageError], None]) -> None:
+    def record(self, outcome: Outcome, on_failure: Callable[[Outcome, Exception], None]) -> None:
         """Keep one outcome for good, soon; call ``on_failure`` if journal or report cannot take it."""
         line = line_of(self._run_id, outcome)
         self.tally.add(line)
@@ -104,9 +104,11 @@ class Recorder:
         self._write()
 
     async def drain(self) -> None:
-        """Return when everything is kept, or has failed."""
+        """Return when everything is kept, or has failed. Raises what a bug raised after an outcome was kept."""
         while self._writing or self._reporting:
             await asyncio.wait([*([self._writing] if self._writing else []), *self._reporting])
+        if self._bug:
+            raise self._bug
 
     def _write(self) -> None:
         if self._writing is None:
@@ -122,23 +124,23 @@ class Recorder:
                 if together.outcomes:
                     reporting = asyncio.create_task(self._reported(together.outcomes, error))
                     self._reporting.add(reporting)
-                    reporting.add_done_callback(self._reporting.discard)
+                    reporting.add_done_callback(self._has_reported)
         finally:
             self._writing = None
 
-    async def _kept(self, together: _Gathered) -> StorageError | None:
+    async def _kept(self, together: _Gathered) -> Exception | None:
         lines = [each.line for each in together.outcomes]
         try:
             await runs.keep(self._store, self._run_id, lines, together.checkpoints)
-        except StorageError as error:
+        except Exception as error:  # noqa: BLE001 - it is raised, or told, where it is waited for
             return error
         return None
 
-    async def _reported(self, recorded: list[_Recorded], error: StorageError | None) -> None:
+    async def _reported(self, recorded: list[_Recorded], error: Exception | None) -> None:
         """Report ``recorded`` in any case: what the journal cannot take may still be told."""
         try:
             await self._report.write(b"".join(each.line.data for each in recorded))
-        except StorageError as unwritten:
+        except Exception as unwritten:  # noqa: BLE001 - it is told to whom it concerns
             error = error or unwritten
         for each in recorded:
             if error:
@@ -147,6 +149,12 @@ class Recorder:
             self._say(each.outcome)
             if self._on_outcome:
                 self._on_outcome(each.outcome)
+
+    def _has_reported(self, reporting: asyncio.Task[None]) -> None:
+        self._reporting.discard(reporting)
+        bug = None if reporting.cancelled() else reporting.exception()
+        if self._bug is None and isinstance(bug, Exception):
+            self._bug = bug
 
     def _say(self, outcome: Outcome) -> None:
         install, error = outcome.planned.install.label, outcome.error
@@ -162,7 +170,7 @@ class Recorder:
             )
 
 
-def _end(on_disk: asyncio.Future[None], error: StorageError | None) -> None:
+def _end(on_disk: asyncio.Future[None], error: Exception | None) -> None:
     if on_disk.done():  # its caller was cancelled
         return
     if error:

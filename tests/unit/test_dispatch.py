@@ -659,6 +659,27 @@ def test_a_bug_in_the_limiter_that_a_worker_meets_costs_no_install_its_line() ->
     assert len(bench.sink.outcomes) == 3
 
 
+@pytest.mark.parametrize("when", ["while an outcome is kept", "after it was kept"])
+def test_a_bug_in_the_sink_ends_the_run_as_a_crash_and_loses_no_outcome(when: str) -> None:
+    class Broken(ListSink):
+        def record(self, outcome: Outcome, on_failure: Callable[[Outcome, Exception], None]) -> None:
+            if outcome.planned.position == 1 and when == "while an outcome is kept":
+                on_failure(outcome, ZeroDivisionError())
+            else:
+                super().record(outcome, on_failure)
+
+        async def drain(self) -> None:
+            await super().drain()
+            if when == "after it was kept":
+                raise ZeroDivisionError
+
+    bench = Bench(installs=5, sink=Broken())
+    end = bench.run()
+    assert isinstance(end.crash, ZeroDivisionError)
+    assert end.write_error is None
+    assert len(bench.sink.outcomes) + len(end.unwritten) == 5
+
+
 def test_headers_about_rates_are_kept_and_said_once() -> None:
     bench = Bench(installs=3)
     bench.api.script(0, replace(ACCEPTED, rate_headers=(("x-ratelimit-remaining", "7"),)))

@@ -6,9 +6,11 @@ import asyncio
 import json
 import os
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import pytest
 from fakes import RUN_ID, ListLog, planned
 from states import Hold, fill
 
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-    from orchestrator.errors import StorageError
 
 COUNT = 500
 PLAN = [planned(number) for number in range(MOST_TOGETHER + COUNT)]
@@ -36,6 +37,7 @@ class Bench:
         self.state = folder / FILE_NAME
         self.failed: list[Outcome] = []
         self.kept: list[Outcome] = []
+        self.on_outcome: Callable[[Outcome], None] = self.kept.append
 
     def run(self, use: Callable[[Bench], Awaitable[None]]) -> None:
         async def main() -> None:
@@ -45,7 +47,7 @@ class Bench:
                 await stack.enter_async_context(self.writer)
                 run = Run(RUN_ID, datetime.now(UTC))
                 await begin(self.store, RunRecord(run, "s", "fleet.yaml", self.report, {}), PLAN, [])
-                self.recorder = Recorder(RUN_ID, self.store, self.writer, ListLog(), self.kept.append)
+                self.recorder = Recorder(RUN_ID, self.store, self.writer, ListLog(), self.on_outcome)
                 await use(self)
 
         asyncio.run(main())
@@ -55,7 +57,7 @@ class Bench:
         self.recorder.record(outcome, self._not_kept)
         return outcome
 
-    def _not_kept(self, outcome: Outcome, _error: StorageError) -> None:
+    def _not_kept(self, outcome: Outcome, _error: Exception) -> None:
         self.failed.append(outcome)
 
     async def stored(self) -> tuple[int, int]:
@@ -193,3 +195,36 @@ def test_a_reader_of_the_report_that_pauses_holds_up_no_checkpoint(tmp_path: Pat
 
     Bench(tmp_path, pipe).run(use)
     os.close(reader)
+
+
+def test_a_bug_on_the_way_to_the_disk_is_raised_where_it_is_waited_for(
+    tmp_path: Path,
+) -> None:
+    async def use(bench: Bench) -> None:
+        odd = replace(checkpoint(0), described=object())  # type: ignore[arg-type]  # on purpose: JSON knows no such thing
+        outcome = bench.record(1)
+        with pytest.raises(TypeError):
+            await bench.recorder.note(odd)
+        await bench.recorder.drain()
+        assert (bench.failed, bench.kept) == ([outcome], [])
+        await bench.recorder.note(checkpoint(2))
+
+    Bench(tmp_path).run(use)
+
+
+def test_a_bug_after_an_outcome_was_kept_is_raised_at_the_end_and_the_others_are_kept(tmp_path: Path) -> None:
+    def fail(outcome: Outcome) -> None:
+        if outcome.planned.position == 0:
+            raise ZeroDivisionError
+
+    async def use(bench: Bench) -> None:
+        bench.record(0)
+        await asyncio.sleep(0)
+        bench.record(1)
+        with pytest.raises(ZeroDivisionError):
+            await bench.recorder.drain()
+        assert await bench.stored() == (0, 2)
+
+    bench = Bench(tmp_path)
+    bench.on_outcome = fail
+    bench.run(use)
