@@ -6,7 +6,7 @@ import asyncio
 import signal
 from dataclasses import replace
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from engine_bench import ACCEPT, CANCEL, EXHAUST, FAILS, GRACE_S, REJECT, UNKNOWN, Bench
@@ -36,6 +36,11 @@ from orchestrator.engine.queues import MOST_RATE_HEADERS, AccountQueue
 from orchestrator.model import AttemptResult, BackupRequest, Checkpoint, ErrorKind, Fault, Spent
 from orchestrator.pacing import Effect, Ticket
 from orchestrator.policies import RetryPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from orchestrator.model import Outcome
 
 
 def test_every_install_is_requested_once_after_one_check_of_the_credentials() -> None:
