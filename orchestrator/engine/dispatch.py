@@ -107,6 +107,7 @@ class Dispatcher:
             await asyncio.wait((working, *loops), return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._set_attended(is_attended=False)
+            self._halted.set()  # no worker goes on with another read
             is_done = working.done()
             for task in (working, closing, *loops):
                 task.cancel()
@@ -259,7 +260,7 @@ class Dispatcher:
             case ToRequest():
                 await self._requests.post(admitted, pending)
             case InDoubt() as doubt:
-                await self._lookups.look(admitted, pending, doubt)
+                await self._lookups.look_up(admitted, pending, doubt)
             case RecencyCheck() as check:
                 await self._recency.check(admitted, pending, check)
             case CompletionWait() as wait:

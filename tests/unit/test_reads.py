@@ -23,6 +23,7 @@ from fakes import (
     listing,
     shown,
 )
+from virtual import run_virtual
 
 from orchestrator.engine.queues import AccountState
 from orchestrator.errors import StoppedError
@@ -266,3 +267,22 @@ def test_who_only_asks_waits_for_an_api_as_long_as_somebody_watches() -> None:
     assert isinstance(answer, ErrorInfo)
     assert "there was no usable answer for" in answer.message
     assert 60 <= bench.seconds <= 95
+
+
+def test_what_nobody_waits_for_any_more_is_not_sent() -> None:
+    bench = Bench(api=FakeApi(takes_s=1.0), throttle=FakeThrottle(concurrency=1))
+    waiting: list[asyncio.Task[AttemptResult | ErrorInfo]] = []
+
+    async def work() -> None:
+        waiting.extend(asyncio.create_task(bench.ask(number=number)) for number in range(3))
+        await waiting[0]
+
+    async def main() -> None:
+        bench._begin()
+        await bench.dispatcher.attend(work())
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+    run_virtual(main())
+    assert (len(bench.looked(0)), bench.looked(2)) == (1, [])
