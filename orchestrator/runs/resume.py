@@ -12,7 +12,7 @@ from orchestrator.journal.runs import find, in_report_order, load
 from orchestrator.marker import described_again, second
 from orchestrator.model import Backup, Checkpoint, ErrorInfo, ErrorKind, OutcomeKind, PlannedBackup
 from orchestrator.plan import differences, make_plan
-from orchestrator.runs.work import Presettled, RunWork, gone_since, pending_in_doubt, wait_for_earlier
+from orchestrator.runs.work import Presettled, RunWork, divided, gone_since, pending_in_doubt, wait_for_earlier
 from orchestrator.session.choice import NOT_IN_THE_PLAN
 from orchestrator.session.inventory import Inventory, looked_up, names_of, read_listing, say_sources
 from orchestrator.session.queries import asked
@@ -88,23 +88,16 @@ def _rest(context: RunContext, left: Left, inventory: Inventory) -> RunWork:
     found = {each.planned.position: _with_id(config, record, each, inventory, others) for each in left.left}
     done = [each for each in left.stored if each.planned.position not in found]
     wait = config.wait if context.options.waits else None
-    to_do: list[PendingBackup] = []
-    presettled: list[Presettled] = []
-    for each in found.values():
-        pending = _pending(record, each, wait)
-        end = _end_of(pending, each, record, inventory)
-        if end is None:
-            to_do.append(pending)
-        else:
-            presettled.append(end)
+    works = (_unless_settled(_pending(record, each, wait), each, record, inventory) for each in found.values())
+    pending, presettled = divided(works)
     report = context.options.report_or(context.folder.report_of(record))
     record = replace(record, report=report, failed_sources=tuple(_still_failed(record, inventory)))
     say_sources(record.failed_sources, record.empty_sources, log)
     return RunWork(
         record=record,
         planned=tuple(found.get(each.planned.position, each).planned for each in left.stored),
-        pending=tuple(to_do),
-        presettled=tuple(presettled),
+        pending=pending,
+        presettled=presettled,
         recorded=tuple(in_report_order(done)),
         specimens={
             each.planned.install.account: each.planned.request.install_id
@@ -115,8 +108,10 @@ def _rest(context: RunContext, left: Left, inventory: Inventory) -> RunWork:
     )
 
 
-def _end_of(pending: PendingBackup, stored: StoredBackup, record: RunRecord, inventory: Inventory) -> Presettled | None:
-    """Return how ``pending`` ends without a request, ``None`` if there is something to be done."""
+def _unless_settled(
+    pending: PendingBackup, stored: StoredBackup, record: RunRecord, inventory: Inventory
+) -> PendingBackup | Presettled:
+    """Return ``pending``, or how it ends without a request."""
     install = pending.planned.install
     if install in inventory.lacks:
         return Presettled(pending, *inventory.lacks[install])
@@ -126,7 +121,7 @@ def _end_of(pending: PendingBackup, stored: StoredBackup, record: RunRecord, inv
         return Presettled(pending, OutcomeKind.CANCELLED, gone_since(record.retried or ""))
     if pending.made.backup and not isinstance(pending.state, CompletionWait):
         return Presettled(pending, OutcomeKind.ACCEPTED)
-    return None
+    return pending
 
 
 def _is_to_be_looked_up(install: Install) -> bool:

@@ -16,6 +16,7 @@ from orchestrator.runs.work import (
     Presettled,
     RunWork,
     check_resolved,
+    divided,
     gone_since,
     pending_in_doubt,
     record_of,
@@ -59,16 +60,12 @@ async def retried_work(context: RunContext) -> RunWork:
     say_sources(record.failed_sources, record.empty_sources, log)
     planned = [*plan.backups[: len(current)], *map(_no_more, plan.backups[len(current) :])]
     wait_s = context.config.wait.timeout_s if context.options.waits else None
-    to_do: list[PendingBackup] = []
-    presettled: list[Presettled] = []
-    for each, key in zip(planned, [*current, *gone], strict=True):
-        pending = _pending(each, installs[key][0], wait_s)
-        end = _end_of(pending, failures.retried, inventory)
-        if end is None:
-            to_do.append(pending)
-        else:
-            presettled.append(end)
-    return RunWork(record, tuple(planned), tuple(to_do), presettled=tuple(presettled))
+    works = (
+        _unless_settled(_pending(each, installs[key][0], wait_s), failures.retried, inventory)
+        for each, key in zip(planned, [*current, *gone], strict=True)
+    )
+    pending, presettled = divided(works)
+    return RunWork(record, tuple(planned), pending, presettled=presettled)
 
 
 async def _inventory_now(context: RunContext, failures: Failures) -> Inventory:
@@ -105,8 +102,8 @@ def _installs_now(
     return found | {key: (failure, None) for key, failure in by_key.items() if key not in found}
 
 
-def _end_of(pending: PendingBackup, retried: str, inventory: Inventory) -> Presettled | None:
-    """Return how ``pending`` ends without a request, ``None`` if there is something to be done."""
+def _unless_settled(pending: PendingBackup, retried: str, inventory: Inventory) -> PendingBackup | Presettled:
+    """Return ``pending``, or how it ends without a request."""
     install = pending.planned.install
     if install.place == NOT_IN_THE_PLAN:
         return Presettled(pending, *end_of_stranger("is not in the plan", inventory))
@@ -114,7 +111,7 @@ def _end_of(pending: PendingBackup, retried: str, inventory: Inventory) -> Prese
         return Presettled(pending, OutcomeKind.CANCELLED, gone_since(retried))
     if install in inventory.lacks and not pending.sought and not isinstance(pending.state, CompletionWait):
         return Presettled(pending, *inventory.lacks[install])
-    return None
+    return pending
 
 
 def _is_not_meant(was: Install, now: Install, selection: Selection | None) -> bool:

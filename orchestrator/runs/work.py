@@ -13,6 +13,8 @@ from orchestrator.journal.runs import RunRecord
 from orchestrator.model import ErrorInfo, ErrorKind, Made, OutcomeKind, Run
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from orchestrator.engine.ledger import Settlement
     from orchestrator.model import Backup, Checkpoint, PlannedBackup
     from orchestrator.runs.context import RunContext
@@ -73,6 +75,13 @@ class RunWork:
         known: dict[str, object] = {} if self.is_new else {"resumed": True, "kept": len(self.recorded)}
         known |= {"presettled": len(self.presettled)} if self.presettled else {}
         return known | ({} if self.record.retried is None else {"retries": self.record.retried})
+
+
+def divided(works: Iterable[PendingBackup | Presettled]) -> tuple[tuple[PendingBackup, ...], tuple[Presettled, ...]]:
+    """Return what is to be done, and what is settled before anything is sent."""
+    given = tuple(works)
+    pending = tuple(each for each in given if isinstance(each, PendingBackup))
+    return pending, tuple(each for each in given if isinstance(each, Presettled))
 
 
 def record_of(context: RunContext, run: Run, scope: str) -> RunRecord:
