@@ -23,7 +23,11 @@ def value(cls: type[T]) -> type[T]:
     It has two fields at least.
     """
     made = dataclass(slots=True, unsafe_hash=True)(cls)
-    _all_of[made] = attrgetter(*(each.name for each in fields(made)))  # type: ignore[arg-type]  # a data class by now
+    names = [each.name for each in fields(made)]  # type: ignore[arg-type]  # it is a data class by now
+    if len(names) == 1:
+        message = f"{cls.__name__} has one field, of which no copy would be made rightly: use a frozen data class"
+        raise TypeError(message)
+    _all_of[made] = attrgetter(*names)
     return made
 
 
