@@ -45,8 +45,8 @@ class Statement:
     backup_id: str | None
 
 
-async def settle(state_dir: Path, word: Statement, now: datetime, stop: StopSwitch) -> Settled:
-    """Record the operator's ``word``.
+async def settle(state_dir: Path, statement: Statement, now: datetime, stop: StopSwitch) -> Settled:
+    """Record the operator's ``statement``.
 
     Raises ``UsageError`` if there is no such run or install, or its outcome is not unconfirmed, ``LockedError`` if the
     run is alive, ``StoppedError`` if a signal comes before anything is recorded, and ``StorageError``.
@@ -55,10 +55,10 @@ async def settle(state_dir: Path, word: Statement, now: datetime, stop: StopSwit
         folder = StateFolder.at(state_dir)
         store = Store(folder.existing_database())
         await stop.unless_pressed(stack.enter_async_context(store))
-        run_id = (await runs.find(store, word.run, f"in {state_dir}")).run.id
+        run_id = (await runs.find(store, statement.run, f"in {state_dir}")).run.id
         stored_run = await stop.unless_pressed(run_at_rest(stack, store, folder, run_id))
-        meant = _unconfirmed(stored_run.stored, word.install, run_id)
-        line = _settled(meant, word.backup_id)
+        meant = _unconfirmed(stored_run.stored, statement.install, run_id)
+        line = _settled(meant, statement.backup_id)
         report = await amend_run(store, folder, stored_run, [line], now)
         return Settled(run_id, meant.planned.install.label, line.kind, report)
 

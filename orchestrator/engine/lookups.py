@@ -66,7 +66,7 @@ class Lookups:
         self._log("backup.doubted", pending, status=result.status, reason=result.message)
         self._accounts.queue(account, pending)
 
-    async def look(self, admitted: Admitted, pending: PendingBackup, doubt: InDoubt) -> None:
+    async def look_up(self, admitted: Admitted, pending: PendingBackup, doubt: InDoubt) -> None:
         """Read one page for ``pending``, and do what follows."""
         if doubt.own is None:
             doubt.own = ListingRead(pending.planned.request.install_id, self._now())

@@ -63,7 +63,7 @@ class Journal(Protocol):
         """Return when ``checkpoint`` is on disk. Raises ``StorageError``."""
 
     def note_soon(self, checkpoint: Checkpoint) -> None:
-        """Keep ``checkpoint``; losing it costs a look at the listing, no more."""
+        """Keep ``checkpoint``; losing it costs a lookup, no more."""
 
 
 class OutcomeSink(Protocol):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import UsageError
+from orchestrator.journal.runs import ANOTHER_FOLDER
 from orchestrator.journal.store import FILE_NAME, is_there
 from orchestrator.report.read import run_of
 from orchestrator.report.write import OWN_REPORT, STANDARD_OUTPUT
@@ -36,7 +37,7 @@ class StateFolder:
     def existing_database(self) -> Path:
         """Return the state's file, which is not made just to be looked into. Raises ``UsageError``."""
         if not is_there(self.database):
-            message = f"there are no runs in {self.path} yet; name the folder with --state-dir"
+            message = f"there are no runs in {self.path} yet; {ANOTHER_FOLDER}"
             raise UsageError(message)
         return self.database
 

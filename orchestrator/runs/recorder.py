@@ -92,7 +92,7 @@ class Recorder:
         await on_disk
 
     def note_soon(self, checkpoint: Checkpoint) -> None:
-        """Keep ``checkpoint``; losing it costs a look at the listing, no more."""
+        """Keep ``checkpoint``; losing it costs a lookup, no more."""
         self._gathered.checkpoints.append(checkpoint)
         self._write()
 

@@ -214,5 +214,5 @@ def _progress(context: RunContext, work: RunWork, recorder: Recorder) -> dict[st
         "waiting": waiting,
         "throttled": sum(each.throttled for each in connections.totals().values()),
         "rate": round(rate, 2),
-        "left_s": round(max(left / rate, connections.next_look_s())) if rate and left else None,
+        "left_s": round(max(left / rate, connections.next_lookup_s())) if rate and left else None,
     }

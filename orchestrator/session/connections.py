@@ -97,19 +97,19 @@ class Connections:
         return sum(each.gate.pace.rate for each in self._limited.values())
 
     def in_doubt(self) -> int:
-        """Return how many backups wait for a look at the listing."""
-        return len(self._looks())
+        """Return how many backups wait for a lookup."""
+        return len(self._lookups())
 
     def watched(self) -> int:
         """Return how many backups are waited for."""
         return sum(account.watched for account in self.accounts.values())
 
-    def next_look_s(self) -> float:
-        """Return the seconds until the last of the looks that are planned so far."""
-        return max(0.0, max(self._looks(), default=0.0) - self.clock.monotonic())
+    def next_lookup_s(self) -> float:
+        """Return the seconds until the last of the lookups that are planned so far."""
+        return max(0.0, max(self._lookups(), default=0.0) - self.clock.monotonic())
 
-    def _looks(self) -> list[float]:
-        """Return the instants of the looks that are planned so far."""
+    def _lookups(self) -> list[float]:
+        """Return the instants of the lookups that are planned so far."""
         entries = (entry for account in self.accounts.values() for entry in account.lookups)
         return [at for at, work in entries if isinstance(work, PendingBackup) and isinstance(work.state, InDoubt)]
 
