@@ -55,7 +55,7 @@ async def run_at_rest(stack: AsyncExitStack, store: Store, folder: StateFolder, 
 async def amend_run(
     store: Store, folder: StateFolder, run: StoredRun, changed: Sequence[Line], now: datetime
 ) -> str | None:
-    """Replace the run's lines by ``changed``, and write its report and summary again.
+    """Replace lines of the run with ``changed``, and write its report and summary again.
 
     Return the path of the report, ``None`` if it is not a regular file. The journal's summary is written last: if its
     counts differ from the lines, an amendment was interrupted. Raises ``StorageError``.

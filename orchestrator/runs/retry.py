@@ -144,8 +144,8 @@ def _record(context: RunContext, failures: Failures, inventory: Inventory) -> Ru
 
 def _not_read_again(source: dict[str, Any], retried: str) -> dict[str, Any]:
     reason = (
-        f"{source['error']['message']}; it is not read again, because {retried} does not show which installs it missed: name"
-        " the run by its id, or begin a new run with --skip-if-recent"
+        f"{source['error']['message']}; it is not read again, because {retried} does not show"
+        " which installs it missed: name the run by its id, or begin a new run with --skip-if-recent"
     )
     return source | {"error": source["error"] | {"message": reason}}
 
@@ -245,7 +245,7 @@ class _Known:
 
 
 def _may_hold(source: FailedSource, was: Install) -> bool:
-    """Return whether ``source`` may hold ``was``, an install of an earlier plan. A report has no place for it."""
+    """Return whether ``source`` may hold ``was``, of an earlier plan. An install from a report has no place."""
     if not source.path:
         return source.account == was.account
     file = was.place.rpartition(":")[0]

@@ -119,19 +119,19 @@ class Scopes:
         return Scope.parsed(run.scope).part == part and self.has(run)
 
     def alike(self, run: RunRecord) -> Callable[[KnownRun], bool]:
-        """Return a test whether another run has the same scope as ``run``, even if another release stored it."""
+        """Return a function that tells whether another run has the scope of ``run``, in the form of any release."""
         if self.has(run):
             return partial(self.has_as, Scope.parsed(run.scope).part)
         return lambda other: other.scope == run.scope
 
     def to_lock_for(self, run: KnownRun | RunRecord) -> list[Scope]:
-        """Return the scopes to lock before ``run`` is resumed."""
+        """Return the scopes to lock before resuming ``run``."""
         scope = Scope.parsed(run.scope)
         ours = self.to_lock(scope.part) if self.has(run) else []
         return ours if not scope.is_locked or scope in ours else [scope, *ours]
 
     def _was_ours(self, base: str, source: str) -> bool:
-        """Return whether ``base`` is another path to this file, or ``source`` is the path that an older release got."""
+        """Return whether ``base`` is another path to this file, or an older release ran it from ``source``."""
         if self._config.path is None:
             return base == _as_released(self._config, source)
         return source == self._config.path or (self._real is not None and _real_path(base) == self._real)
