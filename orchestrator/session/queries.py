@@ -39,7 +39,7 @@ MOST_PAGES_OF_INSTALLS = 10_000
 """Enough for a million installs."""
 
 AT_A_TIME = 256
-"""Questions to one account that wait for the limiter at once: more than it lets through, and few enough for memory."""
+"""Questions to one account that are open at once: more than the default concurrency, and few enough for memory."""
 
 ENDLESS = ErrorInfo(ErrorKind.PROTOCOL, f"the listing has no end ({MOST_PAGES_OF_INSTALLS} pages)")
 
