@@ -111,7 +111,7 @@ State = ToRequest | RecencyCheck | InDoubt | CompletionWait
 class PendingBackup:
     """One planned backup without its outcome: its state, and what was spent on it so far.
 
-    ``tries`` count towards ``max_attempts``. ``attempts`` counts the POSTs that were sent and not throttled,
+    ``tries`` counts towards ``max_attempts``. ``attempts`` counts the POSTs that were sent and not throttled,
     ``throttled`` the 429s. ``began_at`` is the monotonic instant of this process's first POST, ``started_at`` the time
     of the run's first POST. ``held_before_s`` is how long the budget had been held before ``began_at``. ``request_id``
     comes from the last answer that had one. ``sought`` are the runs whose requests may have made the backup.
