@@ -6,7 +6,6 @@ import os
 import sys
 from dataclasses import dataclass, replace
 from functools import wraps
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -76,15 +75,6 @@ def email(text: str, option: click.Parameter | None) -> str:
             remedy = f"repeat {option.opts[0]} for several, or put commas between them in {option.envvar}"
             message = message.replace(SEVERAL_EMAILS, remedy)
         raise click.BadParameter(message) from None
-
-
-def folder(text: str, _option: click.Parameter | None) -> Path:
-    """Return the path of a folder, which need not exist. Raises ``click.BadParameter`` for the path of a file."""
-    path = Path(text)
-    if os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises without permission
-        message = f"{text!r} is a file, not a directory"
-        raise click.BadParameter(message)
-    return path
 
 
 @dataclass(frozen=True, slots=True)

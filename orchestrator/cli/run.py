@@ -92,7 +92,7 @@ def _check_together(options: RunOptions, *, dry_run: bool) -> None:
     elif options.is_new:
         return
     elif replace(options.selection, shard=None) != Selection():
-        message = f"{earlier} takes its installs from the earlier run: remove INSTALL and selection options other than --shard"
+        message = f"{earlier} takes its installs from the earlier run: give it no INSTALL and no selection but --shard"
     elif options.resume is not None and (options.description is not None or options.emails is not None):
         message = "--resume finishes the requests of an earlier run: remove --description and --email"
     elif dry_run:
