@@ -23,7 +23,7 @@ CONFIGURATION = """\
 # Configuration reference
 
 Every key of the YAML, its default and what it means. Made from the code by `make docs`; `wpe-backup config schema`
-prints the same for editors ([fleet.schema.json](fleet.schema.json)), and [operating.md](operating.md#the-yaml) has a
+prints the same for editors ([fleet.schema.json](fleet.schema.json)), and [operating.md](operating.md#write-the-yaml) has a
 whole file and the rules.
 
 A value may contain `${VARIABLE}` or `${VARIABLE:-default}`; `$$` is a `$`. A duration is a number and `ms`, `s`, `m`,
