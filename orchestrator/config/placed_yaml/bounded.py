@@ -77,7 +77,7 @@ def _started(arguments: list[str]) -> Iterator[subprocess.Popen[bytes]]:
     """Start a command; on exit, kill it if it still runs, with all its child processes.
 
     For that, the command gets its own process group. If it may ask the user something, it stays in the foreground group
-    of the terminal, since no other group can read from it. Then only the command is killed: Ctrl-C reaches its children.
+    of the terminal, since no other can read from it. Then only the command is killed: Ctrl-C reaches its children.
     """
     group = None if _may_ask() else 0
     process: subprocess.Popen[bytes] | None = None
