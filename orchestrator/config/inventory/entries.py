@@ -195,8 +195,8 @@ def _check_name(entries: Entries, index: int, entry: dict[str, Any]) -> None:
             given = [key for key in ("id", "name") if key in entry][:1]
             entries.problem(index, given, "must have an id or a name")
     elif isinstance(name, str) and name.strip() and not _NAME.fullmatch(name):
-        message = "is no name that WP Engine gives: 3 to 14 small letters and digits, a letter first; or add the id"
-        message += install_name_hint(name)
+        message = "is no name that WP Engine gives: 3 to 14 small letters and digits, a letter first; correct it or add"
+        message += f" the id{install_name_hint(name)}"
         if is_install_id(name):
             message = "is an id, not a name: write id instead of name"
         entries.problem(index, ("name",), message)
