@@ -1,4 +1,4 @@
-"""Write the documents that come from the code: ``make docs``. A test holds the committed ones to it."""
+"""Write the documents that are generated from the code: ``make docs``. A test compares the committed ones with it."""
 
 from __future__ import annotations
 
@@ -22,33 +22,43 @@ if TYPE_CHECKING:
 CONFIGURATION = """\
 # Configuration reference
 
-Every key of the YAML, its default and what it means. Made from the code by `make docs`; `wpe-backup config schema`
-prints the same for editors ([fleet.schema.json](fleet.schema.json)), and [operating.md](operating.md#write-the-yaml) has a
-whole file and the rules.
+Every key of the YAML, with its default and its meaning. `make docs` generates this page from the code.
 
-A value may contain `${VARIABLE}` or `${VARIABLE:-default}`; `$$` is a `$`. A duration is a number and `ms`, `s`, `m`,
-`h` or `d`."""
+- [operating.md](operating.md#write-the-yaml) shows a complete file and explains the rules.
+- For editors, `wpe-backup config schema` prints the same reference as a JSON Schema
+  ([fleet.schema.json](fleet.schema.json)).
+
+A value may contain `${VARIABLE}` or `${VARIABLE:-default}`. Write a `$` as `$$`.
+
+A duration is a number with a unit: `ms`, `s`, `m`, `h` or `d`, for example `1.5h`."""
 
 SCENARIO = """\
 # Scenario reference
 
-What `wpe-backup simulate --scenario FILE` reads: how the stand-in for the API behaves. Made from the code by
-`make docs`; [scenario.schema.json](scenario.schema.json) is the same for editors, and `examples/scenarios` has telling
-ones. Every key may be left out; the command's options come on top.
+A scenario is the YAML file that `wpe-backup simulate --scenario FILE` reads. It tells the stand-in for the API how to
+behave. `make docs` generates this page from the code.
 
-A duration is a number and `ms`, `s`, `m`, `h` or `d`; a range is one, or a list of the least and the most. A share goes
-from 0 to 1. Moments count from the first request."""
+- `examples/scenarios` contains typical scenarios.
+- [scenario.schema.json](scenario.schema.json) is the same reference for editors.
+
+Every key is optional. Options of the command override the scenario.
+
+- A duration is a number with a unit: `ms`, `s`, `m`, `h` or `d`, for example `1.5h`.
+- A range is one duration, or a list of the shortest and the longest.
+- A share is a number from 0 to 1.
+- A moment is a duration since the first request."""
 
 COMMAND_LINE = """\
 # Command reference
 
-Every command with its options. Made from the code by `make docs`; `wpe-backup COMMAND --help` prints the short form.
+Every command with its options. `make docs` generates this page from the code; `wpe-backup COMMAND --help` prints a short
+form.
 
 - Each option can come from an environment variable: `--max-rate` from `WPE_BACKUP_MAX_RATE`.
   The command line overrides it.
 - Repeat an option that is marked with `...` for several values. In its variable, separate the values by commas.
 - An option with an empty value is an error. An environment variable that is empty counts as not set.
-- A DURATION is a number and `ms`, `s`, `m`, `h` or `d`.
+- A DURATION is a number with a unit: `ms`, `s`, `m`, `h` or `d`.
 - RUN is a run id, the beginning of one, or `latest`.
 - `python -m orchestrator` is the same as `wpe-backup`.
 
@@ -67,7 +77,7 @@ TITLES = {
 
 
 def pages() -> dict[str, str]:
-    """Return the content of each generated file by its name."""
+    """Return the content of each generated file, by file name."""
     configuration = config_schema()
     scenario = Scenario.json_schema()
     return {
@@ -131,7 +141,7 @@ def _in_markdown(paragraph: str) -> str:
 
 
 def _reference(head: str, schema: dict[str, Any]) -> str:
-    whole = _section("The whole file", "The keys that begin in the first column.", schema)
+    whole = _section("The whole file", "The top-level keys.", schema)
     sections: dict[str, list[str]] = {}
     for key, name in _sections(schema, schema["$defs"]):
         described = schema["$defs"][name]
@@ -148,7 +158,7 @@ def _kinds(described: dict[str, Any]) -> list[str]:
 
 
 def _sections(described: dict[str, Any], definitions: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the key and the definition of each mapping below ``described``, outer ones first."""
+    """Yield each mapping below ``described`` as its key and the name of its definition, outer mappings first."""
     found = [
         (f"{key}[]" if "array" in json.dumps(each) else key, part.partition('"')[0])
         for key, each in described["properties"].items()

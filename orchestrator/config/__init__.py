@@ -1,4 +1,4 @@
-"""The edge to YAML and pydantic: text in, a checked ``Config`` out, or every problem at once with its place."""
+"""The edge to YAML and pydantic: it turns text into a checked ``Config``, or reports every problem with its place."""
 
 from orchestrator.config.load import CheckedYaml, load_config, read_yaml
 from orchestrator.config.placed_yaml.checked import read_checked

@@ -1,4 +1,4 @@
-"""Load a configuration: read the tree, check it against the schema, check across keys, convert to the model."""
+"""Load a configuration: read the tree, check it against the schema, check across keys, convert it to the model."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ _SECRET_KEYS = {secret + form for secret in VARIABLES for form in FORMS}
 
 @dataclass(frozen=True, slots=True)
 class CheckedYaml:
-    """A YAML that has been checked, with its inventory files: its sections, and the credentials.
+    """The sections and credentials of a checked YAML and its inventory files.
 
-    The installs of the sections include those of the files; ``places`` are theirs, and ``sources`` those of the entries
-    of ``inventory``. ``redactor`` knows every secret. ``failed`` are files, and parts of them, that could not be used;
-    ``empty`` are those without any install.
+    The installs of ``sections`` include those of the files. ``places`` are the places of the installs, ``sources`` the
+    places of the entries of ``inventory``. ``redactor`` knows every secret. ``failed`` are the files, and parts of
+    files, that could not be used. ``empty`` are the sources without an install.
     """
 
     source: str
@@ -61,7 +61,7 @@ class CheckedYaml:
     empty: tuple[EmptySource, ...] = ()
 
     def shown(self) -> str:
-        """Return the YAML as it was understood: every install and default written out, every secret masked."""
+        """Return the YAML with every install and default written out and every secret masked."""
         data = _written_out(self.sections).model_dump(mode="json", context=self.redactor)
         data["accounts"] = {
             name: dict.fromkeys(VARIABLES, MASK) | {key: account[key] for key in account if key not in _SECRET_KEYS}
@@ -72,7 +72,7 @@ class CheckedYaml:
 
 
 def _written_out(fleet: FleetFile) -> FleetFile:
-    """Return ``fleet`` with what each install takes from the defaults, and without the files that it comes from."""
+    """Return ``fleet`` with the defaults copied into each install, and without the inventory files."""
     inherited = {
         key: getattr(fleet.defaults, key) for key in ("account", "description", "notification_emails", "max_age")
     }
@@ -93,7 +93,7 @@ _Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 def _given(value: Any) -> Any:  # noqa: ANN401 - JSON-like data
-    """Return ``value`` without the keys that have none."""
+    """Return ``value`` without the keys whose value is ``None``."""
     if isinstance(value, dict):
         return {key: _given(each) for key, each in value.items() if each is not None}
     return [_given(each) for each in value] if isinstance(value, list) else value
@@ -102,9 +102,9 @@ def _given(value: Any) -> Any:  # noqa: ANN401 - JSON-like data
 def load_config(text: bytes, file: str, environment: Mapping[str, str], *, is_strict: bool = False) -> Config:
     """Return the configuration in ``text``, which came from ``file``.
 
-    ``environment`` holds the variables that ``${VAR}`` names, and credentials that the YAML leaves out. What cannot be
-    used of inventory files is among its ``failed_sources``, unless that ``is_strict``.
-    Raises ``ConfigError`` with every problem at once.
+    ``environment`` holds the variables that ``${VAR}`` names, and credentials that the YAML leaves out. Parts of
+    inventory files that cannot be used become ``failed_sources``; with ``is_strict`` they are problems. Raises
+    ``ConfigError`` with every problem at once.
     """
     fleet = read_yaml(text, file, environment, is_strict=is_strict)
     return replace(_converted(fleet), path=location(file, environment))
@@ -115,9 +115,9 @@ def read_yaml(
 ) -> CheckedYaml:
     """Return ``text`` of ``file``, checked. Raises ``ConfigError`` with every problem at once.
 
-    Inventory files may be somebody else's: what is wrong with them is ``failed`` of the fleet, and raised only beside
-    problems of the YAML itself, or if that ``is_strict``. Without secrets, credentials that are missing are no problem,
-    no file of theirs is read and no command run.
+    Inventory files may belong to other people, so their problems go to ``failed`` of the result. They are raised only
+    together with problems of the YAML itself, or if ``is_strict``. Without ``with_secrets``, credentials may be
+    missing, none is read from a file and no command runs.
     """
     tree = read_tree(text, file, environment, keys_of(FleetFile), lambda loc: not with_secrets and _is_credential(loc))
     for variable in VARIABLES.values():
@@ -174,7 +174,7 @@ def _is_credential(loc: Sequence[str | int]) -> bool:
 
 
 def _leave_out_empty_sections(data: dict[str, Any]) -> None:
-    """Take a section of which every line is commented out for one that is not there."""
+    """Remove each section without a value: all its lines are commented out."""
     for section in SECTIONS_THAT_MAY_BE_EMPTY:
         if section in data and data[section] is None:
             del data[section]
@@ -187,7 +187,7 @@ def _put_default_account(data: dict[str, Any]) -> None:
 
 
 def _put_whole_discoveries(data: dict[str, Any]) -> None:
-    """Take ``discover:`` without anything below it for one of everything."""
+    """Replace ``discover:`` without a value by ``discover: {}``, which takes every install."""
     for _, source in _sources(data):
         if "discover" in source and source["discover"] is None:
             source["discover"] = {}
@@ -200,20 +200,20 @@ def _sources(data: dict[str, Any]) -> list[tuple[int, dict[str, Any]]]:
 
 
 def _check_sources(tree: Tree) -> None:
-    """Check that there are any, and that each of ``inventory`` is one."""
+    """Check that there is a source of installs, and that each entry of ``inventory`` is one."""
     if not tree.data.get("inventory") and not tree.data.get("installs"):
         written = [key for key in ("installs", "inventory") if key in tree.data][:1]
         unknown = [key for key in tree.data if key not in FleetFile.model_fields]
         if not any(nearest(key, ("installs", "inventory")) for key in unknown):
-            tree.problem(written, "no installs and no inventory: there is nothing to back up")
+            tree.problem(written, "no installs and no inventory: there is nothing to back up; add one of them")
     for index, source in _sources(tree.data):
         given = [key for key in ("files", "discover") if source.get(key) is not None]
         if len(given) != 1 and not (set(source) - {"files", "discover"}):
-            tree.problem(("inventory", index), "must have either files or discover; each is an entry of its own")
+            tree.problem(("inventory", index), "must have either files or discover; write each as a separate entry")
 
 
 def _check_entries(tree: Tree, own: Entries, files: Sequence[Entries]) -> None:
-    """Check what entries say of each other and of the accounts, and what they need of the defaults."""
+    """Check that entries are unique, that their accounts exist, and that the defaults have what entries leave out."""
     accounts, defaults = tree.data["accounts"], tree.data.get("defaults")
     known = accounts if isinstance(accounts, dict) else None
     given = defaults if isinstance(defaults, dict) else {}
@@ -224,7 +224,7 @@ def _check_entries(tree: Tree, own: Entries, files: Sequence[Entries]) -> None:
         if isinstance(account, str) and account not in known:
             _check_default(tree, own, files, ("account", no_account(account, known)))
     if given.get("notification_emails") is None:
-        message = "is required: the addresses that WP Engine mails when a backup has completed; [] for none"
+        message = "is required: list the addresses that WP Engine mails when a backup has completed, or [] for none"
         _check_default(tree, own, files, ("notification_emails", message))
     check_once([own, *files], account)
 
@@ -238,10 +238,10 @@ def _check_discoveries(tree: Tree, accounts: dict[str, Any]) -> None:
 
 
 def _check_default(tree: Tree, own: Entries, files: Sequence[Entries], lack: tuple[str, str]) -> None:
-    """Note who needs a default that cannot be used, given as its key and what is wrong with it.
+    """Note the problem of a default that cannot be used. ``lack`` is its key and the message.
 
-    That is the YAML's fault if it says so itself, if its own installs need it, or if nobody does without; else the
-    fault of the entries of files that need it.
+    The problem belongs to the YAML if ``defaults`` has the key, if an own install or a discovery needs the default, or
+    if no entry at all has its own value. Otherwise it belongs to each entry of a file that needs the default.
     """
     key, message = lack
     defaults = tree.data.get("defaults")
@@ -254,11 +254,11 @@ def _check_default(tree: Tree, own: Entries, files: Sequence[Entries], lack: tup
     if is_ours:
         tree.problem(("defaults", key), message)
     else:
-        check_given(files, key, f"has no {key}, and defaults has none either")
+        check_given(files, key, f"has no {key}, and defaults has none either; add it here or in defaults")
 
 
 def _check_ca_files(tree: Tree) -> None:
-    """Try each certificate authority."""
+    """Check that each ``ca_file`` can be loaded."""
     accounts = tree.data["accounts"]
     for name, account in accounts.items() if isinstance(accounts, dict) else ():
         ca_file = account.get("ca_file") if isinstance(account, dict) else None
@@ -272,7 +272,7 @@ def _check_ca_files(tree: Tree) -> None:
 
 
 def _check_proxies(tree: Tree, environment: Mapping[str, str]) -> None:
-    """Check that each proxy which the environment names can be used, where one is asked for."""
+    """Check that the environment names a usable proxy for each account with ``proxy_from_environment``."""
     accounts = tree.data["accounts"]
     for name, account in accounts.items() if isinstance(accounts, dict) else ():
         if not isinstance(account, dict) or account.get("proxy_from_environment") is not True:
@@ -284,7 +284,7 @@ def _check_proxies(tree: Tree, environment: Mapping[str, str]) -> None:
 
 
 def _beside(file: str, path: str) -> str:
-    """Return ``path``, which starts at the YAML's own folder."""
+    """Return ``path``; a relative one starts at the folder of the YAML ``file``."""
     return str(Path(file).parent / path)
 
 
@@ -335,7 +335,7 @@ def _account(fleet: CheckedYaml, name: str) -> Account:
 
 
 def _install(section: InstallSection, defaults: DefaultsSection, place: str = "") -> Install:
-    """Return what ``section`` says, and ``defaults`` where it says nothing."""
+    """Return the install of ``section``, with values from ``defaults`` for the keys that it leaves out."""
     emails = defaults.notification_emails if section.notification_emails is None else section.notification_emails
     return Install(
         id=section.id,

@@ -1,4 +1,4 @@
-"""Where a configuration is, as people name it: a link that is swapped for another leaves it the same place."""
+"""The path of a configuration as people name it. It stays the same when a symbolic link in it gets another target."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def location(file: str, environment: Mapping[str, str]) -> str | None:
-    """Return the absolute path of ``file``, with no link followed; ``None`` if it names a stream.
+    """Return the absolute path of ``file`` without following links; ``None`` if it names a stream.
 
-    A relative path starts at ``$PWD`` where that is the current directory, since a shell keeps there the links that the
+    A relative path starts at ``$PWD`` if that is the current directory, since a shell keeps in it the links that the
     user went through.
     """
     if file in {STDIN_NAME, PIPE_NAME}:
@@ -32,7 +32,7 @@ def _current_directory(environment: Mapping[str, str]) -> str:
     shown = environment.get("PWD", "")
     is_plain = shown.startswith("/") and not {".", ".."} & set(shown.split("/"))
     try:
-        if is_plain and os.path.samefile(shown, "."):  # noqa: PTH121 - of text, as all here
+        if is_plain and os.path.samefile(shown, "."):  # noqa: PTH121 - paths are text in this module
             return shown
     except (OSError, ValueError):
         pass
@@ -40,9 +40,9 @@ def _current_directory(environment: Mapping[str, str]) -> str:
 
 
 def _without_detours(path: str) -> str:
-    """Return the absolute ``path`` without empty parts, ``.``, and ``..`` except after a link.
+    """Return the absolute ``path`` without empty parts, ``.`` and ``..``.
 
-    Where a link leads is not known tomorrow, so a ``..`` behind one is left as it is.
+    A ``..`` after a link is kept: the link may get another target later.
     """
     kept: list[str] = []
     for part in path.split("/"):

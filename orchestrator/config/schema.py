@@ -1,6 +1,6 @@
-"""The YAML's keys as pydantic models. What each key means is said here once, for editors and ``docs/configuration.md``.
+"""The YAML's keys as pydantic models. Their descriptions are shown by editors and in ``docs/configuration.md``.
 
-Checks across keys are in ``load.py``: an ``after`` validator would not run when some field failed.
+Checks across keys are in ``load.py``: an ``after`` validator does not run if a field has failed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ DEFAULT_ACCOUNT = "default"
 
 
 class Section(BaseModel):
-    """Any mapping of the YAML: its keys are known, and each is described in place."""
+    """The base of every mapping in the YAML: unknown keys are refused, and a docstring describes each key."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -51,186 +51,194 @@ class Section(BaseModel):
 
 
 class AccountSection(Section):
-    """Named credentials; each is one rate budget, unless `throttle.scope` says otherwise."""
+    """Named credentials. The accounts of one API user share a rate budget; `throttle.scope` can widen it."""
 
     user_id: UserId | None = Field(default=None, repr=False)
-    """The API user's id, from the User Portal's page on API access."""
+    """The API user's id. The User Portal shows it on the page about API access."""
     user_id_file: Text | None = Field(default=None, repr=False)
-    """A file that holds it, instead of `user_id`."""
+    """A file with the user id, instead of `user_id`."""
     user_id_command: Text | None = Field(default=None, repr=False)
-    """A command that prints it, instead of `user_id`; run without a shell."""
+    """A command that prints the user id, instead of `user_id`. It runs without a shell, for at most 60 s."""
     password: Text | None = Field(default=None, repr=False)
     """The API user's password."""
     password_file: Text | None = Field(default=None, repr=False)
-    """A file that holds it, instead of `password`."""
+    """A file with the password, instead of `password`."""
     password_command: Text | None = Field(default=None, repr=False)
-    """A command that prints it, instead of `password`; run without a shell, for 60 s at most."""
+    """A command that prints the password, instead of `password`. It runs without a shell, for at most 60 s."""
     base_url: BaseUrl = DEFAULT_BASE_URL
-    """Where the API is. `https`, except on a loopback address; no user, query or fragment."""
+    """The URL of the API: `https`, except on a loopback address, and without a user, query or fragment."""
     ca_file: Text | None = None
-    """A certificate authority (PEM) to trust besides the system's own."""
+    """A file with a certificate authority (PEM) to trust in addition to the system's own. A relative path starts at the
+    folder of this YAML."""
     proxy_from_environment: StrictBool = False
-    """Use the proxy that `https_proxy`, `all_proxy` and `no_proxy` name, in small letters or capitals. Without this
-    they are ignored, and `.netrc` always is."""
+    """`true`: use the proxy that the environment variables `https_proxy`, `all_proxy` and `no_proxy` name, in lower or
+    upper case. `false`: ignore them. `.netrc` is always ignored."""
 
 
 class DefaultsSection(Section):
-    """What every install has that does not say otherwise."""
+    """Settings of every install that does not set its own."""
 
     account: Text = DEFAULT_ACCOUNT
-    """The account that an install belongs to."""
+    """The account of an install."""
     description: Description = "Backup {date} {time}"
-    """What the backup is called: `{date}`, `{time}`, `{run_id}`, `{name}`, `{id}`, `{environment}`; `{{` is a brace."""
+    """The description of a backup. Fields: `{date}`, `{time}`, `{run_id}`, `{name}`, `{id}`, `{environment}`. Write a
+    brace as `{{` or `}}`."""
     notification_emails: tuple[Email, ...] | None = None
-    """Whom WP Engine mails when the backup has completed, once each. Required; `[]` for nobody."""
+    """The addresses that WP Engine mails when a backup has completed: one mail for each install and address. Required,
+    unless every install sets its own. `[]` means nobody."""
     timezone: Timezone = ZoneInfo("UTC")
-    """Of `{date}` and `{time}`, which are the run's start."""
+    """The time zone of `{date}` and `{time}`. Both are the start of the run."""
     max_age: Duration = 93_600.0
-    """How old the newest backup may be, for `audit`."""
+    """The maximum age of an install's newest completed backup. `audit` reports an older one as `stale`."""
 
 
 class ThrottleSection(Section):
-    """How fast requests may go, per budget."""
+    """Limits on the requests of each budget. Accounts with the same `base_url` and user id share one budget."""
 
     rate: RateOrAuto = None
-    """`auto` finds the limit that the API does not publish; a number keeps to that many requests a second."""
+    """`auto` finds out how many requests the API serves, since it publishes no limit. A number is a fixed rate in
+    requests per second."""
     scope: Scope = "account"
-    """`account`, or `host`: one budget for all accounts of a base URL, where the limit is one of the address."""
+    """`account`: each API user has its own budget. `host`: all accounts with the same `base_url` share one; choose it
+    if the API limits requests by IP address."""
     max_requests_per_second: Rate = 50.0
-    """The ceiling, never exceeded."""
+    """The ceiling of the rate. It is never exceeded."""
     start_requests_per_second: Rate = 5.0
-    """What `auto` begins with."""
+    """The rate that `auto` starts with, unless an earlier run has learned the limit."""
     concurrency: Concurrency = 64
-    """Requests in flight, at most."""
+    """The maximum number of requests in flight."""
     max_pause: Duration = 600.0
-    """A `Retry-After` longer than this ends the account's run."""
+    """If a 429 asks for a longer pause (`Retry-After`), the run stops the account."""
     give_up: Duration = 1800.0
-    """So does this long without a request that was served."""
+    """If the API serves none of an account's requests for this long, the run stops the account."""
 
 
 class RetrySection(Section):
-    """How long one install is tried."""
+    """How often, and for how long, the run tries to request the backup of one install."""
 
     max_attempts: Count1000 = 5
-    """Tries of one install; a 429 is none."""
+    """The maximum number of tries for one install. A 429 does not count as a try."""
     deadline: Duration = 1800.0
-    """Of one install, from its first POST, without the budget's holds."""
+    """The maximum time for one install, from its first POST. Holds of the budget do not count."""
 
 
 class TimeoutsSection(Section):
-    """How long a connection and an answer may take."""
+    """How long the run waits for a connection and for an answer."""
 
     connect: Duration = 10.0
-    """Until the connection must stand."""
+    """The maximum time until the connection is established."""
     read: Duration = 35.0
-    """Until the answer must come. Longer than the 29 s after which the API's gateway gives up by itself."""
+    """The maximum time to wait for an answer. Keep it above 29 s, after which the API's gateway gives up by itself."""
 
 
 class WaitSection(Section):
     """How `--wait` waits for backups to complete."""
 
     timeout: Duration = 7200.0
-    """From the acceptance of a backup: one that is still unfinished then is reported as `incomplete`."""
+    """The maximum time to wait for one backup, from its acceptance. If it is still unfinished then, its outcome is
+    `incomplete`."""
     poll_interval: Duration = 15.0
-    """Between two looks at one backup."""
+    """The time between two polls of one backup."""
     retry_aborted: RetryAborted = 0
-    """`1`: a backup that WP Engine aborts is requested once more."""
+    """`1`: if WP Engine aborts a backup, request it once more. `0`: report it as `aborted`."""
 
 
 class ReconcileSection(Section):
-    """How a backup is looked up whose fate an answer left open."""
+    """How the run looks up a backup that may or may not exist."""
 
     grace: Duration = 120.0
-    """How long a backup may be missing from the listing, and the API may work on it, before its absence counts."""
+    """How long a backup may be missing from the listing before its absence counts. The API may still be working on it
+    during this time."""
 
 
 class StateSection(Section):
-    """What is remembered of runs, in the state directory."""
+    """What the state directory keeps of runs."""
 
     keep: Duration = 7_776_000.0
-    """A run that ended longer ago than this is removed, once the next run of the same file has ended."""
+    """How long ended runs are kept. At its end, a run removes older runs of the same configuration."""
 
 
 class DiscoverSection(Section):
-    """Installs to be found in the account's listing when the plan is made; each has what `defaults` say."""
+    """Take the installs that an account's listing shows when the plan is made. They get the settings of `defaults`."""
 
     account: Text | None = None
-    """Whose credentials ask for the listing, instead of the default one."""
+    """The account whose credentials read the listing, instead of `defaults.account`."""
     wpengine_accounts: tuple[Text, ...] = ()
-    """WP Engine's own accounts, by name or id. Left out: all that the credentials can see."""
+    """WP Engine's own accounts to take installs from, by name or id. If left out: all that the credentials can see."""
     environments: tuple[Environment, ...] = ()
-    """`production`, `staging`, `development`. Left out: all."""
+    """The environments to take: `production`, `staging`, `development`. If left out: all."""
     exclude: tuple[Glob, ...] = ()
-    """Globs of names or ids that are not wanted, as `sandbox*`."""
+    """Skip installs whose name or id matches one of these globs, for example `sandbox*`."""
 
 
 class InventorySection(Section):
-    """A source of installs besides `installs`: `files` or `discover`, one of them an entry."""
+    """A source of installs in addition to `installs`. Each entry has either `files` or `discover`."""
 
     files: tuple[Text, ...] | None = Field(default=None, min_length=1)
-    """Paths or globs (`**` for any folders below) of files with installs: YAML a list (`.yaml`, `.yml`), CSV with a
-    header in capitals or small letters (`.csv`; commas between the columns, `;` between the tags or addresses in a
-    cell), JSON an object a line (`.jsonl`, `.ndjson`), all with the keys of `installs`. Relative ones start at this
-    file's folder. No variables are replaced in them. What cannot be used of them is left out of a run, which ends with
-    exit code 3."""
+    """Paths or globs of files with installs; `**` matches any folders below. A relative path starts at the folder of
+    this YAML. All formats use the keys of `installs`. YAML (`.yaml`, `.yml`) is a list. CSV (`.csv`) has a header in
+    lower or upper case, commas between the columns, and `;` between the tags or addresses in a cell. JSON lines
+    (`.jsonl`, `.ndjson`) have one object on each line. Variables are not replaced in these files. If a run cannot use
+    a part of them, it leaves that part out and ends with exit code 3."""
     discover: DiscoverSection | None = None
-    """Ask WP Engine which installs there are; `{}` for all of the default account."""
+    """Ask WP Engine which installs exist. `{}` means all installs that the default account can see."""
 
 
 class InstallSection(Section):
-    """One install. A bare id or name stands for a mapping of only that."""
+    """One install. A bare id or name is short for a mapping with only that key."""
 
     id: InstallId | None = None
-    """The install's id, a UUID. It or `name` is required."""
+    """The install's id, a UUID. Either `id` or `name` is required."""
     name: Text | None = None
-    """What reports and logs call it. Without an `id`: its name at WP Engine, looked up when the plan is made."""
+    """The name of the install in reports and logs. Without an `id`, it must be the name at WP Engine: a run looks it up
+    when it makes its plan."""
     account: Text | None = None
-    """The account it belongs to, instead of the default one."""
+    """The account of this install, instead of `defaults.account`."""
     environment: Environment | None = None
-    """`production`, `staging` or `development`."""
+    """What the install is for: `production`, `staging` or `development`."""
     tags: tuple[Text, ...] = ()
-    """Words of your own; each report line carries them."""
+    """Your own words for the install. Each of its report lines contains them."""
     description: Description | None = None
-    """Instead of the default one."""
+    """The description of its backup, instead of `defaults.description`."""
     notification_emails: tuple[Email, ...] | None = None
-    """Instead of the default ones."""
+    """The addresses that WP Engine mails, instead of `defaults.notification_emails`."""
     enabled: StrictBool = True
-    """`false`: kept in the list, not backed up."""
+    """`false`: keep the install in the list, but do not back it up."""
     max_age: Duration | None = None
-    """Instead of the default one."""
+    """The maximum age of its newest completed backup, instead of `defaults.max_age`."""
 
 
 class FleetFile(Section):
     """The whole YAML."""
 
     version: Version
-    """The version of this format."""
+    """The version of this format: `1`."""
     name: ConfigName = None
-    """What locks and `latest` call this configuration, instead of its path. YAMLs with the same name and state
-    directory are one configuration: one run of it at a time."""
+    """The name of this configuration. Locks and `latest` use it instead of the path of the YAML. YAMLs with the same
+    name and state directory are one configuration: only one of them runs at a time."""
     accounts: dict[Text, AccountSection] = Field(default_factory=dict)
-    """Named credentials. Left out: one account, `default`, with credentials from the environment."""
+    """Named credentials. If left out: one account, `default`, with credentials from the environment."""
     defaults: DefaultsSection = DefaultsSection()
-    """What every install has that does not say otherwise."""
+    """Settings of every install that does not set its own."""
     throttle: ThrottleSection = ThrottleSection()
-    """How fast requests may go, per budget."""
+    """Limits on the requests of each budget."""
     retry: RetrySection = RetrySection()
-    """How long one install is tried."""
+    """How often, and for how long, the run tries to request the backup of one install."""
     timeouts: TimeoutsSection = TimeoutsSection()
-    """How long a connection and an answer may take."""
+    """How long the run waits for a connection and for an answer."""
     on_ambiguous: OnAmbiguous = "reconcile"
-    """When an answer leaves open whether a backup was made (a 5xx, a timeout): `reconcile` looks it up in the listing,
-    `fail` reports `unconfirmed` at once."""
+    """What the run does if it cannot know whether a backup was made (after a 5xx or a timeout). `reconcile`: look the
+    backup up in the listing. `fail`: report it as `unconfirmed` immediately."""
     reconcile: ReconcileSection = ReconcileSection()
-    """How it is looked up."""
+    """How the run looks up a backup that may or may not exist."""
     wait: WaitSection = WaitSection()
-    """How `--wait` waits."""
+    """How `--wait` waits for backups to complete."""
     state: StateSection = StateSection()
-    """What is remembered of runs."""
+    """What the state directory keeps of runs."""
     inventory: tuple[InventorySection, ...] = ()
-    """Further sources of installs. It or `installs` is required."""
+    """Further sources of installs. Either `inventory` or `installs` is required."""
     installs: tuple[InstallSection, ...] = ()
-    """What to back up: installs, or bare ids and names."""
+    """The installs to back up: mappings, or bare ids and names."""
 
 
 SECTIONS_THAT_MAY_BE_EMPTY = tuple(
@@ -250,7 +258,7 @@ _WITH_DEFAULTS: tuple[type[Section], ...] = (
 
 
 def config_schema() -> dict[str, Any]:
-    """Return the JSON Schema of the YAML, for editors: with bare installs, and sections that are all comments."""
+    """Return the JSON Schema of the YAML, for editors. It allows bare installs, and sections with only comments."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | FleetFile.model_json_schema()
     schema["title"] = "wpe-backup configuration"
     for section in _WITH_DEFAULTS:
@@ -280,7 +288,7 @@ def config_schema() -> dict[str, Any]:
 
 
 def _require_one(schema: dict[str, Any]) -> None:
-    """Say what is required of several keys together."""
+    """Require ``installs`` or ``inventory``, ``id`` or ``name``, and either ``files`` or ``discover``."""
     some = {"type": "array", "minItems": 1}
     schema["anyOf"] = [{"required": [key], "properties": {key: some}} for key in ("installs", "inventory")]
     name = {"type": "string", "pattern": rf"^{NAME_PATTERN}$|\$\{{"}

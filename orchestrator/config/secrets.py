@@ -1,8 +1,8 @@
-"""Where the credentials of each account come from: the YAML, then the environment, then ``$CREDENTIALS_DIRECTORY``.
+"""Find the credentials of each account: in the YAML, then in the environment, then in ``$CREDENTIALS_DIRECTORY``.
 
-The first of these that has a secret gives it, in one of three forms: the secret itself, ``_file``, ``_command``. Two
-forms in one source are an error, since nobody could say which one counts. The environment and the credentials
-directory are asked for the account ``default`` only.
+The first source that has a secret counts. A source gives it in one of three forms: the secret itself, ``_file`` or
+``_command``. Two forms in one source are an error, since it is unclear which one counts. The environment and the
+credentials directory give secrets only to the account ``default``.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ if TYPE_CHECKING:
 
 FORMS = ("", "_file", "_command")
 VARIABLES = {"user_id": "WPE_API_USER_ID", "password": "WPE_API_PASSWORD"}
-"""The environment variables, and the files in ``$CREDENTIALS_DIRECTORY``, that fill what the YAML leaves out."""
+"""The environment variable, also the file in ``$CREDENTIALS_DIRECTORY``, of each secret that the YAML leaves out."""
 
 BYTE_ORDER_MARK = "\ufeff"
-"""No secret begins with it: ``$(cat FILE)`` takes it along from a file of Windows'."""
+"""Removed from the start of a secret: ``$(cat FILE)`` copies it from a file that was written on Windows."""
 
 PATIENCE_S = 60.0
-"""How long a file that is a pipe, or a command, may take."""
+"""Seconds that a pipe or a command may take."""
 
 MASK = "********"
-"""What stands for a secret where the configuration is shown."""
+"""Replaces a secret where the configuration is shown."""
 
 _PARSERS: dict[str, Callable[[object], str]] = {"user_id": parse_user_id, "password": parse_text}
 _LONGEST = 4 * LONGEST_TEXT + 2
-"""Bytes of a file or of what a command prints: more cannot be a secret that is short enough."""
+"""The maximum bytes of a file or of a command's output: a longer one cannot be a valid secret."""
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """One account's secrets; ``None`` for one that was not to be had."""
+    """One account's secrets; ``None`` for one that was not found."""
 
     user_id: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
@@ -53,7 +53,10 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """One form in which a secret was given: ``named`` as people know it, at ``loc`` of the YAML."""
+    """A secret in one ``form``. ``named`` is its name in messages, ``loc`` the place in the YAML for problems.
+
+    A relative path starts at ``folder``.
+    """
 
     form: str
     value: str
@@ -63,41 +66,41 @@ class _Source:
 
 
 class _NoSecretError(Exception):
-    """Say why a source has no usable secret. What it was given is never repeated: it may be the secret itself."""
+    """Say why a source has no usable secret. The message never repeats the given value, which may be the secret."""
 
 
 def find_credentials(
     tree: Tree, environment: Mapping[str, str], *, with_secrets: bool, may_run: bool
 ) -> dict[str, Credentials]:
-    """Return the credentials of each account, and note what is wrong with them in ``tree``.
+    """Return the credentials of each account, and note problems with them in ``tree``.
 
-    Files are read; commands run, each once, if they ``may_run``: if nothing else is wrong. Without secrets no file is
-    read, no command run and nothing missed.
+    Commands run only if they ``may_run``, that is, if nothing else is wrong. Each file is read, and each command runs,
+    only once. Without ``with_secrets``, no file is read, no command runs and no secret is required.
     """
     finder = _Finder(tree, environment, with_secrets=with_secrets, may_run=may_run)
     return {name: finder.credentials(name, account) for name, account in _accounts(tree)}
 
 
 def is_given_outside(secret: str, environment: Mapping[str, str]) -> bool:
-    """Tell whether the environment or ``$CREDENTIALS_DIRECTORY`` gives ``secret``, in whatever form."""
+    """Tell whether the environment or ``$CREDENTIALS_DIRECTORY`` gives ``secret``, in any form."""
     return bool(_variables_of(secret, environment)) or _credentials_folder(secret, environment) is not None
 
 
 def _variables_of(secret: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment variables that give ``secret``, by their form."""
+    """Return the names of the environment variables that give ``secret``, by form."""
     names = {form: VARIABLES[secret] + form.upper() for form in FORMS}
     return {form: name for form, name in names.items() if environment.get(name)}
 
 
 def _credentials_folder(secret: str, environment: Mapping[str, str]) -> Path | None:
-    """Return ``$CREDENTIALS_DIRECTORY`` if there is a file for ``secret`` in it."""
+    """Return ``$CREDENTIALS_DIRECTORY`` if it contains a file for ``secret``."""
     folder = environment.get("CREDENTIALS_DIRECTORY")
-    is_there = folder and os.path.exists(os.path.join(folder, VARIABLES[secret]))  # noqa: PTH110, PTH118 - Path's raises for odd ones
+    is_there = folder and os.path.exists(os.path.join(folder, VARIABLES[secret]))  # noqa: PTH110, PTH118 - Path's raises for odd paths
     return Path(folder) if folder and is_there else None
 
 
 def holds_password(text: bytes, file: str) -> bool:
-    """Tell whether a password stands in the YAML ``text`` itself, rather than the name of a variable."""
+    """Tell whether the YAML ``text`` contains a password itself, and not only the name of a variable."""
     accounts = _accounts(read_tree(text, file, None))
     given = (account.get("password") for _, account in accounts)
     return any(isinstance(each, str) and "${" not in each.replace("$$", "") for each in given)
@@ -132,14 +135,14 @@ class _Finder:
                 return None
             self._tree.redactor = self._tree.redactor.knowing(text, text)
             if text == MASK:
-                self._tree.problem(source.loc, "is the mask of what config show prints: give the secret itself")
+                self._tree.problem(source.loc, "is the mask that config show prints: give the secret itself")
             return _PARSERS[secret](text)
         except _NoSecretError as error:
             self._tree.problem(source.loc, str(error))
         except PydanticCustomError as error:
-            # what stands in the YAML itself was checked with everything else
+            # a secret in the YAML itself was checked together with the other values
             if source.form or source.named != source.loc[-1]:
-                self._tree.problem(source.loc, f"what {source.named} gives {error.message()}")
+                self._tree.problem(source.loc, f"the secret from {source.named} {error.message()}")
         return None
 
     def _source(self, name: str, account: dict[str, Any], secret: str) -> _Source | None:
@@ -151,7 +154,7 @@ class _Finder:
         if in_yaml:
             ((key, value),) = in_yaml.items()
             if not isinstance(value, str) or not value.strip():
-                return None  # noted already, as any value that is not as its key wants it
+                return None  # the check against the schema has noted it
             return _Source(key.removeprefix(secret), value, key, (*loc[:2], key), Path(self._tree.file).parent)
         if not self._with_secrets:
             return None
@@ -200,7 +203,7 @@ def _content(source: _Source) -> str:
     try:
         content = file_content(source.folder / Path(source.value).expanduser(), _LONGEST + 1, PATIENCE_S)
     except TooSlowError:
-        message = f"{source.named} does not end: nothing more came within {PATIENCE_S:g} s"
+        message = f"{source.named} did not end within {PATIENCE_S:g} s"
         raise _NoSecretError(message) from None
     except (OSError, ValueError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "there is no such path"
@@ -216,7 +219,7 @@ def _printed(source: _Source) -> str:
         message = f"{source.named} did not end within {PATIENCE_S:g} s"
         raise _NoSecretError(message) from None
     except FailedError as error:
-        message = f"{source.named} failed with {error}; run it by hand to see why"
+        message = f"{source.named} failed with {error}; run the command by hand to see why"
         raise _NoSecretError(message) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
@@ -226,18 +229,19 @@ def _printed(source: _Source) -> str:
 
 
 def _secret_in(content: bytes, named: str) -> str:
-    """Return the text in ``content`` without what editors and commands put around it.
+    """Return the text in ``content`` without one line end after it.
 
-    That is one line end behind it, and the byte order mark before it that Windows' editors and PowerShell write.
+    A byte order mark before it is removed too: editors on Windows, and PowerShell, write one. Raises
+    ``_NoSecretError``.
     """
     if len(content) > _LONGEST:
-        message = f"what {named} gives is too long for a secret"
+        message = f"the text from {named} is too long for a secret"
         raise _NoSecretError(message)
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        message = f"what {named} gives is UTF-16 text, as PowerShell writes it: save it as UTF-8"
+        message = f"the secret from {named} is UTF-16 text, which PowerShell writes: save it as UTF-8"
         raise _NoSecretError(message)
     try:
         return content.decode("utf-8-sig").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
-        message = f"what {named} gives is not UTF-8 text"
+        message = f"the secret from {named} is not UTF-8 text"
         raise _NoSecretError(message) from None

@@ -1,4 +1,4 @@
-"""Where the text of a configuration comes from: a file, standard input, or another stream."""
+"""Read the text of a configuration from a file, standard input, or another stream."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ LARGEST_CONFIG = 64 * 1024 * 1024
 def yaml_text(name: str) -> tuple[str, bytes]:
     """Return the name and the content of the file ``name``; ``-`` is standard input. Raises ``ConfigError``.
 
-    What is read once, and has no folder of its own, gets a name that says so: ``<stdin>``, or ``<pipe>`` for what a
-    shell puts in for ``<(command)``. So relative paths in it start at the current folder.
+    A stream is named ``<stdin>``, or ``<pipe>`` if a shell opened it for ``<(command)``. It has no folder, so relative
+    paths in it start at the current folder.
     """
     try:
         if is_standard_input(name):
@@ -33,17 +33,17 @@ def yaml_text(name: str) -> tuple[str, bytes]:
     if len(text) > LARGEST_CONFIG:
         raise ConfigError([Problem(name, 1, 1, "", "is larger than 64 MiB")])
     if not text and name in {STDIN_NAME, PIPE_NAME}:
-        raise ConfigError([Problem(name, 1, 1, "", "nothing came: see whether the command that writes it failed")])
+        raise ConfigError([Problem(name, 1, 1, "", "nothing came: check whether the command that writes it failed")])
     return name, text
 
 
 def is_standard_input(name: str | None) -> bool:
-    """Tell whether the file ``name`` is standard input, by whatever name."""
+    """Tell whether the file ``name`` is standard input, under any of its names."""
     return name == STANDARD_INPUT or name in {"/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"}
 
 
 def is_one_stream(one: str | None, other: str | None) -> bool:
-    """Tell whether the files ``one`` and ``other`` are one and the same stream: whoever reads it leaves nothing."""
+    """Tell whether the files ``one`` and ``other`` are the same stream, which can be read only once."""
     if one is None or other is None:
         return False
     if is_standard_input(one) and is_standard_input(other):

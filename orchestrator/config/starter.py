@@ -1,4 +1,4 @@
-"""A commented YAML to begin with: every section in a line or two, and the installs that a listing showed."""
+"""The commented YAML that ``init`` writes: every section with a line or two, and the installs that a listing showed."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 
 LONGEST_COMMENT = 100
-"""Characters of a server's text in a comment."""
+"""Characters of a server's text that are put into a comment."""
 
 _NAME = re.compile(NAME_PATTERN, re.ASCII)
 _NO_TEXT = {"yes", "off", "true", "false", "null"}
-"""Possible names that YAML takes for something else than text."""
+"""Possible install names that YAML does not read as text."""
 
 _HEAD = """\
-# What wpe-backup backs up, and how. Settings that are commented out show their defaults.
-# All of them: docs/configuration.md; for editors: wpe-backup config schema
+# The installs that wpe-backup backs up, and how. Settings that are commented out show their defaults.
+# docs/configuration.md lists every setting. Editors can use the schema that wpe-backup config schema prints.
 version: 1
 
-# Whose credentials ask. What is left out here comes from the environment: WPE_API_USER_ID and WPE_API_PASSWORD, or the
-# same with _FILE or _COMMAND behind it. So no secret has to stand in this file.
+# The credentials. If you leave one out, wpe-backup reads it from the environment variable WPE_API_USER_ID or
+# WPE_API_PASSWORD, or from the same name with _FILE or _COMMAND at the end. No secret has to stand in this file.
 accounts:
   default:
 """
@@ -42,78 +42,78 @@ _CREDENTIALS = {
 }
 
 _DEFAULTS = """
-# What every install has that does not say otherwise.
+# Settings of every install that does not set its own.
 defaults:
-  description: "Backup {date} {time}"     # also {run_id} {name} {id} {environment}
+  description: "Backup {date} {time}"     # other fields: {run_id} {name} {id} {environment}
 """
 
 _REST = """\
-  timezone: UTC                           # of {date} and {time}
-  max_age: 26h                            # how old the newest backup may be, for: wpe-backup audit
+  timezone: UTC                           # the time zone of {date} and {time}
+  max_age: 26h                            # wpe-backup audit reports an older newest backup as stale
 
-# How fast. WP Engine publishes no limit: auto begins slowly, and finds out what is served.
+# How fast requests go. WP Engine publishes no limit: auto starts slowly and finds out what the API serves.
 throttle:
   # rate: auto                            # or a fixed number of requests per second
-  # scope: account                        # host: one budget for all accounts, where the limit is one of the address
+  # scope: account                        # host: one budget for all accounts, if the API limits by IP address
   # max_requests_per_second: 50           # never exceeded
-  # concurrency: 64                       # requests in flight, at most
-  # max_pause: 10m                        # a longer Retry-After ends the account's run
-  # give_up: 30m                          # so does this long without a request that was served
+  # concurrency: 64                       # the maximum number of requests in flight
+  # max_pause: 10m                        # a longer Retry-After stops the account
+  # give_up: 30m                          # the account stops if no request is served for this long
 
-# How long one install is tried, and how long an answer may take.
+# How often, and for how long, one backup is tried, and how long a connection and an answer may take.
 retry:
-  # max_attempts: 5                       # a 429 is none
-  # deadline: 30m
+  # max_attempts: 5                       # a 429 does not count
+  # deadline: 30m                         # for one install, from its first request
 timeouts:
   # connect: 10s
-  # read: 35s                             # longer than the 29 s after which the API's gateway gives up
+  # read: 35s                             # keep it above 29 s: then the API's gateway gives up
 
-# An answer that leaves open whether a backup was made (a 5xx, a timeout): reconcile looks for it in the listing, until
-# it has been missing there for the grace; fail reports it as unconfirmed at once.
+# After a 5xx or a timeout, nobody knows whether the backup was made. reconcile looks it up in the listing, where it may
+# be missing for the grace before its absence counts. fail reports it as unconfirmed immediately.
 # on_ambiguous: reconcile
 reconcile:
   # grace: 2m
 
-# How --wait waits for accepted backups to be completed.
+# How --wait waits for accepted backups to complete.
 wait:
-  # timeout: 2h
+  # timeout: 2h                           # for one backup, from its acceptance
   # poll_interval: 15s
-  # retry_aborted: 0                      # 1: what WP Engine aborts is requested once more
+  # retry_aborted: 0                      # 1: if WP Engine aborts a backup, request it once more
 
-# How long finished runs are remembered.
+# How long ended runs are kept.
 state:
   # keep: 90d
 """
 
 _SOURCES = """
-# Further sources of installs. discover asks WP Engine when the plan is made: what was created yesterday is backed up
-# tonight. What is listed below as well keeps its own fields.
+# Further sources of installs. discover asks WP Engine when a run makes its plan: an install that was created yesterday
+# is backed up tonight. If an install is also listed below, the listed fields count.
 inventory:
 """
 
 _FILTERS = """\
-# everything, or {environments: [production], exclude: ["sandbox*"]}
-  # - files: [clients/*.yaml, clients/*.csv, clients/*.jsonl]   # lists in files
+# all installs, or {environments: [production], exclude: ["sandbox*"]}
+  # - files: [clients/*.yaml, clients/*.csv, clients/*.jsonl]   # lists of installs in files
 """
 
 _OPTIONS = """\
-# What to back up: ids, names (looked up in the account's listing when the plan is made), or more of an install:
+# The installs to back up. An entry is an id, or a name (looked up in the account's listing), or a mapping:
 #   - id: 294deacc-d8b8-4005-82c4-0727ba8ddde0
 #     name: torquemag
 #     environment: production
 #     tags: [client-a]                    # for wpe-backup run --tag client-a
-#     description: "Before the upgrade"   # this, notification_emails, account and max_age instead of the defaults
-#     enabled: false                      # kept in the list, not backed up
+#     description: "Before the upgrade"   # overrides defaults, as do notification_emails, account and max_age
+#     enabled: false                      # keep it in the list, but do not back it up
 """
 
 _PLACEHOLDER = """\
-  - name: yourinstall                     # put yours here
+  - name: yourinstall                     # replace this name with yours
 """
 
 
 @dataclass(frozen=True, slots=True)
 class ListedGroup:
-    """The installs of one of WP Engine's accounts, and what that is called."""
+    """The installs of one of WP Engine's accounts, with the title to show above them."""
 
     title: str
     installs: tuple[ListedInstall, ...]
@@ -125,11 +125,11 @@ def starter(
     groups: Sequence[ListedGroup] | None,
     made_up: Mapping[str, str] | None = None,
 ) -> str:
-    """Return a YAML to begin with, which is valid as it is.
+    """Return the text of a first YAML, which is valid without any change.
 
-    With the installs of ``groups``, the pending ones commented out, or with one to be replaced where nobody was asked.
-    Where none of them is active yet, it discovers what will be. ``made_up`` are credentials for a stand-in, as the YAML
-    writes them: ``user_id`` or ``password``, or both.
+    It lists the installs of ``groups``; pending ones are commented out. If ``groups`` is ``None``, it lists a
+    placeholder. If no install is active yet, it turns discovery on. ``made_up`` holds credentials for a stand-in, in
+    YAML syntax: ``user_id``, ``password`` or both.
     """
     entries = None if groups is None else [*_entries(groups)]
     discovers = groups is not None and not any(not each.is_pending for group in groups for each in group.installs)
@@ -139,24 +139,24 @@ def starter(
 
 
 def _account(base_url: str | None, made_up: Mapping[str, str]) -> str:
-    """Return the lines of the account; what is not given is commented out."""
-    written = {key: f"{f'    {key}: {value}':<59} # the stand-in takes any\n" for key, value in made_up.items()}
+    """Return the lines of the account; settings without a value are commented out."""
+    written = {key: f"{f'    {key}: {value}':<59} # the stand-in accepts any\n" for key, value in made_up.items()}
     url = f"    # base_url: {DEFAULT_BASE_URL}\n" if base_url is None else f"    base_url: {_quoted(base_url)}\n"
     return "".join((_CREDENTIALS | written).values()) + url
 
 
 def _emails(emails: Sequence[str]) -> str:
-    """Return the line about mails."""
+    """Return the lines about mails."""
     value = f"[{', '.join(map(_quoted, emails))}]"
     return (
-        "  # Whom WP Engine mails when a backup has completed: one mail for each install and address, so 200 installs\n"
-        "  # are 200 mails a night; [] for nobody.\n"
+        "  # WP Engine mails these addresses when a backup has completed: one mail for each install and address.\n"
+        "  # So 200 installs mean 200 mails a night for each address. [] means nobody.\n"
         f"  notification_emails: {value}\n"
     )
 
 
 def _inventory(*, is_used: bool) -> str:
-    """Return the section with its entry on discovery, commented out unless it ``is_used``."""
+    """Return the section ``inventory``. Its discovery is commented out unless it ``is_used``."""
     entry = ("  - discover: {}" if is_used else "  # - discover: {}").ljust(42)
     return _SOURCES + entry + _FILTERS
 
@@ -169,11 +169,11 @@ def _entries(groups: Sequence[ListedGroup]) -> Iterator[str]:
 
 
 def _entry(install: ListedInstall) -> Iterator[str]:
-    """Yield the lines of one install; what no YAML of ours may hold stands in a comment."""
-    mark, notes = ("# ", ["pending: put it in when it is active"]) if install.is_pending else ("", [])
+    """Yield the lines of one install. A name that our YAML does not allow goes into a comment."""
+    mark, notes = ("# ", ["pending: uncomment these lines when it is active"]) if install.is_pending else ("", [])
     notes += [] if install.primary_domain is None else [install.primary_domain]
     is_usable = install.name.isprintable() and len(install.name) <= LONGEST_TEXT
-    notes += [] if is_usable else [f"called {install.name}"]
+    notes += [] if is_usable else [f"name: {install.name}"]
     yield f"  {mark}- id: {install.id}" + (f"    # {_comment('; '.join(notes))}" if notes else "")
     if is_usable:
         yield f"  {mark}  name: {_written(install.name)}"
@@ -186,11 +186,11 @@ def _written(name: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Return printable ``text`` as a scalar that YAML reads as that text, without a variable in it."""
+    """Return printable ``text`` as a YAML scalar that is read as the same text; a ``$`` in it names no variable."""
     return json.dumps(text.replace("$", "$$"), ensure_ascii=False)
 
 
 def _comment(text: str) -> str:
-    """Return ``text`` as it may stand in a comment: one line, and nothing that YAML or a terminal would choke on."""
+    """Return ``text`` as one line for a comment, without characters that break YAML or a terminal."""
     shown = "".join(each if each.isprintable() else "?" for each in visible(text))
     return shown if len(shown) <= LONGEST_COMMENT else shown[:LONGEST_COMMENT] + "…"

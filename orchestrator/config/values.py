@@ -1,6 +1,6 @@
-"""The kinds of values that a YAML of ours holds: how each is read, written again, and described to an editor.
+"""The types of values in the YAML: how each is parsed, written again, and described to an editor.
 
-A reader returns the value or raises ``PydanticCustomError`` with a message that says what it must be.
+A parser returns the value, or raises ``PydanticCustomError`` with a message that says what the value must be.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ LONGEST_TEXT = 4096
 LONGEST_CONFIG_NAME = 100
 UUID_PATTERN = "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 EMAIL_PATTERN = r"[^\s@,;<>:]+@[^\s@,;<>:]+"
-"""One address: it is sent as it is, and each counts as one mail."""
+"""One address. It is sent unchanged, and each address counts as one mail."""
 
 GLOB_PATTERN = r"[^\s,;]+$|^.*\["
-"""One glob, as far as editors can tell: what stands in brackets may have a comma in it."""
+"""One glob, as far as an editor can check it. Text with ``[`` passes, since brackets may contain a comma."""
 
-SEVERAL_EMAILS = "write several as a list, an address an entry"
+SEVERAL_EMAILS = "write several as a list, one in each entry"
 
 _NAMED_EMAIL = re.compile(r"^[^,;]*<[^<>@]+@[^<>@]+>\s*$|^mailto:[^@]+@[^@]+$", re.IGNORECASE)
 _UUID = re.compile(UUID_PATTERN, re.ASCII)
@@ -49,7 +49,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def wrong(message: str) -> PydanticCustomError:
-    """Return the error that carries ``message`` as it is."""
+    """Return an error with ``message``, unchanged."""
     return PydanticCustomError("wrong", "{message}", {"message": message})
 
 
@@ -59,7 +59,7 @@ def parse_text(value: object) -> str:
         message = "must be text: put it in quotes"
         raise wrong(message)
     if isinstance(value, dict | list):
-        message = "must be text: a value that begins with { or [ is put in quotes"
+        message = "must be text: put a value that begins with { or [ in quotes"
         raise wrong(message)
     if not isinstance(value, str) or not value.strip():
         message = "must be text, and not empty"
@@ -77,7 +77,7 @@ def parse_text(value: object) -> str:
 
 
 def parse_config_name(value: object) -> str:
-    """Return what a configuration calls itself. Raises ``PydanticCustomError``."""
+    """Return the name of a configuration. Raises ``PydanticCustomError``."""
     text = parse_text(value)
     if not text.isprintable() or text != text.strip():
         message = "must be printable, with no blanks at its ends"
@@ -89,10 +89,10 @@ def parse_config_name(value: object) -> str:
 
 
 def parse_duration(value: object) -> float:
-    """Return the seconds that ``value``, as ``30s`` or ``1.5h``, stands for. Raises ``PydanticCustomError``."""
+    """Return ``value``, for example ``30s`` or ``1.5h``, in seconds. Raises ``PydanticCustomError``."""
     seconds = duration_s(value)
     if not seconds:
-        message = "must be a duration above 0: a number and ms, s, m, h or d, as 30s"
+        message = "must be a duration above 0: a number with the unit ms, s, m, h or d, for example 30s"
         raise wrong(message)
     return seconds
 
@@ -108,7 +108,7 @@ def parse_rate(value: object) -> float:
 
 
 def parse_rate_or_auto(value: object) -> float | None:
-    """Return ``None`` for ``auto``, else as ``parse_rate``."""
+    """Return ``None`` for ``auto``, otherwise the result of ``parse_rate``. Raises ``PydanticCustomError``."""
     if value == "auto":
         return None
     try:
@@ -119,7 +119,7 @@ def parse_rate_or_auto(value: object) -> float | None:
 
 
 def count(least: int, most: int) -> BeforeValidator:
-    """Return the reader of a whole number from ``least`` to ``most``."""
+    """Return a parser of a whole number from ``least`` to ``most``."""
 
     def parse(value: object) -> int:
         text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
@@ -135,13 +135,13 @@ def parse_user_id(value: object) -> str:
     """Return an API user's id. Raises ``PydanticCustomError``."""
     text = parse_text(value)
     if ":" in text:
-        message = "must not contain a colon: Basic authentication cannot send one"
+        message = "must not contain a colon: Basic authentication cannot send it"
         raise wrong(message)
     return text
 
 
 def one_of(*choices: str) -> BeforeValidator:
-    """Return the reader of one of ``choices``, which names the nearest of them for a misspelt one."""
+    """Return a parser of one of ``choices``. Its message suggests the nearest choice for a misspelt one."""
 
     def parse(value: object) -> str:
         if not isinstance(value, str) or value not in choices:
@@ -153,7 +153,7 @@ def one_of(*choices: str) -> BeforeValidator:
 
 
 def parse_template(value: object) -> str:
-    """Return a description's template. Raises ``PydanticCustomError``."""
+    """Return the template of a description. Raises ``PydanticCustomError``."""
     text = parse_text(value)
     fault = template_fault(text)
     if fault:
@@ -168,22 +168,22 @@ def parse_email(value: object) -> str:
     if re.fullmatch(EMAIL_PATTERN, text):
         if text.isprintable():
             return text
-        message = "must have no invisible characters: type the address anew"
+        message = "must have no invisible characters: type the address again by hand"
         raise wrong(message)
     if _NAMED_EMAIL.search(text):
-        message = "must be the bare address, as ops@example.com: no name, no < > and no mailto:"
+        message = "must be the bare address, such as ops@example.com: no name, no < > and no mailto:"
     elif text.count("@") > 1:
         message = f"must be one email address: {SEVERAL_EMAILS}"
     else:
-        message = "must be an email address: one @, with text before and after it, no blanks and none of , ; < > :"
+        message = "must be an email address: one @ with text on both sides, without blanks and without , ; < > :"
     raise wrong(message)
 
 
 def parse_glob(value: object) -> str:
-    """Return one glob of install names or ids, which have no blanks and commas. Raises ``PydanticCustomError``."""
+    """Return one glob of install names or ids. Raises ``PydanticCustomError``, also for several globs in one text."""
     text = parse_text(value)
     if _SEVERAL.search(_IN_BRACKETS.sub("", text)):
-        message = "must be one glob, without blanks, commas and semicolons: write several as a list, a glob an entry"
+        message = "must be one glob, without blanks, commas or semicolons: write several as a list, one in each entry"
         raise wrong(message)
     return text
 
@@ -194,10 +194,13 @@ def is_install_id(text: str) -> bool:
 
 
 def install_name_hint(text: str) -> str:
-    """Return ``; …`` with the name that ``text`` stands for, or nothing if that is none or ``text`` itself."""
+    """Return ``; …`` with the install name in ``text``, or an empty text if there is none or ``text`` is the name.
+
+    If ``text`` contains several installs, the hint is to write separate entries.
+    """
     several = [word for word in _SEVERAL.split(text) if word]
     if len(several) > 1 and all(_NAME.fullmatch(word) or is_install_id(word) for word in several):
-        return "; write each install as an entry of its own"
+        return "; write each install as a separate entry"
     name = install_name_in(text)
     if name is None or name == text:
         return ""
@@ -208,8 +211,8 @@ def _install_id(value: object) -> str:
     text = parse_text(value)
     if not is_install_id(text):
         name = text if _NAME.fullmatch(text) else "torqueshop"
-        message = f"must be an install's id, a UUID as 294deacc-d8b8-4005-82c4-0727ba8ddde0, or name: {name} instead"
-        message += install_name_hint(text)
+        message = "must be an install's id, a UUID such as 294deacc-d8b8-4005-82c4-0727ba8ddde0; for a name, write"
+        message += f" name: {name}{install_name_hint(text)}"
         raise wrong(message)
     return text.lower()
 
@@ -219,12 +222,12 @@ def _timezone(value: object) -> ZoneInfo:
     try:
         return ZoneInfo(text)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        message = "is not a time zone; name one as UTC or Europe/Berlin"
+        message = "is not a time zone; write one such as UTC or Europe/Berlin"
         raise wrong(message) from None
 
 
 def parse_base_url(value: object) -> str:
-    """Return the URL of an API without a slash at its end. Raises ``PydanticCustomError``."""
+    """Return the base URL of the API without a slash at its end. Raises ``PydanticCustomError``."""
     text = parse_text(value)
     try:
         parts = urlsplit(text)
@@ -233,19 +236,19 @@ def parse_base_url(value: object) -> str:
         message = f"is not a URL; it must look like {DEFAULT_BASE_URL}"
         raise wrong(message) from None
     if parts.scheme not in {"https", "http"} or not host:
-        message = f"must be an https URL, as {DEFAULT_BASE_URL}"
+        message = f"must be an https URL, such as {DEFAULT_BASE_URL}"
         raise wrong(message)
     if parts.scheme == "http" and not _is_loopback_host(host):
-        message = "must be https: credentials go over http to this machine itself only"
+        message = "must be https: http is allowed only for this machine itself, since it would show the credentials"
         raise wrong(message)
     if "@" in parts.netloc or "?" in text or "#" in text or any(character.isspace() for character in text):
-        message = "must have no user, query, fragment or spaces"
+        message = "must have no user, query, fragment or blanks"
         raise wrong(message)
     return text.rstrip("/")
 
 
 def is_loopback(base_url: str) -> bool:
-    """Tell whether ``base_url``, which has been parsed before, leads to this machine itself."""
+    """Tell whether ``base_url``, a result of ``parse_base_url``, leads to this machine itself."""
     return _is_loopback_host(urlsplit(base_url).hostname or "")
 
 
@@ -264,7 +267,7 @@ def _version(value: object) -> object:
 
 
 def _described(schema: dict[str, Any]) -> WithJsonSchema:
-    """Describe a value to editors; a ``${VARIABLE}`` may stand for any."""
+    """Describe a value to editors. A ``${VARIABLE}`` is allowed instead of any value."""
     return WithJsonSchema({"anyOf": [schema, {"type": "string", "pattern": r"\$\{"}]})
 
 
@@ -277,12 +280,12 @@ def _plain(number: float) -> object:
 
 
 def _free_text(text: str, info: SerializationInfo) -> str:
-    """Write what people wrote: without secrets, if the context is a redactor, and so that it reads as before."""
+    """Return ``text`` escaped for the YAML; if the context is a redactor, without secrets."""
     return _escaped(info.context.clean(text) if isinstance(info.context, Redactor) else text)
 
 
 def _escaped(text: str) -> str:
-    """Write dollars so that reading the text again leaves them as they are."""
+    """Escape dollars where reading ``text`` again would change them."""
     return text.replace("$", "$$") if "$$" in text or "${" in text else text
 
 

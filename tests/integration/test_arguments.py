@@ -64,7 +64,7 @@ def test_two_pipes_are_one_configuration_only_if_they_list_the_same_installs(tmp
 def test_a_pipe_through_which_nothing_comes_says_so(tmp_path: Path) -> None:
     (tmp_path / "empty.yaml").touch()
     ended = piped("run", "empty.yaml", tmp_path)
-    assert ended == Ended(2, "", "<pipe>:1:1: nothing came: see whether the command that writes it failed\n")
+    assert ended == Ended(2, "", "<pipe>:1:1: nothing came: check whether the command that writes it failed\n")
 
 
 def piped(arguments: str, file: str, folder: Path) -> Ended:

@@ -117,7 +117,7 @@ def test_variables_that_are_no_utf8_are_refused_and_named(folder: Path) -> None:
     ended = run_anew("run", "-n", cwd=folder, WPE_BACKUP_ONLY=odd)
     assert (ended.code, r"WPE_BACKUP_ONLY is not UTF-8 text: caf\xe9; " in ended.stderr) == (2, True)
     ended = run_anew("installs", cwd=folder, WPE_API_PASSWORD=odd)
-    assert (ended.code, "WPE_API_PASSWORD gives must be UTF-8 text" in ended.stderr) == (2, True)
+    assert (ended.code, "the secret from WPE_API_PASSWORD must be UTF-8 text" in ended.stderr) == (2, True)
 
 
 NO_STATE_DIR = "wpe-backup: there is no folder for the state: "

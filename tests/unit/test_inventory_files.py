@@ -175,9 +175,9 @@ def test_a_pattern_that_matches_nothing_and_a_file_without_installs_are_empty_so
     [
         ("gone.csv", "gone.csv cannot be read: No such file or directory"),
         ("folder.csv", "folder.csv cannot be read: Is a directory"),
-        ("*.txt", "notes.txt has no suffix that is known: .yaml, .yml, .csv, .jsonl, .ndjson"),
+        ("*.txt", "notes.txt has no known suffix: .yaml, .yml, .csv, .jsonl, .ndjson"),
         ("big.jsonl", "big.jsonl is larger than 64 MiB"),
-        ("x**y.csv", "cannot be looked for: ** stands for any folders"),
+        ("x**y.csv", "cannot be searched for: ** stands for any folders"),
     ],
 )
 def test_what_cannot_be_read_is_a_problem_of_the_place_that_names_it(pattern: str, says: str) -> None:
@@ -263,7 +263,7 @@ JSONL_FAULTS = f"""\
                 "3:48: enabled: must be true or false",
                 "3:56: enviroment: unknown key; did you mean environment?",
                 "4:18: not valid JSON: Expecting property name",
-                '5:1: must be an object, as {"id": …}',
+                '5:1: must be an object, such as {"id": …}',
                 "6:19: not valid JSON: Extra data",
                 "7:1: name: is no name that WP Engine gives",
                 "8:10: name: must be text",
@@ -286,8 +286,8 @@ def test_a_problem_shows_its_line_with_a_caret() -> None:
         "a.yaml:1:26: [0].enabled: must be true or false\n"
         "    1 | - {name: shop1, enabled: 1}\n"
         "      |                          ^\n"
-        "b.csv:4:2: name: is no name that WP Engine gives: 3 to 14 small letters and digits, a letter first; or add the"
-        " id; did you mean shop?\n"
+        "b.csv:4:2: name: is no name that WP Engine gives: 3 to 14 small letters and digits, a letter first; correct it"
+        " or add the id; did you mean shop?\n"
         "    4 | ,Shop\n"
         "      |  ^\n"
         "c.jsonl:2:1: must have an id or a name\n"
@@ -312,15 +312,15 @@ def test_csv_is_taken_as_spreadsheets_write_it() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("id;name;tags\nx;y;\n", "; a semicolon stands between them here: save the file as CSV with commas"),
-        ("Id\tName\nx\ty\n", "; a tab stands between them here: save the file as CSV with commas"),
+        ("id;name;tags\nx;y;\n", "; this file has a semicolon between them: save it as CSV with commas"),
+        ("Id\tName\nx\ty\n", "; this file has a tab between them: save it as CSV with commas"),
         ('"id";"name"\n"x";"y"\n', "a.csv:1:1: must begin with the names of columns"),
-        ('"id";"name"\n"x";"y"\n', "; a semicolon stands between them here: save the file as CSV with commas"),
+        ('"id";"name"\n"x";"y"\n', "; this file has a semicolon between them: save it as CSV with commas"),
         ("sep=;\nid;name\nx;y\n", "a.csv:1:1: remove this line, which only Excel reads"),
         ("\nSEP=,\nid,name\nx,y\n", "a.csv:2:1: remove this line, which only Excel reads"),
         ("id\n'x;y'\n", "a.csv:2:1: id: must be an install's id"),
-        ("name\nshop1;shop2\n", "or add the id; write each install as an entry of its own"),
-        ("name,notification_emails\nshop1,a@x,b@y\n", "put ; between tags or addresses, or name the column"),
+        ("name\nshop1;shop2\n", "or add the id; write each install as a separate entry"),
+        ("name,notification_emails\nshop1,a@x,b@y\n", "put ; between tags or addresses, or add a column to the header"),
         ("name,NAME\nshop1,shop1\n", "a.csv:1:6: NAME: duplicate column"),
         ("id,Notification Emails\n", "1:4: Notification Emails: unknown column; did you mean notification_emails?"),
         (
@@ -346,19 +346,23 @@ def test_csv_that_is_written_otherwise_is_told_how(text: str, says: str) -> None
         ("a.yaml", "- \0", "a.yaml:1:3: the character #x0000 is not allowed"),
         ("a.csv", codecs.BOM_UTF16_LE + b"i\0", "a.csv:1:1: is UTF-16 text: save it as UTF-8"),
         ("a.jsonl", b'{"name": "\xff"}', "a.jsonl:1:11: is not UTF-8 text: save it as UTF-8"),
-        ("a.yaml", "installs: [x]", "a.yaml:1:1: must be a list of installs, each with a dash before it"),
+        ("a.yaml", "installs: [x]", "a.yaml:1:1: must be a list of installs: write a dash before each"),
         ("a.yaml", "nonsense", "a.yaml:1:1: must be a list of installs"),
         ("a.yml", "x: 1\naccounts: {a: {}}", "a.yml:2:1: accounts: an inventory file defines no accounts"),
         ("a.yaml", "- a: [\n", "a.yaml:2:1: not valid YAML"),
         (
             "a.csv",
             "id;name\na;b",
-            "a.csv:1:1: must begin with the names of columns, commas between them: id, name, acc",
+            "a.csv:1:1: must begin with the names of columns, separated by commas: id, name, acc",
         ),
         ("a.csv", 'name\nshop1\n"shop2', "a.csv:3:1: not valid CSV: the quote that opens in this row is never closed"),
         ("a.csv", 'name\n"shop1"x\n', "a.csv:2:1: not valid CSV: ',' expected after '\"'"),
         ("a.jsonl", '{"id":' * 100_000, "a.jsonl:1:1: not valid JSON: nested too deeply"),
-        ("a.jsonl", '{"id":' + "9" * 5000 + "}", "a.jsonl:1:1: not valid JSON: nested too deeply, or a number that"),
+        (
+            "a.jsonl",
+            '{"id":' + "9" * 5000 + "}",
+            "a.jsonl:1:1: not valid JSON: nested too deeply, or with a number",
+        ),
         ("a.jsonl", '{"tags": ["\u2028"], "name": "shop1"}', "a.jsonl:1:1: tags[0]: must be text, and not empty"),
         ("a.jsonl", "9" * 200_000, "a.jsonl:1:1: not valid JSON"),
     ],

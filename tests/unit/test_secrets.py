@@ -132,11 +132,15 @@ def test_a_command_does_not_run_when_the_yaml_is_wrong(tmp_path: Path) -> None:
         ),
         (["password_file: '.'"], {}, "password_file cannot be read: Is a directory; it must be the path"),
         (['password_file: "a\\0b"'], {}, "password_file: must be one line, without control characters"),
-        (["password_file: {}/empty"], {}, "what password_file gives must be text, and not empty"),
-        (["password_file: {}/two"], {}, "what password_file gives must be one line, without control characters"),
+        (["password_file: {}/empty"], {}, "the secret from password_file must be text, and not empty"),
+        (["password_file: {}/two"], {}, "the secret from password_file must be one line, without control characters"),
         (["password_file: {}/binary"], {}, "is not UTF-8 text"),
-        (["password_file: {}/utf16"], {}, "what password_file gives is UTF-16 text, as PowerShell writes it: save it"),
-        ([], {"WPE_API_PASSWORD_COMMAND": "cat {}/utf16"}, "WPE_API_PASSWORD_COMMAND gives is UTF-16 text"),
+        (
+            ["password_file: {}/utf16"],
+            {},
+            "the secret from password_file is UTF-16 text, which PowerShell writes",
+        ),
+        ([], {"WPE_API_PASSWORD_COMMAND": "cat {}/utf16"}, "the secret from WPE_API_PASSWORD_COMMAND is UTF-16 text"),
         (["password_file: {}/long"], {}, "is too long for a secret"),
         (["password_file: /dev/zero"], {}, "is too long for a secret"),
         (["password_file: [a]"], {}, "f.yaml:4:20: accounts.default.password_file: must be text"),
@@ -145,9 +149,9 @@ def test_a_command_does_not_run_when_the_yaml_is_wrong(tmp_path: Path) -> None:
         (
             ["password_command: sh -c 'echo not signed in >&2; exit 7'"],
             {},
-            "failed with exit code 7; run it by hand to see why",
+            "failed with exit code 7; run the command by hand to see why",
         ),
-        (["password_command: 'true'"], {}, "what password_command gives must be text, and not empty"),
+        (["password_command: 'true'"], {}, "the secret from password_command must be text, and not empty"),
         (
             [],
             {"WPE_API_PASSWORD_COMMAND": "false"},
@@ -167,7 +171,7 @@ def test_a_secret_that_cannot_be_had_says_why(
 def test_a_user_id_that_a_file_gives_is_checked_as_any(tmp_path: Path) -> None:
     (tmp_path / "id").write_text("a:b\n")
     message = fault(f"user_id_file: {tmp_path}/id", "password: x")
-    assert "user_id_file: what user_id_file gives must not contain a colon" in message
+    assert "user_id_file: the secret from user_id_file must not contain a colon" in message
 
 
 def test_the_secret_itself_given_as_a_file_or_a_command_is_not_repeated() -> None:
@@ -214,12 +218,12 @@ def test_a_home_folder_may_be_written_as_a_tilde(tmp_path: Path, monkeypatch: py
 
 
 def test_the_mask_of_what_is_shown_is_no_secret() -> None:
-    assert "is the mask of what config show prints" in fault("password: '********'")
+    assert "is the mask that config show prints" in fault("password: '********'")
 
 
 def test_a_variable_that_is_not_set_says_that_the_line_may_be_left_out() -> None:
     message = fault("password: ${WPE_API_PASSWORD}")
-    assert "set it, or leave password out where a _FILE, a _COMMAND or $CREDENTIALS_DIRECTORY gives it" in message
+    assert "set it, or leave password out if a _FILE, a _COMMAND or $CREDENTIALS_DIRECTORY gives it" in message
 
 
 def test_another_account_gets_nothing_from_the_environment() -> None:

@@ -100,7 +100,7 @@ def numbers(config: Config) -> list[int]:
         ("a.yaml", f"- {IDS[1]}\n- a: [\n", [], ["a.yaml:3:1: not valid YAML"]),
         ("a.yaml", f"accounts: {{}}\ninstalls: [{IDS[1]}]\n", [], ["a.yaml:1:1: accounts: an inventory file defines"]),
         ("a.yaml", f"- {{id: {IDS[1]}, name: '${{X}}'}}\n- {IDS[2]}\n", [2], ["a.yaml:1:52: [0].name: variables are"]),
-        ("a.txt", "", [], ["a.txt: has no suffix that is known: .yaml"]),
+        ("a.txt", "", [], ["a.txt: has no known suffix: .yaml"]),
     ],
 )
 def test_what_is_wrong_costs_what_it_concerns(
@@ -131,7 +131,7 @@ def test_of_an_install_in_two_files_the_first_counts_that_is_right() -> None:
     ]
     assert failed(config) == [
         "a.csv:2:1: id: the same install is already listed at f.yaml:4",
-        "a.csv:3:1: id: the same install is listed at b.csv:2, too",
+        "a.csv:3:1: id: the same install is also listed at b.csv:2",
         "a.csv:3:38: enabled: must be true or false",
         "b.csv:3:1: id: the same install is already listed at a.csv:4, and disabled there",
         "c.csv:2:1: id: the same install is already listed at b.csv:2",
@@ -153,8 +153,8 @@ def test_a_default_that_only_a_file_needs_is_the_fault_of_its_rows() -> None:
     config = load("a.csv", more=own, head=head)
     assert numbers(config) == [0, 1]
     assert failed(config) == [
-        "a.csv:3:1: has no notification_emails, and defaults has none either",
-        "a.csv:4:1: has no account, and defaults has none either",
+        "a.csv:3:1: has no notification_emails, and defaults has none either; add it here or in defaults",
+        "a.csv:4:1: has no account, and defaults has none either; add it here or in defaults",
     ]
     with pytest.raises(ConfigError, match=r"defaults.account: there is no account y"):
         load("a.csv", more=own, head=head + "defaults: {account: y}\n")
@@ -185,11 +185,23 @@ def test_a_command_for_a_secret_runs_though_a_file_is_wrong() -> None:
         ("file/sub/*.csv", "the folder file/sub cannot be read: Not a directory; mount it, or correct the path"),
         ("loop/*.csv", "the folder loop cannot be read: Too many levels of symbolic links"),
         ("dangling/*.csv", "the folder dangling cannot be read: No such file or directory"),
-        ("locked/*.csv", "the folder locked cannot be read: Permission denied; let the user that runs this list it"),
-        ("lock*/*.csv", "the folder locked cannot be read: Permission denied; let the user that runs this list it"),
-        ("*/x.csv", "the folder locked cannot be read: Permission denied; let the user that runs this list it"),
-        ("**/*.csv", "the folder locked cannot be read: Permission denied; let the user that runs this list it"),
-        ("locked/sub/*.csv", "the folder locked/sub cannot be read: Permission denied; let the user that runs this"),
+        (
+            "locked/*.csv",
+            "the folder locked cannot be read: Permission denied; allow the user who runs wpe-backup to read it",
+        ),
+        (
+            "lock*/*.csv",
+            "the folder locked cannot be read: Permission denied; allow the user who runs wpe-backup to read it",
+        ),
+        (
+            "*/x.csv",
+            "the folder locked cannot be read: Permission denied; allow the user who runs wpe-backup to read it",
+        ),
+        (
+            "**/*.csv",
+            "the folder locked cannot be read: Permission denied; allow the user who runs wpe-backup to read it",
+        ),
+        ("locked/sub/*.csv", "the folder locked/sub cannot be read: Permission denied; allow the user who runs"),
     ],
 )
 def test_a_folder_that_cannot_be_read_is_a_failed_source_with_the_true_reason(

@@ -1,1 +1,1 @@
-"""The files that installs come from besides the YAML: found, read once each, every problem with its place."""
+"""Inventory files: find them, read each once, and report every problem with its place."""

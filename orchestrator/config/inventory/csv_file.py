@@ -1,4 +1,4 @@
-"""Inventory files of comma-separated values: a header that names the keys, an install a row."""
+"""Inventory files of comma-separated values: a header with the keys, then one install in each row."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from orchestrator.redaction import Redactor
 
 _LISTS = {"tags": "tags", "notification_emails": "addresses"}
-"""Columns whose cells hold several values, and what these are called."""
+"""Columns whose cells hold several values, and the word for these values in messages."""
 
 _SEPARATORS = {";": "a semicolon", "\t": "a tab", "|": "a bar"}
 _BETWEEN = ";"
 _OF_EXCEL = re.compile(r"sep=.?", re.IGNORECASE)
-"""The line by which Excel is told what stands between the columns; nobody else reads it."""
+"""A line that tells Excel which separator a file uses. Only Excel reads it."""
 
 _WORDS = {"true": True, "false": False}
 _LINE_END = re.compile("\r\n|[\n\r]")
@@ -38,7 +38,7 @@ class CsvEntries:
     """The entries of a CSV file."""
 
     def __init__(self, text: str, file: str) -> None:
-        """Read ``text`` of ``file``; what is wrong with its header or with the form of a row is noted."""
+        """Read ``text`` of ``file``, and note problems of the header and of the form of a row."""
         self.file = file
         self.entries: list[Any] = []
         self.wrong: set[int] = set()
@@ -71,28 +71,28 @@ class CsvEntries:
             self._note(number, 0, "", message if other is None else _no_columns(other))
 
     def _read_header(self, number: int, written: list[str]) -> None:
-        names = [name.lower() for name in written]  # no two keys differ in that, and spreadsheets like capitals
+        names = [name.lower() for name in written]  # spreadsheets like capitals, and no two keys differ only in case
         self._columns = [name if name in KEYS and name not in names[:at] else "" for at, name in enumerate(names)]
         if not any(self._columns):
             self._is_shown = False
             is_of_excel = _OF_EXCEL.fullmatch(written[0])
-            message = "remove this line, which only Excel reads: the first one names the columns"
+            message = "remove this line, which only Excel reads: the first line must name the columns"
             self._note(number, 0, "", message if is_of_excel else _no_columns(_separator_of(self._line(number))))
             return
         for at, name in enumerate(names):
             if not name:
-                self._note(number, at, "", "this column has no name")
+                self._note(number, at, "", "this column has no name: name it, or remove it")
             elif name not in KEYS:
                 self._note(number, at, written[at], f"unknown column{did_you_mean(name, KEYS)}")
             elif name in names[:at]:
                 self._note(number, at, written[at], "duplicate column")
-        self._is_shown = all(self._columns)  # nobody knows what else is in there
+        self._is_shown = all(self._columns)  # an unknown column may hold a secret
 
     def _read_row(self, number: int, cells: list[str]) -> None:
         if len(cells) > len(self._columns):
             message = (
                 f"this row has {len(cells)} cells, the header {len(self._columns)}: quote a cell with a comma in it, "
-                f"put {_BETWEEN} between tags or addresses, or name the column"
+                f"put {_BETWEEN} between tags or addresses, or add a column to the header"
             )
             self._note(number, len(self._columns), "", message)
             return
@@ -109,28 +109,28 @@ class CsvEntries:
 
     @property
     def is_usable(self) -> bool:
-        """Tell whether it is known what every column means: one that is misspelt may have said ``enabled: false``."""
+        """Tell whether every column is known. A misspelt column may have contained ``enabled: false``."""
         return self._is_shown
 
     def line(self, index: int) -> int:
         """Return the line, from 1, on which a row begins."""
         return self._numbers[index]
 
-    def problem(self, index: int, loc: Sequence[str | int], message: str, *, at_key: bool = False) -> None:  # noqa: ARG002 - a column's name has been checked
+    def problem(self, index: int, loc: Sequence[str | int], message: str, *, at_key: bool = False) -> None:  # noqa: ARG002 - the names of columns are checked before
         """Note a problem of the cell at ``loc`` of a row."""
         self.wrong.add(index)
         at = self._columns.index(str(loc[0])) if loc else 0
         self._note(self._numbers[index], at, path_of(loc), message)
 
     def problems(self, redactor: Redactor) -> Sequence[Problem]:
-        """Return everything that is wrong, with lines to show, without the secrets that ``redactor`` knows."""
+        """Return every problem with its line, without the secrets that ``redactor`` knows."""
         return [
             replace(each, message=redactor.clean(each.message), excerpt=redactor.clean(each.excerpt))
             for each in self._problems
         ]
 
     def _note(self, number: int, at: int, path: str, message: str) -> None:
-        """Note a problem of the cell ``at``, from 0, of the row that begins on line ``number``."""
+        """Note a problem of the cell ``at``, from 0, in the row that begins on line ``number``."""
         begin = self._cell(number, at)
         line = bisect_right(self._begins, begin)
         column = begin - self._begins[line - 1]
@@ -141,11 +141,11 @@ class CsvEntries:
         self._problems.append(Problem(self.file, line, column + 1, path, message, shown))
 
     def _line(self, number: int) -> str:
-        """Return a line of the text, from 1."""
+        """Return the line ``number``, from 1, of the text."""
         return _LINE_END.split(self._text)[number - 1]
 
     def _cell(self, number: int, at: int) -> int:
-        """Return where a cell begins in the text."""
+        """Return the offset in the text at which a cell begins."""
         self._begins = self._begins or [0, *(each.end() for each in _LINE_END.finditer(self._text))]
         found = _CELL.match(self._text, self._begins[number - 1])
         for _ in range(at):
@@ -163,20 +163,20 @@ def _without_empty_end(cells: list[str]) -> list[str]:
 
 
 def _value(key: str, cell: str) -> object:
-    """Return what ``cell`` of the column ``key`` stands for."""
+    """Return the value of ``cell`` in the column ``key``."""
     if key in _LISTS:
         return [text for each in cell.split(_BETWEEN) if (text := each.strip())]
     return _WORDS.get(cell.lower(), cell) if key == "enabled" else cell
 
 
 def _no_columns(other: str | None) -> str:
-    """Say that a header names no column; ``other`` is what stands in it in place of commas, as far as that is known."""
-    wrong = f"; {other} stands between them here: save the file as CSV with commas" if other else ""
-    return f"must begin with the names of columns, commas between them: {', '.join(KEYS)}{wrong}"
+    """Say that a header names no column. ``other`` is the separator that it has instead of commas, if known."""
+    wrong = f"; this file has {other} between them: save it as CSV with commas" if other else ""
+    return f"must begin with the names of columns, separated by commas: {', '.join(KEYS)}{wrong}"
 
 
 def _separator_of(header: str) -> str | None:
-    """Say what stands between the names of a header in place of commas, if that is what is wrong with it."""
+    """Return the separator that a header has instead of commas, in words, or ``None``."""
     for separator, words in _SEPARATORS.items():
         names = {name.strip(' "').lower() for name in header.split(separator)}
         if len(names) > 1 and names & set(KEYS):

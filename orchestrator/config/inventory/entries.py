@@ -1,6 +1,6 @@
-"""The entries of a list of installs, in the YAML or in an inventory file: what is wrong with one, or with two together.
+"""Check the entries of a list of installs, in the YAML or in an inventory file.
 
-The YAML's own list is checked with the rest of it; what is checked here of entries is what depends on several keys.
+The schema of the YAML checks its own list. This module adds the checks that concern several keys or several entries.
 """
 
 from __future__ import annotations
@@ -25,19 +25,18 @@ if TYPE_CHECKING:
     from orchestrator.redaction import Redactor
 
 KEYS = tuple(InstallSection.model_fields)
-"""What an entry may say."""
+"""The keys that an entry may have."""
 
 _NAME = re.compile(NAME_PATTERN, re.ASCII)
 _ENTRY = re.compile(r"\[(?P<index>[0-9]+)\]")
-"""How the path of a problem begins that is one of a single entry, where the document is the list."""
+"""The start of a problem's path that belongs to one entry, if the document is the list."""
 _MOST_NAMED = 10
 
 
 class Entries(Protocol):
-    """A list of installs, entry by entry, as plain data; each has its place in ``file``.
+    """A list of installs as plain data. Each entry has a place in ``file``.
 
-    An entry is a mapping of keys to values, unless something is wrong with it. ``wrong`` are those, by index, of which
-    something was noted.
+    An entry is a mapping of keys to values, unless it is malformed. ``wrong`` are the indexes of entries with problems.
     """
 
     file: str
@@ -46,23 +45,23 @@ class Entries(Protocol):
 
     @property
     def is_usable(self) -> bool:
-        """Tell whether what is wrong concerns single entries, and not all of them."""
+        """Tell whether every problem concerns a single entry, and none concerns the whole list."""
 
     def line(self, index: int) -> int:
         """Return the line, from 1, on which an entry begins."""
 
     def problem(self, index: int, loc: Sequence[str | int], message: str, *, at_key: bool = False) -> None:
-        """Note a problem of the value at ``loc`` of an entry, or of its key, unless reading it noted one there."""
+        """Note a problem of the value at ``loc`` of an entry, or of its key, unless reading noted one there."""
 
     def problems(self, redactor: Redactor) -> Sequence[Problem]:
-        """Return everything that is wrong, with lines to show, without the secrets that ``redactor`` knows."""
+        """Return every problem with its line, without the secrets that ``redactor`` knows."""
 
 
 class TreeEntries:
-    """The entries of a list at ``loc`` of a YAML document."""
+    """The entries of the list at ``loc`` of a YAML document."""
 
     def __init__(self, tree: Tree, *loc: str) -> None:
-        """Take the list in ``tree`` as it was read, and turn what is bare in it into mappings."""
+        """Take the list from ``tree``, and turn each bare id or name in it into a mapping."""
         self.file = tree.file
         self._tree = tree
         self._loc = loc
@@ -84,23 +83,23 @@ class TreeEntries:
         return self._tree.line((*self._loc, index))
 
     def problem(self, index: int, loc: Sequence[str | int], message: str, *, at_key: bool = False) -> None:
-        """Note a problem of the value at ``loc`` of an entry, or of its key, unless reading it noted one there."""
+        """Note a problem of the value at ``loc`` of an entry, or of its key, unless reading noted one there."""
         self.wrong.add(index)
         self._tree.problem((*self._loc, index, *loc), message, at_key=at_key, noted=self._noted)
 
     def problems(self, redactor: Redactor) -> Sequence[Problem]:
-        """Return everything that is wrong, with lines to show, without the secrets that ``redactor`` knows."""
+        """Return every problem with its line, without the secrets that ``redactor`` knows."""
         self._tree.redactor = redactor
         return self._tree.error().problems
 
 
 def place(entries: Entries, index: int) -> str:
-    """Return where an entry stands, as ``file:line``."""
+    """Return the place of an entry, as ``file:line``."""
     return f"{entries.file}:{entries.line(index)}"
 
 
 def sections_of(entries: Entries, *, may_name_variables: bool) -> dict[int, InstallSection]:
-    """Return the entries of an inventory file as sections, by index, and note what is wrong with the others."""
+    """Return the valid entries of an inventory file as sections, by index, and note the faults of the others."""
     refused = _refuse_variables(entries) if may_name_variables else set()
     sections = {}
     for index, entry in enumerate(entries.entries):
@@ -119,7 +118,7 @@ def sections_of(entries: Entries, *, may_name_variables: bool) -> dict[int, Inst
 
 
 def _refuse_variables(entries: Entries) -> set[tuple[int, Location]]:
-    """Note each value that names a variable: whoever may write an inventory file must not read the environment so."""
+    """Note each value that names a variable: an author of an inventory file must not read the environment."""
     refused = set()
     for index, loc, text in _texts(entries):
         if "${" in text:
@@ -139,7 +138,7 @@ def _texts(entries: Entries) -> Iterator[tuple[int, Location, str]]:
 
 
 def check_entries(lists: Iterable[Entries], accounts: Mapping[str, Any] | None) -> None:
-    """Note entries that cannot be told from others, or whose account is not among ``accounts``."""
+    """Note entries without a usable id or name, and entries whose account is not among ``accounts``."""
     lacking: dict[str, str] = {}
     for each, index, entry in _mappings(lists):
         if entry.get("id") is None:
@@ -151,14 +150,14 @@ def check_entries(lists: Iterable[Entries], accounts: Mapping[str, Any] | None) 
 
 
 def check_given(lists: Iterable[Entries], key: str, message: str) -> None:
-    """Note entries that say nothing of ``key``."""
+    """Note ``message`` for each entry without ``key``."""
     for each, index, entry in _mappings(lists):
         if entry.get(key) is None:
             each.problem(index, (), message)
 
 
 def check_once(lists: Iterable[Entries], default_account: object) -> None:
-    """Note entries of an install that another entry has: the first counts with which nothing else is wrong."""
+    """Note entries whose install another entry has too. The first entry without another problem counts."""
     claims = [
         (each, index, *claim) for each, index, entry in _mappings(lists) if (claim := _claim(entry, default_account))
     ]
@@ -171,7 +170,7 @@ def check_once(lists: Iterable[Entries], default_account: object) -> None:
         if counts != at:
             other, number = claims[counts][:2]
             where = f"on line {other.line(number)}" if other is each else f"at {place(other, number)}"
-            said = f"already listed {where}" if counts < at else f"listed {where}, too"
+            said = f"already listed {where}" if counts < at else f"also listed {where}"
             off = ", and disabled there" if other.entries[number].get("enabled") is False else ""
             each.problem(index, (key,), f"the same install is {said}{off}")
 
@@ -182,29 +181,29 @@ def _mappings(lists: Iterable[Entries]) -> Iterator[tuple[Entries, int, dict[str
 
 
 def no_account(name: str, accounts: Mapping[str, Any]) -> str:
-    """Say that there is no account ``name``, and which one may be meant."""
+    """Say that there is no account ``name``, and suggest the nearest account, or list all."""
     listed = [str(each) for each in accounts][: _MOST_NAMED + 1]
     among = ", ".join(listed[:_MOST_NAMED]) + (", …" if len(listed) > _MOST_NAMED else "")
     return f"there is no account {name}{did_you_mean(name, accounts) or f' among accounts: {among}'}"
 
 
 def _check_name(entries: Entries, index: int, entry: dict[str, Any]) -> None:
-    """Check what an entry without an id is looked up by."""
+    """Check the name of an entry without an id."""
     name = entry.get("name")
     if name is None:
         if not any(nearest(key, ("id", "name")) for key in entry if key not in KEYS):
             given = [key for key in ("id", "name") if key in entry][:1]
             entries.problem(index, given, "must have an id or a name")
     elif isinstance(name, str) and name.strip() and not _NAME.fullmatch(name):
-        message = "is no name that WP Engine gives: 3 to 14 small letters and digits, a letter first; or add the id"
-        message += install_name_hint(name)
+        message = "is no name that WP Engine gives: 3 to 14 small letters and digits, a letter first; correct it or add"
+        message += f" the id{install_name_hint(name)}"
         if is_install_id(name):
             message = "is an id, not a name: write id instead of name"
         entries.problem(index, ("name",), message)
 
 
 def _claim(entry: dict[str, Any], default_account: object) -> tuple[str, object] | None:
-    """Return by which key an entry names its install, and what that is known by; ``None`` if it names none."""
+    """Return the key by which an entry names its install, and the install's identity; ``None`` if it names none."""
     install_id, name = entry.get("id"), entry.get("name")
     if isinstance(install_id, str) and is_install_id(install_id):
         return "id", install_id.lower()

@@ -1,7 +1,7 @@
-"""Inventory files: find what ``inventory`` names, and read each once, by its suffix.
+"""Inventory files: find the files that ``inventory`` names, and read each once, by its suffix.
 
-Clients' teams may own these files: they can name an account, but define none, no variable is replaced in them, and what
-is wrong with one costs neither the other files nor its own other entries.
+Other teams may own these files. So a file can name an account but not define one, and no variable is replaced in it. A
+problem in a file affects neither other files nor the other entries of this file.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from orchestrator.redaction import Redactor
 
 LARGEST_FILE = 64 * 1024 * 1024
-"""Bytes of one file."""
+"""The maximum bytes of one file."""
 
 PATIENCE_S = 60.0
-"""How long a file that is a pipe may take."""
+"""Seconds that a pipe may take."""
 
 _YAML, _CSV, _LINES = (".yaml", ".yml"), (".csv",), (".jsonl", ".ndjson")
 _SUFFIXES = (*_YAML, *_CSV, *_LINES)
@@ -44,7 +44,7 @@ _Location = tuple[str | int, ...]
 
 
 class _UnreadError(Exception):
-    """Say why a file was not read. ``is_owners`` tells that whoever wrote the YAML has to mend that, if it names it."""
+    """Say why a file was not read. ``is_owners``: the owner of the YAML must mend it, if the YAML names the file."""
 
     def __init__(self, message: str, kind: ErrorKind, *, is_owners: bool = False) -> None:
         super().__init__(message)
@@ -54,7 +54,7 @@ class _UnreadError(Exception):
 
 @dataclass(slots=True)
 class SourceFile:
-    """One file: its entries, ``None`` if it is no text, and the right ones as sections, by index."""
+    """One file: its entries, ``None`` if it is not text, and the valid ones as sections, by index."""
 
     path: str
     entries: Entries | None = None
@@ -62,17 +62,17 @@ class SourceFile:
     faults: Sequence[Problem] = ()
 
     def usable(self) -> list[int]:
-        """Return the entries, by index, that nothing is wrong with."""
+        """Return the indexes of the entries without a problem."""
         if self.entries is None or not self.entries.is_usable:
             return []
         return [index for index in self.sections if index not in self.entries.wrong]
 
     def problems(self, redactor: Redactor) -> Sequence[Problem]:
-        """Return everything that is wrong with it, without the secrets that ``redactor`` knows."""
+        """Return every problem of the file, without the secrets that ``redactor`` knows."""
         return self.faults if self.entries is None else self.entries.problems(redactor)
 
     def failed(self, redactor: Redactor) -> Iterator[FailedSource]:
-        """Yield what is wrong with it, as a run tells of it: once, where nothing of the file can be used."""
+        """Yield each problem as a failed source; only the first one if nothing in the file can be used."""
         problems = sorted(self.problems(redactor))
         told = problems if self.usable() else problems[:1]
         for each in told:
@@ -85,7 +85,7 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class _Unread:
-    """A file or a folder that was not read, and the value of the YAML that asks for it."""
+    """A file or a folder that was not read, with the place in the YAML that asks for it."""
 
     loc: _Location
     message: str
@@ -94,7 +94,7 @@ class _Unread:
 
 @dataclass(slots=True)
 class InventoryFiles:
-    """What the files hold, what could not be read, and what holds nothing."""
+    """The files that were read, the files and folders that could not be read, and the empty sources."""
 
     files: list[SourceFile] = field(default_factory=list)
     unread: list[_Unread] = field(default_factory=list)
@@ -102,31 +102,31 @@ class InventoryFiles:
 
     @property
     def lists(self) -> list[Entries]:
-        """Return the entries of every file that has any."""
+        """Return the entries of every file that is text."""
         return [each.entries for each in self.files if each.entries is not None]
 
     def problems(self, tree: Tree) -> list[Problem]:
-        """Return everything that is wrong; what was not read at all is noted in the YAML's ``tree``."""
+        """Return every problem of the files. Unread files and folders are noted in the YAML's ``tree`` instead."""
         for each in self.unread:
             tree.problem(each.loc, each.message)
         self.unread.clear()
         return [problem for each in self.files for problem in each.problems(tree.redactor)]
 
     def failed(self, redactor: Redactor) -> list[FailedSource]:
-        """Return what could not be used, as a run tells of it, without the secrets that ``redactor`` knows."""
+        """Return every part that could not be used as a failed source, without the secrets that ``redactor`` knows."""
         unread = [each.failed for each in self.unread]
         return unread + [failed for each in self.files for failed in each.failed(redactor)]
 
 
 def read_inventory(tree: Tree) -> InventoryFiles:
-    """Read the files that ``inventory`` of the YAML in ``tree`` names; what is wrong with the naming is noted there."""
+    """Read the files that ``inventory`` in ``tree`` names, and note there the patterns that cannot be used."""
     inventory = InventoryFiles()
     seen: set[str] = set()
     for loc, pattern in _patterns(tree.data):
         try:
             matches = find_matches(pattern, Path(tree.file).parent)
         except ValueError as error:
-            tree.problem(loc, f"cannot be looked for: {error}")
+            tree.problem(loc, f"cannot be searched for: {error}")
             continue
         for path in matches.paths if matches.is_named else _matching(inventory, tree, (loc, pattern), matches):
             real = os.path.realpath(path)
@@ -146,9 +146,10 @@ def _patterns(data: dict[str, Any]) -> Iterator[tuple[_Location, str]]:
 
 
 def _matching(inventory: InventoryFiles, tree: Tree, asked: tuple[_Location, str], matches: Matches) -> list[Path]:
-    """Return the files that the pattern which was ``asked`` for matches, and note folders that could not be read.
+    """Return the files that a pattern matches, and note folders that could not be read.
 
-    It never matches the YAML that it stands in, and folders only if they are named like files.
+    ``asked`` is the place of the pattern and the pattern. The YAML itself is left out. So is each folder, unless its
+    name has the suffix of an inventory file.
     """
     loc, pattern = asked
     source = f"{tree.file}:{tree.line(loc)}: files {pattern}"
@@ -165,7 +166,7 @@ def _matching(inventory: InventoryFiles, tree: Tree, asked: tuple[_Location, str
 
 def _remedy(error: OSError) -> str:
     if isinstance(error, PermissionError):
-        return "; let the user that runs this list it"
+        return "; allow the user who runs wpe-backup to read it"
     return "; mount it, or correct the path" if _kind_of(error) is ErrorKind.NOT_FOUND else ""
 
 
@@ -174,11 +175,11 @@ def _kind_of(error: OSError) -> ErrorKind:
 
 
 def _may_be_meant(path: Path) -> bool:
-    return path.suffix.lower() in _SUFFIXES or not os.path.isdir(path)  # noqa: PTH112 - Path's raises where it may not look
+    return path.suffix.lower() in _SUFFIXES or not os.path.isdir(path)  # noqa: PTH112 - Path's raises without permission
 
 
 def _read_into(inventory: InventoryFiles, tree: Tree, loc: _Location, path: Path, *, is_named: bool) -> None:
-    """Read one file. One that the YAML names and that is not there, or cannot be an inventory, is the YAML's fault."""
+    """Read one file. If the YAML names it and it is missing or has a wrong suffix, the problem belongs to the YAML."""
     try:
         content = _content(path)
         entries = _entries(content, path)
@@ -200,14 +201,14 @@ def _read_into(inventory: InventoryFiles, tree: Tree, loc: _Location, path: Path
 
 
 def _content(path: Path) -> bytes:
-    """Return what a file holds. Raises ``_UnreadError``."""
+    """Return the content of a file. Raises ``_UnreadError``."""
     if path.suffix.lower() not in _SUFFIXES:
-        message = f"has no suffix that is known: {', '.join(_SUFFIXES)}"
+        message = f"has no known suffix: {', '.join(_SUFFIXES)}"
         raise _UnreadError(message, ErrorKind.REJECTED, is_owners=True)
     try:
         content = file_content(path, LARGEST_FILE + 1, PATIENCE_S)
     except TooSlowError:
-        message = f"does not end: nothing more came within {PATIENCE_S:g} s"
+        message = f"did not end within {PATIENCE_S:g} s"
         raise _UnreadError(message, ErrorKind.TIMEOUT) from None
     except OSError as error:
         message = f"cannot be read: {error.strerror}"
@@ -220,14 +221,14 @@ def _content(path: Path) -> bytes:
 
 
 def _entries(content: bytes, path: Path) -> Entries:
-    """Return the entries of a file with ``content``. Raises ``ConfigError`` if it is not text, or no list."""
+    """Return the entries of a file with ``content``. Raises ``ConfigError`` if it is not text."""
     file, suffix = str(path), path.suffix.lower()
     if suffix in _YAML:
         return _list(read_tree(content, file, None, KEYS))
     text = Tree.decoded(content, file).text
     odd = _NO_TEXT.search(text)
     if odd:
-        message = f"the character #x{ord(odd[0]):04x} is not allowed: this is no text"
+        message = f"the character #x{ord(odd[0]):04x} is not allowed: this file is not text"
         raise ConfigError([Problem(file, *place_after(text[: odd.start()]), "", message)])
     return CsvEntries(text, file) if suffix in _CSV else JsonEntries(text, file)
 
@@ -235,8 +236,8 @@ def _entries(content: bytes, path: Path) -> Entries:
 def _list(tree: Tree) -> Entries:
     tree.may_be_list = True
     if isinstance(tree.data, dict) and "accounts" in tree.data:
-        message = "an inventory file defines no accounts: it is a list of installs, which may name one"
+        message = "an inventory file defines no accounts: write a list of installs, which may name accounts of the YAML"
         tree.problem(("accounts",), message, at_key=True)
     elif not isinstance(tree.data, list | None) and not tree.problems:
-        tree.problem((), "must be a list of installs, each with a dash before it")
+        tree.problem((), "must be a list of installs: write a dash before each")
     return TreeEntries(tree)

@@ -1,6 +1,6 @@
-"""Inventory files of JSON lines: an object a line.
+"""Inventory files of JSON lines: one object on each line.
 
-A line that something is wrong with is composed again as YAML, which JSON is, to find the place in it.
+To find the place of a problem, the line is parsed again as YAML, which includes JSON.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from orchestrator.redaction import Redactor
 
 LONGEST_SHOWN = 100_000
-"""Characters of a line; in a longer one no place is looked for."""
+"""Characters of a line. In a longer line, the columns of wrong values are not looked for."""
 
 _LINE_END = re.compile("\r\n|[\n\r]")
 
 
 class _TwiceError(ValueError):
-    """Say which key stands in an object twice."""
+    """Say which key an object has twice."""
 
     def __init__(self, key: str) -> None:
         super().__init__(key)
@@ -42,12 +42,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class JsonEntries:
-    """The entries of a file of JSON lines. A line that is none leaves the others as they are."""
+    """The entries of a file of JSON lines. A broken line does not affect the others."""
 
     is_usable = True
 
     def __init__(self, text: str, file: str) -> None:
-        """Read ``text`` of ``file``; what is no JSON object is noted."""
+        """Read ``text`` of ``file``, and note each line that is no JSON object."""
         self.file = file
         self.entries: list[Any] = []
         self.wrong: set[int] = set()
@@ -59,7 +59,7 @@ class JsonEntries:
             if line and not line.isspace():
                 self._read(number, line, decode)
 
-    def _read(self, number: int, line: str, decode: Any) -> None:  # noqa: ANN401 - a method of json's
+    def _read(self, number: int, line: str, decode: Any) -> None:  # noqa: ANN401 - a method of the json module
         try:
             entry = decode(line)
         except json.JSONDecodeError as error:
@@ -67,16 +67,16 @@ class JsonEntries:
         except _TwiceError as error:
             self._tree(number).problem((error.key,), "duplicate key", at_key=True)
         except (ValueError, RecursionError):
-            self._note(number, 1, "not valid JSON: nested too deeply, or a number that is too long")
+            self._note(number, 1, "not valid JSON: nested too deeply, or with a number that is too long")
         else:
             if isinstance(entry, dict):
                 self.entries.append(entry)
                 self._numbers.append(number)
             else:
-                self._note(number, 1, 'must be an object, as {"id": …} or {"name": …}')
+                self._note(number, 1, 'must be an object, such as {"id": …} or {"name": …}')
 
     def line(self, index: int) -> int:
-        """Return the line, from 1, that an entry is on."""
+        """Return the line, from 1, of an entry."""
         return self._numbers[index]
 
     def problem(self, index: int, loc: Sequence[str | int], message: str, *, at_key: bool = False) -> None:
@@ -85,7 +85,7 @@ class JsonEntries:
         self._tree(self._numbers[index]).problem(loc, message, at_key=at_key)
 
     def problems(self, redactor: Redactor) -> Sequence[Problem]:
-        """Return everything that is wrong, with lines to show, without the secrets that ``redactor`` knows."""
+        """Return every problem with its line, without the secrets that ``redactor`` knows."""
         found: list[Problem] = []
         for tree in self._trees.values():
             tree.redactor = redactor
@@ -98,7 +98,7 @@ class JsonEntries:
         tree.problems.append(Problem(self.file, number, column, "", message))
 
     def _tree(self, number: int) -> Tree:
-        """Return a line as a tree, in which its problems have their places; one of too many has no text to show."""
+        """Return a line as a tree, which gives the places of problems. After ``MOST_EXCERPTS`` trees, it is empty."""
         if number not in self._trees:
             text = self._texts[number - 1]
             is_shown = len(self._trees) < MOST_EXCERPTS and len(text) <= LONGEST_SHOWN and not LINE_END.search(text)

@@ -1,6 +1,6 @@
-"""Which files a pattern of ``inventory`` matches, and which folders could not be looked into for it.
+"""Find the files that a pattern of ``inventory`` matches, and the folders on its way that could not be read.
 
-``Path.glob`` passes over a folder that it may not read, as if nothing were in there. Here that is told.
+``Path.glob`` silently skips a folder that it may not read. This module reports it.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _MAGIC = re.compile(r"[*?\[]")
 _ANY_FOLDERS = "**"
 _IS_NOT_THERE = {errno.ENOENT, errno.ENOTDIR}
 _OF_THE_DISK = "lost+found"
-"""What a disk's own check puts at its root, for root alone to read; no pattern means it."""
+"""The folder of the file system check at the root of a disk. Only root may read it, and no pattern means it."""
 
 
 @dataclass(slots=True)
 class Matches:
-    """The paths that match, and the folders that could not be read, each with why.
+    """The paths that match, and the folders that could not be read, each with its error.
 
-    ``is_named`` tells that there is no wildcard: the one path is what was asked for, there or not.
+    ``is_named`` means that the pattern has no wildcard: its one path is returned even if it does not exist.
     """
 
     paths: list[Path]
@@ -37,14 +37,14 @@ class Matches:
 
 
 def find_matches(pattern: str, beside: Path) -> Matches:
-    """Return what ``pattern`` matches, sorted; a relative one starts at the folder ``beside``.
+    """Return the paths that ``pattern`` matches, sorted. A relative pattern starts at the folder ``beside``.
 
-    Wildcards match hidden names only if the pattern has one
-    itself; ``**`` follows no links. Raises ``ValueError`` for a pattern that cannot be.
+    Wildcards match hidden names only if the pattern itself has a hidden part. ``**`` follows no links. Raises
+    ``ValueError`` for an impossible pattern.
     """
-    parts = Path(os.path.expanduser(pattern)).parts  # noqa: PTH111 - Path's raises where there is no home
+    parts = Path(os.path.expanduser(pattern)).parts  # noqa: PTH111 - Path's raises if there is no home
     if any(_ANY_FOLDERS in part and part != _ANY_FOLDERS for part in parts):
-        message = "** stands for any folders, as in clients/**/*.csv"
+        message = "** stands for any folders and must be a part of its own, as in clients/**/*.csv"
         raise ValueError(message)
     first = next((at for at, part in enumerate(parts) if _MAGIC.search(part)), None)
     folder = beside.joinpath(*parts[:first])
@@ -56,7 +56,7 @@ def find_matches(pattern: str, beside: Path) -> Matches:
 
 
 class _Search:
-    """One walk along a pattern; what is left of it is looked for below each folder, once."""
+    """One search for a pattern. It looks for each rest of the pattern once in each folder."""
 
     def __init__(self, begin: Path, *, is_hidden_meant: bool) -> None:
         self.paths: set[Path] = set()
@@ -66,7 +66,7 @@ class _Search:
         self._listed: dict[Path, list[os.DirEntry[str]]] = {}
 
     def look(self, begin: tuple[Path, Sequence[str]]) -> None:
-        """Look for what is left of the pattern below a folder."""
+        """Search from ``begin``: a folder, and the parts of the pattern to look for below it."""
         left, seen = [begin], set()
         while left:
             folder, parts = left.pop()
@@ -76,7 +76,7 @@ class _Search:
                 left += self._steps(folder, parts)
 
     def _steps(self, folder: Path, parts: Sequence[str]) -> Iterator[tuple[Path, Sequence[str]]]:
-        """Keep what matches the last part, and yield where to look for the others."""
+        """Keep the paths that match the last part; for earlier parts, yield the next folders to search."""
         part, rest = parts[0], parts[1:]
         if part == _ANY_FOLDERS:
             yield folder, rest
@@ -94,14 +94,14 @@ class _Search:
         yield from (folder / each.name for each in self._entries(folder) if is_meant(each.name))
 
     def _entries(self, folder: Path) -> list[os.DirEntry[str]]:
-        """Return what is in ``folder``, hidden names only if they are meant; nothing, and a note, if it is unread."""
+        """Return the entries of ``folder``, hidden ones only if the pattern means them. Note an unreadable folder."""
         if folder not in self._listed:
             self._listed[folder] = []
             try:
                 with os.scandir(folder) as entries:
                     found = [each for each in entries if self._is_hidden_meant or not each.name.startswith(".")]
             except OSError as error:
-                # the pattern names the first folder; the others are guesses, as in */nightly.csv
+                # only the first folder is named by the pattern; the others need not exist, as in */nightly.csv
                 if folder == self._begin or error.errno not in _IS_NOT_THERE:
                     self.unread[folder] = error
             else:
@@ -109,7 +109,7 @@ class _Search:
         return self._listed[folder]
 
     def _is_there(self, path: Path, part: str) -> bool:
-        """Tell whether there is such a path at all; a link that leads nowhere was meant to be read."""
+        """Tell whether ``path`` exists. A dangling link counts, since it was meant to be read."""
         if _MAGIC.search(part):
             return True
         try:
@@ -125,4 +125,4 @@ def _is_own_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir(follow_symlinks=False)
     except OSError:
-        return True  # looking into it tells why
+        return True  # reading it will give the error

@@ -1,1 +1,1 @@
-"""YAML with places: text to data that knows its lines, data to a model, problems in words for people."""
+"""YAML with places: parse text, check the data against a model, and report problems with line and column."""

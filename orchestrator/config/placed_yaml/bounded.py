@@ -1,4 +1,4 @@
-"""Read from files and commands that may never end, or never begin: so many bytes, within so much time."""
+"""Read from files and commands that may never end, or never begin, with a limit of bytes and a limit of time."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Those that end a command."""
+"""The signals that end wpe-backup."""
 
 GLANCE_S = 0.05
-"""Between two looks whether a command has ended: what it has started may hold its output open for ever."""
+"""Seconds between two checks whether a command has ended. Its child processes may hold its output open for ever."""
 
 
 class TooSlowError(Exception):
-    """Say that the end did not come in time."""
+    """Say that a file or a command did not end in time."""
 
 
 class FailedError(Exception):
-    """Say that a command ended with an exit code that is not 0."""
+    """Say that a command ended with an exit code other than 0."""
 
     def __init__(self, exit_code: int) -> None:
         """Keep the exit code."""
@@ -37,9 +37,9 @@ class FailedError(Exception):
 
 
 def file_content(path: Path, most: int, within_s: float) -> bytes:
-    """Return what ``path`` holds, at most ``most`` bytes of it; a pipe is waited for.
+    """Return the first ``most`` bytes of the file ``path``. Wait for a pipe, for ``within_s`` seconds at most.
 
-    Raises ``OSError`` if it cannot be read, ``ValueError`` for a path that cannot be, ``TooSlowError``.
+    Raises ``OSError`` if the file cannot be read, ``ValueError`` for an impossible path, ``TooSlowError``.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -49,10 +49,10 @@ def file_content(path: Path, most: int, within_s: float) -> bytes:
 
 
 def command_output(command: str, most: int, within_s: float) -> bytes:
-    """Return what ``command`` prints until it ends, at most ``most`` bytes; it runs without a shell and without input.
+    """Run ``command`` without a shell and without input, and return the first ``most`` bytes of its output.
 
-    Where it is broken off, what it has started ends with it; where it ends by itself, that goes on: it may be an agent.
-    Raises ``OSError`` or ``ValueError`` if it cannot be run, ``FailedError``, ``TooSlowError``.
+    If the command is stopped early, its child processes are killed too. If it ends by itself, they go on: one may be an
+    agent. Raises ``OSError`` or ``ValueError`` if the command cannot be run, ``FailedError``, ``TooSlowError``.
     """
     arguments = shlex.split(command)
     if not arguments:
@@ -74,10 +74,10 @@ def command_output(command: str, most: int, within_s: float) -> bytes:
 
 @contextmanager
 def _started(arguments: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a command for as long as this is entered; what is broken off is killed with all that it has started.
+    """Start a command; on exit, kill it if it still runs, with all its child processes.
 
-    It gets a process group of its own for that, except where it may ask people something: only the group that a
-    terminal has in its foreground can read from it, and that group has Ctrl-C by itself.
+    For that, the command gets its own process group. If it may ask the user something, it stays in the foreground group
+    of the terminal, since no other can read from it. Then only the command is killed: Ctrl-C reaches its children.
     """
     group = None if _may_ask() else 0
     process: subprocess.Popen[bytes] | None = None
@@ -102,7 +102,7 @@ def _started(arguments: list[str]) -> Iterator[subprocess.Popen[bytes]]:
 
 @contextmanager
 def _signals_put_off() -> Iterator[None]:
-    """Call no signal's handler before the end: one that raises would leave a process behind that nobody knows yet."""
+    """Delay the handlers of signals until the end. If one raised earlier, an unknown process would be left running."""
     came: list[int] = []
     is_main = threading.current_thread() is threading.main_thread()
     found = {signum: signal.getsignal(signum) for signum in SIGNALS if is_main}
@@ -119,7 +119,7 @@ def _signals_put_off() -> Iterator[None]:
 
 
 def _may_ask() -> bool:
-    """Tell whether this process is in the foreground of a terminal."""
+    """Tell whether this process is in the foreground of a terminal, so that a command may ask there."""
     try:
         terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:
@@ -141,7 +141,7 @@ def _kill(process: subprocess.Popen[bytes], *, is_group: bool) -> None:
 
 
 def _read(descriptor: int, most: int, until: float, has_ended: Callable[[], bool] | None = None) -> bytes:
-    """Read to the end, or to what was there when ``has_ended`` said so."""
+    """Read ``most`` bytes, or to the end, or until ``has_ended`` and no output waits. Raises ``TooSlowError``."""
     content = bytearray()
     waiting = select.poll()
     waiting.register(descriptor, select.POLLIN)

@@ -1,4 +1,4 @@
-"""Check a tree against a pydantic model: every fault becomes a problem with its place, in words for people."""
+"""Check a tree against a pydantic model. Every fault becomes a problem with its place and a readable message."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ _MESSAGES = {
 }
 
 _CHOICES = {"literal_error": "expected", "enum": "expected", "union_tag_invalid": "expected_tags"}
-"""Faults of a value that must be one of a few, and where pydantic says which."""
+"""pydantic's types of faults for a value that must be one of a few, and the context key that lists these."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong with the value at ``loc``; ``is_of_key``: with its key; ``is_lack``: that there is none."""
+    """A fault of the value at ``loc``. ``is_of_key``: the key is wrong. ``is_lack``: the key is missing."""
 
     loc: Location
     message: str
@@ -63,7 +63,7 @@ class Fault:
 
 
 def read_checked(text: bytes, file: str, environment: Mapping[str, str], model: type[Model]) -> Model:
-    """Return ``text`` of ``file`` as a ``model``. Raises ``ConfigError`` with every problem at once."""
+    """Return ``text`` of ``file`` as an instance of ``model``. Raises ``ConfigError`` with every problem at once."""
     tree = read_tree(text, file, environment, keys_of(model))
     checked = validated(tree, model) if is_mapping(tree, model) else None
     if checked is None or tree.problems:
@@ -72,22 +72,22 @@ def read_checked(text: bytes, file: str, environment: Mapping[str, str], model: 
 
 
 def is_mapping(tree: Tree, model: type[BaseModel]) -> bool:
-    """Tell whether the document is a mapping at all, and note it where it is not."""
+    """Tell whether the document is a mapping, and note a problem if it is not."""
     if not tree.problems and not isinstance(tree.data, dict):
         tree.problem((), f"must be a mapping of keys to values: {', '.join(list(model.model_fields)[:5])} …")
     return isinstance(tree.data, dict)
 
 
 def validated(tree: Tree, model: type[Model]) -> Model | None:
-    """Return the data of ``tree`` as a ``model``, or note what is wrong with it and return ``None``.
+    """Return the data of ``tree`` as an instance of ``model``, or note its faults and return ``None``.
 
-    What was noted at the same place before is not noted again, and a key that was only misspelt is not missed.
+    A place that already has a problem gets no second one. A key that is only misspelt is not also reported as missing.
     """
     try:
         return model.model_validate(tree.data)
     except ValidationError as error:
         details = error.errors(include_url=False)
-    # not in the handler: a fault of this program would be shown with pydantic's words, which repeat the input
+    # outside the handler: the traceback of a bug here must not show pydantic's error, which repeats the input
     noted = tree.noted()
     for fault in faults(details, tree.data, model):
         tree.problem(fault.loc, fault.message, at_key=fault.is_of_key, noted=frozenset() if fault.is_lack else noted)
@@ -95,7 +95,7 @@ def validated(tree: Tree, model: type[Model]) -> Model | None:
 
 
 def faults(details: list[ErrorDetails], data: object, model: type[BaseModel]) -> Iterator[Fault]:
-    """Yield what pydantic's ``details`` say of ``data`` as a ``model``; a key that was only misspelt is not missed."""
+    """Yield the faults in pydantic's ``details`` of ``data``. A misspelt key is not also a missing one."""
     found = _by_place(details, data, model)
     meant = {(loc[:-1], text.partition(MEANT)[2].rstrip("?")) for (loc, _), text in found.items() if MEANT in text}
     for (loc, kind), message in found.items():
@@ -106,7 +106,8 @@ def faults(details: list[ErrorDetails], data: object, model: type[BaseModel]) ->
 def _by_place(details: list[ErrorDetails], data: object, model: type[BaseModel]) -> dict[tuple[Location, str], str]:
     """Return the messages by location and kind.
 
-    What the members of a union say of one value is one message; what they say of a value around a fault is none.
+    The messages of a union's members about one value are joined. A message about a value that contains another fault is
+    left out.
     """
     found: dict[tuple[Location, str], str] = {}
     for detail in details:
@@ -120,12 +121,12 @@ def _by_place(details: list[ErrorDetails], data: object, model: type[BaseModel])
 
 
 def _location(detail: ErrorDetails, data: Any) -> Location:  # noqa: ANN401 - YAML may hold anything
-    """Return where a fault is, without the steps that pydantic puts in for a key or for a member of a union."""
+    """Return the location of a fault, without the steps that pydantic adds for a key or a member of a union."""
     loc: list[str | int] = []
     steps = detail["loc"]
     for step in steps:
         if (isinstance(data, dict) and step in data) or (isinstance(data, list) and step in range(len(data))):
-            data = data[step]  # type: ignore[index]  # it is of the right type, since it is in there
+            data = data[step]  # type: ignore[index]  # the step has the right type, since the data contain it
             loc.append(step)
     if detail["type"] == "missing":
         loc.append(steps[-1])
@@ -141,7 +142,7 @@ def _message(detail: ErrorDetails, loc: Location, model: type[BaseModel]) -> str
         subject = f"{context['discriminator']} ".replace("'", "") if "discriminator" in context else ""
         return f"{subject}must be one of {', '.join(choices)}{did_you_mean(detail['input'], choices)}"
     if kind == "tuple_type" and loc[-1:] == ("notification_emails",):
-        return "must be a list, as [ops@example.com]"
+        return "must be a list, for example [ops@example.com]"
     if kind == "model_type" and loc[:1] == ("installs",):
         return NO_INSTALL
     return _MESSAGES[kind].format_map(context) if kind in _MESSAGES else detail["msg"]
@@ -171,7 +172,7 @@ def _sections(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
 
 
 def _model_at(model: type[BaseModel], loc: Location) -> type[BaseModel] | None:
-    """Return the model of the mapping at ``loc``; steps through a list or a mapping of names lead to its values."""
+    """Return the model of the mapping at ``loc``. Steps through a list, or through a mapping of names, are skipped."""
     here: type[BaseModel] | None = model
     for step in loc:
         if here and step in here.model_fields:

@@ -1,8 +1,8 @@
-"""The line that a problem is on, with a caret below its column, and with what may be a secret left out.
+"""Show the line of a problem, with a caret below the column, and hide every value that may be a secret.
 
-A value is shown only if its key is one that the file may have (or a misspelling of one) and holds no secret. Of an
-account, few are. In a document that could not be parsed, lines without such a key, and lines that may belong to an
-account, are not shown at all.
+A value is shown only if its key is a known key (or a misspelling of one) and holds no secret. In an account, only a few
+values are shown. In a document that could not be parsed, a line without such a key, and a line that may belong to an
+account, is not shown at all.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from orchestrator.errors import Problem
 
 WIDEST = 100
-"""Characters of a line that are shown, around its caret."""
+"""Characters of a line that are shown around the caret."""
 
 HIDDEN = ": ***"
 
 LINE_END = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
-"""What YAML calls the end of a line: the parser counts lines by it."""
+"""The ends of lines by which the YAML parser counts."""
 
 ACCOUNTS = "accounts"
 MERGE = "<<"
@@ -40,9 +40,9 @@ _UNPARSED_KEY = re.compile(r"(?<![\w.-])([\w.-]++)(?:[\"']\s*:|\s*:(?=\s|$))")
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """What is hidden of one line: columns from ``begin`` to before ``end``, ``None`` for the rest of the line.
+    """A hidden part of one line: the columns from ``begin`` up to ``end``, which is not included.
 
-    ``shown`` stands for it.
+    ``end`` is ``None`` for the rest of the line. ``shown`` replaces the part.
     """
 
     begin: int
@@ -52,10 +52,10 @@ class _Span:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A document, or a part of one, that problems are shown in.
+    """A document, or a part of one, whose lines are shown with problems.
 
-    ``root`` is its node, ``None`` where it could not be parsed. ``known`` are the keys that it may have. ``first_line``
-    is the number of its first line. What is no mapping of keys is not shown, unless it is a list and ``may_be_list``.
+    ``root`` is its node, or ``None`` if it could not be parsed. ``known`` are the keys that it may have. ``first_line``
+    is the number of its first line. A document that is not a mapping is not shown, except a list if ``may_be_list``.
     """
 
     text: str
@@ -66,13 +66,13 @@ class Page:
 
     @property
     def is_shown(self) -> bool:
-        """Tell whether a line of it may be shown at all."""
+        """Tell whether any line of the document may be shown."""
         may_be = (yaml.MappingNode, yaml.SequenceNode) if self.may_be_list else (yaml.MappingNode,)
         return self.root is None or isinstance(self.root, may_be)
 
 
 def with_excerpts(problems: list[Problem], page: Page) -> list[Problem]:
-    """Return ``problems`` of ``page``, each with the line that it is on."""
+    """Return ``problems`` of ``page``, each with its line as the excerpt."""
     if not page.is_shown:
         return problems
     lines, root, known = LINE_END.split(page.text), page.root, page.known
@@ -93,7 +93,7 @@ def with_excerpts(problems: list[Problem], page: Page) -> list[Problem]:
 
 
 def excerpt(number: int, line: str, column: int) -> str:
-    """Return ``line``, whose number is ``number``, with a caret below ``column``, which counts from 0."""
+    """Return ``line`` with its ``number`` and with a caret below ``column``, which counts from 0."""
     if not line.strip():
         return ""
     begin = max(0, min(column - WIDEST // 2, len(line) - WIDEST))
@@ -105,7 +105,7 @@ def excerpt(number: int, line: str, column: int) -> str:
 
 
 def _without_values(line: str, known: Collection[str]) -> str:
-    """Return a line of a document that could not be parsed, up to the first value that may be a secret."""
+    """Return a line of an unparsed document up to the first value that may be a secret."""
     for match in _UNPARSED_KEY.finditer(line):
         if not is_open_key(match[1], known):
             return line[: match.end(1)] + HIDDEN
@@ -113,21 +113,21 @@ def _without_values(line: str, known: Collection[str]) -> str:
 
 
 def _width(text: str) -> int:
-    """Return the columns of a terminal that ``text`` takes."""
+    """Return the width of ``text`` on a terminal, in columns."""
     return sum(
         0 if unicodedata.combining(each) else 2 if unicodedata.east_asian_width(each) in "WF" else 1 for each in text
     )
 
 
 def _is_of_an_account(lines: list[str], index: int) -> bool:
-    """Tell whether the line stands below ``accounts`` or another key that may hold secrets."""
+    """Tell whether a line is below ``accounts`` or another top-level key that may hold secrets."""
     above = (line for line in reversed(lines[: index + 1]) if line[:1].strip(" \t#-}]"))
     top = next(above, "").partition(":")[0].strip("\"'{ ")
     return top == "accounts" or bool(_SECRET.search(top))
 
 
 def _without(line: str, column: int, spans: list[_Span]) -> tuple[str, int]:
-    """Return ``line`` without ``spans``, and where ``column`` is in it now."""
+    """Return ``line`` without ``spans``, and the new position of ``column``."""
     shown, at, moved = "", 0, column
     for span in sorted(spans, key=lambda each: (each.begin, -(each.end or len(line)))):
         end = len(line) if span.end is None else span.end
@@ -144,14 +144,14 @@ def _without(line: str, column: int, spans: list[_Span]) -> tuple[str, int]:
 
 
 def is_open_key(name: str, known: Collection[str]) -> bool:
-    """Tell whether the value of a key may be shown: one that is known, or nearly, and that holds no secret."""
+    """Tell whether the value of a key may be shown: the key is known, or a misspelling, and holds no secret."""
     meant = name if name in known or name == MERGE else nearest(name, known)
     return meant is not None and not (_SECRET.search(meant) and meant != "base_url")
 
 
 @dataclass(frozen=True, slots=True)
 class _Eye:
-    """What to look at: the keys that a document may have, and the lines that will be shown."""
+    """The rules for hiding: the keys that a document may have, and the lines that will be shown."""
 
     known: frozenset[str]
     lines: set[int]
@@ -161,7 +161,7 @@ class _Eye:
         return last - first > len(self.lines) or any(line in self.lines for line in range(first, last + 1))
 
     def is_hidden(self, name: str, value: yaml.Node, depth: int, *, in_accounts: bool) -> bool:
-        """Tell whether a value is left out."""
+        """Tell whether the value of the key ``name`` is hidden."""
         if in_accounts and depth == 1:
             return not isinstance(value, yaml.MappingNode)
         if in_accounts:
@@ -173,7 +173,7 @@ class _Eye:
         return not is_open_key(name, self.known)
 
     def means_accounts(self, name: str) -> bool:
-        """Tell whether a key of the first column is the one of the accounts."""
+        """Tell whether a top-level key means ``accounts``."""
         return ACCOUNTS in self.known and ACCOUNTS in {name, nearest(name, self.known)}
 
 
@@ -182,7 +182,7 @@ def _hidden_spans(root: yaml.Node, lines: list[str], eye: _Eye) -> dict[int, lis
     for began, value, is_flow, shown in _hidden_parts(root, eye):
         first, last = began.line, value.end_mark.line
         if last > first and not "".join(lines[last : last + 1])[: value.end_mark.column].strip():
-            last -= 1  # a block's end mark stands before what follows it
+            last -= 1  # the end mark of a block is at the start of the next node
         for line in range(first, last + 1):
             begin = began.column if line == first else 0
             end = value.end_mark.column if line == value.end_mark.line and is_flow else None
@@ -192,7 +192,7 @@ def _hidden_spans(root: yaml.Node, lines: list[str], eye: _Eye) -> dict[int, lis
 
 
 def _hidden_parts(root: yaml.Node, eye: _Eye) -> Iterator[tuple[yaml.Mark, yaml.Node, bool, str]]:
-    """Yield where a hidden part begins, the node that it ends with, whether it ends there, and what stands for it."""
+    """Yield each hidden part: its start, its last node, whether it ends with that node, and its replacement."""
     seen: set[tuple[int, bool]] = set()
     rest: list[tuple[yaml.Node, bool, int]] = [(root, False, 0)]
     while rest:
@@ -215,7 +215,7 @@ def _hidden_parts(root: yaml.Node, eye: _Eye) -> Iterator[tuple[yaml.Mark, yaml.
                 else:
                     inside = in_accounts or (depth == 0 and eye.means_accounts(str(key.value)))
                     if inside and not is_alias and not node.flow_style and _is_on_one_line(value):
-                        yield value.end_mark, value, False, ""  # a comment behind it
+                        yield value.end_mark, value, False, ""  # hide a comment after the value
                     rest.append((value, inside, depth + 1))
 
 

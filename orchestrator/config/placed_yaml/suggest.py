@@ -1,4 +1,4 @@
-"""What someone meant who misspelt a word."""
+"""Suggest the word that a misspelt word stands for."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 LONGEST_WORD = 100
-"""Characters; comparing a longer one costs time and finds nothing."""
+"""Characters of a word that is compared. A longer one would cost time and match nothing."""
 
 
 MOST_WORDS = 200
-"""Known words; among more, the search would cost more than it helps."""
+"""Known words. Among more of them, the search would cost too much time."""
 
 SHORTEST_BEGINNING = 3
-"""Characters of a word that may stand for one that begins so, as ``prod`` for ``production``."""
+"""Characters of a word that may be the beginning of a known one: ``prod`` for ``production``."""
 
 MEANT = "; did you mean "
 
 
 def did_you_mean(word: object, known: Collection[str]) -> str:
-    """Return ``; did you mean …?`` with the word of ``known`` nearest to ``word``, or nothing if none is near."""
+    """Return ``; did you mean …?`` with the word of ``known`` nearest to ``word``, or an empty text if none is near."""
     near = nearest(word, known)
     return f"{MEANT}{near}?" if near else ""
 
 
 def nearest(word: object, known: Collection[str]) -> str | None:
-    """Return the word of ``known`` that ``word`` most likely stands for."""
+    """Return the word of ``known`` that ``word`` most likely stands for, or ``None``."""
     if not isinstance(word, str) or len(word) > LONGEST_WORD or len(known) > MOST_WORDS:
         return None
     plain = _plain(word)

@@ -1,8 +1,8 @@
-"""YAML text to plain data without surprises, keeping the place of every value.
+"""Read YAML text into plain data without surprises, and keep the place of every value.
 
-PyYAML parses; this module guards what it would let through in silence: it bounds nesting and aliases over the
-parser's events before anything is composed, refuses duplicate keys and tags, and takes a scalar only for what it
-looks like (``no``, ``012`` and ``1:30`` are errors, not false, 10 and 90). ``${VAR}`` is replaced inside strings.
+PyYAML parses the text. This module refuses what PyYAML would accept silently. Before it composes anything, it limits
+nesting and aliases by the parser's events. It refuses duplicate keys, tags, and scalars that do not look like their
+value: ``no``, ``012`` and ``1:30`` are errors, not false, 10 and 90. It replaces ``${VAR}`` inside strings.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 DEEPEST_NESTING = 100
 LEAST_EXPANSION = 100_000
 MOST_EXPANSION = 10
-"""Aliases may make a document this many times larger than written, or ``LEAST_EXPANSION`` values if that is more."""
+"""Aliases may make a document this many times larger than written. ``LEAST_EXPANSION`` values are always allowed."""
 
 MOST_EXCERPTS = 100
-"""Problems that are shown with their line; of more, the place and the words are enough."""
+"""Problems that are shown with their line. Further ones have only a place and a message."""
 
 LONGEST_REPLACEMENTS = 64 * 1024 * 1024
-"""Characters that variables may put into a document."""
+"""Characters that variables may add to a document."""
 
 LONGEST_QUOTE = 40
 
@@ -51,11 +51,11 @@ _VARIABLE = re.compile(
 
 @dataclass(slots=True)
 class Tree:
-    """A document as plain ``data``, with the YAML nodes that it came from to find places in.
+    """A document as plain ``data``, with its YAML nodes, which give the places.
 
-    ``known`` are the keys whose values may be shown if they are no secrets; ``redactor`` keeps those that are out of
-    every message. ``first_line`` is the number of its first line, where it is a part of a file. A document that
-    ``may_be_list`` is shown though it is one.
+    ``known`` are the keys whose values may be shown, unless they hold secrets; ``redactor`` removes known secrets from
+    every message. ``first_line`` is the number of its first line if it is a part of a file. A list is shown only if
+    ``may_be_list``.
     """
 
     file: str
@@ -71,7 +71,7 @@ class Tree:
 
     @classmethod
     def decoded(cls, text: bytes, file: str) -> Tree:
-        """Return the tree, not yet read, of ``text``. Raises ``ConfigError`` if that is not UTF-8."""
+        """Return a tree with the decoded ``text`` and no data yet. Raises ``ConfigError`` if it is not UTF-8."""
         if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             raise ConfigError([Problem(file, 1, 1, "", "is UTF-16 text: save it as UTF-8")])
         try:
@@ -83,7 +83,7 @@ class Tree:
             ) from None
 
     def error(self) -> ConfigError:
-        """Return everything that is wrong, each with the line that it is on, without secrets."""
+        """Return an error with every problem and its line, without secrets."""
         cleaned = [replace(each, message=self.redactor.clean(each.message)) for each in sorted(self.problems)]
         page = Page(self.text, self.root, self.known, self.first_line, self.may_be_list)
         shown = with_excerpts(cleaned[:MOST_EXCERPTS], page)
@@ -93,7 +93,7 @@ class Tree:
     def problem(
         self, loc: Sequence[str | int], message: str, *, at_key: bool = False, noted: Noted = frozenset()
     ) -> None:
-        """Note a problem of the value at ``loc``, or of its key, unless its line and column are among ``noted``."""
+        """Note a problem of the value at ``loc``, or of its key. Do nothing if its line and column are in ``noted``."""
         node = self._node(loc, at_key=at_key)
         if self._place(node) not in noted:
             self.note(node, path_of(loc), message)
@@ -103,11 +103,11 @@ class Tree:
         return frozenset((problem.line, problem.column) for problem in self.problems)
 
     def line(self, loc: Sequence[str | int]) -> int:
-        """Return the line, from 1, of the value at ``loc`` or of the nearest one around it."""
+        """Return the line, from 1, of the value at ``loc``, or of the nearest existing value around it."""
         return self._place(self._node(loc))[0]
 
     def note(self, node: yaml.Node, path: str, message: str) -> None:
-        """Note a problem of ``node``, which stands at ``path``."""
+        """Note a problem of ``node``, whose path is ``path``."""
         self.problems.append(Problem(self.file, *self._place(node), path, message))
 
     def _place(self, node: yaml.Node) -> tuple[int, int]:
@@ -123,7 +123,7 @@ class Tree:
         return node
 
     def _children_of(self, node: yaml.Node) -> dict[str | int, tuple[yaml.Node, yaml.Node]]:
-        """Return what is below ``node``, looked up once: a file may have as many faults as keys."""
+        """Return the keys and values below ``node``. Build them once, since a file may have as many faults as keys."""
         if id(node) not in self._children:
             if isinstance(node, yaml.SequenceNode):
                 self._children[id(node)] = {index: (each, each) for index, each in enumerate(node.value)}
@@ -138,7 +138,7 @@ def _is_plain(key: yaml.Node) -> bool:
 
 
 def path_of(loc: Sequence[str | int]) -> str:
-    """Format a location as people write it: ``installs[3].id``."""
+    """Format a location as a path: ``installs[3].id``."""
     text = ""
     for step in loc:
         text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
@@ -152,10 +152,11 @@ def read_tree(
     known: Iterable[str] = (),
     may_lack: MayLack = lambda _loc: False,
 ) -> Tree:
-    """Parse ``text`` of ``file`` into a tree; its ``problems`` say what is wrong with it as YAML.
+    """Parse ``text`` of ``file`` into a tree. Its ``problems`` are the faults of the YAML.
 
-    ``variables`` are what ``${VAR}`` names, ``None`` to leave that as it is. Where ``may_lack`` allows it at a place,
-    a value that names one which is not set becomes ``None``. Raises ``ConfigError`` if ``text`` is not UTF-8.
+    ``variables`` are the values of ``${VAR}``; with ``None``, each ``${VAR}`` stays in the text. A value with an unset
+    variable is a problem, unless ``may_lack`` is true for its location: then the value becomes ``None``. Raises
+    ``ConfigError`` if ``text`` is not UTF-8.
     """
     tree = Tree.decoded(text, file)
     tree.known = frozenset(known)
@@ -166,7 +167,7 @@ def read_tree(
 
 
 def compose(tree: Tree) -> None:
-    """Find the root of ``tree``, or note why its text has none."""
+    """Set the root of ``tree``, or note why its text has none."""
     try:
         if _is_bounded(tree):
             tree.root = _Loader(tree.text).get_single_node()
@@ -182,7 +183,7 @@ def compose(tree: Tree) -> None:
 
 
 def place_after(before: str) -> tuple[int, int]:
-    """Return the line and column, from 1, of what follows ``before``."""
+    """Return the line and column, from 1, of the first character after ``before``."""
     lines = LINE_END.split(before)
     return len(lines), len(lines[-1]) + 1
 
@@ -199,17 +200,20 @@ def _is_unclosed(error: yaml.MarkedYAMLError) -> bool:
 
 def _words(error: yaml.MarkedYAMLError, text: str) -> str:
     if error.problem == "but found another document":
-        return "holds more than one document: only one is read"
+        return "holds more than one document: keep only one"
     if _is_unclosed(error):
         return "not valid YAML: the quote that opens here is never closed"
     line, column = _fault_place(error)
     if (LINE_END.split(text)[line - 1 : line] or [""])[0][column - 1 : column] == "\t":
-        return "not valid YAML: a tab stands here; indent with spaces"
+        return "not valid YAML: there is a tab here; indent with spaces"
     return f"not valid YAML: {error.problem or error.context}"
 
 
 def _is_bounded(tree: Tree) -> bool:
-    """Scan the parser's events: they cost no recursion and no copies, whatever the document holds."""
+    """Tell whether the document stays within the limits; note a problem if not.
+
+    The parser's events need no recursion and no copies, whatever the document contains.
+    """
     bounds = _Bounds()
     loader = _Loader(tree.text)
     while loader.check_event():
@@ -223,9 +227,9 @@ def _is_bounded(tree: Tree) -> bool:
 
 
 class _Bounds:
-    """Follow the events of a document, and how large aliases would make it.
+    """Follow the events of a document, and count how large aliases would make it.
 
-    ``sizes`` holds the values below each anchor, ``None`` while that is still being read.
+    ``_sizes`` is the number of values below each anchor, ``None`` while the anchor is still open.
     """
 
     def __init__(self) -> None:
@@ -234,11 +238,11 @@ class _Bounds:
         self._written = self._expanded = 0
 
     def fault_at(self, event: yaml.Event) -> str | None:
-        """Say what is wrong with the document from ``event`` on, if anything."""
+        """Return which limit the document breaks at ``event``, or ``None``."""
         if isinstance(event, yaml.AliasEvent):
             size = self._sizes.get(str(event.anchor), 1)
             if size is None:
-                return f"the alias *{event.anchor} stands inside what it stands for"
+                return f"the alias *{event.anchor} stands inside the value that it refers to"
             self._expanded += size
         elif isinstance(event, yaml.NodeEvent):
             self._enter(event)
@@ -249,7 +253,7 @@ class _Bounds:
         if len(self._open) > DEEPEST_NESTING:
             return f"nested deeper than {DEEPEST_NESTING} levels"
         if self._expanded > max(LEAST_EXPANSION, MOST_EXPANSION * self._written):
-            return f"aliases make more than {self._expanded - 1} values of {self._written}"
+            return f"aliases make more than {self._expanded - 1} values of {self._written}: use fewer"
         return None
 
     def _enter(self, event: yaml.NodeEvent) -> None:
@@ -263,7 +267,7 @@ class _Bounds:
 
 
 class _Reader:
-    """Read nodes into plain data, noting what is wrong on the way."""
+    """Read nodes into plain data, and note every problem."""
 
     def __init__(self, tree: Tree, variables: Mapping[str, str] | None, may_lack: MayLack) -> None:
         self._tree = tree
@@ -291,7 +295,7 @@ class _Reader:
         for key, value in node.value:
             if key.tag == f"{_TAG}merge":
                 if "<<" in lines:
-                    self._tree.note(key, path_of(loc), "<< stands here twice; it takes a list of mappings")
+                    self._tree.note(key, path_of(loc), "<< stands here twice; write it once, with a list of mappings")
                 lines.setdefault("<<", key.start_mark.line + 1)
                 inherited |= self._merged(value, loc)
                 continue
@@ -329,10 +333,13 @@ class _Reader:
             case "float" if _FLOAT.fullmatch(text):
                 return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
             case "bool":
-                message = f"YAML would read {self._shown(text, loc)} as true or false: write that, or put it in quotes"
+                message = (
+                    f"YAML would read {self._shown(text, loc)} as true or false: write one of these two words, "
+                    "or put it in quotes"
+                )
             case "int" | "float":
                 message = (
-                    f"YAML would read {self._shown(text, loc)} as a number in a notation of its own: put it in quotes"
+                    f"YAML would read {self._shown(text, loc)} as a number in a special notation: put it in quotes"
                 )
             case _:
                 message = _tag_fault(node.tag)
@@ -340,12 +347,12 @@ class _Reader:
         return None
 
     def _shown(self, text: str, loc: Sequence[str | int]) -> str:
-        """Return ``text`` as a message may show it: what may be a secret is not repeated."""
+        """Return ``text`` for a message, or ``this`` if it may be a secret."""
         is_open = all(isinstance(step, int) or is_open_key(step, self._tree.known) for step in loc)
         return "this" if loc[:1] == ("accounts",) or not is_open else text[:LONGEST_QUOTE]
 
     def _interpolated(self, node: yaml.ScalarNode, text: str, loc: tuple[str | int, ...]) -> str | None:
-        """Replace the variables in ``text``, once for all who name it by an alias."""
+        """Replace the variables in ``text``. A node with aliases is replaced only once."""
         if "$" not in text or not self._replaces:
             return text
         if id(node) not in self._replaced:
@@ -362,7 +369,7 @@ class _Reader:
                 return "$"
             name, default = match["name"], match["default"]
             if name is None:
-                faults.append("only ${NAME} and ${NAME:-a default} are known (a dollar is written $$)")
+                faults.append("only ${NAME} and ${NAME:-a default} are known (write a dollar as $$)")
                 return ""
             value = self._variables.get(name)
             if default is not None:
@@ -386,12 +393,12 @@ class _Reader:
 
 def _remedy(name: str, loc: Sequence[str | int]) -> str:
     if loc[:2] == ("accounts", "default") and loc[-1] in {"user_id", "password"}:
-        return f"set it, or leave {loc[-1]} out where a _FILE, a _COMMAND or $CREDENTIALS_DIRECTORY gives it"
+        return f"set it, or leave {loc[-1]} out if a _FILE, a _COMMAND or $CREDENTIALS_DIRECTORY gives it"
     return f"set it, or write ${{{name}:-a default}}"
 
 
 def _tag_fault(tag: str) -> str:
-    """Say that a tag is not allowed, and which: one that nobody knows may be a value that begins with !."""
+    """Say that a tag is not allowed. Name only a known one: an unknown tag may be a value that begins with ``!``."""
     name = tag.removeprefix(_TAG)
     shown = f"the tag {name}" if _KNOWN_TAG.match(name) else "a tag"
-    return f"{shown} is not allowed; a value that begins with ! is put in quotes"
+    return f"{shown} is not allowed; put a value that begins with ! in quotes"
