@@ -49,7 +49,7 @@ _REMEDIES = {
     Fault.UNREACHABLE: "check base_url, DNS and the firewall; if a proxy is needed, set proxy_from_environment: true",
     Fault.PROXY: "correct the user and password in the variable that names the proxy, or list this host in no_proxy",
     Fault.TLS: "the server there does not speak TLS: check the scheme and the port of base_url",
-    Fault.CERTIFICATE: "check base_url and this machine's clock; if your proxy signs certificates, set ca_file to its CA",
+    Fault.CERTIFICATE: "check base_url and this machine's clock; if a proxy signs certificates, set ca_file to its CA",
     Fault.CONNECT_TIMEOUT: "check base_url and the firewall; if a proxy is needed, set proxy_from_environment: true",
     Fault.READ_TIMEOUT: "try again later; if it fails again, check which server base_url leads to",
     Fault.DISCONNECTED: "try again; if it fails again, check the scheme and the port of base_url",
@@ -235,8 +235,8 @@ class _Examination:
         if entries and not any(each.description for each in entries):
             found = f"the backups of {subject} are listed without descriptions"
             remedy = (
-                "backups can be requested, but without the marker an ambiguous answer may end in unconfirmed: look in the"
-                " User Portal, then use wpe-backup settle"
+                "backups can be requested, but without the marker an ambiguous answer may end in unconfirmed (look in"
+                " the User Portal, then use wpe-backup settle)"
             )
             return self._check("backups", Grade.WARN, found, remedy)
         return self._check("backups", Grade.OK, f"the backups of {subject} are listed, none with our marker yet")

@@ -91,9 +91,8 @@ def _state_dir(state_dir: Path, place: Path, machine: Machine) -> Check:
     if not place.is_dir():
         return Check("state_dir", Grade.FAIL, f"{place} is not a folder", f"move it away, {_ELSEWHERE}")
     if not machine.may_use(place, os.R_OK | os.W_OK | os.X_OK):
-        found = f"this user may not read and write {place}" + (
-            "" if is_there else f", so {state_dir} cannot be created"
-        )
+        effect = "" if is_there else f", so {state_dir} cannot be created"
+        found = f"this user may not read and write {place}{effect}"
         return Check("state_dir", Grade.FAIL, found, f"make it readable and writable for this user, {_ELSEWHERE}")
     if not is_there:
         return Check("state_dir", Grade.OK, f"{state_dir} does not exist yet; the first run creates it")

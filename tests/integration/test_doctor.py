@@ -88,12 +88,7 @@ def test_all_is_well_and_nothing_is_made_or_requested(tmp_path: Path) -> None:
         ("clock_skew: 30s", 0, {"clock": "warn"}, "let NTP set"),
         ("clock_skew: -1h", 3, {"clock": "fail"}, "let NTP set"),
         ("listing: {available: false}", 0, {"backups": "warn"}, "without this listing a lost answer"),
-        (
-            "listing: {nightly: 1, descriptions: missing}",
-            0,
-            {"backups": "warn"},
-            "may end in unconfirmed",
-        ),
+        ("listing: {nightly: 1, descriptions: missing}", 0, {"backups": "warn"}, "may end in unconfirmed"),
         ("credentials: {password: another}", 3, {"credentials": "fail"}, "User Portal's page on API access"),
         ("faults: [{kind: forbidden, operation: installs, of: requests}]", 0, {"installs": "warn"}, "give ids"),
         ("faults: [{kind: redirect, operation: user}]", 3, {"api": "fail"}, "the address that it leads to"),
