@@ -69,8 +69,8 @@ def differences(configured: Sequence[Install], views: Sequence[View]) -> list[Di
     """Return how the ``configured`` installs differ from ``views``, sorted by kind and name.
 
     An install is compared with the view of its own account only; without that view it is left out. An install that any
-    account backs up, or that any discovery looks at, is unprotected in no view. An unprotected install that several
-    views show is returned once.
+    account backs up, or that any discovery looks at, is never unprotected. An unprotected install that several views
+    show is returned once.
     """
     found = [*_of_configured(configured, views), *_of_listed(configured, views)]
     ranks = list(DriftKind)

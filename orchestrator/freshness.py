@@ -108,7 +108,7 @@ def judged(backups: Sequence[Backup], now_s: float | None, max_age_s: float) -> 
 
     The verdict is stale if the newest completed backup is older than ``max_age_s`` seconds at ``now_s``, in seconds
     since 1970. As in ``recent``, a backup from the future does not count. The verdict is unknown if ``now_s`` is
-    ``None``, because the server does not tell the time.
+    ``None``, because the server does not tell the time, or if no completed backup has a usable time.
     """
     if now_s is None:
         return Freshness(Verdict.UNKNOWN, error=NO_CLOCK)

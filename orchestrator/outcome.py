@@ -14,7 +14,7 @@ CREDENTIALS    401                                                              
 MISCONFIGURED  an invalid URL, a certificate that does not verify, a proxy's 407    the account stops
 =============  ===================================================================  ================================
 
-A break of a connection that had served before (``on_reused``) has the same row, but does not count as a try.
+A fault on a connection that had served before (``on_reused``) follows the same rows, but does not count as a try.
 
 The POST is not idempotent and has no idempotency key. A request that may have created a backup is not sent again before
 the listing has proven that it did not; see ``reconcile.py``. Random draws are arguments, so a test can check each row.

@@ -13,7 +13,7 @@ cannot be read at all                       unconfirmed                 unconfir
 A new backup may appear late in the listing, and the gateway answers 504 while the backend still works. So absence
 counts only after the grace.
 
-Absence is proven if no listed backup could be the sought one. A backup with a marker of another request never is. If
+Absence is proven if no listed backup could be the sought one. A backup with the marker of another request never is. If
 this account's listings are known to show markers, a backup without a marker could be it only if both its time and its
 description fit. A blank description, or one that begins like ours, fits: it may be filled in late, or cut. If it is
 unknown whether the listings show markers, a backup without one could be it if its time fits.
@@ -59,7 +59,7 @@ class Sought:
 
 @value
 class Sight:
-    """What the pages of one listing show that were read so far.
+    """What the pages of one listing that are already read show.
 
     ``found`` are the backups with a sought marker. ``has_markers`` tells that some backup has a whole marker, of any
     run. ``has_unmarked`` tells that some backup has no marker and is not certainly older than the request.
@@ -111,7 +111,7 @@ def _is_older(create_time: str | None, sent_at: float | None) -> bool:
 
 
 def fate_of(sight: Sight, *, markers_come_back: bool) -> Fate:
-    """Return what a listing proves that was read whole, after the grace.
+    """Return what a whole listing proves after the grace.
 
     ``markers_come_back`` tells that another listing of the account has shown a whole marker.
     """
