@@ -1,6 +1,6 @@
-"""Request backups of many WP Engine installs: concurrently, under a rate limit, reported truthfully.
+"""Request backups of many WP Engine installs concurrently, under a rate limit, and report each outcome truthfully.
 
-``__all__`` is the public library, which ``docs/library.md`` explains; everything else may change with any release.
+``__all__`` is the public library; ``docs/library.md`` explains it. Everything else may change with any release.
 """
 
 from importlib import import_module
@@ -52,8 +52,8 @@ __all__ = [
 _ROOMS = ("errors", "library", "model", "runs.options", "selection", "summary")
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
-    """Import what is public when it is first used: the command starts faster, and before it handles signals at all."""
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - a public name may have any type
+    """Import a public name at its first use, so that the command starts faster and handles signals sooner."""
     if name in __all__:
         for room in _ROOMS:
             module = import_module(f"orchestrator.{room}")

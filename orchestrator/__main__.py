@@ -1,4 +1,4 @@
-"""Make ``python -m orchestrator`` the same as ``wpe-backup``."""
+"""Run ``wpe-backup`` as ``python -m orchestrator``."""
 
 from orchestrator.cli import main
 

@@ -1,4 +1,4 @@
-"""How far a configuration is from what WP Engine's listings show. Pure."""
+"""Compare a configuration with WP Engine's listings. Pure."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ if TYPE_CHECKING:
 
 
 class DriftKind(StrEnum):
-    """What kind of a difference it is, what costs most first.
+    """The kinds of difference, the most costly first.
 
-    ``UNKNOWN`` is a listing, or a part of the inventory, that could not be had: nobody knows what it would show.
-    ``UNPROTECTED`` is listed by WP Engine and not in the configuration, ``PENDING`` is one of these that is not active
-    yet. ``GONE`` is in the configuration and not listed. ``RENAMED`` has another name there than here.
+    - ``UNKNOWN``: a listing or a part of the inventory could not be read, so nobody knows what it would show.
+    - ``UNPROTECTED``: WP Engine lists the install, and the configuration lacks it.
+    - ``GONE``: the configuration has the install, and WP Engine does not list it.
+    - ``RENAMED``: WP Engine lists the install under another name.
+    - ``PENDING``: as ``UNPROTECTED``, but the install is not active yet.
     """
 
     UNKNOWN = "unknown"
@@ -30,9 +32,10 @@ class DriftKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One difference, as ``account`` sees it: what is ``listed`` by WP Engine, what is ``configured``, and a note.
+    """One difference, seen with the credentials of ``account``.
 
-    Of files, ``account`` is ``None``.
+    ``listed`` is the install as WP Engine lists it, ``configured`` the one of the configuration. ``account`` is
+    ``None`` for inventory files that could not be read.
     """
 
     kind: DriftKind
@@ -43,7 +46,7 @@ class Difference:
 
     @property
     def name(self) -> str:
-        """Return what people call the install: what it is called at WP Engine, where that is known."""
+        """Return the install's name at WP Engine, else its label in the configuration, else an empty text."""
         if self.listed:
             return self.listed.name
         return self.configured.label if self.configured else ""
@@ -51,10 +54,10 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Everything that the credentials of ``account`` can see.
+    """Every install that the credentials of ``account`` can see.
 
-    ``discovered`` are the ids that a discovery looks at: it finds them, or leaves them out on purpose. ``None`` where
-    one could not look, so that nobody knows what else it would have found.
+    ``discovered`` are the ids of the installs that the account's discoveries look at, found or excluded on purpose. It
+    is ``None`` if a discovery could not read its listing: nobody knows which installs it would have found.
     """
 
     account: str
@@ -63,10 +66,11 @@ class View:
 
 
 def differences(configured: Sequence[Install], views: Sequence[View]) -> list[Difference]:
-    """Return how the installs that are ``configured`` differ from what ``views`` show, by kind and name.
+    """Return how the ``configured`` installs differ from ``views``, sorted by kind and name.
 
-    An install is judged by the view of its own account, and not at all without one. What any account backs up, or any
-    discovery looks at, is unprotected in no view; what several views show is told once.
+    An install is compared with the view of its own account only; without that view it is left out. An install that any
+    account backs up, or that any discovery looks at, is never unprotected. An unprotected install that several views
+    show is returned once.
     """
     found = [*_of_configured(configured, views), *_of_listed(configured, views)]
     ranks = list(DriftKind)
@@ -106,11 +110,11 @@ def _of_listed(configured: Iterable[Install], views: Sequence[View]) -> Iterator
 
 
 def _by_words(view: View) -> dict[tuple[str | None, str | None], ListedInstall]:
-    """Return what is in ``view`` by id, and by name: as ``_word`` asks for it."""
+    """Return the installs of ``view`` by id and by name; the keys are those of ``_word``."""
     by_name: dict[tuple[str | None, str | None], ListedInstall] = {(None, each.name): each for each in view.installs}
     return by_name | {(each.id, None): each for each in view.installs}
 
 
 def _word(install: Install) -> tuple[str | None, str | None]:
-    """Return what ``install`` is known by: its id, else its name."""
+    """Return the key of ``install``: its id, else its name."""
     return (install.id, None) if install.id else (None, install.name)

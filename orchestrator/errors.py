@@ -1,18 +1,18 @@
-"""What stops a run, as exceptions; each knows the exit code that it ends the command with.
+"""The exceptions that stop the command, each with its exit code.
 
 ::
 
-    OrchestratorError        1  something this program did not foresee
-    ├── UsageError           2  the command line asks for something that cannot be; nothing was sent
-    ├── ConfigError          2  the configuration is wrong; every problem at once; nothing was sent
-    ├── StorageError         4  what a run keeps could not be read or written
-    │   ├── StateError       4  … the state
-    │   └── ReportError      4  … the report
-    ├── LockedError         11  another process runs the same thing; nothing was sent
+    OrchestratorError        1  an error that this program did not foresee
+    ├── UsageError           2  the command line asks for something impossible; nothing was sent
+    ├── ConfigError          2  the configuration is wrong, with every problem; nothing was sent
+    ├── StorageError         4  a file of the run could not be read or written:
+    │   ├── StateError       4  the state
+    │   └── ReportError      4  the report
+    ├── LockedError         11  another process holds the lock; nothing was sent
     └── StoppedError   128 + n  signal n came before anything was sent
 
-A failure of one request or one install is never an exception: it is an ``AttemptResult`` or an
-``Outcome``. Imports nothing.
+A failed request is an ``AttemptResult``, and a failed install an ``Outcome``: neither is an exception. This module
+imports nothing of ours.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """How the command ends, and so how a run did. A signal ends it with ``of_signal``."""
+    """The exit codes of the command. ``of_signal`` gives that of a signal."""
 
     OK = 0
     BUG = 1
@@ -35,14 +35,14 @@ class ExitCode(IntEnum):
 
     @staticmethod
     def of_signal(signum: int) -> int:
-        """Return the code that shells give to a command that the signal ended."""
+        """Return the exit code that shells use for a signal: 128 + ``signum``."""
         return 128 + signum
 
 
 class OrchestratorError(Exception):
     """Stop the command with one plain message and ``exit_code``.
 
-    ``has_places`` tells that each line of the message begins with a place in a file.
+    ``has_places`` tells whether each line of the message begins with a place in a file.
     """
 
     exit_code: int = ExitCode.BUG
@@ -50,7 +50,7 @@ class OrchestratorError(Exception):
 
 
 class UsageError(OrchestratorError):
-    """Say what is wrong with what was asked for on the command line, and the remedy."""
+    """Say what is wrong with the arguments or options, and the remedy."""
 
     exit_code = ExitCode.USAGE
 
@@ -70,26 +70,26 @@ class ReportError(StorageError):
 
 
 class LockedError(OrchestratorError):
-    """Say which run is going on, and the remedy."""
+    """Say which run holds the lock, and the remedy."""
 
     exit_code = ExitCode.LOCKED
 
 
 class StoppedError(OrchestratorError):
-    """Say that a signal ended the command before it had begun its work."""
+    """Say that a signal stopped the command before it sent anything."""
 
     def __init__(self, signum: int) -> None:
-        """Take the exit code that shells give to a command that ``signum`` ended."""
+        """Set the exit code for the signal ``signum``."""
         self.exit_code = ExitCode.of_signal(signum)
         super().__init__("stopped before anything was sent")
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """One thing wrong with a configuration, with its place.
+    """One problem of a configuration, with its place.
 
-    ``line`` and ``column`` count from 1. ``path`` is the way to the value, as ``installs[3].id``; empty
-    where the file as a whole is meant. ``excerpt`` is the line of the file, with a caret, ready to be shown.
+    ``line`` and ``column`` count from 1. ``path`` leads to the value, such as ``installs[3].id``; it is empty if the
+    problem concerns the whole file. ``excerpt`` is the line of the file with a caret below it, ready to print.
     """
 
     file: str
@@ -100,20 +100,20 @@ class Problem:
     excerpt: str = ""
 
     def __str__(self) -> str:
-        """Format as ``file:line:column: path: message``, one line, the form that editors and CI systems link."""
+        """Format as one line, ``file:line:column: path: message``. Editors and CI systems make links of this form."""
         where = f"{self.file}:{self.line}:{self.column}"
         text = f"{where}: {self.path}: {self.message}" if self.path else f"{where}: {self.message}"
         return text.replace("\n", "\\x0a")
 
 
 class ConfigError(OrchestratorError):
-    """Report every problem of a configuration at once, in the order of the file."""
+    """Report every problem of a configuration at once, ordered by place."""
 
     exit_code = ExitCode.USAGE
     has_places = True
 
     def __init__(self, problems: list[Problem]) -> None:
-        """Keep ``problems`` sorted by place."""
+        """Sort ``problems`` by place, and keep them."""
         self.problems = tuple(sorted(problems))
         shown = (f"{problem}\n{problem.excerpt}" if problem.excerpt else str(problem) for problem in self.problems)
         super().__init__("\n".join(shown))

@@ -1,6 +1,6 @@
-"""How old the backups of an install are, and whether one is recent enough. Pure.
+"""Judge how old the backups of an install are, and whether one is recent enough. Pure.
 
-A backup's ``status`` alone decides how it stands, never its ``complete_time``. Its age counts from ``create_time``.
+Only a backup's ``status`` tells whether it has ended, never its ``complete_time``. Its age counts from ``create_time``.
 """
 
 from __future__ import annotations
@@ -19,27 +19,26 @@ if TYPE_CHECKING:
     from orchestrator.model import Backup
 
 FUTURE_S = 60.0
-"""How far in the future a backup's time may lie: the clocks behind the API need not agree to the second."""
+"""Seconds that a backup's time may be in the future: the clocks behind the API differ a little."""
 
 COMPLETED, ABORTED = "completed", "aborted"
 ENDED = {COMPLETED, ABORTED}
-"""The statuses after which nothing changes any more; any other, also one that nobody knows, is under way."""
+"""The final statuses. A backup with any other status, even an unknown one, is under way."""
 
-
-FOUND_UNDER_WAY = "a recent backup was under way; it was waited for, and is completed"
-"""Why nothing is requested where a recent backup had not ended when it was found."""
+FOUND_UNDER_WAY = "a recent backup was under way; the run waited for it, and it is completed"
+"""The reason for requesting nothing if the recent backup was still under way when it was found."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recent:
-    """A backup that makes a request needless, and its age in seconds. ``is_completed`` or still under way."""
+    """A backup that makes a request unnecessary, and its age in seconds. It is completed or under way."""
 
     backup: Backup
     age_s: float
     is_completed: bool
 
     def reason(self, within_s: float) -> str:
-        """Say why nothing is requested."""
+        """Return the reason for requesting nothing."""
         what = "completed backup" if self.is_completed else "backup under way"
         return f"there is a {what}, {age_text(self.age_s)} old: younger than {age_text(within_s)}"
 
@@ -53,16 +52,16 @@ class Verdict(StrEnum):
     OK = "ok"
 
 
-UNDATED = ErrorInfo(ErrorKind.PROTOCOL, "the listing does not say when its completed backups were made, or not rightly")
+UNDATED = ErrorInfo(ErrorKind.PROTOCOL, "the listing gives no usable creation time for its completed backups")
 
-NO_CLOCK = ErrorInfo(ErrorKind.PROTOCOL, "the answers of the API have no Date, so the age of a backup is not known")
+NO_CLOCK = ErrorInfo(ErrorKind.PROTOCOL, "the API's answers have no Date header, so the age of a backup is unknown")
 
 
 @dataclass(frozen=True, slots=True)
 class Freshness:
-    """The verdict on an install, with its ``newest`` completed backup and the age of that in seconds.
+    """The verdict on an install. ``age_s`` is the age of its ``newest`` completed backup, in seconds.
 
-    ``under_way`` is a later one that has not ended. ``error`` says why the verdict is unknown.
+    ``under_way`` is a later backup that has not ended. ``error`` says why the verdict is unknown.
     """
 
     verdict: Verdict
@@ -78,23 +77,23 @@ def has_ended(backup: Backup) -> bool:
 
 
 def age_s(backup: Backup, now_s: float | None) -> float | None:
-    """Return the age of a backup, in seconds, at ``now_s`` seconds since 1970, ``None`` if nobody can say."""
+    """Return the age of a backup in seconds at ``now_s``, seconds since 1970; ``None`` if either time is unknown."""
     at = seconds_of(backup.create_time)
     return None if at is None or now_s is None else now_s - at
 
 
 def newest_completed(backups: Iterable[Backup]) -> Backup | None:
-    """Return the completed backup that was made last, ``None`` if there is none that says when."""
+    """Return the completed backup with the latest ``create_time``, ``None`` if no completed backup has one."""
     dated = ((seconds_of(each.create_time), each) for each in backups if each.status == COMPLETED)
     known = [(at, each) for at, each in dated if at is not None]
     return max(known, key=lambda entry: entry[0])[1] if known else None
 
 
 def recent(backups: Iterable[Backup], now_s: float | None, within_s: float) -> Recent | None:
-    """Return the backup, younger than ``within_s`` seconds, that makes a request needless, if there is one.
+    """Return the recent backup that makes a request unnecessary, or ``None``. Recent is younger than ``within_s``.
 
-    The newest that is completed, else the newest that is under way. One from the future is none: nobody knows how old
-    it is, and it would be recent for ever. ``now_s`` is the seconds since 1970 by the server's clock.
+    The newest completed backup comes first, then the newest one under way. A backup from the future does not count:
+    its age is unknown, and it would be recent for ever. ``now_s`` is in seconds since 1970, by the server's clock.
     """
     young = [
         Recent(each, age, each.status == COMPLETED)
@@ -105,10 +104,11 @@ def recent(backups: Iterable[Backup], now_s: float | None, within_s: float) -> R
 
 
 def judged(backups: Sequence[Backup], now_s: float | None, max_age_s: float) -> Freshness:
-    """Return the verdict on an install whose listing shows ``backups``, of which one must be completed.
+    """Return the verdict on an install whose listing shows ``backups``.
 
-    It is stale if that is older than ``max_age_s`` seconds at ``now_s`` seconds since 1970. As for ``recent``, one from
-    the future does not count. ``now_s`` of ``None``, where the server does not tell the time, leaves it unknown.
+    The verdict is stale if the newest completed backup is older than ``max_age_s`` seconds at ``now_s``, in seconds
+    since 1970. As in ``recent``, a backup from the future does not count. The verdict is unknown if ``now_s`` is
+    ``None``, because the server does not tell the time, or if no completed backup has a usable time.
     """
     if now_s is None:
         return Freshness(Verdict.UNKNOWN, error=NO_CLOCK)
@@ -124,13 +124,13 @@ def judged(backups: Sequence[Backup], now_s: float | None, max_age_s: float) -> 
 
 
 def _newest_under_way(backups: Sequence[Backup], newest: Backup | None) -> Backup | None:
-    """Return the last of those that have not ended and are not older than ``newest``."""
+    """Return the newest backup that has not ended and is not older than ``newest``."""
     since = -math.inf if newest is None else seconds_of(newest.create_time) or -math.inf
     dated = [(seconds_of(each.create_time) or math.inf, each) for each in backups if not has_ended(each)]
     return max((entry for entry in dated if entry[0] >= since), key=lambda entry: entry[0], default=(0.0, None))[1]
 
 
 def merged(known: Backup, shown: Backup) -> Backup:
-    """Return ``shown`` with what it does not say from ``known``."""
+    """Return ``shown``, with the fields that it lacks taken from ``known``."""
     lacking = {each.name: getattr(known, each.name) for each in fields(shown) if getattr(shown, each.name) is None}
     return replace(shown, **lacking)

@@ -1,6 +1,6 @@
-"""The library: what the command ``wpe-backup run`` does, for a program of yours.
+"""The library: do what ``wpe-backup run`` does, from your own program.
 
-Nothing is printed, no signal handled, no global logging touched. ``orchestrator.__all__`` names what is public.
+It prints nothing, handles no signal and changes no global logging. ``orchestrator.__all__`` lists the public names.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a run came to.
+    """The result of a run.
 
-    ``exit_code`` is what the command would have returned, and ``summary`` the object of the report's last line.
-    ``error`` is what went wrong with the run itself, ``None`` if nothing did: a ``StorageError`` if its report or its
-    state could not be written, any other exception is a bug.
+    ``exit_code`` is the code that the command would have returned. ``summary`` is the object of the report's last line.
+    ``error`` is set if the run itself failed: a ``StorageError`` if it could not write its report or its state. Any
+    other exception is a bug.
     """
 
     run_id: str
@@ -45,10 +45,10 @@ class RunResult:
 
 
 def load_config(path: str | os.PathLike[str], environment: Mapping[str, str] | None = None) -> Config:
-    """Return the checked configuration of the YAML file ``path``, with the inventory files that it names.
+    """Return the checked configuration of the YAML file ``path`` and of the inventory files that it names.
 
-    ``environment`` is where ``${VARIABLES}`` and credentials are looked up, by default this process's. Raises
-    ``ConfigError``, whose ``problems`` are all that is wrong, each with its file, line, column, path and message.
+    ``${VARIABLES}`` and credentials come from ``environment`` (default: that of this process). Raises ``ConfigError``:
+    its ``problems`` are everything that is wrong, each with its file, line, column, path and message.
     """
     name, text = yaml_text(os.fspath(path))
     return checked_config(text, name, os.environ if environment is None else environment)
@@ -61,16 +61,18 @@ async def back_up(
     on_outcome: Callable[[Outcome], None] | None = None,
     log: logging.Logger | Any | None = None,  # noqa: ANN401 - structlog's loggers share no class
 ) -> RunResult:
-    """Request a backup of every install that ``options`` mean, once, and report every outcome.
+    """Request one backup of every install that ``options`` select, and report every outcome.
 
-    ``on_outcome`` is called with each outcome the moment it is kept, in this event loop; if it raises, the run goes on,
-    and the first such exception is raised at its end. ``log`` is a logger of structlog or of the standard library.
+    ``on_outcome`` is called in this event loop with each outcome, as soon as it is recorded. If it raises, the run goes
+    on, and ``back_up`` raises the first such exception at the end. ``log`` is a logger of structlog or of the standard
+    library.
 
-    Cancelling drains the run as a first signal does: what is in flight ends, what is left is reported as cancelled, the
-    report is completed, and then ``CancelledError`` is raised. Cancelling once more breaks off what is in flight.
+    Cancelling drains the run, as a first signal does. Requests in flight end, the remaining installs are reported as
+    cancelled, the report is completed, and then ``CancelledError`` is raised. A second cancel breaks off the requests
+    in flight.
 
     Raises ``UsageError`` if there is nothing to do, ``LockedError`` if another process runs the same configuration, and
-    ``StorageError`` if the state or the report cannot be begun; no backup was requested then.
+    ``StorageError`` if the state or the report cannot be opened. No backup was requested in these cases.
     """
     told = make_silent_log() if log is None else make_log_to(log, redactor_of(config))
     listener, stop = _Listener(on_outcome), StopSwitch()
@@ -82,7 +84,7 @@ async def back_up(
 
 
 async def _drained_if_cancelled(work: Coroutine[object, object, RunEnd], stop: StopSwitch) -> RunEnd:
-    """Return what the run comes to; each cancelling presses ``stop``, and is raised when the run has ended."""
+    """Return the end of the run. A cancel presses ``stop``, and is raised when the run has ended."""
     running = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
     while not running.done():
@@ -99,7 +101,7 @@ async def _drained_if_cancelled(work: Coroutine[object, object, RunEnd], stop: S
 
 
 class _Listener:
-    """Tell the caller of each outcome, and keep the first exception that comes of it."""
+    """Pass each outcome to ``on_outcome``, and keep the first exception that it raises."""
 
     def __init__(self, on_outcome: Callable[[Outcome], None] | None) -> None:
         self._on_outcome = on_outcome
@@ -110,5 +112,5 @@ class _Listener:
             return
         try:
             self._on_outcome(outcome)
-        except Exception as error:  # noqa: BLE001 - it is raised again at the end of the run
+        except Exception as error:  # noqa: BLE001 - ``back_up`` raises it at the end of the run
             self.error = self.error or error

@@ -1,4 +1,4 @@
-"""Where installs come from besides the list of the YAML: what is asked of WP Engine's own listing, and what it shows.
+"""The data of WP Engine's listings: discoveries, and the installs, accounts and pages that the listings show.
 
 Pure data, below the model.
 """
@@ -13,13 +13,13 @@ from orchestrator.value import value
 Entry = TypeVar("Entry")
 
 NAME_PATTERN = "[a-z][a-z0-9]{2,13}"
-"""What WP Engine lets people call an install."""
+"""WP Engine's rule for the name of an install."""
 
 ENVIRONMENTS = ("production", "staging", "development")
-"""What an install may be for."""
+"""The environments that an install may have."""
 
 LONGEST_BACKUP_ID = 200
-"""Characters of a backup's id that are believed; WP Engine's are UUIDs."""
+"""The most characters of a backup's id that this program accepts; WP Engine's ids are UUIDs."""
 
 _NAME = re.compile(NAME_PATTERN, re.ASCII)
 _DOMAIN = re.compile(
@@ -29,9 +29,9 @@ _IN_PORTAL = re.compile(rf"(https?://)?my\.wpengine\.com/installs/(?P<name>{NAME
 
 
 def install_name_in(text: str) -> str | None:
-    """Return the name of the install that ``text`` stands for.
+    """Return the name of the install that ``text`` means, or ``None``.
 
-    That is one in capitals, its domain, the URL of that, or the URL of its page in the User Portal.
+    ``text`` may be the name in any case, the install's domain or URL, or the URL of its page in the User Portal.
     """
     plain = text.strip().lower()
     match = _IN_PORTAL.fullmatch(plain) or _DOMAIN.fullmatch(plain)
@@ -42,11 +42,11 @@ def install_name_in(text: str) -> str | None:
 
 @value
 class Discovery:
-    """Installs to be found in the listing of ``account`` when the plan is made.
+    """Installs to find in the listing of ``account`` when the plan is made.
 
-    ``wpengine_accounts`` are WP Engine's own accounts, by name or id; empty for all that the credentials can see.
-    ``environments`` are the ones that are wanted; empty for any. ``exclude`` are globs of names or ids that are left
-    out. ``place`` is where the configuration says so, as ``file:line``.
+    ``wpengine_accounts`` are WP Engine's own accounts, by name or id; empty means all that the credentials can see.
+    ``environments`` are the wanted environments; empty means any. ``exclude`` are globs of names or ids to leave out.
+    ``place`` is the discovery's place in the configuration, as ``file:line``.
     """
 
     account: str
@@ -58,7 +58,7 @@ class Discovery:
 
 @value
 class EmptySource:
-    """A part of the inventory that could be read and holds no install. ``source`` is what people call it."""
+    """A part of the inventory that could be read and holds no install. ``source`` names it for people."""
 
     source: str
     reason: str
@@ -68,8 +68,8 @@ class EmptySource:
 class ListedInstall:
     """One install as WP Engine's listing shows it. ``id`` is a UUID in lower case.
 
-    ``account_id`` is of WP Engine's account that it belongs to, which the listing need not say. ``status`` is
-    ``active`` or ``pending``, or a word that this program does not know.
+    ``account_id`` is the id of WP Engine's account that it belongs to, ``None`` if the listing does not say. ``status``
+    is ``active``, ``pending`` or a word that this program does not know.
     """
 
     id: str
@@ -81,13 +81,13 @@ class ListedInstall:
 
     @property
     def is_pending(self) -> bool:
-        """Tell whether WP Engine is still making it: nothing can be requested of it until it is active."""
+        """Tell whether WP Engine is still creating the install. No backup of it can be requested until it is active."""
         return self.status == "pending"
 
 
 @value
 class ListedAccount:
-    """One of WP Engine's accounts as their listing shows it."""
+    """One of WP Engine's accounts, as the listing of accounts shows it."""
 
     id: str
     name: str
@@ -98,8 +98,8 @@ class ListedAccount:
 class Page(Generic[Entry]):
     """One page of a listing.
 
-    ``next_offset`` is where the next one begins, ``None`` if this was the last. ``total`` is how many entries the
-    listing has in all, where it says so.
+    ``next_offset`` is where the next page begins, ``None`` on the last page. ``total`` is the number of entries in the
+    whole listing, ``None`` if the API does not say.
     """
 
     entries: tuple[Entry, ...]

@@ -1,6 +1,6 @@
-"""Set up structlog: events to standard error, for people or as JSON lines, secrets taken out, controls made visible.
+"""Set up structlog: write events as text or JSON lines, remove secrets, and make control characters visible.
 
-No global configuration: ``make_log`` returns a logger that carries everything with it.
+There is no global configuration: each logger carries its own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from orchestrator.redaction import Redactor
 
 LEVELS = {-1: logging.ERROR, 0: logging.INFO}
-"""By verbosity, ``-q`` being -1; anything above 0 shows everything."""
+"""The level of each verbosity. ``-q`` is -1; above 0, everything is shown."""
 
 
 def make_log(
@@ -48,9 +48,10 @@ def make_silent_log() -> FilteringBoundLogger:
 
 
 def make_log_to(logger: logging.Logger | Any, redactor: Redactor) -> FilteringBoundLogger:  # noqa: ANN401 - structlog's loggers share no class
-    """Return a logger that hands on to ``logger``, without secrets: the standard library's, or one of structlog's.
+    """Return a logger that removes secrets and passes events on to ``logger``.
 
-    The former gets one line of text, ``event key=value``; the latter the event and its fields.
+    A logger of the standard library gets one line of text, ``event key=value``. A logger of structlog gets the event
+    and its fields.
     """
     hand_over = _as_text if isinstance(logger, logging.Logger) else _as_event
     log = structlog.wrap_logger(
@@ -71,17 +72,17 @@ def _as_event(_logger: WrappedLogger, _method: str, event: EventDict) -> tuple[t
 
 
 def _json_for(stream: TextIO) -> Processor:
-    """Return what makes JSON of an event; in another encoding than UTF-8 it is all ASCII, as JSON is in no other."""
+    """Return the processor that writes JSON. It writes pure ASCII unless the stream is UTF-8, as JSON must be UTF-8."""
     is_utf8 = (stream.encoding or "utf-8").lower() in {"utf-8", "utf8"}
     return structlog.processors.JSONRenderer(ensure_ascii=not is_utf8, default=str)
 
 
-def _for_people(colors: bool) -> list[Processor]:  # noqa: FBT001 - what it is about
+def _for_people(colors: bool) -> list[Processor]:  # noqa: FBT001 - it is the only argument
     return [_without_run_id, structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=24)]
 
 
 def _without_run_id(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Leave out what would stand in every line of a terminal that shows one run."""
+    """Remove the run id: on a terminal that shows one run, every line would repeat it."""
     event.pop("run_id", None)
     return event
 

@@ -1,7 +1,4 @@
-"""The description that a backup is requested with, and the marker at its end that ties it to the run.
-
-Pure. Used by ``plan.py`` to render and by ``config`` to check a template before anything is planned.
-"""
+"""Write the description of a backup, and the marker at its end that ties the backup to its run. Pure."""
 
 from __future__ import annotations
 
@@ -15,58 +12,57 @@ if TYPE_CHECKING:
 FIELDS = ("date", "time", "run_id", "name", "id", "environment")
 
 MAX_DESCRIPTION = 255
-"""Characters of description and marker together. No limit is published; 255 is the usual width of such a column."""
-
+"""The most characters of a description with its marker. WP Engine publishes no limit; 255 is a usual column width."""
 
 _MARKERS = re.compile(r"\[wpe-backup ([0-9A-HJKMNP-TV-Z]{26}(?:/2)?)\]", re.ASCII)
 
 
 def second(run_id: str) -> str:
-    """Return the name of the run's second request for an install, which follows a backup that was aborted."""
+    """Return the name of the run's second request for an install, which it sends if the first backup was aborted."""
     return f"{run_id}/2"
 
 
 def marker(run_id: str) -> str:
-    """Return the text that proves a backup to be of the run ``run_id``, wherever it stands in a description.
+    """Return the marker of the run ``run_id``. Anywhere in a description, it proves that this run requested the backup.
 
-    Of ``second(run_id)``, that it is of that request.
+    The marker of ``second(run_id)`` proves that the run's second request did.
     """
     return f"[wpe-backup {run_id}]"
 
 
 def runs_marked(description: str) -> set[str]:
-    """Return the ids of the runs, or the names of their second requests, whose markers stand in ``description``."""
+    """Return the runs whose markers are in ``description``: ids, or names of second requests."""
     return set(_MARKERS.findall(description))
 
 
 def described_again(description: str, run_id: str) -> str:
-    """Return ``description``, which ends with the marker of ``run_id``, for the run's second request."""
+    """Return ``description`` with its marker, that of ``run_id``, replaced by the marker of the second request."""
     return _fitted(description.removesuffix(f" {marker(run_id)}"), second(run_id))[0]
 
 
 def template_fault(template: str) -> str | None:
-    """Say what is wrong with a description template, or return ``None``."""
+    """Return what is wrong with a description template, or ``None``."""
     if not template.strip():
         return "must not be empty"
     try:
         parts = list(string.Formatter().parse(template))
     except ValueError as error:
-        return f"{error} (a brace is written {{{{ or }}}})"
+        return f"{error} (write a brace as {{{{ or }}}})"
     for _, name, spec, conversion in parts:
         if name is None:
             continue
         if name not in FIELDS or spec or conversion:
             known = ", ".join("{" + each + "}" for each in FIELDS)
             shown = name + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
-            return f"unknown field {{{shown}}}; known are {known} (a brace is written {{{{ or }}}})"
+            return f"unknown field {{{shown}}}; the fields are {known} (write a brace as {{{{ or }}}})"
     return None
 
 
 def describe(template: str, fields: Mapping[str, str], run_id: str) -> tuple[str, bool]:
-    """Render ``template`` and put the marker behind it.
+    """Render ``template`` and append the marker.
 
-    Returns the description and whether its text, never the marker, had to be shortened to ``MAX_DESCRIPTION``.
-    The template must have passed ``template_fault``.
+    Returns the description, and whether its text was shortened to fit ``MAX_DESCRIPTION``. The marker is never
+    shortened. The template must have passed ``template_fault``.
     """
     return _fitted(template.format_map(fields), run_id)
 

@@ -1,6 +1,6 @@
-"""The words of the domain, as frozen dataclasses and enumerations; see ``docs/glossary.md``.
+"""The words of the domain, as values and enumerations; see ``docs/glossary.md``.
 
-Pure data: no clock, no randomness, no I/O. Everything above imports it; it imports ``inventory.py``.
+Pure data: no clock, no randomness, no I/O. It imports only ``policies``, ``value`` and, for types, ``listings``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class OutcomeKind(StrEnum):
-    """How one planned backup ended, as the report names it."""
+    """How one planned backup ended, in the words of the report."""
 
     ACCEPTED = "accepted"
     COMPLETED = "completed"
@@ -37,7 +37,7 @@ class OutcomeKind(StrEnum):
 
 
 class ErrorKind(StrEnum):
-    """Why an outcome is not a success, as ``error.kind`` of the report names it."""
+    """Why an outcome is not a success: the words of ``error.kind`` in the report."""
 
     REJECTED = "rejected"
     NOT_FOUND = "not_found"
@@ -56,7 +56,7 @@ class ErrorKind(StrEnum):
 class Fault(StrEnum):
     """What broke below HTTP, or in the body of an answer.
 
-    ``UNREADABLE`` alone comes with a status: the head of the answer arrived, its body cannot be used.
+    Only ``UNREADABLE`` comes with a status: the head of the answer arrived, but its body cannot be used.
     """
 
     UNREACHABLE = "unreachable"
@@ -74,7 +74,7 @@ class Fault(StrEnum):
 
 @value
 class Account:
-    """Named credentials for one base URL. ``base_url`` carries no trailing slash."""
+    """Named credentials for one base URL. ``base_url`` has no trailing slash."""
 
     name: str
     base_url: str
@@ -86,11 +86,11 @@ class Account:
 
 @value
 class Install:
-    """One WordPress environment at WP Engine, with what the configuration says of it.
+    """One WordPress environment at WP Engine, with its settings in the configuration.
 
-    ``id`` is a UUID in lower case, ``None`` where only the name is given, which the account's listing has to hold.
-    ``description`` is a template of the fields that ``marker.py`` lists. ``max_age_s`` is how old the newest backup may
-    be. ``place`` is where the configuration names it, as ``file:line``.
+    ``id`` is a UUID in lower case. It is ``None`` if the configuration gives only the name: then the account's listing
+    must contain that name. ``description`` is a template with the fields that ``marker.py`` lists. ``max_age_s`` is the
+    age in seconds that the newest backup may have. ``place`` is where the configuration has it, as ``file:line``.
     """
 
     id: str | None
@@ -106,18 +106,18 @@ class Install:
 
     @property
     def label(self) -> str:
-        """Return what people call this install: its name, else its id."""
+        """Return what to call this install: its name, else its id."""
         return self.name or self.id or "?"
 
 
 @value
 class Config:
-    """A configuration that has been checked: every account and install in it can be used as it stands.
+    """A checked configuration: every account and install in it can be used as it is.
 
-    ``source`` is the file as it was named; ``path`` its absolute path, with no link followed, ``None`` for a stream.
-    ``name`` is what the configuration calls itself. ``discovered`` is what every install has that is found by one of
-    ``discoveries``: its account, name, environment and id are the found one's. ``keep_s`` is for how many seconds a run
-    that has ended is remembered. ``warnings`` are what the reading of it had to say.
+    ``source`` is the file as the user named it. ``path`` is its absolute path without following links, ``None`` for a
+    stream. ``name`` is the YAML's key ``name``. ``discovered`` holds the settings of every install that one of
+    ``discoveries`` finds; its account, name, environment and id come from the listing. The state keeps a run for
+    ``keep_s`` seconds after its end.
     """
 
     source: str
@@ -148,7 +148,7 @@ class Run:
 
 @value
 class BackupRequest:
-    """What one POST asks for. ``install_id`` is empty where the API does not know the install, and nothing is sent."""
+    """The content of one POST. If the API does not know the install, ``install_id`` is empty and nothing is sent."""
 
     install_id: str
     description: str
@@ -157,7 +157,7 @@ class BackupRequest:
 
 @value
 class PlannedBackup:
-    """One install whose backup this run will request, and the request. ``position`` counts from 0 in the plan."""
+    """One install of the plan, with its request. ``position`` counts from 0 in the plan."""
 
     position: int
     install: Install
@@ -166,7 +166,7 @@ class PlannedBackup:
 
 @value
 class Plan:
-    """Everything a run will request, in order, and what the plan has to say about it."""
+    """Everything a run will request, in order. ``disabled`` counts the disabled installs."""
 
     run: Run
     backups: tuple[PlannedBackup, ...]
@@ -176,7 +176,7 @@ class Plan:
 
 @value
 class Backup:
-    """The remote object, as far as the API showed it. ``status`` may be one this program does not know."""
+    """A backup at WP Engine, as far as the API showed it. ``status`` may be a word that this program does not know."""
 
     id: str
     status: str | None = None
@@ -188,7 +188,7 @@ class Backup:
 
 @value
 class FieldError:
-    """One entry of the ``errors`` of a 400 answer; every field is optional there."""
+    """One entry of ``errors`` in a 400 answer. Every field is optional."""
 
     resource: str | None = None
     field: str | None = None
@@ -199,14 +199,14 @@ class FieldError:
 
 @value
 class AttemptResult:
-    """What one HTTP send led to, as data: an answer, or what broke.
+    """The result of one HTTP send, as data: an answer or a fault.
 
-    ``status`` is ``None`` where no head of an answer arrived, and ``fault`` says what broke then. ``sent`` tells
-    whether any byte of the request may have left. ``message`` is the API's own word or that of the fault.
-    ``retry_after_s`` is the seconds until the moment that a ``Retry-After`` named, at least 0. ``rate_headers`` are
-    the names and values of others about rates: evidence, on which nobody acts. ``server_at`` is the whole seconds since
-    1970 by the server's own clock, ``None`` where the answer has no ``Date``. ``on_reused`` tells that a connection
-    which had served before broke without a word: that says nothing of the server, and counts for nothing.
+    ``status`` is ``None`` if no head of an answer arrived; then ``fault`` says what broke. ``sent`` tells whether any
+    byte of the request may have left. ``message`` comes from the API, or describes the fault. ``retry_after_s`` is the
+    number of seconds until the moment that ``Retry-After`` named, at least 0. ``rate_headers`` are the names and values
+    of other headers about rates; they are recorded, and change nothing. ``server_at`` is the server's own clock in
+    whole seconds since 1970, ``None`` if the answer has no ``Date``. ``on_reused`` tells that a connection broke
+    without an answer after it had served before. This says nothing about the server, and does not count.
     """
 
     status: int | None = None
@@ -228,7 +228,7 @@ class AttemptResult:
 
 @value
 class ErrorInfo:
-    """Why an outcome is no success, with the API's own fields."""
+    """Why an outcome is not a success, with the API's own fields."""
 
     kind: ErrorKind
     message: str
@@ -243,8 +243,8 @@ class ErrorInfo:
 class FailedSource:
     """A part of the inventory that could not be read: nobody knows which installs are missing.
 
-    ``source`` is what people call it, with its place. ``account`` is whose listing it is, ``None`` for files: these may
-    name any. ``path`` is the file, or the folder of files; empty for a listing.
+    ``source`` names it for people, with its place. ``account`` is the account whose listing it is, ``None`` for files,
+    as these may name any account. ``path`` is the file, or the folder of files; empty for a listing.
     """
 
     source: str
@@ -257,8 +257,8 @@ class FailedSource:
 class Spent:
     """What one planned backup has cost so far.
 
-    ``attempts`` counts POSTs that were sent and not throttled, ``tries`` also those that never left, ``throttled`` the
-    429s. ``started_at`` is the start of the first POST, ``None`` if there was none.
+    ``attempts`` counts the POSTs that were sent and not throttled, ``tries`` also those that never left. ``throttled``
+    counts the 429s. ``started_at`` is the start of the first POST, ``None`` if there was none.
     """
 
     tries: int = 0
@@ -269,11 +269,11 @@ class Spent:
 
 @value
 class Made:
-    """What is known to exist of one planned backup before it has its outcome.
+    """The backups that are known to exist for one planned backup before it has its outcome.
 
-    ``backup`` was accepted and is waited for; ``is_reconciled`` tells that it was found in the listing. ``earlier`` are
-    others that were made for it and do not count. ``is_second`` tells that the request in hand follows one whose backup
-    WP Engine aborted.
+    ``backup`` was accepted, and the run waits for it. ``is_reconciled`` tells that it was found in the listing.
+    ``earlier`` are other backups that were made for it and do not count. ``is_second`` tells that this is the second
+    request: WP Engine aborted the backup of the first.
     """
 
     backup: Backup | None = None
@@ -284,14 +284,14 @@ class Made:
 
 @value
 class Checkpoint:
-    """How one planned backup stands before it has its outcome: what the journal remembers of it.
+    """What the journal remembers of one planned backup before it has its outcome.
 
-    ``sought`` are the runs whose requests may have made it: while there are any, nothing is requested. ``sent_at`` is
-    when the first of these was sent, in seconds since 1970 by the server's clock, ``None`` where that is not known.
-    ``described`` is what that one was to be called, ``None`` if as planned. ``open_since`` is when its fate became
-    unknown, by that clock, ``None`` if there was no answer or the clock is not known. ``may_repeat`` tells whether it
-    may be requested again once it is known not to exist. ``error`` is the answer that left it open, ``None`` if there
-    was none yet.
+    ``sought`` are the runs whose requests may have made the backup. While there are any, nothing is requested.
+    ``sent_at`` is when the first of these requests was sent, in seconds since 1970 by the server's clock, ``None`` if
+    unknown. ``described`` is the description of that request, ``None`` if it is the planned one. ``open_since`` is when
+    the doubt began, by the same clock, ``None`` if there was no answer or the clock is unknown. ``may_repeat`` tells
+    whether the backup may be requested again once it is known not to exist. ``error`` is the answer that caused it,
+    ``None`` if there was none yet.
     """
 
     planned: PlannedBackup
@@ -307,11 +307,11 @@ class Checkpoint:
 
 @value
 class Outcome:
-    """How one planned backup ended: exactly one exists for each when the run is over.
+    """How one planned backup ended. When the run is over, each planned backup has exactly one outcome.
 
-    ``duration_s`` counts from the first POST. ``reconciled`` tells that the backup was found in the listing;
-    ``earlier`` are others that were made and do not count. ``sought`` are the runs whose requests may have made one.
-    ``reason`` says why nothing was requested, where that was not needed.
+    ``duration_s`` counts from the first POST. ``reconciled`` tells that the backup was found in the listing.
+    ``earlier`` are other backups that were made and do not count. ``sought`` are the runs whose requests may have made
+    a backup. ``reason`` says why a request was not necessary.
     """
 
     planned: PlannedBackup
@@ -329,12 +329,12 @@ class Outcome:
 
     @property
     def install_id(self) -> str | None:
-        """Return the install's id, ``None`` where only its name is known."""
+        """Return the install's id, ``None`` if only its name is known."""
         return self.planned.install.id
 
     @property
     def name(self) -> str | None:
-        """Return the install's name, ``None`` where only its id is known."""
+        """Return the install's name, ``None`` if only its id is known."""
         return self.planned.install.name
 
     @property
@@ -345,12 +345,12 @@ class Outcome:
 
 @value
 class Learned:
-    """What a budget's limiter has found out about the server's limits, worth remembering for the next run.
+    """The server's limits as a budget's limiter learned them, to be remembered for the next run.
 
-    ``rate`` is the requests per second that the server refills, above 0. ``burst`` is the requests that it lets
-    through at once beyond that, at least 0. ``in_flight`` is the requests at a time that it bears, at least 1, ``None``
-    where that is not what limits. ``latency_s`` is the seconds that an answer takes while nothing queues, ``None``
-    where it was not seen.
+    ``rate`` is the number of requests per second that the server allows, above 0. ``burst`` is how many more it allows
+    at once, at least 0. ``in_flight`` is how many requests at a time it allows, at least 1, ``None`` if it does not
+    limit these. ``latency_s`` is the seconds that an answer takes while no request queues at the server, ``None`` if
+    this was never measured.
     """
 
     rate: float

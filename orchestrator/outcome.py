@@ -1,4 +1,4 @@
-"""What an answer means and what follows from it: one table, as pure functions.
+"""Classify the result of a request, and decide what to do next: one table, as pure functions.
 
 =============  ===================================================================  ================================
 answer         given by                                                             then
@@ -14,10 +14,10 @@ CREDENTIALS    401                                                              
 MISCONFIGURED  an invalid URL, a certificate that does not verify, a proxy's 407    the account stops
 =============  ===================================================================  ================================
 
-What broke with a connection that had served before (``on_reused``) is treated so, too, and counts for nothing.
+A fault on a connection that had served before (``on_reused``) follows the same rows, but does not count as a try.
 
-The POST is not idempotent and has no idempotency key: whatever may have created a backup is not sent again before the
-listing has proven that it did not; see ``reconcile.py``. Draws are arguments, so each row is a line in a test.
+The POST is not idempotent and has no idempotency key. A request that may have created a backup is not sent again before
+the listing has proven that it did not; see ``reconcile.py``. Random draws are arguments, so a test can check each row.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
     from orchestrator.policies import RetryPolicy
 
 QUOTA_MESSAGE = "Limit Exceeded"
-"""API Gateway's word for a usage plan's quota; its rate limit says ``Too Many Requests``."""
+"""API Gateway's message for an exhausted quota of a usage plan; for its rate limit it is ``Too Many Requests``."""
 
 BACKOFF_FIRST_S = 0.5
 BACKOFF_LONGEST_S = 30.0
 
 
 class Answer(StrEnum):
-    """The class of an attempt result: all that the decisions below look at."""
+    """The class of an attempt result. The decisions below look at nothing else."""
 
     ACCEPTED = "accepted"
     UNREADABLE = "unreadable"
@@ -53,7 +53,7 @@ class Answer(StrEnum):
 
 
 class Step(StrEnum):
-    """What the dispatcher does next with an install, or with a check of credentials."""
+    """The next step with an install, or with a check of credentials."""
 
     DONE = "done"
     AGAIN = "again"
@@ -64,7 +64,7 @@ class Step(StrEnum):
 
 @value
 class Decision:
-    """A step; with ``DONE`` the outcome's kind, with ``AGAIN`` the seconds to wait first."""
+    """The next step. ``outcome`` belongs to ``DONE``; ``after_s``, the seconds to wait first, belongs to ``AGAIN``."""
 
     step: Step
     outcome: OutcomeKind = OutcomeKind.UNCONFIRMED
@@ -73,7 +73,7 @@ class Decision:
 
 @value
 class Expense:
-    """What was spent so far: tries (429s are none), and seconds since the first, the account's holds left out."""
+    """What was spent so far: tries, without 429s, and seconds since the first, without the account's holds."""
 
     tries: int
     seconds: float
@@ -103,7 +103,7 @@ def _classify_fault(result: AttemptResult) -> Answer:
 
 
 def counts_as_failed(answer: Answer, result: AttemptResult) -> bool:
-    """Tell whether a request without the answer that was wanted counts towards ``max_attempts``."""
+    """Tell whether a failed request counts towards ``max_attempts``."""
     return answer not in {Answer.THROTTLED, Answer.QUOTA} and not result.on_reused
 
 
@@ -116,11 +116,11 @@ _SETTLED = {
     Answer.QUOTA: Decision(Step.STOP_ACCOUNT),
     Answer.MISCONFIGURED: Decision(Step.STOP_ACCOUNT),
 }
-"""What follows whatever was spent; only ``THROTTLED`` and ``NOT_SENT`` leave something to decide."""
+"""The decisions that do not depend on the expense. ``THROTTLED`` and ``NOT_SENT`` are missing: theirs do."""
 
 
 def decide(answer: Answer, spent: Expense, policy: RetryPolicy, draw: float) -> Decision:
-    """Return what follows from the answer to a POST.
+    """Decide what to do after the answer to a POST.
 
     ``draw`` is uniform in [0, 1) and spreads the backoff.
     """
@@ -134,17 +134,18 @@ def decide(answer: Answer, spent: Expense, policy: RetryPolicy, draw: float) -> 
 
 
 def decide_absent(spent: Expense, policy: RetryPolicy) -> Decision:
-    """Return what follows once it is known that the backup does not exist."""
+    """Decide what to do once it is known that the backup does not exist."""
     if spent.tries >= policy.max_attempts:
         return Decision(Step.DONE, OutcomeKind.EXHAUSTED)
     return _again(0.0, spent.seconds, policy)
 
 
 def decide_check(answer: Answer, attempts: int, draw: float) -> Decision:
-    """Return what follows from the answer to ``GET /user``, the ``attempts``-th in a row.
+    """Decide what to do after the answer to ``GET /user``, the ``attempts``-th in a row.
 
-    ``DONE`` means that the credentials are good. While nothing can be sent, or the API is ill, the check is repeated:
-    the caller says when that has been long enough. An API that has no usable ``/user`` is not the API.
+    ``DONE`` means that the credentials are good. The check is repeated while nothing can be sent or the API fails; the
+    caller ends this when it has taken too long. Any other answer stops the account: a server without a usable ``/user``
+    is not the API.
     """
     match answer:
         case Answer.ACCEPTED:
@@ -166,8 +167,8 @@ def _again(after_s: float, seconds: float, policy: RetryPolicy) -> Decision:
 def backoff(attempts: int, draw: float) -> float:
     """Return the seconds to wait after the ``attempts``-th attempt (from 1).
 
-    ``b/2 + b/2 · draw`` with ``b = min(30, 0.5 · 2^(attempts - 1))``: half fixed, since full jitter often draws a
-    wait of nearly nothing.
+    ``b/2 + b/2 · draw`` with ``b = min(30, 0.5 · 2^(attempts - 1))``. Half is fixed, because full jitter often draws a
+    wait of almost 0.
     """
     longest = min(BACKOFF_LONGEST_S, BACKOFF_FIRST_S * 2.0 ** min(attempts - 1, 20))
     return longest / 2 + longest / 2 * draw
@@ -200,7 +201,7 @@ def error_kind(answer: Answer, result: AttemptResult) -> ErrorKind:
 
 
 def error_info(kind: ErrorKind, result: AttemptResult, message: str | None = None) -> ErrorInfo:
-    """Return the report's error for ``result``, with ``message`` instead of the result's own where given."""
+    """Return the report's error for ``result``. A given ``message`` replaces that of the result."""
     return ErrorInfo(
         kind=kind,
         message=result.message if message is None else message,

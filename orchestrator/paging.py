@@ -1,7 +1,7 @@
-"""Where a listing that is read page by page stands. Pure; the one place that decides whether a listing was read whole.
+"""Follow a listing page by page, and decide whether it was read whole. Pure.
 
-The absence of an entry is taken for proof, so a listing that changes between two pages is read from its beginning
-again: an entry may have moved to a page that was read before.
+A missing entry counts as proof of absence. So a listing that changes between two pages is read again from the start,
+because an entry may have moved to a page that was already read.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from orchestrator.listings import Page
 
 MOST_PAGES = 100
-"""Pages of one install's backups: ten thousand of them. A listing that goes on has no end."""
+"""The most pages of one install's backups, ten thousand backups. A longer listing is taken for endless."""
 
 
 class _HasId(Protocol):
@@ -26,7 +26,7 @@ Entry = TypeVar("Entry", bound=_HasId)
 
 
 class Progress(Enum):
-    """What one more page means: read the next one, or why there is none to be read."""
+    """What follows from one more page: read on, start again, or stop."""
 
     MORE = auto()
     WHOLE = auto()
@@ -36,15 +36,16 @@ class Progress(Enum):
 
     @property
     def is_whole(self) -> bool:
-        """Tell whether the whole listing has been read. A server that repeats its last page has no further one."""
+        """Tell whether the whole listing was read. A server that repeats its last page has no more pages."""
         return self in {Progress.WHOLE, Progress.REPEATED}
 
 
 @dataclass(slots=True)
 class PageCursor:
-    """The next page begins at ``offset``, after ``pages`` in all. ``last`` are the ids of the last one.
+    """The place in a listing: the next page begins at ``offset``. ``pages`` counts the pages that were read.
 
-    ``total`` is how many entries there are in all, as that page said, ``None`` where it did not.
+    ``last`` are the ids of the last page. ``total`` is the number of entries in the listing according to that page,
+    ``None`` if it did not say.
     """
 
     offset: int = 0
@@ -53,10 +54,10 @@ class PageCursor:
     total: int | None = None
 
     def after(self, page: Page[Entry], most_pages: int = MOST_PAGES) -> Progress:
-        """Go on behind ``page``, or to the beginning where the listing has ``CHANGED``: forget its entries then.
+        """Move behind ``page``, or back to the beginning if the listing has ``CHANGED``.
 
-        ``REPEATED`` entries are known already. After ``most_pages``, those before a change included, a listing is
-        ``ENDLESS``.
+        After ``CHANGED``, the entries read so far do not count. The entries of a ``REPEATED`` page are already known.
+        After ``most_pages``, including those before a change, a listing is ``ENDLESS``.
         """
         self.pages += 1
         is_last_chance = self.pages >= most_pages

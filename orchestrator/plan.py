@@ -1,4 +1,4 @@
-"""From a configuration to the plan of a run: which backups will be requested, with which words.
+"""Make the plan of a run from a configuration: the backups to request, with their descriptions.
 
 Pure: the run's id and start are arguments.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from orchestrator.model import Account, Config, Install, Run
 
 MAILS_WORTH_A_WARNING = 100
-"""One mail goes out per backup and address; more than this many to one address is worth a word."""
+"""WP Engine sends one mail per backup and address. More mails than this to one address cause a warning."""
 
 
 def make_plan(config: Config, run: Run) -> Plan:
@@ -44,8 +44,8 @@ def make_plan(config: Config, run: Run) -> Plan:
 def budget_of(account: Account, *, per_host: bool) -> tuple[str, str]:
     """Return the key of the rate budget that ``account`` draws on.
 
-    Accounts with the same base URL and user id are one user to the API and share one; with ``per_host`` all accounts
-    of a base URL do.
+    Accounts with the same base URL and user id are one user to the API, and share one budget. With ``per_host``, all
+    accounts of a base URL share one.
     """
     return (account.base_url, "" if per_host else account.user_id)
 
@@ -69,7 +69,7 @@ def _shortened_warning(labels: list[str]) -> list[str]:
 
 
 def mails_of(backups: Iterable[PlannedBackup]) -> Counter[str]:
-    """Count the mails that WP Engine will send to each address: one per backup; none where nothing is requested."""
+    """Count the mails that WP Engine will send to each address: one per backup that will be requested."""
     return Counter(
         address
         for planned in backups
@@ -87,15 +87,15 @@ def _mail_warnings(backups: Iterable[PlannedBackup]) -> list[str]:
 
 
 def differences(then: Iterable[PlannedBackup], now: Iterable[PlannedBackup]) -> list[str]:
-    """Say how the plan ``now`` differs from the plan ``then``, which is the one that counts."""
+    """Say how the plan ``now`` differs from the plan ``then``, which the run follows."""
     before, after = ({each.install.id or each.install.label: each for each in plan} for plan in (then, now))
     added = [each for each in after.values() if (each.install.id or each.install.label) not in before]
     gone = [each for each in before.values() if (each.install.id or each.install.label) not in after]
     changed = [each for key, each in before.items() if key in after and _said(each) != _said(after[key])]
     found = (
-        (added, "of the configuration are not in this run, and are not backed up by it"),
-        (gone, "of this run are no longer in the configuration, and are backed up all the same"),
-        (changed, "are described otherwise in the configuration by now; what this run began with counts"),
+        (added, "of the configuration are not in this run, so it does not back them up"),
+        (gone, "of this run are no longer in the configuration, but the run still backs them up"),
+        (changed, "have other settings in the configuration now; this run keeps the settings that it began with"),
     )
     return [
         f"{len(each)} install(s) {what}: {_named([one.install.label for one in each])}" for each, what in found if each
@@ -107,4 +107,4 @@ def _said(planned: PlannedBackup) -> tuple[object, ...]:
 
 
 def _named(labels: list[str]) -> str:
-    return ", ".join(labels[:3]) + (", …" if len(labels) > 3 else "")  # noqa: PLR2004 - as many as fit a line
+    return ", ".join(labels[:3]) + (", …" if len(labels) > 3 else "")  # noqa: PLR2004 - about as many as fit a line

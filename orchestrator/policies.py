@@ -1,4 +1,4 @@
-"""What a configuration says of how fast, how often and how long: the policies, as frozen dataclasses. Pure data."""
+"""The policies of a configuration: how fast, how often and how long, as frozen dataclasses. Pure data."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from dataclasses import dataclass
 class ThrottlePolicy:
     """How fast requests may go, per budget. Rates are requests per second, above 0.
 
-    ``fixed_rate`` is ``None`` for a rate that is learned. ``ceiling`` is never exceeded. ``concurrency`` bounds
-    the requests in flight. ``per_host`` makes one budget of all accounts of a base URL.
+    ``fixed_rate`` is ``None`` if the limiter learns the rate. The rate never exceeds ``ceiling``. ``concurrency`` is
+    the most requests in flight. ``per_host`` gives all accounts of a base URL one budget. ``max_pause_s`` is the
+    longest ``Retry-After`` that an account obeys; ``give_up_s`` is how long it goes on without a served POST.
     """
 
     fixed_rate: float | None = None
@@ -24,7 +25,7 @@ class ThrottlePolicy:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How long one install is tried: ``max_attempts`` sends, ``deadline_s`` seconds from the first of them."""
+    """How long to try one install: at most ``max_attempts`` sends, and ``deadline_s`` seconds from the first."""
 
     max_attempts: int = 5
     deadline_s: float = 1800.0
@@ -32,9 +33,9 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds until a connection must stand, and between two pieces of an answer.
+    """The seconds to wait for a connection, and for the next piece of an answer.
 
-    The default for reading lies above the 29 s after which the API's gateway answers 504 by itself.
+    The default of ``read_s`` is longer than the 29 s after which the API's gateway itself answers 504.
     """
 
     connect_s: float = 10.0
@@ -43,9 +44,9 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class ReconcilePolicy:
-    """What follows when a request's fate is open. ``grace_s`` is how long a backup may be missing from the listing.
+    """What to do about a backup in doubt. ``grace_s`` is how long it may be missing from the listing.
 
-    Without ``looks``, nothing is looked up: the outcome is unconfirmed at once.
+    If ``looks`` is false, there is no lookup: the outcome is unconfirmed immediately.
     """
 
     looks: bool = True
@@ -54,9 +55,9 @@ class ReconcilePolicy:
 
 @dataclass(frozen=True, slots=True)
 class WaitPolicy:
-    """How accepted backups are waited for: ``timeout_s`` from each acceptance, ``poll_interval_s`` between two polls.
+    """How to wait for accepted backups: ``timeout_s`` from each acceptance, ``poll_interval_s`` between two polls.
 
-    With ``retry_aborted`` a backup that WP Engine aborts is requested once more.
+    With ``retry_aborted``, a backup that WP Engine aborts is requested once more.
     """
 
     timeout_s: float = 7200.0

@@ -1,7 +1,8 @@
-"""Which proxy the environment names for a URL, as curl reads it. Pure.
+"""Find the proxy that the environment names for a URL, nearly as curl does. Pure.
 
-``https_proxy`` and ``HTTPS_PROXY`` name the proxy of ``https`` URLs, ``http_proxy`` that of ``http`` ones, and
-``all_proxy`` any other's; small letters come first. ``no_proxy`` excepts hosts.
+``https_proxy`` names the proxy of ``https`` URLs, ``http_proxy`` that of ``http`` URLs. ``all_proxy`` is used if the
+first is missing. ``no_proxy`` lists hosts that need no proxy. Capitals are read too, also ``HTTP_PROXY``, which curl
+ignores; small letters come first.
 """
 
 from __future__ import annotations
@@ -18,21 +19,21 @@ _SCHEMES = {"http", "https"}
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A proxy, its URL as HTTP libraries take it, and the variable that names it."""
+    """A proxy: its URL, with a scheme, and the variable that names it."""
 
     url: str
     variable: str
 
     @property
     def has_credentials(self) -> bool:
-        """Tell whether the URL holds a user."""
+        """Tell whether the URL contains a user name."""
         return urlsplit(self.url).username is not None
 
 
 def proxy_for(url: str, environment: Mapping[str, str]) -> Proxy | None:
     """Return the proxy for ``url``, ``None`` if there is none.
 
-    Raises ``ValueError``, naming the variable and the remedy, and nothing of its value, which may hold a password.
+    Raises ``ValueError`` with the variable and the remedy, but without its value, which may contain a password.
     """
     parts = urlsplit(url)
     excepted = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
@@ -45,7 +46,7 @@ def proxy_for(url: str, environment: Mapping[str, str]) -> Proxy | None:
 
 
 def _covers(entry: str, host: str, host_and_port: str) -> bool:
-    """Tell whether an entry of ``no_proxy`` means a host: itself, any host below it, or ``*`` for all."""
+    """Tell whether an entry of ``no_proxy`` covers a host: the host itself, a parent domain, or ``*`` for all."""
     name = entry.strip().lower().removeprefix("*").removeprefix(".")
     if not name:
         return entry.strip() == "*"
@@ -53,7 +54,7 @@ def _covers(entry: str, host: str, host_and_port: str) -> bool:
 
 
 def _checked(value: str, variable: str) -> str:
-    """Return the URL of a proxy, which needs no scheme."""
+    """Return the URL of a proxy, with ``http://`` if ``value`` has no scheme. Raises ``ValueError``."""
     url = value if "://" in value else f"http://{value}"
     try:
         parts = urlsplit(url)
@@ -63,9 +64,9 @@ def _checked(value: str, variable: str) -> str:
     else:
         if parts.scheme.lower() not in _SCHEMES:
             shown = parts.scheme.lower() if parts.scheme.isalnum() else "other"
-            message = f"{variable} names a {shown} proxy, which cannot be used; name one as http://host:port"
+            message = f"{variable} names a {shown} proxy, which cannot be used; write an HTTP proxy as http://host:port"
             raise ValueError(message)
     if not is_usable or not url.isprintable() or " " in url:
-        message = f"{variable} is no address of a proxy; write it as http://host:port"
+        message = f"{variable} is not the address of a proxy; write it as http://host:port"
         raise ValueError(message)
     return url

@@ -1,19 +1,22 @@
-"""Whether a backup whose fate is open exists: what its install's listing shows, and what follows from it. Pure.
+"""Decide from an install's listing whether a backup in doubt exists. Pure.
 
-===========================================  ====================  =====================================
-the listing                                  within the grace      after it
-===========================================  ====================  =====================================
-shows a marker that is sought                accepted              accepted
-does not, and that is proof                  look again after it   request it again (never after a 2xx)
-does not, and that is no proof               look again after it   unconfirmed
-cannot be had for the moment                 look again            look again, then unconfirmed
-cannot be had at all                         unconfirmed           unconfirmed
-===========================================  ====================  =====================================
+==========================================  ==========================  =====================================
+the listing                                 within the grace            after the grace
+==========================================  ==========================  =====================================
+shows a marker that is sought               accepted                    accepted
+shows none, which proves absence            look again after the grace  request again (never after a 2xx)
+shows none, which proves nothing            look again after the grace  unconfirmed
+cannot be read for the moment               look again                  look again, then unconfirmed
+cannot be read at all                       unconfirmed                 unconfirmed
+==========================================  ==========================  =====================================
 
-The listing may lag behind the creation, and the gateway answers 504 while the backend works on: so absence counts only
-once the grace is over. It is proof where markers are known to come back from this account's listings, and no backup
-without one could be it by its time and by its description: a blank one, or one that begins like ours, may have been
-filled in late or cut. Else only if no listed backup without a marker could be it by its time.
+A new backup may appear late in the listing, and the gateway answers 504 while the backend still works. So absence
+counts only after the grace.
+
+Absence is proven if no listed backup could be the sought one. A backup with the marker of another request never is. If
+this account's listings are known to show markers, a backup without a marker could be it only if both its time and its
+description fit. A blank description, or one that begins like ours, fits: it may be filled in late, or cut. If it is
+unknown whether the listings show markers, a backup without one could be it if its time fits.
 """
 
 from __future__ import annotations
@@ -33,21 +36,20 @@ if TYPE_CHECKING:
     from orchestrator.policies import RetryPolicy
 
 CLOCK_SLACK_S = 5.0
-"""Times come in whole seconds, and the servers behind one address may disagree by some."""
-
+"""Times are in whole seconds, and the clocks of the servers behind one address differ by a few seconds."""
 
 LIKENESS = 12
-"""Characters at the beginning of a description by which one that was cut, or escaped further on, is still known."""
+"""Characters at the beginning that identify a description, even if its rest was cut or escaped."""
 
 _ELLIPSES = " \n\t.…"
 
 
 @value
 class Sought:
-    """What is looked for: a marker of one of ``run_ids``.
+    """What a lookup looks for: a backup with a marker of one of ``run_ids``.
 
-    ``sent_at`` is when the first request of these was sent, in seconds since 1970 by the server's clock.
-    ``description`` is what it was to be called, marker and all.
+    ``sent_at`` is when the first request of these runs was sent, in seconds since 1970 by the server's clock.
+    ``description`` is the description of that request, with its marker.
     """
 
     run_ids: tuple[str, ...]
@@ -57,11 +59,11 @@ class Sought:
 
 @value
 class Sight:
-    """What the pages of one listing that were read so far show.
+    """What the pages of one listing that are already read show.
 
-    ``found`` are the backups with a marker that is sought. ``has_markers`` tells that some whole marker came back, of
-    whichever run. ``has_unmarked`` tells of a backup without one that is not certainly older than the request;
-    ``has_likely`` of such a one whose description could be ours, cut or not filled in yet.
+    ``found`` are the backups with a sought marker. ``has_markers`` tells that some backup has a whole marker, of any
+    run. ``has_unmarked`` tells that some backup has no marker and is not certainly older than the request.
+    ``has_likely`` tells that the description of such a backup could be ours: cut, or not filled in yet.
     """
 
     found: tuple[Backup, ...] = ()
@@ -71,7 +73,7 @@ class Sight:
 
 
 class Fate(StrEnum):
-    """What a whole listing says of a backup."""
+    """What a whole listing proves about a backup."""
 
     FOUND = "found"
     ABSENT = "absent"
@@ -97,7 +99,7 @@ def seen(sight: Sight, backups: Iterable[Backup], sought: Sought) -> Sight:
 
 
 def _is_like(shown: str, sent: str) -> bool:
-    """Tell whether ``shown`` could be what became of the description ``sent``; a blank one could."""
+    """Tell whether a listing may show the description ``sent`` as ``shown``; a blank one is possible."""
     sent, shown = sent.strip(), shown.strip().rstrip(_ELLIPSES)
     return sent.startswith(shown) or shown.startswith(sent[:LIKENESS])
 
@@ -109,7 +111,7 @@ def _is_older(create_time: str | None, sent_at: float | None) -> bool:
 
 
 def fate_of(sight: Sight, *, markers_come_back: bool) -> Fate:
-    """Return what a listing that was read whole, after the grace, proves.
+    """Return what a whole listing proves after the grace.
 
     ``markers_come_back`` tells that another listing of the account has shown a whole marker.
     """
@@ -123,10 +125,10 @@ def fate_of(sight: Sight, *, markers_come_back: bool) -> Fate:
 def decide_failed_read(
     answer: Answer, failed: int, policy: RetryPolicy, draw: float, *, is_over: bool = True
 ) -> Decision:
-    """Return what follows from a read that could not be had: ``DONE`` means that it never will be.
+    """Decide what to do after a read that failed. ``DONE`` means: give it up.
 
-    ``failed`` counts the failures in a row, this one included, 429s left out. ``is_over`` tells that the time is over
-    during which it is repeated in any case, as that is of a look within the grace.
+    ``failed`` counts the failures in a row, including this one, but no 429s. While ``is_over`` is false, a read that
+    may yet succeed is repeated however often it fails, as in a lookup within the grace.
     """
     match answer:
         case Answer.THROTTLED:

@@ -1,4 +1,4 @@
-"""Take known secrets out of text, wherever they stand in it. Pure."""
+"""Replace known secrets in text. Pure."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 REDACTED = "[redacted]"
 
 SHORTEST_SECRET = 4
-"""Characters of a secret worth looking for: a shorter one would take half of every word out."""
+"""The fewest characters of a secret that is replaced. Replacing shorter ones would make text unreadable."""
 
 
 @dataclass(frozen=True, slots=True)
 class Redactor:
-    """Know secrets, longest first, and take them out."""
+    """Replace ``secrets``, the longest first, in text."""
 
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
     def knowing(self, user_id: str, password: str) -> Redactor:
-        """Return a redactor that also knows these two, their base64, that of Basic auth, and how JSON writes them."""
+        """Return a redactor that also knows these two: plain, in base64, as Basic auth, and as JSON writes them."""
         raw = [each.encode("utf-8", "surrogatepass") for each in (f"{user_id}:{password}", user_id, password)]
         encoded = [base64.b64encode(each).decode() for each in raw]
         plain = [secret for secret in (user_id, password, *encoded) if len(secret) >= SHORTEST_SECRET]
@@ -33,14 +33,14 @@ class Redactor:
         return Redactor(tuple(sorted({*self.secrets, *plain, *written}, key=len, reverse=True)))
 
     def clean(self, text: str) -> str:
-        """Return ``text`` without secrets."""
+        """Return ``text`` with each secret replaced by ``REDACTED``."""
         for secret in self.secrets:
             text = text.replace(secret, REDACTED)
         return text
 
 
 def redactor_of(config: Config) -> Redactor:
-    """Return what keeps the credentials of ``config`` out of everything that is said."""
+    """Return a redactor that knows the credentials of every account of ``config``."""
     redactor = Redactor()
     for account in config.accounts.values():
         redactor = redactor.knowing(account.user_id, account.password)

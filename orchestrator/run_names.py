@@ -1,4 +1,4 @@
-"""Which run is meant: its id, a unique prefix of one, or ``latest``. Pure."""
+"""Find a run by its id, a unique prefix of it, or ``latest``. Pure."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ LATEST = "latest"
 
 
 def run_named(word: str, known: Sequence[str], where: str, what: str = "run", remedy: str = "") -> str:
-    """Return the run of ``known`` that ``word`` means. ``known`` is in order of time, the newest last.
+    """Return the run of ``known`` that ``word`` names. ``known`` is in order of time, the newest last.
 
-    ``where`` says where they were looked for, ``what`` what ``word`` may be, ``remedy`` what to do where there is no
-    run. Raises ``UsageError``, saying which runs there are.
+    For the message, ``where`` says which place was searched, ``what`` the kinds of thing that ``word`` may name, and
+    ``remedy`` what to do if ``known`` is empty. Raises ``UsageError``, which names the newest runs.
     """
     if not known:
         message = f"there are no runs {where}" + (f"; {remedy}" if remedy else "")
@@ -28,7 +28,7 @@ def run_named(word: str, known: Sequence[str], where: str, what: str = "run", re
     if len(matches) == 1:
         return matches[0]
     if matches:
-        message = f"{word} is the beginning of several runs; say more of it"
+        message = f"{word} is the beginning of several run ids; give more characters"
         raise UsageError(message)
     newest = ", ".join(reversed(known[-3:]))
     message = f"there is no {what} {shlex.quote(word)}; the newest runs {where} are {newest}"

@@ -1,7 +1,7 @@
-"""Which installs of the plan are meant: names, lists, globs, tags, environments, accounts, shards. Pure.
+"""Select installs of the plan by names, lists, globs, tags, environments, accounts and shards. Pure.
 
-The alternatives of one option widen it, different options narrow each other, and ``--exclude`` wins. What is meant is
-cut to the shard first, then to the limit, both in the order of the plan.
+An install has to meet every option that is given, and one value of each. ``--exclude`` wins over the others. The
+selected installs are cut to the shard first, then to the limit, in the order of the plan.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     Fits = Callable[[Install], bool]
 
 MOST_WORDS = 5
-"""Words of one kind that a message names where there may be thousands, or looks for the like of: half a second each."""
+"""The most words of one kind that a message lists or suggests a correction for. A correction takes half a second."""
 
 LONGEST_WORD = 100
-"""Characters; comparing a longer one costs time and finds nothing."""
+"""Characters of a word that are compared. A longer comparison takes time and finds nothing."""
 
 _CRITERIA = ("only", "exclude", "tags", "environments", "accounts")
 _NOTHING = "(?!)"
@@ -42,11 +42,11 @@ _ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which installs are meant; with nothing said, all are.
+    """Which installs are selected. An empty selection selects all.
 
-    ``names`` are names or ids, as are the entries of ``listed``, each with its place, as ``file:line``; ``listed`` is
-    ``None`` if there is no list. ``only`` and ``exclude`` are globs of names or ids. ``shard`` is I and N, from 1.
-    ``words`` are what whoever made the selection calls its fields, where that is something else than their names.
+    ``names`` are names or ids. ``listed`` are names or ids too, each with its place as ``file:line``, and ``None`` if
+    there is no list. ``only`` and ``exclude`` are globs of names or ids. ``shard`` is I and N, from 1. ``words`` are
+    other names of the fields for messages, such as the options of the command line.
     """
 
     names: tuple[str, ...] = ()
@@ -61,18 +61,18 @@ class Selection:
     words: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def called(self, key: str) -> str:
-        """Return what whoever made the selection calls the field ``key``: the command line, its options."""
+        """Return the name of the field ``key`` for messages: its word, else ``key`` itself."""
         return self.words.get(key, key)
 
     @property
     def is_given(self) -> bool:
-        """Tell whether anything is said at all."""
+        """Tell whether the selection has any criterion."""
         return self != Selection()
 
     def told(self) -> dict[str, Any]:
-        """Return it as the summary and the journal keep it: names and lists by whether there were any.
+        """Return the selection as the summary and the journal store it.
 
-        What these mean is in the plan, found or not.
+        ``named`` tells whether there were names or a list. The names themselves are not stored, as the plan has them.
         """
         return {
             **{key: list(getattr(self, key)) for key in _CRITERIA},
@@ -83,14 +83,15 @@ class Selection:
 
     @property
     def is_named(self) -> bool:
-        """Tell whether installs are named one by one as arguments: such a run takes no lock."""
+        """Tell whether installs are named one by one as arguments. Such a run takes no lock."""
         return bool(self.names)
 
 
 def selection_from(fields: object) -> Selection | None:
-    """Return the selection that was told as ``fields``; ``None`` if it cannot be known.
+    """Return the selection that ``told`` returned as ``fields``, ``None`` if they are not usable.
 
-    Of one with names or a list, these are not told: what they mean was planned, so nothing more is meant.
+    ``fields`` do not contain names or lists. If there were any, ``listed`` is empty: the installs that they mean are
+    already planned, and no others are selected.
     """
     if not isinstance(fields, dict) or not isinstance(fields.get("named"), bool):
         return None
@@ -110,10 +111,10 @@ def selection_from(fields: object) -> Selection | None:
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """What a selection comes to.
+    """The result of a selection.
 
-    ``unknown`` are the entries of the list that no enabled install answers to, each with why. ``disabled`` counts the
-    disabled installs that are meant but for that, in this shard.
+    ``unknown`` are the entries of the list that match no enabled install, each with the reason. ``disabled`` counts
+    the disabled installs of this shard that would otherwise be selected.
     """
 
     installs: tuple[Install, ...]
@@ -122,15 +123,15 @@ class Selected:
 
 
 def may_be_meant(install: Install, selection: Selection) -> bool:
-    """Tell what is certain before any listing is read: ``False`` for an install that account or tag rule out."""
+    """Return ``False`` if the account or the tags rule out ``install``; this needs no listing."""
     accounts, tags = selection.accounts, selection.tags
     return (not accounts or install.account in accounts) and (not tags or not set(tags).isdisjoint(install.tags))
 
 
 def selected(installs: Sequence[Install], selection: Selection) -> Selected:
-    """Return those of ``installs``, which are all of the plan and the disabled ones too, that are meant.
+    """Return the selected ones of ``installs``, which are all of the plan, including the disabled ones.
 
-    Raises ``UsageError`` if a name is not in the plan or is disabled, or if nothing is meant in any shard.
+    Raises ``UsageError`` if a name is not in the plan or is disabled, or if no install is selected in any shard.
     """
     enabled, disabled = ([each for each in installs if each.enabled is wanted] for wanted in (True, False))
     if enabled and not selection.is_given:
@@ -152,9 +153,10 @@ def selected(installs: Sequence[Install], selection: Selection) -> Selected:
 
 
 def check_values(installs: Sequence[Install], selection: Selection) -> None:
-    """Raise ``UsageError`` for values that fit no install and were meant otherwise: an exclusion would exclude nothing.
+    """Raise ``UsageError`` for values that match no install because they are written wrongly.
 
-    These are several in one, and names that are written in capitals or as a domain.
+    These are several values in one, and names in capitals or as a domain. Without this check, such an ``--exclude``
+    would silently exclude nothing.
     """
     tags = {tag for each in installs for tag in each.tags}
 
@@ -168,7 +170,7 @@ def check_values(installs: Sequence[Install], selection: Selection) -> None:
         (selection.called("exclude"), selection.exclude, is_glob_of_any),
     )
     faults = [
-        f"{option} {shlex.quote(value)} fits no install: {remedy}"
+        f"{option} {shlex.quote(value)} matches no install: {remedy}"
         for option, values, fits in given
         for value in values
         if not fits(value) and (remedy := _remedy(option, value, fits))
@@ -178,16 +180,16 @@ def check_values(installs: Sequence[Install], selection: Selection) -> None:
 
 
 def _remedy(option: str, value: str, fits: Callable[[str], bool]) -> str | None:
-    """Say how ``value``, which does not fit, has to be written, if that is plain."""
+    """Return how to write ``value``, which matches no install, or ``None`` if that is unclear."""
     words = _parts(value)
     if "," in value or (len(words) > 1 and any(map(fits, words))):
-        return f"repeat {option} for several"
+        return f"repeat {option} for each value"
     name = install_name_in(value)
     return f"did you mean {name}?" if name and fits(name) else None
 
 
 def _parts(value: str) -> list[str]:
-    """Return what stands between blanks, commas and semicolons."""
+    """Split ``value`` at blanks, commas and semicolons."""
     return [word for word in _BETWEEN.split(value) if word]
 
 
@@ -196,7 +198,7 @@ def _fits_all(install: Install, criteria: Sequence[tuple[str, Fits]]) -> bool:
 
 
 def _criteria(selection: Selection) -> list[tuple[str, Fits]]:
-    """Return what an install has to meet, each with the words that ask for it."""
+    """Return the tests that an install has to meet, each with the options that ask for it."""
     environments = frozenset(selection.environments)
     is_wanted, is_excluded = matcher(selection.only), matcher(selection.exclude)
     every: tuple[tuple[str, Fits], ...] = (
@@ -227,7 +229,7 @@ def _criteria(selection: Selection) -> list[tuple[str, Fits]]:
 
 
 def _may_be_of(install: Install, environments: frozenset[str]) -> bool:
-    """Tell whether ``install`` is, or without a listing could be, of one of ``environments``."""
+    """Tell whether ``install`` has one of ``environments``, or may have one, as no listing has shown it yet."""
     is_unknown = install.id is None and install.environment is None
     return is_unknown or install.environment in environments
 
@@ -238,10 +240,11 @@ def _answers_to(entries: Iterable[str]) -> Fits:
 
 
 def matcher(globs: Iterable[str]) -> Callable[[str | None, str | None], bool]:
-    """Return what tells whether any of ``globs`` matches a name as it is written, or an id in any case.
+    """Return a test of whether any of ``globs`` matches a name, whose case counts, or an id, whose case does not.
 
-    Names begin with a letter. So a glob is one of ids if it begins with a digit or has eight of their characters in a
-    row: else ``--exclude 'a*'`` would leave out a sixteenth of a fleet by chance. What has no name is known by its id.
+    A glob matches ids only if it begins with a digit, as no name does, or has eight characters of ids in a row.
+    Otherwise ``--exclude 'a*'`` would exclude a sixteenth of a fleet by chance. Every glob matches the id of an install
+    without a name.
     """
     names = _compiled(globs)
     every_id = _compiled(glob.lower() for glob in globs)
@@ -260,12 +263,12 @@ def _compiled(globs: Iterable[str]) -> re.Pattern[str]:
 
 
 def _plain(word: str) -> str:
-    """Return ``word`` as it is compared: ids in lower case, names as they are."""
+    """Return ``word`` ready for comparison: ids in lower case, names unchanged."""
     return word.lower() if _ID.fullmatch(word) else word
 
 
 def _words(install: Install) -> list[str]:
-    """Return the words that mean ``install``: its id and its name, as far as it has them."""
+    """Return the id and the name of ``install``, as far as it has them."""
     return [_plain(word) for word in (install.id, install.name) if word]
 
 
@@ -274,7 +277,7 @@ def _words_of(installs: Iterable[Install]) -> set[str]:
 
 
 def _not_in_plan(selection: Selection, known: set[str]) -> list[tuple[str, str]]:
-    """Return the entries of the list that no install answers to, unless names or globs rule them out, each with why."""
+    """Return the list's entries that match no install, each with the reason; not those that names or globs rule out."""
     if selection.names:
         return []
     is_wanted, is_excluded = matcher(selection.only or ("*",)), matcher(selection.exclude)
@@ -286,18 +289,18 @@ def _not_in_plan(selection: Selection, known: set[str]) -> list[tuple[str, str]]
 
 
 def _hint(entry: str, known: Collection[str]) -> str:
-    """Say what an entry of a list that is not among ``known`` may be meant to be, or nothing."""
+    """Return a hint for an entry of the list that is not among ``known``, or an empty text."""
     words = _parts(entry)
     if "," in entry or (len(words) > 1 and any(_plain(word) in known for word in words)):
-        return "; write one name or id a line"
+        return "; write one name or id per line"
     name = install_name_in(entry)
     return f"; did you mean {name}?" if name in known else ""
 
 
 def _disabled_entries(selection: Selection, disabled: set[str]) -> list[tuple[str, str]]:
-    """Return the entries of the list that only ``disabled`` installs answer to, each with why."""
+    """Return the list's entries that match only ``disabled`` installs, each with the reason."""
     return [
-        (entry, f"is disabled, by enabled: false ({place})")
+        (entry, f"is disabled with enabled: false ({place})")
         for entry, place in _once(selection.listed)
         if _plain(entry) in disabled
     ]
@@ -312,12 +315,12 @@ def _once(listed: Iterable[tuple[str, str]] | None) -> Iterable[tuple[str, str]]
 
 
 def _key(install: Install) -> str:
-    """Return what decides to which shard ``install`` belongs."""
+    """Return the key that decides the shard of ``install``."""
     return install.id or install.name or ""
 
 
 def _is_in_shard(key: str, shard: tuple[int, int] | None) -> bool:
-    """Tell by the hash of ``key`` alone, so that no other install ever moves it to another of as many shards."""
+    """Tell by the hash of ``key`` alone: a new or removed install then moves no other install to another shard."""
     if shard is None:
         return True
     number, count = shard
@@ -325,7 +328,7 @@ def _is_in_shard(key: str, shard: tuple[int, int] | None) -> bool:
 
 
 def _check_names(selection: Selection, enabled: set[str], disabled: set[str]) -> None:
-    """Raise ``UsageError`` that tells of every one of the names that no enabled install answers to."""
+    """Raise ``UsageError`` with every name that matches no enabled install."""
     missing = [name for name in dict.fromkeys(selection.names) if _plain(name) not in enabled]
     off = [name for name in missing if _plain(name) in disabled]
     gone = [name for name in missing if _plain(name) not in disabled]
@@ -334,8 +337,8 @@ def _check_names(selection: Selection, enabled: set[str], disabled: set[str]) ->
         near = [_nearest(name, enabled) for name in gone[:MOST_WORDS]]
         meant = f"did you mean {_quoted(dict.fromkeys(each for each in near if each))}?"
         remedy = meant if any(near) else selection.called("see the plan")
-        globs = f"; a glob goes with {selection.called('only')}" if any(map(_GLOB.search, gone)) else ""
-        globs += "; write several with blanks between them, not commas" if any("," in name for name in gone) else ""
+        globs = f"; for a glob, use {selection.called('only')}" if any(map(_GLOB.search, gone)) else ""
+        globs += "; divide several names by blanks, not commas" if any("," in name for name in gone) else ""
         faults.append(f"not in the plan: {_quoted(gone)}; {remedy}{globs}")
     if faults:
         raise UsageError("\n".join(faults))
@@ -352,20 +355,20 @@ def _nearest(name: str, known: Collection[str]) -> str | None:
 def _nothing(
     enabled: Sequence[Install], criteria: Sequence[tuple[str, Fits]], unknown: Sequence[tuple[str, str]], disabled: int
 ) -> str:
-    """Say why nothing is selected: how many installs each option by itself leaves."""
+    """Return the message for an empty selection: how many installs each option leaves by itself."""
     if not enabled:
-        return "there is no install to back up" + (f": disabled (enabled: false) are {disabled}" if disabled else "")
+        return "there is no install to back up" + (f"; disabled (enabled: false): {disabled}" if disabled else "")
     counts = (f"{words} leaves {sum(map(fits, enabled))}" for words, fits in criteria)
     parts = [f"no install is selected: of {len(enabled)} in the plan, {', '.join(counts)}"]
     if disabled:
-        parts.append(f"disabled (enabled: false) are {disabled} that would be")
+        parts.append(f"matching but disabled (enabled: false): {disabled}")
     if unknown:
         parts.append(_few(f"{shlex.quote(entry)} {why}" for entry, why in unknown))
     return "; ".join(parts)
 
 
 def _typed(option: str, values: Iterable[str]) -> str:
-    """Return an option as it may have been typed."""
+    """Return an option with ``values``, as a user may have typed it."""
     return _few((f"{option} {shlex.quote(value)}" for value in values), between=" ")
 
 

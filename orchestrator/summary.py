@@ -1,4 +1,4 @@
-"""What a run comes to: the tally of its outcomes, the summary, the exit code. Pure."""
+"""The result of a run: the tally of its outcomes, the summary, the exit code. Pure."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from orchestrator.model import Learned
 
 FAILURES_KEPT = 5
-"""The failures that a run shows at its end: as many as a person reads before opening the report."""
-
+"""The most failures that a run shows at its end: as many as a person reads before opening the report."""
 
 LEAST_FOR_A_SHARE = 20
-"""Outcomes from which on a share of failures says something."""
+"""The fewest outcomes for which a percentage of failures is judged."""
 
 
 @value
 class FailureLimit:
     """How many failures are too many to go on: ``failures`` of them, or ``percent`` of all outcomes so far.
 
-    ``option`` is what whoever set it calls it; ``is_first`` tells that it is the first failure, and says so by itself.
+    ``option`` is the limit's name for messages. ``is_first`` tells that the first failure is too many; then that name
+    says it all.
     """
 
     failures: int | None = None
@@ -46,7 +46,7 @@ class FailureLimit:
         return failed * 100 >= self.percent * settled
 
     def __str__(self) -> str:
-        """Write the rule as it was set."""
+        """Return the limit as it was set."""
         if self.is_first:
             return self.option
         limit = self.failures if self.percent is None else f"{self.percent:g}%"
@@ -55,9 +55,9 @@ class FailureLimit:
 
 @value
 class Line:
-    """The report's line of one outcome, as journal and report keep it: ``data`` is its JSON, a line end behind it.
+    """The line of one outcome, as the journal and the report store it. ``data`` is its JSON with a line end.
 
-    ``retries`` counts the POSTs after the first. ``account`` is whose credentials it was made with.
+    ``retries`` counts the POSTs after the first. ``account`` is the account whose credentials were used.
     """
 
     position: int
@@ -75,7 +75,7 @@ class Line:
 
 @dataclass(slots=True)
 class Tally:
-    """Count outcomes as they come, and keep the failures that are worth showing first."""
+    """Count outcomes, and keep a few failures to show at the end."""
 
     outcomes: Counter[OutcomeKind] = field(default_factory=Counter)
     by_account: defaultdict[str, Counter[OutcomeKind]] = field(default_factory=lambda: defaultdict(Counter))
@@ -97,22 +97,22 @@ class Tally:
             self._tried.append(line)
 
     def first_failures(self) -> tuple[dict[str, Any], ...]:
-        """Return the lines of a few failures: the first that were tried, then one for each reason of the cancelled."""
+        """Return the lines of a few failures: the first that were tried, then one for each reason of a cancellation."""
         return (*(line.fields() for line in self._tried), *self._cancelled.values())[:FAILURES_KEPT]
 
     @property
     def failed(self) -> int:
-        """Return how many outcomes are no success."""
+        """Return how many outcomes are not a success."""
         return sum(count for kind, count in self.outcomes.items() if not kind.is_success)
 
 
 @value
 class AccountTotals:
-    """What one account asked of the API, and what its budget found out about the limits. Rates are per second.
+    """The requests of one account, and the limits that its budget learned. Rates are per second.
 
-    ``rate`` is the last one, 0 where nobody was asked. ``outcomes`` count its installs. ``limit`` is what the server is
-    believed to bear, ``None`` where no limit was met. ``refused_rates`` are the lowest and the highest rate that met a
-    429. ``named_moments`` counts the 429s with a usable ``Retry-After``; ``headers`` are others about rates.
+    ``rate`` is the last rate, 0 if there was no request. ``outcomes`` count its installs. ``limit`` is the server's
+    estimated limit, ``None`` if no limit was met. ``refused_rates`` are the lowest and the highest rate that met a 429.
+    ``named_moments`` counts the 429s with a usable ``Retry-After``. ``headers`` are other headers about rates.
     """
 
     requests: int
@@ -130,7 +130,7 @@ class Summary:
     """The last line of the report.
 
     ``failed_sources`` are the parts of the inventory that could not be read, ``empty_sources`` those without an
-    install. ``selection`` is what of the inventory was meant, ``None`` where something else was.
+    install. ``selection`` is the run's selection from the inventory, ``None`` if the run did not select from it.
     """
 
     run_id: str
@@ -153,20 +153,20 @@ class Summary:
 
     @property
     def requests(self) -> int:
-        """Return the requests that were sent, reads included."""
+        """Return the number of requests that were sent, including reads."""
         return sum(account.requests for account in self.accounts.values())
 
     @property
     def throttled(self) -> int:
-        """Return the 429s that came."""
+        """Return the number of 429s."""
         return sum(account.throttled for account in self.accounts.values())
 
 
 @value
 class Ending:
-    """How a run ended, as far as its exit code goes.
+    """How a run ended: what decides its exit code.
 
-    ``signum`` is of the signal that stopped it, if one did. ``failed`` counts installs, and sources of installs.
+    ``signum`` is the number of the signal that stopped it, if any. ``failed`` counts installs and sources of installs.
     """
 
     crashed: bool = False
@@ -178,7 +178,7 @@ class Ending:
 
 
 def exit_code(ending: Ending) -> int:
-    """Return the one code that applies: the first that fits of 1, 4, 128 + signal, 12, 10, 3, else 0."""
+    """Return the first code that applies, in the order 1, 4, 128 + signal, 12, 10, 3, 0."""
     for applies, code in (
         (ending.crashed, ExitCode.BUG),
         (ending.unwritten, ExitCode.STORAGE),
@@ -195,8 +195,8 @@ def exit_code(ending: Ending) -> int:
 def exit_code_now(before: int, outcomes: Counter[OutcomeKind], failed_sources: int = 0) -> int:
     """Return the exit code of a run that ended with ``before``, now that its outcomes are ``outcomes``.
 
-    ``failed_sources`` counts the parts of its inventory that could not be read. A crash stays one, and what was cut
-    short stays so while something of it was never tried, or not waited for to its end.
+    ``failed_sources`` counts the parts of its inventory that could not be read. A crash keeps its code. A run that was
+    cut short keeps its code while an outcome is cancelled or incomplete.
     """
     failed = sum(count for kind, count in outcomes.items() if not kind.is_success)
     is_open = outcomes[OutcomeKind.CANCELLED] + outcomes[OutcomeKind.INCOMPLETE] > 0

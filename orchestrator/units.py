@@ -1,4 +1,4 @@
-"""Durations and instants as people and the API write them. Pure."""
+"""Read and write durations and instants as people and the API write them. Pure."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from datetime import datetime
 DURATION_PATTERN = r"[0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h|d)"
 
 MOST_COUNTED = 10**9
-"""A count of some unit that is written has at most nine digits before its point."""
+"""The limit of a count of units in text: a count has at most nine digits before its point."""
 
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h|d)", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def duration_s(text: object) -> float | None:
-    """Return the seconds that ``text``, as ``30s`` or ``1.5h``, stands for; ``None`` if it is no duration."""
+    """Return the seconds of a duration such as ``30s`` or ``1.5h``; ``None`` if ``text`` is not one."""
     match = _DURATION.fullmatch(text) if isinstance(text, str) else None
     return float(match[1]) * _SECONDS[match[2]] if match else None
 
 
 def duration_text(seconds: float) -> str:
-    """Write ``seconds`` in the largest unit that leaves it whole, as ``10m``, else with decimals."""
+    """Write ``seconds`` in the largest unit that gives a whole number, such as ``10m``, else with decimals."""
     for unit, length in reversed(_SECONDS.items()):
         whole = round(seconds / length)
-        if 1 <= whole < MOST_COUNTED and abs(seconds / length - whole) < 1e-9:  # noqa: PLR2004 - what floats leave of a whole number
+        if 1 <= whole < MOST_COUNTED and abs(seconds / length - whole) < 1e-9:  # noqa: PLR2004 - the rounding error of floats
             return f"{whole}{unit}"
     unit, count = ("s", seconds) if seconds >= 1 else ("ms", seconds * 1000)
     return f"{max(count, 1e-9):.9f}".rstrip("0").rstrip(".") + unit
 
 
 def age_text(seconds: float) -> str:
-    """Write an age as people say it, in two units at most: ``2d 4h``, ``3h 5m``, ``12m``, ``40s``."""
+    """Write an age in at most two units: ``2d 4h``, ``3h 5m``, ``12m``, ``40s``."""
     left = round(abs(seconds))
     sign = "-" if seconds < 0 and left else ""
     parts = []
@@ -44,7 +44,7 @@ def age_text(seconds: float) -> str:
 
 
 def seconds_of(time: str | None) -> float | None:
-    """Return the seconds since 1970 of an ISO 8601 ``time`` with a zone, ``None`` if it is none."""
+    """Return the seconds since 1970 of an ISO 8601 ``time`` with a zone; ``None`` if it is not one."""
     try:
         at = datetime.fromisoformat(time or "")
     except ValueError:

@@ -1,3 +1,3 @@
-"""The version, in its one place."""
+"""The version; no other file states it."""
 
 __version__ = "0.2.0"

@@ -11,7 +11,7 @@ _HIDDEN = re.compile(
 
 
 def visible(text: str) -> str:
-    r"""Return ``text`` with everything that a terminal would obey or hide written out, as ``\x1b``."""
+    r"""Return ``text`` with an escape such as ``\x1b`` for each character that a terminal would obey or hide."""
     return _HIDDEN.sub(_written_out, text)
 
 
@@ -21,8 +21,8 @@ def _written_out(match: re.Match[str]) -> str:
 
 
 def is_text(text: str) -> bool:
-    """Tell whether ``text`` can be UTF-8: Python lets stand-ins for bytes, and halves of characters, stand in one."""
-    if text.isascii():  # which a string knows of itself, however long it is
+    """Tell whether ``text`` can be encoded as UTF-8: a Python string may also contain lone surrogates."""
+    if text.isascii():  # fast at any length
         return True
     try:
         text.encode()

@@ -1,1 +1,1 @@
-"""One file a command: what it does, without its arguments and its words on the terminal."""
+"""The work of each command, one file per command, without its options and its texts on the terminal."""

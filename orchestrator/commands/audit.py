@@ -1,4 +1,4 @@
-"""How old the newest completed backup of each install is, whoever made it. Reads listings, and requests nothing."""
+"""Find the age of the newest completed backup of each install, whoever made it. Reads listings, requests no backup."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class AuditOptions:
-    """What an audit is about. ``max_age_s`` stands in for what each install says. The state need not exist."""
+    """The options of an audit. ``max_age_s`` overrides that of each install. The state need not exist."""
 
     selection: Selection
     max_age_s: float | None
@@ -41,7 +41,7 @@ class AuditOptions:
 
 @dataclass(frozen=True, slots=True)
 class Audited:
-    """One install, how old its newest completed backup may be in seconds, and what was found."""
+    """One install, the seconds that its newest completed backup may be old, and the verdict."""
 
     install: Install
     max_age_s: float
@@ -49,14 +49,14 @@ class Audited:
 
     @property
     def run_id(self) -> str | None:
-        """Return the run of this program that made the newest completed backup, ``None`` if none did."""
+        """Return the run of this program that requested the newest completed backup, ``None`` if none did."""
         newest = self.freshness.newest
         return None if newest is None else run_of(newest)
 
 
 @dataclass(frozen=True, slots=True)
 class AuditEnd:
-    """What an audit found, the worst first. ``failed`` are sources of installs that could not be read."""
+    """The result of an audit, the worst first. ``failed`` are the sources of installs that could not be read."""
 
     installs: tuple[Audited, ...]
     failed: tuple[FailedSource, ...]
@@ -65,20 +65,20 @@ class AuditEnd:
 
     @property
     def counts(self) -> Counter[Verdict]:
-        """Return how many installs have which verdict."""
+        """Return the number of installs with each verdict."""
         return Counter(each.freshness.verdict for each in self.installs)
 
     @property
     def exit_code(self) -> int:
-        """Return the exit code: 0 if every install that is meant is known, and has a recent backup."""
+        """Return the exit code: 0 if every source was read and every selected install has a recent backup."""
         failed = len(self.installs) - self.counts[Verdict.OK] + len(self.failed)
         return exit_code(Ending(signum=self.signum, credentials_refused=self.credentials_refused, failed=failed))
 
 
 async def audited(config: Config, options: AuditOptions, log: Log, stop: StopSwitch) -> AuditEnd:
-    """Read the listing of every install that is meant, and judge it.
+    """Read the listing of every selected install, and judge it.
 
-    Raises ``UsageError`` if nothing is meant, ``StoppedError`` if a signal comes before that is known.
+    Raises ``UsageError`` if no install is selected, ``StoppedError`` if a signal comes before the selection is known.
     """
     async with AsyncExitStack() as stack:
         connections = Connections(config, await _store(options.state_dir, log, stack, stop), log, stack)
@@ -94,14 +94,14 @@ async def audited(config: Config, options: AuditOptions, log: Log, stop: StopSwi
         answers = await answers_to(Subject("audit", "installs"), questions, connections, stop)
         for install, answer in zip(to_ask, answers.answers, strict=True):
             if isinstance(answer, ErrorInfo):
-                answer = Freshness(Verdict.UNKNOWN, error=answer)  # noqa: PLW2901 - what an error comes to
+                answer = Freshness(Verdict.UNKNOWN, error=answer)  # noqa: PLW2901 - an error becomes a verdict
             found[install] = answer
         rows = [Audited(each, _max_age_s(each, options), found[each]) for each in chosen.installs]
         return AuditEnd(tuple(worst_first(rows)), failed, answers.signum, are_credentials_refused(connections))
 
 
 async def _store(state_dir: Path | None, log: Log, stack: AsyncExitStack, stop: StopSwitch) -> Store | None:
-    """Return the state, for what it remembers of limits; ``None`` where there is none, or it cannot be used."""
+    """Return the state, which remembers limits; ``None`` if there is none or it cannot be used."""
     if state_dir is None:
         return None
     store = Store(state_dir / FILE_NAME)
@@ -139,6 +139,6 @@ def worst_first(rows: Iterable[Audited]) -> list[Audited]:
 
 
 def run_of(backup: Backup) -> str | None:
-    """Return the run of this program that asked for ``backup``, ``None`` if its description names none."""
+    """Return the run of this program that requested ``backup``, ``None`` if its description has no marker."""
     names = runs_marked(backup.description or "")
     return max(names).partition("/")[0] if names else None

@@ -1,6 +1,6 @@
-"""The whole thing without credentials: a stand-in for the API, a fleet, a real run over HTTP, and the proof.
+"""Demonstrate a run without credentials: a stand-in for the API, a fleet, a real run over HTTP, and the proof.
 
-The proof is the stand-in's own count: what it made, for whom, against what the report says.
+The proof compares the report with the stand-in's own count of the backups that it made for each install.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ SCENARIO = Scenario(
 )
 
 EXIT_CODES = {ExitCode.OK, ExitCode.FAILED}
-"""Of a run that came to its end; any other is passed on, and proves nothing."""
+"""The exit codes of a run that reached its end. Any other code is passed on, and the demo proves nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class DemoEnd:
-    """How the demo ended: the run, what the stand-in counted, and where that contradicts the report."""
+    """The end of the demo: the run, the stand-in's counts, and their contradictions to the report."""
 
     run: RunEnd
     config_file: Path
@@ -54,7 +54,7 @@ class DemoEnd:
 
 
 async def run_demo(folder: Path, log: Log, stop: StopSwitch) -> DemoEnd:
-    """Back up a fleet of ``FLEET_SIZE`` made-up installs against a stand-in; everything is left in ``folder``."""
+    """Back up a fleet of ``FLEET_SIZE`` made-up installs against a stand-in. All files stay in ``folder``."""
     async with Simulator(SCENARIO) as simulator:
         config_file = folder / "fleet.yaml"
         text = _fleet_yaml(simulator.base_url).encode()
@@ -72,7 +72,7 @@ async def run_demo(folder: Path, log: Log, stop: StopSwitch) -> DemoEnd:
 
 
 def _fleet() -> dict[str, str]:
-    """Return the made-up fleet: names by id."""
+    """Return the names of the made-up installs by id."""
     return {str(uuid.uuid5(uuid.NAMESPACE_DNS, f"demo{n:03}")): f"demo{n:03}" for n in range(1, FLEET_SIZE + 1)}
 
 
@@ -94,7 +94,7 @@ installs:
 
 
 def _contradictions(report: Path, simulator: Simulator) -> list[str]:
-    """Hold the report against what the stand-in really made."""
+    """Compare the report with the backups that the stand-in really made; return each contradiction."""
     lines = [json.loads(line) for line in report.read_bytes().splitlines()]
     lines = [line for line in lines if line["type"] == "backup"]
     found = []
@@ -103,7 +103,8 @@ def _contradictions(report: Path, simulator: Simulator) -> list[str]:
     reported = {line["backup"]["id"] for line in lines if line["outcome"] == "accepted"}
     made = {backup.id for backups in simulator.world.backups.values() for backup in backups}
     if reported != made:
-        found.append(f"{len(made - reported)} backups were made that the report lacks")
+        lacking, invented = len(made - reported), len(reported - made)
+        found.append(f"the report lacks {lacking} backups, and has {invented} that were not made")
     if any(len(backups) > 1 for backups in simulator.world.backups.values()):
         found.append("an install was backed up twice")
     found += [

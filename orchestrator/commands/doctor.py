@@ -1,6 +1,6 @@
-"""Whether the API can be asked: is it there, are the credentials good, does it list, are the clocks together.
+"""Check each account: does the API answer, are the credentials accepted, can it list, and do the clocks agree.
 
-Three reads for each account, under its limiter, and none that changes anything.
+Each account sends three reads, under its limiter. They change nothing.
 """
 
 from __future__ import annotations
@@ -34,37 +34,37 @@ if TYPE_CHECKING:
 ACCOUNT_CHECKS = ("api", "credentials", "installs", "backups", "clock")
 
 PATIENCE_S = 10.0
-"""How long an answer may take, and the API refuse, before somebody who waits for the verdict is told."""
+"""Seconds that an answer may take, and that the API may refuse requests, before a check fails."""
 
 TRIES, AT_ONCE = 2, Persistence(reach_s=1.0)
 
 ODD_CLOCK_S, WRONG_CLOCK_S = 5.0, 300.0
-"""Seconds between the clocks from which on they are worth a word, and from which on times cannot be relied on."""
+"""Seconds between the clocks above which the check warns, and above which it fails."""
 
 _OK, _MULTIPLE_CHOICES, _BAD_REQUEST, _FORBIDDEN, _NOT_FOUND, _TOO_MANY = 200, 300, 400, 403, 404, 429
 
-_BUSY = "see who else asks with these credentials or from this address, and try again when that is over"
+_BUSY = "find out who else uses these credentials or this address, and try again when they have finished"
 
 _REMEDIES = {
-    Fault.UNREACHABLE: "check base_url, the name's DNS, the firewall; behind a proxy set proxy_from_environment: true",
-    Fault.PROXY: "correct the user and password in the variable that names the proxy, or set no_proxy",
-    Fault.TLS: "what answers there speaks no TLS: check the scheme and the port of base_url",
-    Fault.CERTIFICATE: "check base_url and this machine's clock; if a proxy of your own signs, name its ca_file",
-    Fault.CONNECT_TIMEOUT: "a firewall may drop it: check base_url; behind a proxy set proxy_from_environment: true",
-    Fault.READ_TIMEOUT: "try again later; if it stays so, check what base_url leads to",
-    Fault.DISCONNECTED: "try again; if it stays so, check the scheme and the port of base_url",
-    Fault.MALFORMED: "what answers there speaks no plain HTTP: check the scheme and the port of base_url",
+    Fault.UNREACHABLE: "check base_url, DNS and the firewall; if a proxy is needed, set proxy_from_environment: true",
+    Fault.PROXY: "correct the user and password in the variable that names the proxy, or list this host in no_proxy",
+    Fault.TLS: "the server there does not speak TLS: check the scheme and the port of base_url",
+    Fault.CERTIFICATE: "check base_url and this machine's clock; if a proxy signs certificates, set ca_file to its CA",
+    Fault.CONNECT_TIMEOUT: "check base_url and the firewall; if a proxy is needed, set proxy_from_environment: true",
+    Fault.READ_TIMEOUT: "try again later; if it fails again, check which server base_url leads to",
+    Fault.DISCONNECTED: "try again; if it fails again, check the scheme and the port of base_url",
+    Fault.MALFORMED: "the server there does not speak plain HTTP: check the scheme and the port of base_url",
     Fault.INVALID_URL: "check base_url",
-    Fault.UNREADABLE: "something else than the API answers there: check base_url",
+    Fault.UNREADABLE: "the server there is not the API: check base_url",
 }
 _CLOCK_REMEDY = (
-    "let NTP set this machine's clock: {date}, {time}, run ids and the report's times are by it, and certificates"
+    "let NTP set this machine's clock: {date}, {time}, run ids, the report's times and certificates depend on it"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class _Heard:
-    """One answer, how many seconds it took, and how many the server's clock is ahead, if known."""
+    """One answer, the seconds that it took, and the seconds that the server's clock is ahead, if known."""
 
     result: AttemptResult
     took_s: float
@@ -72,7 +72,7 @@ class _Heard:
 
 
 class _Witness:
-    """An ``Api`` that passes everything on, and remembers what it heard."""
+    """An ``Api`` that passes every call on, and remembers the answers."""
 
     def __init__(self, api: Api, clock: Clock) -> None:
         self._api = api
@@ -106,9 +106,9 @@ class _Witness:
 
 
 def _ahead_s(server_at: float | None, asked_at: float, answered_at: float) -> float | None:
-    """Return how far the server's clock is ahead, about; 0 where it need not be.
+    """Return how many seconds the server's clock is ahead, approximately; 0 if the clocks may agree.
 
-    It gives whole seconds, of any moment between two of ours.
+    ``server_at`` is in whole seconds, and was read at some moment between ``asked_at`` and ``answered_at``.
     """
     if server_at is None:
         return None
@@ -117,7 +117,7 @@ def _ahead_s(server_at: float | None, asked_at: float, answered_at: float) -> fl
 
 
 async def account_checks(config: Config, log: Log, stop: StopSwitch) -> list[Check]:
-    """Check every account of ``config``, all at once. Raises ``StoppedError`` if a signal comes first."""
+    """Check all accounts of ``config`` at the same time. Raises ``StoppedError`` if a signal comes first."""
     impatient = replace(
         config,
         retry=RetryPolicy(TRIES, PATIENCE_S),
@@ -143,42 +143,42 @@ class _Examination:
 
     def __init__(self, config: Config, account: AccountQueue, queries: Queries, clock: Clock) -> None:
         self._config = config
-        self._lane = account
-        self._asker = queries
+        self._queue = account
+        self._queries = queries
         self._witness = _Witness(account.api, clock)
         account.api = self._witness
 
     async def checks(self) -> list[Check]:
-        installs = await self._asker.ask(self._lane.name, lambda api: api.list_installs(None, 0))
+        installs = await self._queries.ask(self._queue.name, lambda api: api.list_installs(None, 0))
         subject = self._subject(installs)
         backups = None
-        if subject and not self._lane.stop:
-            backups = await self._asker.ask(self._lane.name, lambda api: api.list_backups(subject, 0))
+        if subject and not self._queue.stop:
+            backups = await self._queries.ask(self._queue.name, lambda api: api.list_backups(subject, 0))
         reached = [self._api(), self._credentials()]
         listed = [self._installs(installs), self._backups(subject, backups, installs)]
         return [*reached, *listed, self._clock()]
 
     def _check(self, name: str, grade: Grade, found: str, remedy: str = "") -> Check:
-        return Check(name, grade, found, "" if grade is Grade.OK else remedy, self._lane.name)
+        return Check(name, grade, found, "" if grade is Grade.OK else remedy, self._queue.name)
 
     def _subject(self, installs: AttemptResult | ErrorInfo) -> str | None:
-        """Return the install whose backups are listed: one that is configured and shown, else either.
+        """Return the id of the install whose backups are listed: configured and shown, else shown, else configured.
 
-        What is shown is there, so a refusal is about the listing of its backups; what is configured may be gone.
+        A shown install exists, so a refusal concerns the listing of its backups. A configured install may be gone.
         """
         shown = [each.id for each in _shown(installs) if not each.is_pending]
         configured = [
-            each.id for each in self._config.installs if each.account == self._lane.name and each.enabled and each.id
+            each.id for each in self._config.installs if each.account == self._queue.name and each.enabled and each.id
         ]
         both = set(configured).intersection(shown)
         return next(iter([*(each for each in shown if each in both), *shown, *configured]), None)
 
     def _api(self) -> Check:
-        stop, url = self._lane.stop, self._config.accounts[self._lane.name].base_url
+        stop, url = self._queue.stop, self._config.accounts[self._queue.name].base_url
         if stop is None or stop.kind is ErrorKind.CREDENTIALS:
             fastest = min(each.took_s for each in self._witness.heard if each.result.status is not None)
-            if self._lane.throttled:
-                found = f"{url} answers, and refused {self._lane.throttled} of these few requests (429)"
+            if self._queue.throttled:
+                found = f"{url} answers, but refused {self._queue.throttled} of the few requests of this check (429)"
                 return self._check("api", Grade.WARN, found, _BUSY)
             return self._check("api", Grade.OK, f"{url} answers in {fastest * 1000:.0f} ms")
         last = self._witness.heard[-1].result if self._witness.heard else None
@@ -188,63 +188,73 @@ class _Examination:
         return self._check("api", Grade.FAIL, f"{url} cannot be used: {said}", remedy)
 
     def _credentials(self) -> Check:
-        stop = self._lane.stop
+        stop = self._queue.stop
         if stop and stop.kind is ErrorKind.CREDENTIALS:
-            remedy = "compare user id and password with the User Portal's page on API access, or make new ones there"
+            remedy = "compare user id and password with the User Portal's page on API access, or create new ones there"
             return self._check("credentials", Grade.FAIL, f"refused: {self._witness.heard[-1].result.message}", remedy)
-        if self._lane.state is AccountState.OPEN or any(_is_user(each.result) for each in self._witness.heard):
+        if self._queue.state is AccountState.OPEN or any(_is_user(each.result) for each in self._witness.heard):
             return self._check("credentials", Grade.OK, "accepted")
         return self._skipped("credentials")
 
     def _installs(self, installs: AttemptResult | ErrorInfo) -> Check:
-        if self._lane.stop:
+        if self._queue.stop:
             return self._skipped("installs")
         if isinstance(installs, ErrorInfo):
-            is_needed = self._lane.name in asked_accounts(self._config, Selection())
-            found = f"cannot be listed: {_said(installs)}"
-            remedy = "names, discover and installs --diff need this listing; give ids instead, or see what is allowed"
+            is_needed = self._queue.name in asked_accounts(self._config, Selection())
+            found = f"the installs cannot be listed: {_said(installs)}"
+            remedy = (
+                "give ids instead of names, or check what these credentials may do: names, discover and installs --diff"
+                " need this listing"
+            )
             return self._check("installs", Grade.FAIL if is_needed else Grade.WARN, found, remedy)
         page = installs.installs
         entries = _shown(installs)
         total = page.total if page and page.total is not None else len(entries)
         more = " or more" if page and page.total is None and page.next_offset is not None else ""
-        return self._check("installs", Grade.OK, f"the credentials see {total}{more}")
+        return self._check("installs", Grade.OK, f"installs that the credentials see: {total}{more}")
 
     def _backups(
         self, subject: str | None, backups: AttemptResult | ErrorInfo | None, installs: AttemptResult | ErrorInfo
     ) -> Check:
-        if self._lane.stop or backups is None or subject is None:
-            return self._skipped("backups", "" if self._lane.stop else "there is no install to try it on")
+        if self._queue.stop or backups is None or subject is None:
+            return self._skipped("backups", "" if self._queue.stop else "there is no install to list backups of")
         if isinstance(backups, ErrorInfo):
-            found = f"those of {subject} cannot be listed: {_said(backups)}"
+            found = f"the backups of {subject} cannot be listed: {_said(backups)}"
             remedy = (
-                "backups can be requested, but without this listing an answer that is lost ends in unconfirmed,"
-                " --skip-if-recent skips nothing, and audit says unknown"
+                "backups can be requested, but without this listing a lost answer ends in unconfirmed (look in the User"
+                " Portal, then use wpe-backup settle), --skip-if-recent skips nothing, and audit says unknown"
             )
             if backups.status == _NOT_FOUND and subject not in {each.id for each in _shown(installs)}:
-                remedy = f"if this install is gone, take it out of the YAML (wpe-backup installs --diff); else {remedy}"
+                remedy = (
+                    f"if this install is gone, take it out of the YAML (wpe-backup installs --diff); if not, {remedy}"
+                )
             return self._check("backups", Grade.WARN, found, remedy)
         entries = backups.page.entries if backups.page else ()
         if any(runs_marked(each.description or "") for each in entries):
-            return self._check("backups", Grade.OK, f"those of {subject} are listed, with our markers")
+            return self._check("backups", Grade.OK, f"the backups of {subject} are listed, with our markers")
         if entries and not any(each.description for each in entries):
-            remedy = "an ambiguous answer cannot be settled by the marker then, and ends in unconfirmed"
-            return self._check("backups", Grade.WARN, f"those of {subject} are listed without descriptions", remedy)
-        return self._check("backups", Grade.OK, f"those of {subject} are listed, none of ours yet")
+            found = f"the backups of {subject} are listed without descriptions"
+            remedy = (
+                "backups can be requested, but without the marker an ambiguous answer may end in unconfirmed (look in"
+                " the User Portal, then use wpe-backup settle)"
+            )
+            return self._check("backups", Grade.WARN, found, remedy)
+        return self._check("backups", Grade.OK, f"the backups of {subject} are listed, none with our marker yet")
 
     def _clock(self) -> Check:
         known = [each.ahead_s for each in self._witness.heard if each.ahead_s is not None]
         if not known:
-            return self._skipped("clock", "no answer told the time")
+            return self._skipped("clock", "no answer had a usable Date header")
         ahead_s = min(known, key=abs)
         if not ahead_s:
-            return self._check("clock", Grade.OK, "this machine's agrees with the server's")
-        found = f"this machine's is {age_text(abs(ahead_s))} {'behind' if ahead_s > 0 else 'ahead of'} the server's"
+            return self._check("clock", Grade.OK, "this machine's clock agrees with the server's")
+        how = "behind" if ahead_s > 0 else "ahead of"
+        found = f"this machine's clock is {age_text(abs(ahead_s))} {how} the server's"
         grade = Grade.OK if abs(ahead_s) <= ODD_CLOCK_S else Grade.WARN
         return self._check("clock", Grade.FAIL if abs(ahead_s) > WRONG_CLOCK_S else grade, found, _CLOCK_REMEDY)
 
     def _skipped(self, name: str, why: str = "") -> Check:
-        return self._check(name, Grade.SKIPPED, why or "the account cannot be asked")
+        return self._check(name, Grade.SKIPPED, why or "the requests of this account fail")
 
 
 def _said(error: ErrorInfo) -> str:
@@ -260,15 +270,15 @@ def _is_user(result: AttemptResult) -> bool:
 
 
 def _remedy(fault: Fault | None, status: int | None) -> str:
-    """Return what can be done about an API that does not answer as it should."""
+    """Return the remedy for an API that gives no usable answer."""
     if fault in _REMEDIES:
         return _REMEDIES[fault]
     if status == _FORBIDDEN:
-        return "something in between, or the API, refuses this address: see its firewall's list"
+        return "the API, or a firewall before it, refuses this machine's address: have the address allowed there"
     if status is not None and _MULTIPLE_CHOICES <= status < _BAD_REQUEST:
-        return "a redirect is never followed: give the address that it leads to as base_url"
+        return "a redirect is never followed: set base_url to the address that it leads to"
     if status == _TOO_MANY:
         return _BUSY
     if status == _NOT_FOUND:
-        return "base_url leads to something else than the API: check it, with its /v1"
-    return "try again later; if it stays so, see WP Engine's status page"
+        return "base_url does not lead to the API: check it, including its /v1"
+    return "try again later; if it fails again, see WP Engine's status page"

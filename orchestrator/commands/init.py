@@ -1,4 +1,4 @@
-"""A YAML to begin with: what the credentials can see is asked for, the file written whole and over nothing."""
+"""Write a first YAML, with the installs that the credentials can see. It replaces no file unless told to."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from orchestrator.model import Config
     from orchestrator.session.queries import Queries
 
-UNNAMED = "of an account of WP Engine's that is not told"
+UNNAMED = "of an unknown account of WP Engine"
 
 
 @dataclass(frozen=True, slots=True)
 class VisibleInstalls:
-    """Every install that credentials can see, by WP Engine's accounts.
+    """Every install that the credentials can see, grouped by WP Engine's accounts.
 
-    ``accounts`` are the names of all that can be seen. ``unnamed`` says why these could not be had, ``None`` if they
-    could.
+    ``accounts`` are the names of all accounts that they can see. ``unnamed`` says why these names could not be read,
+    ``None`` if they were.
     """
 
     groups: tuple[ListedGroup, ...]
@@ -47,7 +47,7 @@ class VisibleInstalls:
 
 
 async def visible_installs(config: Config, log: Log, stop: StopSwitch) -> VisibleInstalls | ErrorInfo:
-    """Return what the one account of ``config`` can see, or why it cannot be listed.
+    """Return the installs that the only account of ``config`` can see, or why they cannot be listed.
 
     Raises ``StoppedError`` if a signal comes first.
     """
@@ -74,21 +74,22 @@ async def _look(account: str, queries: Queries) -> VisibleInstalls | ErrorInfo:
 
 
 def check_target(path: Path, *, replaces: bool) -> None:
-    """Raise ``UsageError`` if a new file cannot be at ``path``; one that is there has to be meant, by ``replaces``."""
+    """Raise ``UsageError`` if a file cannot be written to ``path``, or exists there and ``replaces`` is false."""
     if not path.parent.is_dir():
-        message = f"there is no folder {path.parent}: make it first, or name another file with -c"
+        message = f"there is no folder {path.parent}: make it first, or name another file with -c FILE"
         raise UsageError(message)
     if os.path.lexists(path) and not path.is_file():
-        message = f"{path} is no regular file: name another with -c; -c - prints"
+        message = f"{path} is not a regular file: name another one with -c FILE, or print the YAML with -c -"
         raise UsageError(message)
     if path.exists() and not replaces:
         raise UsageError(_is_there(path))
 
 
 def write_starter(path: Path, text: str, *, replaces: bool) -> None:
-    """Write ``text`` to ``path``, whole or not at all, readable for its owner alone.
+    """Write ``text`` to ``path``, whole or not at all, readable only by its owner.
 
-    Raises ``UsageError`` if there is a file meanwhile that it is not to take the place of, ``StorageError``.
+    Raises ``UsageError`` if a file exists there by now and ``replaces`` is false, and ``StorageError`` if it cannot
+    write.
     """
     if not replaces:
         try:
@@ -107,4 +108,4 @@ def write_starter(path: Path, text: str, *, replaces: bool) -> None:
 
 
 def _is_there(path: Path) -> str:
-    return f"{path} exists already: --force replaces it, -c FILE writes another one, -c - prints"
+    return f"{path} already exists: --force replaces it, -c FILE writes another file, -c - prints the YAML"

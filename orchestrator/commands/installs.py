@@ -1,4 +1,4 @@
-"""The installs that WP Engine's listings show, and how the configuration differs from them. Requests nothing."""
+"""Read the installs in WP Engine's listings, and compare the configuration with them. Requests no backup."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SeenInstall:
-    """An install that is listed, and the first account of the configuration whose credentials show it."""
+    """A listed install, and the first account of the configuration whose credentials see it."""
 
     account: str
     listed: ListedInstall
@@ -35,9 +35,9 @@ class SeenInstall:
 
 @dataclass(frozen=True, slots=True)
 class InstallsEnd:
-    """What the listings show, what could not be read of them, and how the configuration differs, if that was asked.
+    """The listed installs, the sources that could not be read, and the differences, if these were asked for.
 
-    ``names`` are those of WP Engine's accounts by id, as far as they are known.
+    ``names`` are the known names of WP Engine's accounts, by id.
     """
 
     installs: tuple[SeenInstall, ...]
@@ -54,7 +54,7 @@ class InstallsEnd:
 
 
 async def installs_seen(config: Config, log: Log, stop: StopSwitch, *, compares: bool = False) -> InstallsEnd:
-    """Return what every account of ``config`` can see and, if it ``compares``, how ``config`` differs.
+    """Return the installs that the accounts of ``config`` see and, if ``compares``, how ``config`` differs.
 
     Raises ``StoppedError`` if a signal comes first.
     """
@@ -83,7 +83,7 @@ async def installs_seen(config: Config, log: Log, stop: StopSwitch, *, compares:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What one account showed, what could not be read of it, and the names of WP Engine's accounts by id."""
+    """What one account sees, the source that could not be read, and the names of WP Engine's accounts by id."""
 
     view: View | None = None
     failed: FailedSource | None = None
@@ -110,7 +110,7 @@ async def _seen_by(account: str, config: Config, queries: Queries, *, compares: 
 async def _discovered(
     config: Config, account: str, inventory: Inventory, queries: Queries
 ) -> frozenset[str] | FailedSource:
-    """Return the ids that the discoveries of ``account`` look at, or the first of these that could not look."""
+    """Return the ids that the discoveries of ``account`` look at, or the first discovery that failed."""
     ids: set[str] = set()
     for discovery in config.discoveries:
         if discovery.account == account:
@@ -122,7 +122,7 @@ async def _discovered(
 
 
 async def _names(account: str, installs: Sequence[ListedInstall], queries: Queries) -> dict[str, str]:
-    """Return the names of WP Engine's accounts by id, if any install tells of one; none where they cannot be had."""
+    """Return the names of WP Engine's accounts by id; empty if no install has one, or they cannot be listed."""
     if not any(each.account_id for each in installs):
         return {}
     accounts = await queries.accounts(account)

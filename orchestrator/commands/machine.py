@@ -1,6 +1,6 @@
-"""What ``doctor`` checks on this machine, without asking anybody: the state directory, the disk, the time zone.
+"""The checks of ``doctor`` on this machine: the state directory, the disk, the time zone.
 
-Nothing is made and nothing is changed.
+They send no request, create nothing and change nothing.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from orchestrator.model import Config
 
 LOW_DISK, FULL_DISK = 100_000_000, 10_000_000
-"""Bytes below which a disk is worth a word, and below which a run may not come to its end."""
+"""Free bytes below which the check warns, and below which it fails, as a run may not reach its end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What is asked of the system: how many bytes are free below a place, and whether this user may use it so."""
+    """What the system knows of a path: the free bytes of its disk, and whether this user may use it in a mode."""
 
     free_bytes: Callable[[Path], int] = lambda place: shutil.disk_usage(place).free
     may_use: Callable[[Path, int], bool] = os.access
@@ -43,7 +43,7 @@ _ELSEWHERE = "or name another folder with --state-dir"
 
 
 class Grade(StrEnum):
-    """What a check came to. Only ``FAIL`` means that something does not work."""
+    """The verdict of a check. Only ``FAIL`` means that something does not work."""
 
     OK = "ok"
     WARN = "warn"
@@ -53,7 +53,7 @@ class Grade(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check: what was found, and what to do about it unless all is well. ``account`` is whom it is about."""
+    """One check: its finding, and the remedy of a ``WARN`` or ``FAIL``. ``account`` is the account checked, if any."""
 
     name: str
     grade: Grade
@@ -63,23 +63,23 @@ class Check:
 
 
 def config_file_check(path: Path, *, holds_password: bool) -> Check:
-    """Check that a file with a password in it is not everybody's to read."""
+    """Check that only the owner may read a configuration that contains a password."""
     try:
         mode = path.stat().st_mode
     except OSError:
-        return Check("config_file", Grade.SKIPPED, "it is no file of this machine's")
+        return Check("config_file", Grade.SKIPPED, "it is not a file on this machine")
     if not holds_password or not stat.S_ISREG(mode):
-        return Check("config_file", Grade.OK, "no password stands in it")
-    remedy = f"chmod 600 {path}, or take the password from the environment, a file or a command"
+        return Check("config_file", Grade.OK, "it contains no password")
+    remedy = f"run chmod 600 {path}, or take the password from the environment, a file or a command"
     if mode & (stat.S_IRGRP | stat.S_IROTH):
         who = "everybody" if mode & stat.S_IROTH else "its group"
-        return Check("config_file", Grade.WARN, f"a password stands in it, and {who} may read it", remedy)
-    return Check("config_file", Grade.OK, "a password stands in it, and only its owner may read it")
+        return Check("config_file", Grade.WARN, f"it contains a password, and {who} may read it", remedy)
+    return Check("config_file", Grade.OK, "it contains a password, and only its owner may read it")
 
 
 def machine_checks(state_dir: Path, config: Config | None, machine: Machine = THIS_MACHINE) -> Iterator[Check]:
-    """Check the state directory, which need not exist, the disk below it, what it remembers, and the time zone."""
-    place = next(each for each in (state_dir, *state_dir.parents) if os.path.exists(each))  # noqa: PTH110 - Path's raises where it may not look
+    """Check the state directory, which need not exist, its disk and its database, and the time zone data."""
+    place = next(each for each in (state_dir, *state_dir.parents) if os.path.exists(each))  # noqa: PTH110 - Path.exists raises if access is denied
     yield _state_dir(state_dir, place, machine)
     yield _disk(place, machine)
     yield _state_db(state_dir / FILE_NAME, machine)
@@ -89,17 +89,18 @@ def machine_checks(state_dir: Path, config: Config | None, machine: Machine = TH
 def _state_dir(state_dir: Path, place: Path, machine: Machine) -> Check:
     is_there = place == state_dir
     if not place.is_dir():
-        return Check("state_dir", Grade.FAIL, f"{place} is no folder", f"move it away, {_ELSEWHERE}")
+        return Check("state_dir", Grade.FAIL, f"{place} is not a folder", f"move it away, {_ELSEWHERE}")
     if not machine.may_use(place, os.R_OK | os.W_OK | os.X_OK):
-        found = f"{place} may not be written" + ("" if is_there else f", so {state_dir} cannot be made")
-        return Check("state_dir", Grade.FAIL, found, f"make it writable for this user, {_ELSEWHERE}")
+        effect = "" if is_there else f", so {state_dir} cannot be created"
+        found = f"this user may not read and write {place}{effect}"
+        return Check("state_dir", Grade.FAIL, found, f"make it readable and writable for this user, {_ELSEWHERE}")
     if not is_there:
-        return Check("state_dir", Grade.OK, f"{state_dir} is not there yet, and the first run makes it")
+        return Check("state_dir", Grade.OK, f"{state_dir} does not exist yet; the first run creates it")
     mode = stat.S_IMODE(place.stat().st_mode)
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        found = f"{state_dir} has the mode {mode:04o}: others than its owner may look into it"
-        return Check("state_dir", Grade.WARN, found, f"chmod 700 {state_dir}")
-    return Check("state_dir", Grade.OK, f"{state_dir} is writable, and its owner's alone")
+        found = f"{state_dir} has the mode {mode:04o}: other users than its owner may access it"
+        return Check("state_dir", Grade.WARN, found, f"run chmod 700 {state_dir}")
+    return Check("state_dir", Grade.OK, f"{state_dir} is writable, and only its owner may access it")
 
 
 def _disk(place: Path, machine: Machine) -> Check:
@@ -107,35 +108,36 @@ def _disk(place: Path, machine: Machine) -> Check:
     found = f"{free / 1e6:,.0f} MB are free for the state"
     if free >= LOW_DISK:
         return Check("disk", Grade.OK, found)
-    return Check("disk", Grade.FAIL if free < FULL_DISK else Grade.WARN, found, f"make room, {_ELSEWHERE}")
+    return Check("disk", Grade.FAIL if free < FULL_DISK else Grade.WARN, found, f"make room on this disk, {_ELSEWHERE}")
 
 
 def _state_db(path: Path, machine: Machine) -> Check:
     try:
         is_there = path.exists()
     except OSError as error:
-        return Check("state_db", Grade.FAIL, f"{path}: {error.strerror}", f"make it readable, {_ELSEWHERE}")
+        return Check("state_db", Grade.FAIL, f"{path}: {error.strerror}", f"let this user read it, {_ELSEWHERE}")
     if not is_there:
-        return Check("state_db", Grade.OK, "there is none yet, and the first run makes it")
+        return Check("state_db", Grade.OK, "there is none yet; the first run creates it")
     fault = state_fault(path)
     if fault is None and not machine.may_use(path, os.W_OK):
-        fault = "may not be written"
+        fault = "is not writable for this user"
     if fault is None:
-        return Check("state_db", Grade.OK, "can be read, and is of a version that this program knows")
+        return Check("state_db", Grade.OK, "it can be read, and this program knows its version")
     remedy = (
-        f"make it readable and writable, upgrade this program, {_ELSEWHERE}; a damaged one is moved away with the files"
-        " beside it that end in -wal and -shm: what it remembers of runs and limits is lost then"
+        "if access is denied, make it readable and writable for this user; if its version is too new, upgrade this"
+        " program; if it is damaged, move it away with the files beside it that end in -wal and -shm (its runs and"
+        f" limits are lost then); {_ELSEWHERE}"
     )
     return Check("state_db", Grade.FAIL, f"{path} {fault}", remedy)
 
 
 def time_zone_check(config: Config | None, clock: Clock = SYSTEM_CLOCK) -> Check:
-    """Check that there are time zones, by one that is nobody's default, and say what time a run would write."""
+    """Check for time zone data with a zone that is no system's default, and say what time a run would write."""
     try:
         ZoneInfo("America/New_York")
     except (ZoneInfoNotFoundError, OSError, ValueError):
-        remedy = "install the system's tzdata, or the Python package of that name"
-        return Check("time_zone", Grade.FAIL, "the data of time zones is missing", remedy)
+        remedy = "install the system package tzdata, or the Python package tzdata"
+        return Check("time_zone", Grade.FAIL, "the time zone data is missing", remedy)
     now = clock.now().astimezone(UTC if config is None else config.timezone)
     zone = "UTC" if config is None else str(config.timezone)
     return Check("time_zone", Grade.OK, f"{{date}} {{time}} is {now:%Y-%m-%d %H:%M} now ({zone})")

@@ -1,4 +1,4 @@
-"""What a run would do, without a state, a lock, or a request for a backup."""
+"""Plan a run without a state, a lock or a request for a backup."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def previewed(
 ) -> tuple[PlannedRun, bool]:
     """Return the plan of a new run, and whether an account's credentials were refused.
 
-    Listings are read where names or discoveries need them.
+    It reads listings only if names or discoveries need them.
 
     Raises ``UsageError`` if nothing is selected, ``StoppedError`` if a signal comes first.
     """

@@ -1,4 +1,4 @@
-"""The operator's word on an unconfirmed install, after a look in the portal: into the journal, then into the report."""
+"""Record what the operator found in the portal about an unconfirmed install: in the journal, then in the report."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OPERATOR = "operator"
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What was recorded. ``report`` is the report that says so now, ``None`` if it cannot be written again."""
+    """The recorded outcome. ``report`` is the rewritten report, ``None`` if it cannot be written again."""
 
     run_id: str
     install: str
@@ -38,7 +38,7 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What the operator says: the backup of ``install`` in ``run`` is ``backup_id``; ``None`` if there is none."""
+    """The operator's statement: ``install`` has the backup ``backup_id`` in ``run``; ``None`` means no backup."""
 
     run: str
     install: str
@@ -48,8 +48,9 @@ class Statement:
 async def settle(state_dir: Path, statement: Statement, now: datetime, stop: StopSwitch) -> Settled:
     """Record the operator's ``statement``.
 
-    Raises ``UsageError`` if there is no such run or install, or its outcome is not unconfirmed, ``LockedError`` if the
-    run is alive, ``StoppedError`` if a signal comes before anything is recorded, and ``StorageError``.
+    Raises ``UsageError`` if the run or the install does not exist, or if its outcome is not unconfirmed. Raises
+    ``LockedError`` if the run is alive, ``StoppedError`` if a signal comes before anything is recorded, and
+    ``StorageError`` if the state or the report cannot be read or written.
     """
     async with AsyncExitStack() as stack:
         folder = StateFolder.at(state_dir)
@@ -64,7 +65,7 @@ async def settle(state_dir: Path, statement: Statement, now: datetime, stop: Sto
 
 
 def _unconfirmed(stored: list[StoredBackup], install: str, run_id: str) -> StoredBackup:
-    """Return the one that ``install`` names, by id or by name."""
+    """Return the unconfirmed backup of the install with this id or name. Raises ``UsageError``."""
     by_id = [each for each in stored if each.planned.install.id == install.lower()]
     matches = by_id or [each for each in stored if each.planned.install.name == install]
     if len(matches) != 1:
@@ -74,15 +75,15 @@ def _unconfirmed(stored: list[StoredBackup], install: str, run_id: str) -> Store
         raise UsageError(message)
     (meant,) = matches
     if meant.line is None or meant.line.kind is not OutcomeKind.UNCONFIRMED:
-        outcome = meant.line.kind.value if meant.line else "without an outcome: finish the run with --resume"
-        message = f"run {run_id}: {install} is {outcome}; only an unconfirmed install can be settled"
+        fault = f"is {meant.line.kind.value}" if meant.line else "has no outcome yet (finish the run with --resume)"
+        message = f"run {run_id}: {install} {fault}; only an unconfirmed install can be settled"
         raise UsageError(message)
     return meant
 
 
 def _settled(meant: StoredBackup, backup_id: str | None) -> Line:
     if meant.line is None:
-        message = "only a line can be settled"
+        message = "a backup without a line cannot be settled"
         raise TypeError(message)
     fields = meant.line.fields()
     if backup_id is None:

@@ -1,4 +1,4 @@
-"""How the backups of a run ended: asked of the API after the run, and told in its journal and its report."""
+"""Ask the API how the backups of a run ended, and record it in the run's journal and report."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _WITH_BACKUP = {
 
 
 class Condition(StrEnum):
-    """How a backup stands, as far as anybody knows, the worst first."""
+    """How a backup of a run stands, the worst first."""
 
     ABORTED = "aborted"
     UNKNOWN = "unknown"
@@ -53,10 +53,10 @@ class Condition(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The backup of one install, and the line that tells of it.
+    """The backup of one install, and its line in the report.
 
-    ``age_s`` is the seconds since it was made, where the API shows it and it has not ended. ``error`` says why the API
-    could not tell.
+    ``age_s`` is the seconds since the backup was created, ``None`` if the API did not show it or it has ended.
+    ``error`` says why the API gave no usable answer.
     """
 
     install: Install
@@ -75,7 +75,7 @@ class Known:
 
     @property
     def took_s(self) -> float | None:
-        """Return the seconds that the backup took, ``None`` if it is not completed or does not say."""
+        """Return the seconds that the backup took, ``None`` if it is not completed or lacks a usable time."""
         began, ended = seconds_of(self.backup.create_time), seconds_of(self.backup.complete_time)
         if self.condition is not Condition.COMPLETED or began is None or ended is None or ended < began:
             return None
@@ -84,11 +84,11 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class StatusEnd:
-    """What is known of a run's backups by now, the worst first.
+    """What is known of a run's backups now, the worst first.
 
-    ``asked`` counts those that the API was asked about, ``failures`` the installs without a backup, ``unfinished``
-    those without an outcome, since the run did not come to its end. ``has_news`` tells that the run tells something
-    else now, ``report`` where, ``None`` if that is no file that can be written again.
+    ``asked`` counts the backups that the API was asked about, ``failures`` the installs without a backup, and
+    ``unfinished`` the installs without an outcome, because the run did not reach its end. ``has_news`` tells that
+    something new was recorded. Then ``report`` is the rewritten report, ``None`` if it cannot be written again.
     """
 
     run_id: str
@@ -103,7 +103,7 @@ class StatusEnd:
 
     @property
     def counts(self) -> Counter[Condition]:
-        """Return how many backups stand how."""
+        """Return the number of backups in each condition."""
         return Counter(each.condition for each in self.backups)
 
     @property
@@ -114,10 +114,11 @@ class StatusEnd:
 
 
 async def run_status(config: Config, state_dir: Path, word: str, log: Log, stop: StopSwitch) -> StatusEnd:
-    """Ask how the backups of the run that ``word`` means ended, and have its journal and its report say so.
+    """Ask how the backups of the run that ``word`` names ended, and record it in its journal and its report.
 
-    Raises ``UsageError`` if there is no such run, or an account of it cannot be asked any more, ``LockedError`` if the
-    run is alive, ``StoppedError`` if a signal comes before anybody is asked, and ``StorageError``.
+    Raises ``UsageError`` if there is no such run, or if one of its accounts has left the configuration or has another
+    ``base_url``. Raises ``LockedError`` if the run is alive, ``StoppedError`` if a signal comes before the first
+    question, and ``StorageError`` if the state or the report cannot be read or written.
     """
     async with AsyncExitStack() as stack:
         folder = StateFolder.at(state_dir)
@@ -150,16 +151,16 @@ async def run_status(config: Config, state_dir: Path, word: str, log: Log, stop:
 
 
 def known_of(stored: StoredBackup) -> Known | None:
-    """Return the backup that an install's line tells of, ``None`` where none is known to exist."""
+    """Return the backup in an install's line, ``None`` if no backup is known to exist."""
     line = stored.line
     fields = line.fields()["backup"] if line and line.kind in _WITH_BACKUP else None
     return Known(stored.planned.install, line, Backup(**fields)) if line and fields else None
 
 
 def known_now(known: Known, shown: Backup, age: float | None = None) -> Known:
-    """Return ``known`` with its backup as it is ``shown``, and the outcome that follows.
+    """Return ``known`` with its backup as ``shown``, and with the outcome that follows.
 
-    What was skipped for a backup that is completed by now stays so; if that was aborted, the install has none.
+    A skipped install stays skipped if its backup is completed. If that backup was aborted, the outcome is aborted.
     """
     line, backup = known.line, merged(known.backup, shown)
     fields, kind = line.fields(), line.kind
@@ -186,7 +187,7 @@ def _question(known: Known) -> Question[Known]:
 
 
 def _after(known: Known, answer: Known | ErrorInfo | None) -> Known:
-    """Return ``known`` after the ``answer``; of what nobody was asked about, the outcome that its status calls for."""
+    """Return ``known`` after the ``answer``. Without an answer, the outcome follows from the status known so far."""
     if isinstance(answer, ErrorInfo):
         return replace(known, error=answer)
     return answer or known_now(known, known.backup)
@@ -195,7 +196,7 @@ def _after(known: Known, answer: Known | ErrorInfo | None) -> Known:
 async def _amended(
     store: Store, folder: StateFolder, run: StoredRun, lines: list[Line], at: datetime
 ) -> tuple[bool, str | None]:
-    """Have the run say what is new, or what an earlier process was kept from telling; return whether, and where."""
+    """Record changed lines, and those that an earlier process left unwritten; return whether any, and the report."""
     before = {line.position: line for line in run.lines}
     changed = [line for line in lines if line != before[line.position]]
     now = summary_now(run.record, run.lines, folder.report_of(run.record))

@@ -67,9 +67,9 @@ def test_all_is_well_and_nothing_is_made_or_requested(tmp_path: Path) -> None:
         configure(tmp_path, server.base_url, f"installs: [{IDS[1]}, nameless]\n")
         ended, found = doctor(tmp_path)
         assert (ended.code, bad(found), list(found)) == (0, {}, ORDER)
-        assert found["installs"][1] == "the credentials see 2"
-        assert found["backups"][1] == f"those of {IDS[1]} are listed, none of ours yet"
-        assert found["clock"][1] == "this machine's agrees with the server's"
+        assert found["installs"][1] == "installs that the credentials see: 2"
+        assert found["backups"][1] == f"the backups of {IDS[1]} are listed, none with our marker yet"
+        assert found["clock"][1] == "this machine's clock agrees with the server's"
         assert server.stats()["requests"] == 3
         assert not (tmp_path / "state").exists()
         quiet = run_command("doctor", "-q", cwd=tmp_path)
@@ -77,9 +77,9 @@ def test_all_is_well_and_nothing_is_made_or_requested(tmp_path: Path) -> None:
         assert run_command("run", IDS[1], "-q", cwd=tmp_path).code == 0
         table = run_command("doctor", cwd=tmp_path)
         assert table.stdout.splitlines()[-1] == "12 checks: 12 ok"
-        assert f"those of {IDS[1]} are listed, with our markers" in table.stdout
-        assert "can be read, and is of a version that this program knows" in table.stdout
-        assert "its owner's alone" in table.stdout
+        assert f"the backups of {IDS[1]} are listed, with our markers" in table.stdout
+        assert "it can be read, and this program knows its version" in table.stdout
+        assert "only its owner may access it" in table.stdout
 
 
 @pytest.mark.parametrize(
@@ -87,16 +87,16 @@ def test_all_is_well_and_nothing_is_made_or_requested(tmp_path: Path) -> None:
     [
         ("clock_skew: 30s", 0, {"clock": "warn"}, "let NTP set"),
         ("clock_skew: -1h", 3, {"clock": "fail"}, "let NTP set"),
-        ("listing: {available: false}", 0, {"backups": "warn"}, "without this listing an answer that is lost"),
-        ("listing: {nightly: 1, descriptions: missing}", 0, {"backups": "warn"}, "settled by the marker"),
+        ("listing: {available: false}", 0, {"backups": "warn"}, "without this listing a lost answer"),
+        ("listing: {nightly: 1, descriptions: missing}", 0, {"backups": "warn"}, "may end in unconfirmed"),
         ("credentials: {password: another}", 3, {"credentials": "fail"}, "User Portal's page on API access"),
         ("faults: [{kind: forbidden, operation: installs, of: requests}]", 0, {"installs": "warn"}, "give ids"),
         ("faults: [{kind: redirect, operation: user}]", 3, {"api": "fail"}, "the address that it leads to"),
         ("faults: [{kind: blocked, operation: user}]", 3, {"api": "fail"}, "firewall"),
         ("faults: [{kind: unavailable, operation: user}]", 3, {"api": "fail"}, "status page"),
-        ("faults: [{kind: broken_json, operation: user}]", 3, {"api": "fail"}, "something else than the API"),
-        ("faults: [{kind: quota, operation: user}]", 3, {"api": "fail"}, "who else asks"),
-        ("limits: [{kind: fixed_window, requests: 1, per: 300ms}]", 0, {"api": "warn"}, "who else asks"),
+        ("faults: [{kind: broken_json, operation: user}]", 3, {"api": "fail"}, "is not the API"),
+        ("faults: [{kind: quota, operation: user}]", 3, {"api": "fail"}, "who else uses"),
+        ("limits: [{kind: fixed_window, requests: 1, per: 300ms}]", 0, {"api": "warn"}, "who else uses"),
     ],
 )
 def test_what_the_server_does_has_its_verdict_and_remedy(
@@ -126,8 +126,8 @@ def test_an_install_that_is_gone_is_not_blamed_on_the_api_nor_names_on_ids(tmp_p
         ("https://api.invalid/v1", None, "DNS"),
         ("https://127.0.0.1:{}/v1", "expired.pem", "this machine's clock"),
         ("http://127.0.0.1:{}/v1", "good.pem", "check the scheme and the port"),
-        ("https://127.0.0.1:{}/v1", None, "speaks no TLS: check the scheme and the port"),
-        ("http://127.0.0.1:{}/v1", None, "speaks no plain HTTP"),
+        ("https://127.0.0.1:{}/v1", None, "does not speak TLS: check the scheme and the port"),
+        ("http://127.0.0.1:{}/v1", None, "does not speak plain HTTP"),
     ],
 )
 def test_a_server_that_cannot_be_asked_is_told_of_by_what_keeps_us_from_it(

@@ -106,8 +106,8 @@ def test_every_visible_install_is_listed_by_wp_engines_accounts(tmp_path: Path) 
     ("arguments", "said"),
     [
         (["-c", "no/such/folder.yaml"], "make it first"),
-        (["-c", "folder", "--force"], "is no regular file"),
-        (["-c", "/dev/null", "--force"], "is no regular file"),
+        (["-c", "folder", "--force"], "is not a regular file"),
+        (["-c", "/dev/null", "--force"], "is not a regular file"),
         (["--base-url", "http://api.example.com/v1"], "must be https"),
         (["--email", "nobody"], "must be an email address"),
         (["--from-api"], "the environment has no usable credentials"),

@@ -84,7 +84,7 @@ def test_it_is_said_how_a_configuration_differs_from_the_plan_that_counts() -> N
     added, gone, changed = differences(then, now)
     assert added.startswith("1 install(s) of the configuration are not in this run")
     assert gone.startswith("1 install(s) of this run are no longer in the configuration")
-    assert changed.startswith("2 install(s) are described otherwise in the configuration by now")
+    assert changed.startswith("2 install(s) have other settings in the configuration now")
     assert [each.rpartition(": ")[2] for each in (added, gone, changed)] == ["shop9", "shop0", "shop2, shop3"]
 
 

@@ -48,11 +48,11 @@ def test_a_port_may_be_excepted_and_the_scheme_says_which_variable_counts() -> N
     [
         ("socks5://p:1080", "names a socks5 proxy, which cannot be used"),
         ("socks5h://user:s3cret@p:1080", "names a socks5h proxy"),
-        ("http://", "is no address of a proxy"),
-        ("http://p:s3cret", "is no address of a proxy"),
-        ("http://p:99999", "is no address of a proxy"),
-        ("s3cret word", "is no address of a proxy"),
-        ("http://[::1", "is no address of a proxy"),
+        ("http://", "is not the address of a proxy"),
+        ("http://p:s3cret", "is not the address of a proxy"),
+        ("http://p:99999", "is not the address of a proxy"),
+        ("s3cret word", "is not the address of a proxy"),
+        ("http://[::1", "is not the address of a proxy"),
     ],
 )
 def test_one_that_cannot_be_used_is_told_by_its_variable_and_not_by_its_value(value: str, words: str) -> None:

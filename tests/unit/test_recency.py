@@ -187,7 +187,7 @@ def test_one_under_way_is_waited_for_and_completes() -> None:
     bench.run()
     assert (bench.only.kind, bench.posted(), len(bench.polled())) == (SKIP, [], 3)
     assert (backup_of(bench.only).status, backup_of(bench.only).description) == ("completed", "Nightly")
-    assert bench.only.reason == ("a recent backup was under way; it was waited for, and is completed")
+    assert bench.only.reason == ("a recent backup was under way; the run waited for it, and it is completed")
 
 
 def test_one_under_way_that_aborts_is_replaced_by_a_request_with_the_plain_marker() -> None:

@@ -497,7 +497,7 @@ def test_runs_are_found_by_id_prefix_latest_and_path(tmp_path: Path) -> None:
     assert find_report(tmp_path, "latest") == runs / "01B" / "report.jsonl"
     assert find_report(tmp_path, "01AAB") == find_report(tmp_path, str(runs / "01AAB" / "report.jsonl"))
     assert find_report(tmp_path, "01aab") == runs / "01AAB" / "report.jsonl"
-    with pytest.raises(UsageError, match="beginning of several runs"):
+    with pytest.raises(UsageError, match="beginning of several run ids"):
         find_report(tmp_path, "01A")
     with pytest.raises(UsageError, match=r"there is no run or file x; the newest runs in .* are 01B, 01AAB, 01AAA"):
         find_report(tmp_path, "x")

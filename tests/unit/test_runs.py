@@ -296,7 +296,7 @@ def test_the_latest_is_the_one_that_began_last_though_a_clock_was_set_back(path:
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("01JD", "01JD is the beginning of several runs; say more of it"),
+        ("01JD", "01JD is the beginning of several run ids; give more characters"),
         ("01ZZ", f"there is no run 01ZZ; the newest runs in /state are {IDS[4]}, {IDS[3]}, {IDS[2]}"),
         (IDS[0] + "0", "there is no run"),
         ("", "there is no run"),

@@ -162,15 +162,15 @@ def test_shards_part_the_selection_and_an_install_that_comes_moves_no_other(
 def test_several_values_in_one_are_told_apart() -> None:
     fleet = [install(1, "shop01", tags=("a", "Acme, Inc")), install(2, "shop02", tags=("b",))]
     refused = {
-        Selection(tags=("a,b",)): "--tag a,b fits no install: repeat --tag for several",
-        Selection(tags=("a", "a,b")): "--tag a,b fits no install",
-        Selection(only=("shop01,shop02",)): "--only shop01,shop02 fits no install: repeat --only for several",
-        Selection(exclude=("shop01,*2",)): "--exclude 'shop01,*2' fits no install: repeat --exclude for several",
-        Selection(exclude=("shop01 shop02",)): "--exclude 'shop01 shop02' fits no install: repeat --exclude for",
-        Selection(only=("*01;none",)): "--only '*01;none' fits no install: repeat --only for several",
-        Selection(tags=("a b",)): "--tag 'a b' fits no install: repeat --tag for several",
-        Selection(exclude=("Shop02",)): "--exclude Shop02 fits no install: did you mean shop02?",
-        Selection(only=("shop02.wpengine.com",)): "--only shop02.wpengine.com fits no install: did you mean shop02?",
+        Selection(tags=("a,b",)): "--tag a,b matches no install: repeat --tag for each value",
+        Selection(tags=("a", "a,b")): "--tag a,b matches no install",
+        Selection(only=("shop01,shop02",)): "--only shop01,shop02 matches no install: repeat --only for each value",
+        Selection(exclude=("shop01,*2",)): "--exclude 'shop01,*2' matches no install: repeat --exclude for each value",
+        Selection(exclude=("shop01 shop02",)): "--exclude 'shop01 shop02' matches no install: repeat --exclude for",
+        Selection(only=("*01;none",)): "--only '*01;none' matches no install: repeat --only for each value",
+        Selection(tags=("a b",)): "--tag 'a b' matches no install: repeat --tag for each value",
+        Selection(exclude=("Shop02",)): "--exclude Shop02 matches no install: did you mean shop02?",
+        Selection(only=("shop02.wpengine.com",)): "--only shop02.wpengine.com matches no install: did you mean shop02?",
     }
     for selection, words in refused.items():
         with pytest.raises(UsageError) as error:
@@ -182,7 +182,7 @@ def test_several_values_in_one_are_told_apart() -> None:
         Selection(exclude=("old*", "Old Shop", "Shop09")),
     ):
         check_values(fleet, fine)
-    with pytest.raises(UsageError, match="write several with blanks between them, not commas"):
+    with pytest.raises(UsageError, match="divide several names by blanks, not commas"):
         selected(fleet, Selection(names=("shop01,shop02",)))
     with pytest.raises(UsageError, match="; repeat --account for several"):
         check_accounts(Selection(accounts=("a,b",)), ["a", "b"])
@@ -198,11 +198,11 @@ def test_what_people_write_for_a_name_is_told_with_the_name() -> None:
     words = ("shop01,shop02", "shop01", "Shop09", "shop02.com", "shop01 shop02", "shop01;x", "Old Shop")
     listed = Selection(listed=tuple((word, f"l:{number}") for number, word in enumerate(words, 1)))
     assert [why for _, why in selected(fleet, listed).unknown] == [
-        "is not in the plan (l:1); write one name or id a line",
+        "is not in the plan (l:1); write one name or id per line",
         "is not in the plan (l:3)",
         "is not in the plan (l:4)",
-        "is not in the plan (l:5); write one name or id a line",
-        "is not in the plan (l:6); write one name or id a line",
+        "is not in the plan (l:5); write one name or id per line",
+        "is not in the plan (l:6); write one name or id per line",
         "is not in the plan (l:7)",
     ]
 
@@ -235,8 +235,8 @@ def test_entries_of_a_list_that_no_install_answers_to_are_told_once_with_why() -
     assert found.unknown == (
         ("zz", "is not in the plan (l:2)"),
         (install_id(99), "is not in the plan (l:5)"),
-        ("shop4", "is disabled, by enabled: false (l:3)"),
-        (install_id(4), "is disabled, by enabled: false (l:6)"),
+        ("shop4", "is disabled with enabled: false (l:3)"),
+        (install_id(4), "is disabled with enabled: false (l:6)"),
     )
     assert found.disabled == 1
 
@@ -275,7 +275,7 @@ def test_an_enabled_install_goes_before_a_disabled_one_of_the_same_name() -> Non
         (Selection(names=("shop1", "shpo3", "x y")), "not in the plan: shpo3, 'x y'; did you mean shop3?"),
         (Selection(names=("SHOP2",)), "not in the plan: SHOP2; did you mean shop2?"),
         (Selection(names=("zz",)), "not in the plan: zz; wpe-backup run --dry-run shows what is"),
-        (Selection(names=("z*",)), "shows what is; a glob goes with --only"),
+        (Selection(names=("z*",)), "shows what is; for a glob, use --only"),
         (Selection(names=("",)), "not in the plan: ''"),
         (Selection(names=(install_id(1)[:8],)), "not in the plan: 00000000"),
         (
@@ -288,7 +288,7 @@ def test_an_enabled_install_goes_before_a_disabled_one_of_the_same_name() -> Non
         ),
         (Selection(tags=("zz",), accounts=("acme",)), "of 7 in the plan, --account acme leaves 2, --tag zz leaves 0"),
         (Selection(only=tuple("bcdefg")), "--only b --only c --only d --only e --only f … leaves 0"),
-        (Selection(environments=("production",), only=("shop4",)), "; disabled (enabled: false) are 1 that would be"),
+        (Selection(environments=("production",), only=("shop4",)), "; matching but disabled (enabled: false): 1"),
         (Selection(listed=listed("zz")), "--installs-from leaves 0; zz is not in the plan (l:1)"),
         (Selection(listed=()), "--installs-from leaves 0"),
         (Selection(tags=("zz",), shard=(1, 2)), "--tag zz leaves 0"),
@@ -306,7 +306,7 @@ def test_what_selects_nothing_is_an_error_that_says_which_option_leaves_how_many
     ("fleet", "words"),
     [
         ([], "there is no install to back up"),
-        ([FLEET[3]], "there is no install to back up: disabled (enabled: false) are 1"),
+        ([FLEET[3]], "there is no install to back up; disabled (enabled: false): 1"),
     ],
 )
 def test_a_plan_without_an_enabled_install_selects_nothing(fleet: list[Install], words: str) -> None:

@@ -32,7 +32,7 @@ def test_a_copy_has_the_changes_and_leaves_what_it_is_of() -> None:
 
 
 def test_one_field_alone_is_refused() -> None:
-    with pytest.raises(TypeError, match="Lone has one field"):
+    with pytest.raises(TypeError, match="Lone has only one field"):
 
         @value
         class Lone:
