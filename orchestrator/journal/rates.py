@@ -40,7 +40,7 @@ async def remembered(store: Store, budget_key: tuple[str, str], now: datetime) -
 
 
 async def remember(store: Store, budget_key: tuple[str, str], learned: Learned, at: datetime) -> None:
-    """Store ``learned``, the limit as known at ``at``, in place of the earlier one. Of two runs, the last one wins.
+    """Store ``learned``, the limit as known at ``at``, in place of the earlier one. The last run to write wins.
 
     A limit that is out of bounds is silently not stored. Limits of any budget that are older than ``FORGOTTEN_AFTER``
     are removed. Raises ``StateError``.

@@ -88,7 +88,7 @@ MIGRATIONS = (
 )
 """SQL scripts in order: the first n scripts create schema version n.
 
-A published script never changes. A new script keeps everything that an older program needs, which may still be running.
+A published script never changes. An older program may still be running, so a new script keeps everything that it needs.
 Each statement ends at the end of a line.
 """
 

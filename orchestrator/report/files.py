@@ -1,7 +1,7 @@
 """Write a regular file anew: replace it by a new file if possible, else overwrite it in place.
 
-A replacement appears whole or not at all. A file cannot be replaced if it is a mount (for example a file that
-is bound into a container), or if its folder accepts no new files. Then it is emptied and written again.
+A replacement appears whole or not at all. A file cannot be replaced if it is a mount (for example a file that is bound
+into a container), or if its folder accepts no new files. Such a file is emptied and written again.
 """
 
 from __future__ import annotations
