@@ -89,7 +89,7 @@ def past_runs(path: Path, limit: int | None = None) -> list[PastRun]:
 
 
 def state_fault(path: Path) -> str | None:
-    """Read the whole state's file ``path``, which must exist. Return what is wrong with it, or ``None``."""
+    """Read all of the state's file ``path``, which must exist. Return the first problem, or ``None``."""
     try:
         version, check = _read(path.absolute(), _version_and_check)
     except (sqlite3.Error, OSError) as error:

@@ -40,7 +40,7 @@ def run_lock(state_dir: Path, run_id: str) -> Path:
 class Patience:
     """How long to wait for another process, in seconds.
 
-    ``remedy`` ends the message of ``LockedError`` if there is no wait. ``say`` gets the reason once, when a wait begins.
+    ``remedy`` ends the message of ``LockedError`` if there is no wait. ``say`` gets the reason once, as a wait begins.
     """
 
     wait_s: float = 0.0

@@ -55,12 +55,12 @@ ANOTHER_FOLDER = "name the folder with --state-dir"
 class RunRecord:
     """A run as the journal knows it.
 
-    ``scope`` is one configuration, or one shard of it. ``accounts`` maps each account to its base URL. ``report`` is
-    the path of its report. ``retried`` is the run or report whose failures this run retries. ``is_part`` tells that its
-    plan is only a part of its configuration: a selection, or the failures of another run. ``failed_sources``,
-    ``empty_sources`` and ``selection`` are as in the summary. ``covered`` are the installs that the retried runs
-    covered; it is empty unless a source still fails. ``summary`` is the last summary line, ``None`` if there is none
-    yet. ``has_ended`` tells that the run was not resumed after that line.
+    ``scope`` names one configuration, one shard of it, or installs of it that were named one by one. ``accounts`` maps
+    each account to its base URL. ``report`` is the path of its report. ``retried`` is the run or report whose failures
+    this run retries. ``is_part`` tells that its plan is only a part of its configuration: a selection, or the failures
+    of another run. ``failed_sources``, ``empty_sources`` and ``selection`` are as in the summary. ``covered`` are the
+    installs that the retried runs covered; it is empty unless a source still fails. ``summary`` is the last summary
+    line, ``None`` if there is none yet. ``has_ended`` tells that the run was not resumed after that line.
     """
 
     run: Run
@@ -128,7 +128,7 @@ def in_report_order(stored: Iterable[StoredBackup]) -> list[Line]:
 
 
 async def reopen(store: Store, record: RunRecord, checkpoints: Sequence[Checkpoint]) -> None:
-    """Store that a run is resumed, with its report and the ``checkpoints`` of what is left, and delete their lines.
+    """Store that a run is resumed: its report and the ``checkpoints`` of its open planned backups. Delete their lines.
 
     Their plans are stored again too, since a name may have its id by now. If a line stayed and this process was killed,
     that line would hide the new request. Raises ``StateError``.
