@@ -1,1 +1,1 @@
-"""The edge to the state on disk: one SQLite file that several processes share, and what is remembered in it."""
+"""The edge to the state on disk: one SQLite file that several processes share, and the records in it."""

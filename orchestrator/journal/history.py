@@ -1,6 +1,6 @@
-"""What the state tells of past runs, read without changing it: nothing is made, migrated, locked or put in order.
+"""Read past runs from the state's file without changing it: nothing is created, migrated, locked or repaired.
 
-So it may be looked into while a run goes on, on a read-only file system, and by whoever may only read it.
+So this works while a run is alive, on a read-only file system, and for a user who can only read the file.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ WITH shown AS (
 )
 SELECT {_COLUMNS}, planned, outcome, count(outcome) FROM shown LEFT JOIN outcomes ON ended_at IS NULL AND run_id = id
 GROUP BY nth, outcome ORDER BY nth DESC
-"""  # noqa: S608 - our own words
-"""A row for each run and outcome of those that have not ended: their plan and outcomes are counted, not read."""
+"""  # noqa: S608 - no user input
+"""One row per ended run; for a run that has not ended, one row per outcome, with the counts of plan and outcomes."""
 
 
 @dataclass(frozen=True, slots=True)
 class PastRun:
-    """One run, going on or over. ``outcomes`` counts installs by the outcome that they have so far.
+    """One run, which may still be alive. ``outcomes`` counts the installs that have an outcome so far, by outcome.
 
-    ``finished_at``, ``duration_s`` (seconds) and ``exit_code`` are ``None`` while it has not come to its end.
+    ``finished_at``, ``duration_s`` (seconds) and ``exit_code`` are ``None`` until the run has ended.
     """
 
     id: str
@@ -66,14 +66,14 @@ class PastRun:
 
     @property
     def failed(self) -> int:
-        """Return how many installs ended and are not backed up."""
+        """Return how many installs have an outcome and do not count as backed up."""
         return sum(self.outcomes.values()) - self.succeeded
 
 
 def past_runs(path: Path, limit: int | None = None) -> list[PastRun]:
-    """Return the runs in the state's file ``path``, the newest first, at most ``limit``; none where there is no file.
+    """Return the runs in the state's file ``path``, newest first, at most ``limit``. Return none if there is no file.
 
-    Raises ``StateError`` if it cannot be read.
+    Raises ``StateError`` if the file cannot be read.
     """
     if not is_there(path):
         return []
@@ -89,7 +89,7 @@ def past_runs(path: Path, limit: int | None = None) -> list[PastRun]:
 
 
 def state_fault(path: Path) -> str | None:
-    """Say what is wrong with the state's file ``path``, which is there; ``None`` if nothing is. Reads all of it."""
+    """Read all of the state's file ``path``, which must exist. Return the first problem, or ``None``."""
     try:
         version, check = _read(path.absolute(), _version_and_check)
     except (sqlite3.Error, OSError) as error:
@@ -97,7 +97,7 @@ def state_fault(path: Path) -> str | None:
     if check != "ok":
         return f"is damaged: {check}"
     if not 0 <= version <= len(MIGRATIONS):
-        return f"has schema version {version}, and this program knows those up to {len(MIGRATIONS)}"
+        return f"has schema version {version}, but this program knows only versions up to {len(MIGRATIONS)}"
     return None
 
 
@@ -107,10 +107,10 @@ def _version_and_check(connection: sqlite3.Connection) -> tuple[int, str]:
 
 
 def _read(path: Path, query: Callable[[sqlite3.Connection], T]) -> T:
-    """Return what ``query`` finds.
+    """Return the value of ``query``.
 
-    Where no file beside this one tells of changes under way, SQLite is told that there are none: else it would make
-    such files, and leave them. If somebody changes it meanwhile after all, it is read again.
+    If no ``-wal`` or ``-journal`` file exists, nobody is changing the file. Then SQLite opens it as immutable, since it
+    would otherwise create such files and leave them behind. If the file changes during the query, read it again.
     """
     before = _looks(path)
     if not before.is_in_use:
@@ -127,7 +127,7 @@ def _read(path: Path, query: Callable[[sqlite3.Connection], T]) -> T:
 
 @dataclass(frozen=True, slots=True)
 class _Looks:
-    """What the file looks like from outside."""
+    """The file's metadata, and whether a file beside it shows that a process uses it."""
 
     is_in_use: bool
     inode: int
@@ -149,12 +149,12 @@ def _queried(address: str, query: Callable[[sqlite3.Connection], T]) -> T:
 
 def _rows(limit: int, connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
     if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'runs'").fetchone():
-        return []  # of a version that kept no runs, or only just made
+        return []  # the file is new, or its schema version has no runs
     return connection.execute(_QUERY, (limit,)).fetchall()
 
 
 def _past_run(rows: list[tuple[Any, ...]]) -> PastRun:
-    """Return the run that ``rows`` tell of. Raises what reading nonsense raises."""
+    """Return the run in ``rows``. Damaged rows raise whatever exception their parsing raises."""
     run_id, started_at, ended_at, config, report, retried, disabled, summary, planned = rows[0][:9]
     past = PastRun(
         id=run_id,
@@ -170,7 +170,7 @@ def _past_run(rows: list[tuple[Any, ...]]) -> PastRun:
 
 
 def _ended(past: PastRun, summary: dict[str, Any]) -> PastRun:
-    """Return ``past`` with what its summary line says of it."""
+    """Return ``past`` with the values of its summary line."""
     return replace(
         past,
         planned=int(summary["planned"]),

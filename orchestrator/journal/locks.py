@@ -1,4 +1,4 @@
-"""Locks between processes: a file each, which the system unlocks when its holder ends, however it ends."""
+"""Locks between processes. Each lock is a file; the system unlocks it when its holder ends for any reason."""
 
 from __future__ import annotations
 
@@ -23,25 +23,28 @@ if TYPE_CHECKING:
 
 POLL_S = 0.2
 LONGEST_WORD = 1000
-"""Bytes of a lock's file that are read: more than its holder ever writes there."""
+"""How many bytes of a lock's file are read: more than a holder ever writes."""
 
 
 def scope_lock(state_dir: Path, scope: str) -> Path:
-    """Return the lock of what only one run at a time may do."""
+    """Return the path of the lock of ``scope``."""
     return state_dir / "locks" / f"{hashlib.sha256(scope.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}.lock"
 
 
 def run_lock(state_dir: Path, run_id: str) -> Path:
-    """Return the lock that a run holds for as long as it is alive."""
+    """Return the path of the lock that a run holds while it is alive."""
     return state_dir / "runs" / run_id / "lock"
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long another process is waited for, in seconds, and what is said: the remedy, and that one waits."""
+    """How long to wait for another process, in seconds.
+
+    ``remedy`` ends the message of ``LockedError`` if there is no wait. ``say`` gets the reason once, as a wait begins.
+    """
 
     wait_s: float = 0.0
-    remedy: str = "wait for its end"
+    remedy: str = "wait until it ends"
     say: Callable[[str], None] | None = None
 
 
@@ -49,24 +52,24 @@ IMPATIENCE = Patience()
 
 
 class HeldLock:
-    """A lock that this process holds. Its file says by whom it is held, for whoever is refused."""
+    """A lock that this process holds. Its file names the holder, so that a refused process can name it too."""
 
     def __init__(self, descriptor: int) -> None:
-        """Take the open file, and have it name this process."""
+        """Take the open file, and write this process into it."""
         self._descriptor = descriptor
         self._say({"pid": os.getpid(), "host": os.uname().nodename})
 
     def tell(self, run: Run) -> None:
-        """Have the file name the run that holds the lock."""
+        """Write the run that holds the lock into the file."""
         started_at = run.started_at.isoformat()
         self._say({"pid": os.getpid(), "host": os.uname().nodename, "run_id": run.id, "started_at": started_at})
 
     def forget(self) -> None:
-        """Have the file name nobody, since the lock is about to be released."""
+        """Empty the file before the lock is released."""
         self._say(None)
 
     def _say(self, word: dict[str, Any] | None) -> None:
-        """Write ``word``; a full disk keeps nobody from holding a lock."""
+        """Write ``word``. If that fails (a full disk), the lock is held all the same."""
         with contextlib.suppress(OSError):
             os.ftruncate(self._descriptor, 0)
             if word is not None:
@@ -75,10 +78,10 @@ class HeldLock:
 
 @contextlib.asynccontextmanager
 async def locked(path: Path, what: str, patience: Patience = IMPATIENCE) -> AsyncIterator[HeldLock]:
-    """Hold the lock ``path``, for which another process is waited for with ``patience``.
+    """Hold the lock ``path``, and wait with ``patience`` if another process holds it.
 
-    ``what`` says what is going on while somebody holds it. Raises ``LockedError``, which names the holder as far as
-    that is known, and ``StateError`` if there can be no such file.
+    ``what`` says in messages what the holder does, for example ``run X is going on``. Raises ``LockedError``, which
+    names the holder if it is known, and ``StateError`` if the file cannot be created or locked.
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -122,7 +125,7 @@ async def _acquire(descriptor: int, path: Path, what: str, patience: Patience) -
 
 
 def _busy(what: str, path: Path) -> str:
-    """Say what is going on, and who is at it: only what somebody who holds the lock now may have written."""
+    """Return ``what`` with the holder that the file names: run, start and process, as far as each is valid."""
     word = _word(path)
     run_id, started_at, pid, host = (word.get(key) for key in ("run_id", "started_at", "pid", "host"))
     said = [what]
@@ -138,7 +141,7 @@ def _busy(what: str, path: Path) -> str:
 
 
 def _word(path: Path) -> dict[str, Any]:
-    """Return what a lock's file says; nothing where it is empty or torn. Release 0.1 wrote only a process id."""
+    """Return the content of a lock's file; nothing if it is empty or invalid. Release 0.1 wrote only a process id."""
     try:
         with path.open("rb") as file:
             word = json.loads(file.read(LONGEST_WORD))

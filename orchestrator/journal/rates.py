@@ -1,8 +1,8 @@
-"""What earlier runs learned of a server's limits, so that the next run starts there and not from nothing.
+"""The limits that earlier runs learned, so that the next run starts there and not from nothing.
 
-A row for each budget: base URL, and a digest in place of the user id, since credentials are never in a file that this
-program writes. Times are UTC, ISO 8601. What is read back is believed only within bounds: a file may be damaged, or
-edited, and a nonsensical rate would stall a run or flood a server.
+Each budget has a row. Its key is the base URL and a digest of the user id: this program never writes credentials to a
+file. Times are UTC, ISO 8601. A stored value counts only within bounds. The file may be damaged or edited, and a wrong
+rate would stall a run or flood a server.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from orchestrator.journal.store import Store
 
 FORGOTTEN_AFTER = timedelta(days=30)
-"""Limits change. A rate of another time costs a run more than none."""
+"""Limits change: an outdated rate costs a run more than starting without one."""
 
 _RATE = (0.01, 100_000.0)
 _BURST = (0.0, 100_000.0)
@@ -30,20 +30,20 @@ _LATENCY_S = (0.000_001, 600.0)
 
 
 async def remembered(store: Store, budget_key: tuple[str, str], now: datetime) -> Learned | None:
-    """Return what was learned of the budget ``budget_key``, as ``plan.budget_of`` makes it.
+    """Return the learned limit of the budget ``budget_key``, which ``plan.budget_of`` returns.
 
-    ``None`` if nothing is known, if it is more than ``FORGOTTEN_AFTER`` away from ``now`` (in either direction: the
-    clock may have been wrong), or if it is nonsense. Raises ``StateError``.
+    Return ``None`` if no limit is stored, if a value is out of bounds, or if the limit is more than ``FORGOTTEN_AFTER``
+    older or newer than ``now`` (newer: a clock was wrong). Raises ``StateError``.
     """
     row = await store.read(partial(_row, key=_stored_key(budget_key)))
     return _learned(row, now) if row else None
 
 
 async def remember(store: Store, budget_key: tuple[str, str], learned: Learned, at: datetime) -> None:
-    """Keep what was learned by the moment ``at`` in the place of what was known. The last of two runs wins.
+    """Store ``learned``, the limit as known at ``at``, in place of the earlier one. The last run to write wins.
 
-    What ``remembered`` would not believe is not kept, and nothing is raised for it. What is too old to be remembered
-    is removed, for all budgets. Raises ``StateError``.
+    A limit that is out of bounds is silently not stored. Limits of any budget that are older than ``FORGOTTEN_AFTER``
+    are removed. Raises ``StateError``.
     """
     if not _is_sane(learned):
         return
@@ -71,10 +71,10 @@ def _keep(connection: sqlite3.Connection, row: tuple[object, ...], forgotten_bef
 
 
 def _stored_key(budget_key: tuple[str, str]) -> tuple[str, str]:
-    """Return the row's key: the base URL, and the digest of a fixed prefix, base URL and user id.
+    """Return the row's key: the base URL, and the digest of a fixed prefix, the base URL and the user id.
 
-    User ids are UUIDs at WP Engine, mostly chance, so that trying all of them against a digest is hopeless; a short
-    name could be guessed from it. Prefix and URL keep the digest from being compared with one made elsewhere.
+    At WP Engine a user id is a random UUID, so nobody can find it from the digest by trying all of them. A short name
+    could be found that way. The prefix and the URL make the digest differ from digests that other programs make.
     """
     base_url, user_id = budget_key
     digested = f"wpe-backup learned rate\0{base_url}\0{user_id}"
@@ -98,7 +98,7 @@ def _learned(row: tuple[object, ...], now: datetime) -> Learned | None:
 
 
 def _is_sane(learned: Learned) -> bool:
-    """Tell whether every value is within its bounds; NaN is in none."""
+    """Tell whether every value is within its bounds. NaN never is."""
     return (
         _RATE[0] <= learned.rate <= _RATE[1]
         and _BURST[0] <= learned.burst <= _BURST[1]
@@ -108,7 +108,7 @@ def _is_sane(learned: Learned) -> bool:
 
 
 def _instant(text: object) -> datetime | None:
-    """Return the instant that ``text`` names, ``None`` if it names none, or none with an offset."""
+    """Return the instant ``text``; ``None`` if it is not an instant or has no UTC offset."""
     try:
         at = datetime.fromisoformat(str(text))
     except ValueError:

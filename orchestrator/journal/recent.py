@@ -1,4 +1,4 @@
-"""Which backups the journal knows to be completed, whichever run waited for them."""
+"""Completed backups that the journal knows, whichever run recorded them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from orchestrator.journal.store import Store
 
 Key = tuple[str, str]
-"""A base URL and the id of an install there: a rehearsal says nothing of the real one."""
+"""A base URL and the id of an install there: a backup at the stand-in proves nothing about the real API."""
 
 _KINDS = (OutcomeKind.COMPLETED, OutcomeKind.SKIPPED)
 
 
 async def completed_since(store: Store, since_s: float) -> dict[Key, Backup]:
-    """Return the newest completed backup of each install that was made after ``since_s`` seconds since 1970.
+    """Return each install's newest completed backup that was made at ``since_s`` (seconds since 1970) or later.
 
     Raises ``StateError``.
     """
@@ -31,7 +31,7 @@ async def completed_since(store: Store, since_s: float) -> dict[Key, Backup]:
 
 
 def _completed_since(connection: sqlite3.Connection, since_s: float) -> dict[Key, Backup]:
-    """Read the runs first, as CROSS JOIN demands: SQLite would go through every outcome ever kept otherwise."""
+    """Read the runs first: without CROSS JOIN, SQLite would read every outcome in the journal."""
     rows = connection.execute(
         "SELECT r.accounts, o.line FROM runs r CROSS JOIN outcomes o ON o.run_id = r.id"
         " WHERE o.outcome IN (?, ?) AND (r.ended_at IS NULL OR r.ended_at >= ?)",

@@ -1,9 +1,9 @@
-"""What a run remembers of itself: its plan, how each planned backup stands, and the line of each outcome.
+"""The journal of a run: its plan, the checkpoint of each planned backup, and the line of each outcome.
 
-The intent of a POST is a checkpoint that is on disk before the POST is sent; its outcome is on disk before its line is
-in the report. So after a kill the journal knows what may have been made and what is known, and the report can be
-written again from it. Credentials are never in here. Times are UTC, ISO 8601. Texts of people are kept as JSON: paths,
-for one, may hold what is no UTF-8, which SQLite does not take.
+Before a POST is sent, its intent is on disk as a checkpoint. Before a line is in the report, its outcome is on disk. So
+after a kill the journal knows which backups may exist and which outcomes are final, and the report can be written again
+from it. The journal never holds credentials. Times are UTC, ISO 8601. Texts that people wrote are stored as JSON, since
+some (paths, for example) are not valid UTF-8, and SQLite refuses those.
 """
 
 from __future__ import annotations
@@ -43,25 +43,24 @@ if TYPE_CHECKING:
 _Row = tuple[Any, ...]
 
 Covered = tuple[str, str | None, str | None]
-"""An install that a run had in its plan: its account, its name, its id."""
+"""An install of a run's plan: its account, its name, its id."""
 
 NOTHING_MADE = Made()
 
 ANOTHER_FOLDER = "name the folder with --state-dir"
-"""What to do where there are no runs."""
+"""The remedy if the folder has no runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
     """A run as the journal knows it.
 
-    ``scope`` names what only one run at a time may do: the runs of one configuration. ``accounts`` are the base URLs by
-    account. ``report`` is where its report goes. ``retried`` is the run whose failures this one retries. ``is_part``
-    tells that only a selection of its configuration was planned; ``failed_sources`` are the parts of the inventory that
-    could not be read, ``empty_sources`` those without an install, ``selection`` is what was meant, all as the summary
-    tells of them. ``covered`` are the installs of the runs before that it retries, where sources of theirs still fail.
-    ``summary`` is its last summary line, ``None`` if it never came to one; ``has_ended`` tells that nothing was begun
-    since.
+    ``scope`` names one configuration, one shard of it, or installs of it that were named one by one. ``accounts`` maps
+    each account to its base URL. ``report`` is the path of its report. ``retried`` is the run or report whose failures
+    this run retries. ``is_part`` tells that its plan is only a part of its configuration: a selection, or the failures
+    of another run. ``failed_sources``, ``empty_sources`` and ``selection`` are as in the summary. ``covered`` are the
+    installs that the retried runs covered; it is empty unless a source still fails. ``summary`` is the last summary
+    line, ``None`` if there is none yet. ``has_ended`` tells that the run was not resumed after that line.
     """
 
     run: Run
@@ -82,7 +81,7 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True)
 class KnownRun:
-    """What tells whose a run is: its scope, and its configuration as that was named."""
+    """A run with its scope and the path of its configuration, as given."""
 
     id: str
     scope: str
@@ -91,9 +90,10 @@ class KnownRun:
 
 @dataclass(frozen=True, slots=True)
 class StoredBackup:
-    """One planned backup of a stored run: how it stands, ``None`` if nothing was tried, and the line of its outcome.
+    """One planned backup of a stored run.
 
-    ``nth`` tells where that line stands in the report: the lines are in its ascending order.
+    ``checkpoint`` is ``None`` if nothing was tried, ``line`` if there is no outcome yet. The report has the lines in
+    ascending order of ``nth``.
     """
 
     planned: PlannedBackup
@@ -105,63 +105,64 @@ class StoredBackup:
 async def begin(
     store: Store, record: RunRecord, planned: Sequence[PlannedBackup], checkpoints: Sequence[Checkpoint]
 ) -> None:
-    """Keep a new run with its plan, before anything is sent. Raises ``StateError``."""
+    """Store a new run and its plan, before anything is sent. Raises ``StateError``."""
     await store.write(partial(_begin, record=record, planned=planned, checkpoints=checkpoints))
 
 
 async def keep(store: Store, run_id: str, lines: Sequence[Line], checkpoints: Sequence[Checkpoint] = ()) -> None:
-    """Keep ``checkpoints``, and the lines of outcomes, which follow in the report in this order, in one transaction.
+    """Store ``checkpoints`` and ``lines`` in one transaction. The lines follow in the report in this order.
 
-    A checkpoint takes the place of the one before. Raises ``StateError``.
+    A checkpoint replaces the earlier one of the same planned backup. Raises ``StateError``.
     """
     await store.write(partial(_keep, run_id=run_id, lines=lines, checkpoints=checkpoints))
 
 
 async def amend(store: Store, run_id: str, lines: Sequence[Line]) -> None:
-    """Keep ``lines`` in the place of earlier ones, and where those stand in the report. Raises ``StateError``."""
+    """Replace earlier lines by ``lines``, which keep their places in the report. Raises ``StateError``."""
     await store.write(partial(_amend, run_id=run_id, lines=lines))
 
 
 def in_report_order(stored: Iterable[StoredBackup]) -> list[Line]:
-    """Return the lines of ``stored``, in the order in which the report has them."""
+    """Return the lines of ``stored`` in the order of the report."""
     return [each.line for each in sorted(stored, key=attrgetter("nth")) if each.line]
 
 
 async def reopen(store: Store, record: RunRecord, checkpoints: Sequence[Checkpoint]) -> None:
-    """Keep that a run goes on: how what is left of it stands, as planned by now, in the place of its lines; its report.
+    """Store that a run is resumed: its report and the ``checkpoints`` of its open planned backups. Delete their lines.
 
-    A line that stayed would hide what is requested from here on, if this process is killed. Raises ``StateError``.
+    Their plans are stored again too, since a name may have its id by now. If a line stayed and this process was killed,
+    that line would hide the new request. Raises ``StateError``.
     """
     await store.write(partial(_reopen, record=record, checkpoints=checkpoints))
 
 
 async def end(store: Store, run_id: str, ended_at: datetime, summary: dict[str, Any]) -> None:
-    """Keep that a run has come to its end, with its summary line. Raises ``StateError``."""
+    """Store that a run has ended, with its summary line. Raises ``StateError``."""
     values = (iso(ended_at), json.dumps(summary), run_id)
     await store.write(partial(_update, change="ended_at = ?, summary = ?", values=values))
 
 
 async def find(store: Store, word: str, where: str) -> RunRecord:
-    """Return the run that ``word`` means, of all that there are.
+    """Return the run that ``word`` names: a run id, the unique beginning of one, or ``latest``.
 
-    ``where`` tells people where the runs are. Raises ``UsageError`` and ``StateError``.
+    Messages name the place of the runs as ``where``. Raises ``UsageError`` and ``StateError``.
     """
     record: RunRecord = await store.read(partial(_find, word=word, where=where))
     return record
 
 
 async def known(store: Store) -> list[KnownRun]:
-    """Return every run, in order of time. Raises ``StateError``."""
+    """Return all runs in order of time. Raises ``StateError``."""
     return await store.read(_known)
 
 
 async def load(store: Store, run_id: str) -> list[StoredBackup]:
-    """Return the plan of a run, in order, with what came of it so far. Raises ``StateError``."""
+    """Return the planned backups of a run, in order, with their checkpoints and lines. Raises ``StateError``."""
     return await store.read(partial(_load, run_id=run_id))
 
 
 async def ended_before(store: Store, before: datetime) -> list[KnownRun]:
-    """Return the runs that ended before some moment, in order of time. Raises ``StateError``."""
+    """Return the runs that ended before the instant ``before``, in order of time. Raises ``StateError``."""
     return await store.read(partial(_ended_before, before=before))
 
 
@@ -231,11 +232,11 @@ def _circumstances_row(record: RunRecord) -> _Row:
 def _insert(connection: sqlite3.Connection, table: str, rows: Sequence[_Row]) -> None:
     if rows:
         marks = ", ".join("?" * len(rows[0]))
-        connection.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", rows)  # noqa: S608 - our own words
+        connection.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", rows)  # noqa: S608 - no user input
 
 
 def _update(connection: sqlite3.Connection, change: str, values: _Row) -> None:
-    connection.execute(f"UPDATE runs SET {change} WHERE id = ?", values)  # noqa: S608 - our own words
+    connection.execute(f"UPDATE runs SET {change} WHERE id = ?", values)  # noqa: S608 - no user input
 
 
 def _known(connection: sqlite3.Connection) -> list[KnownRun]:
@@ -283,7 +284,7 @@ def _load(connection: sqlite3.Connection, run_id: str) -> list[StoredBackup]:
 
 
 def _report_order(connection: sqlite3.Connection, run_id: str) -> dict[int, int]:
-    """Return where each line stands in the report, by its position in the plan; one that was kept again stands last."""
+    """Map each position in the plan to its place in the report. A line that was stored twice has its later place."""
     rows = connection.execute("SELECT positions FROM report_order WHERE run_id = ? ORDER BY nth", (run_id,))
     positions = [position for (text,) in rows for position in json.loads(text)]
     return {position: nth for nth, position in enumerate(positions, 1)}
@@ -309,7 +310,7 @@ def _ended_before(connection: sqlite3.Connection, before: datetime) -> list[Know
 def _forget(connection: sqlite3.Connection, run_ids: Sequence[str]) -> None:
     for run_id in run_ids:
         for table in ("planned_backups", "standings", "made", "outcomes", "report_order", "circumstances"):
-            connection.execute(f"DELETE FROM {table} WHERE run_id = ?", (run_id,))  # noqa: S608 - our own words
+            connection.execute(f"DELETE FROM {table} WHERE run_id = ?", (run_id,))  # noqa: S608 - no user input
         connection.execute("DELETE FROM runs WHERE id = ?", (run_id,))
 
 

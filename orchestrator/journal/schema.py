@@ -1,4 +1,4 @@
-"""The tables of the state's file, by version, and how instants stand in them."""
+"""The tables of the state's file, by schema version, and the text form of instants in them."""
 
 from __future__ import annotations
 
@@ -86,10 +86,13 @@ MIGRATIONS = (
     ) WITHOUT ROWID;
     """,
 )
-"""SQL scripts in order; the first n of them make schema version n. A published one is never changed, and a new one
-leaves in place what an older program that is still running needs. Each statement ends at the end of a line."""
+"""SQL scripts in order: the first n scripts create schema version n.
+
+A published script never changes. An older program may still be running, so a new script keeps everything that it needs.
+Each statement ends at the end of a line.
+"""
 
 
 def iso(at: datetime) -> str:
-    """Return the text of an instant: UTC, milliseconds, so that texts sort as instants do."""
+    """Return the text of an instant in UTC with milliseconds. Such texts sort in the order of time."""
     return at.astimezone(UTC).isoformat(timespec="milliseconds")

@@ -1,9 +1,9 @@
-"""The state's file: one SQLite database, and one thread that makes every call on it, one after the other.
+"""The state's file: one SQLite database, and one thread that makes all calls on it, one at a time.
 
-Nothing of SQLite blocks the event loop, and no ``sqlite3.Error`` leaves this room: each becomes a ``StateError`` with
-the path, the reason and the remedy. A disk takes milliseconds to keep a transaction, however much is in it, so whoever
-has many records writes them together (``runs/recorder.py``). Imports the standard library and ``errors``; the rooms
-above open a store, the other modules of this room use it.
+SQLite never blocks the event loop. No ``sqlite3.Error`` leaves this package: each becomes a ``StateError`` with the
+path, the reason and the remedy. A transaction takes the disk milliseconds, whatever its size, so a caller with many
+records writes them together (``runs/recorder.py``). This module imports the standard library, ``errors`` and
+``schema``. The packages above open a store, and the other modules of this package use it.
 """
 
 from __future__ import annotations
@@ -33,27 +33,29 @@ T = TypeVar("T")
 FILE_NAME = "state.db"
 
 PATIENCE_S = 20.0
-"""How long another process may keep the file locked: far longer than it needs for a transaction, and short enough that
-a run which was told to stop still ends within its time."""
+"""How long to wait while another process keeps the file locked.
+
+Far longer than a transaction takes, and short enough that a stopped run still ends in time.
+"""
 
 _RETRY_S = 0.02
 
-_AWAY = "move it away, with the files beside it that end in -wal and -shm, and a new one is made"
+_AWAY = "move it away together with its -wal and -shm files; the next run makes a new one"
 _WRITABLE = "make the file and its folder writable, or name another folder with --state-dir"
 _REASONS = {
-    sqlite3.SQLITE_NOTADB: ("it is no SQLite database", _AWAY),
+    sqlite3.SQLITE_NOTADB: ("it is not an SQLite database", _AWAY),
     sqlite3.SQLITE_CORRUPT: ("it is damaged", _AWAY),
-    sqlite3.SQLITE_CANTOPEN: ("it, or a file beside it, cannot be opened", _WRITABLE),
-    sqlite3.SQLITE_PERM: ("it may not be written", _WRITABLE),
-    sqlite3.SQLITE_READONLY: ("it may not be written", _WRITABLE),
+    sqlite3.SQLITE_CANTOPEN: ("it or a file beside it cannot be opened", _WRITABLE),
+    sqlite3.SQLITE_PERM: ("it is not writable", _WRITABLE),
+    sqlite3.SQLITE_READONLY: ("it is not writable", _WRITABLE),
     sqlite3.SQLITE_FULL: ("the disk is full", "make room, or name another folder with --state-dir"),
     sqlite3.SQLITE_BUSY: ("another process keeps it locked", "end that process, or try again later"),
 }
-"""Reason and remedy by SQLite's primary result code."""
+"""The reason and the remedy, by SQLite's primary result code."""
 
 
 def is_there(path: Path) -> bool:
-    """Tell whether there is a state's file ``path``. Raises ``StateError`` where nobody may look."""
+    """Tell whether the state's file ``path`` exists. Raises ``StateError`` if that cannot be checked."""
     try:
         return path.exists()
     except OSError as error:
@@ -61,18 +63,18 @@ def is_there(path: Path) -> bool:
 
 
 class Patience:
-    """How long to wait where another process keeps the file locked, and whether that has been given up.
+    """How long to wait while another process keeps the file locked, and whether to stop waiting early.
 
-    SQLite would wait too, but nothing can break that off.
+    SQLite can wait by itself, but nothing can interrupt that wait.
     """
 
     def __init__(self, wait_s: float, given_up: threading.Event | None = None) -> None:
-        """Wait ``wait_s`` seconds at most, and no longer once ``given_up`` is set."""
+        """Wait ``wait_s`` seconds at most, and stop waiting when ``given_up`` is set."""
         self.wait_s = wait_s
         self._given_up = given_up or threading.Event()
 
     def until_unlocked(self, step: Callable[[], T]) -> T:
-        """Return what ``step`` returns, which is called anew while the file is locked. Raises ``sqlite3.Error``."""
+        """Call ``step`` again while the file is locked, and return its value. Raises ``sqlite3.Error``."""
         until = time.monotonic() + self.wait_s
         while True:
             try:
@@ -86,26 +88,26 @@ class Patience:
 class Store:
     """The open file. Use it as an asynchronous context manager, one for each process and file.
 
-    Two of one new file within one process, opened at the same moment, could take away each other's locks
-    (see ``_create``).
+    If one process opens the same new file twice at the same moment, one store may drop the other's locks (see
+    ``_create``).
     """
 
     def __init__(self, path: Path, patience_s: float = PATIENCE_S) -> None:
-        """Prepare to open ``path``, and to wait ``patience_s`` seconds wherever another process keeps it locked."""
+        """Prepare to open ``path``. While another process keeps it locked, wait up to ``patience_s`` seconds."""
         self._path = path.absolute()
         self._patience_s = patience_s
         self._calls: queue.SimpleQueue[_Call[Any]] = queue.SimpleQueue()
         self._abandoned: list[_Call[Any]] = []
         self._is_open = False
         self._given_up = threading.Event()
-        # The thread keeps the interpreter from ending, so that what waits is written even if nobody waits for it.
+        # Not a daemon: the interpreter waits for this thread, so queued records are written even if no caller waits.
         self._thread = threading.Thread(target=self._serve, name="state")
         self.journal_mode = ""
 
     async def __aenter__(self) -> Self:
-        """Open the file, made new where there is none, and prove that it can be written. Raises ``StateError``.
+        """Open the file, create it if it is missing, and prove that it is writable. Raises ``StateError``.
 
-        ``journal_mode`` is ``wal`` from here on, or what SQLite has instead where the file system does not allow that.
+        ``journal_mode`` is then ``wal``, or SQLite's other mode if the file system does not allow WAL.
         """
         opening = _Call(_journal_mode, _Kind.READ)
         self._calls.put(opening)
@@ -122,34 +124,34 @@ class Store:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Write what waits, and close the file.
+        """Write all queued records, and close the file.
 
-        Raises ``StateError`` if a record that its caller no longer waited for could not be written, unless another
-        exception is already under way. Cancelling this does not keep the rest from being written.
+        Raises ``StateError`` if a cancelled caller's record could not be written, unless another exception is already
+        being raised. All records are written even if this is cancelled.
         """
         self._is_open = False
         closing = _Call(sqlite3.Connection.close, _Kind.CLOSE)
         self._calls.put(closing)
         await self._ended(closing)
-        self._thread.join()  # it has nothing left to do
+        self._thread.join()  # returns at once: the close was its last call
         if kind is None:
             for call in self._abandoned:
                 await self._ended(call)
 
     async def write(self, change: Callable[[sqlite3.Connection], T]) -> T:
-        """Run ``change(connection)`` in the writer's thread and return its value when what it did is on disk.
+        """Run ``change(connection)`` in the store's thread, and return its value once its changes are on disk.
 
-        It runs within a transaction of its own, which it must not end. What it raises is raised here, and what it
-        changed is undone. It returns plain data, never a cursor. A caller that is cancelled goes on at once, and its
-        record is written all the same. Raises ``StateError``, after which what was
-        to be written may still be found on disk: a disk that reports an error may have kept the data.
+        ``change`` runs in its own transaction, and must not end it. It returns plain data, never a cursor. If it
+        raises, its changes are undone and the exception is raised here. A cancelled caller continues at once, and its
+        record is still written. Raises ``StateError``. The data may be on disk even then: a disk that reports an error
+        may have kept it.
         """
         return await self._run(_Call(partial(_in_transaction, change), _Kind.WRITE))
 
     async def read(self, look: Callable[[sqlite3.Connection], T]) -> T:
-        """Run ``look(connection)`` in the writer's thread, all of it on one state of the file, and return its value.
+        """Run ``look(connection)`` in the store's thread in one read transaction, and return its value.
 
-        It sees only what is on disk and returns plain data, never a cursor. What it changes is undone. Raises
+        ``look`` sees only data that is on disk, and returns plain data, never a cursor. Its changes are undone. Raises
         ``StateError``.
         """
         return await self._run(_Call(partial(_on_one_state, look), _Kind.READ))
@@ -173,11 +175,11 @@ class Store:
             raise _unusable(self._path, error) from error
 
     def _serve(self) -> None:
-        """Be the thread: open the file, then make one call after the other, until it is to be closed."""
+        """Run in the thread: open the file, then make one call after the other, until the close."""
         opening = self._calls.get()
         try:
             connection = _opened(self._path, Patience(self._patience_s, self._given_up))
-        except BaseException as error:  # noqa: BLE001 - it is raised again where it is waited for
+        except BaseException as error:  # noqa: BLE001 - raised again for the caller that waits
             opening.error = error
             opening.settle()
             return
@@ -192,7 +194,7 @@ class Store:
 
 
 class _Kind(Enum):
-    """What a call does: a write is done although nobody waits for it any more, and nothing comes after the close."""
+    """The kind of a call. A write is made even if its caller was cancelled. The close is the last call."""
 
     WRITE = auto()
     READ = auto()
@@ -200,7 +202,7 @@ class _Kind(Enum):
 
 
 class _Call(Generic[T]):
-    """Something to do with the connection, what came of it, and the caller who waits for that."""
+    """Work for the connection, its result or exception, and the caller that waits for it."""
 
     def __init__(self, work: Callable[[sqlite3.Connection], T], kind: _Kind) -> None:
         self.kind = kind
@@ -210,23 +212,23 @@ class _Call(Generic[T]):
         self._done = asyncio.get_running_loop().create_future()
 
     def run(self, connection: sqlite3.Connection) -> None:
-        """Do it, in the thread."""
+        """Do the work, in the thread."""
         try:
             self._values.append(self._work(connection))
-        except BaseException as error:  # noqa: BLE001 - it is raised again where it is waited for
+        except BaseException as error:  # noqa: BLE001 - raised again for the caller that waits
             self.error = error
 
     def settle(self) -> None:
-        """Let the caller go on, from the thread."""
-        with contextlib.suppress(RuntimeError):  # the loop may have been closed meanwhile
+        """Wake the caller. The thread calls this."""
+        with contextlib.suppress(RuntimeError):  # the loop may be closed by now
             self._done.get_loop().call_soon_threadsafe(self._settle)
 
     def _settle(self) -> None:
-        if not self._done.done():  # it is, if the caller was cancelled
+        if not self._done.done():  # it is done if the caller was cancelled
             self._done.set_result(None)
 
     async def ended(self) -> T:
-        """Wait for the end, and return or raise what came of it."""
+        """Wait for the call to end, then return its value or raise its exception."""
         if not self._done.cancelled():
             await self._done
         if self.error is not None:
@@ -254,12 +256,12 @@ def _on_one_state(look: Callable[[sqlite3.Connection], T], connection: sqlite3.C
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:
-    with contextlib.suppress(sqlite3.Error):  # the error before this one is the one that is told
+    with contextlib.suppress(sqlite3.Error):  # the first error is the one to report
         connection.rollback()
 
 
 def _opened(path: Path, patience: Patience, migrations: Sequence[str] = MIGRATIONS) -> sqlite3.Connection:
-    """Open ``path`` with the newest schema, for this thread. Raises ``StateError`` and ``sqlite3.Error``."""
+    """Open ``path`` for this thread, with the newest schema. Raises ``StateError`` and ``sqlite3.Error``."""
     try:
         _create(path)
     except (OSError, ValueError) as error:
@@ -271,7 +273,7 @@ def _opened(path: Path, patience: Patience, migrations: Sequence[str] = MIGRATIO
 
 
 def _opened_at_once(path: Path, migrations: Sequence[str]) -> sqlite3.Connection:
-    # With mode=rw SQLite makes no file by itself, which everyone might read.
+    # With mode=rw SQLite does not create the file: others could read a file that SQLite creates.
     connection = sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=0.0, isolation_level=None)
     try:
         _check_version(connection, path, len(migrations))
@@ -284,9 +286,9 @@ def _opened_at_once(path: Path, migrations: Sequence[str]) -> sqlite3.Connection
 
 
 def _create(path: Path) -> None:
-    """Make the file and its folders for their owner alone; SQLite gives the files beside it the same permissions.
+    """Create the file and its folders, accessible to their owner only. SQLite gives the files beside it the same mode.
 
-    A file that exists is not opened here: closing it again would take away the locks that this process has on it.
+    This does not open a file that exists: closing it again would drop all locks that this process holds on it.
     """
     for folder in reversed(path.parents):
         if not folder.exists():
@@ -299,10 +301,10 @@ def _create(path: Path) -> None:
 
 
 def _check_version(connection: sqlite3.Connection, path: Path, newest: int) -> int:
-    """Return the file's schema version. Raises ``StateError`` for one that this program does not know."""
+    """Return the file's schema version. Raises ``StateError`` if this program does not know that version."""
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     if not 0 <= version <= newest:
-        reason = f"it has schema version {version}, and this program knows those up to {newest}"
+        reason = f"it has schema version {version}, but this program knows only versions up to {newest}"
         raise _refused(path, reason, f"upgrade this program, or {_AWAY}")
     return version
 
@@ -310,20 +312,20 @@ def _check_version(connection: sqlite3.Connection, path: Path, newest: int) -> i
 def _configure(connection: sqlite3.Connection) -> None:
     """Ask for WAL and for commits that survive a loss of power."""
     connection.execute("PRAGMA journal_mode = WAL")
-    # Without WAL a commit is the removal of a file, and only EXTRA has the folder on disk before the commit returns.
+    # Without WAL a commit deletes a file. Only EXTRA writes the folder to disk before the commit returns.
     level = "FULL" if _journal_mode(connection) == "wal" else "EXTRA"
     connection.execute(f"PRAGMA synchronous = {level}")
-    # Text that a damaged file has in it is nonsense, not an exception.
+    # Damaged text is read as nonsense, and raises nothing.
     connection.text_factory = partial(str, encoding="utf-8", errors="replace")
 
 
 def _migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[str]) -> None:
-    """Bring the schema up to date in one transaction; an exception leaves it to be rolled back with the connection.
+    """Bring the schema up to date in one transaction. After an exception, closing the connection rolls it back.
 
-    The version is written even where it stays the same, so that a disk that takes no data shows here.
+    The version is always written, even if it does not change: a disk that accepts no data then fails here.
     """
     connection.execute("BEGIN IMMEDIATE")
-    version = _check_version(connection, path, len(migrations))  # another process may have been here meanwhile
+    version = _check_version(connection, path, len(migrations))  # another process may have migrated the file meanwhile
     for script in migrations[version:]:
         for statement in _statements(script):
             connection.execute(statement)
@@ -332,7 +334,7 @@ def _migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[st
 
 
 def _statements(script: str) -> Iterator[str]:
-    """Split a script: ``executescript`` would end the transaction."""
+    """Split a script into statements, since ``executescript`` would end the transaction."""
     statement = ""
     for line in script.splitlines(keepends=True):
         statement += line
@@ -347,15 +349,15 @@ def _journal_mode(connection: sqlite3.Connection) -> str:
 
 
 def _code(error: sqlite3.Error) -> int:
-    """Return SQLite's primary result code; -1 for what the module ``sqlite3`` raises by itself."""
+    """Return SQLite's primary result code; -1 for an error that the module ``sqlite3`` itself raises."""
     extended = getattr(error, "sqlite_errorcode", None)
     return extended & 0xFF if isinstance(extended, int) else -1
 
 
 def _unusable(path: Path, error: sqlite3.Error) -> StateError:
     name = getattr(error, "sqlite_errorname", type(error).__name__)
-    unforeseen = f"{error} ({name})", "see whether the disk is full or failing, or name another folder with --state-dir"
-    return _refused(path, *_REASONS.get(_code(error), unforeseen))
+    remedy = "check whether the disk is full or failing, or name another folder with --state-dir"
+    return _refused(path, *_REASONS.get(_code(error), (f"{error} ({name})", remedy)))
 
 
 def _refused(path: Path, reason: str, remedy: str) -> StateError:

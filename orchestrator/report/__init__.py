@@ -1,1 +1,1 @@
-"""The edge to the report: JSON lines written and read, and what people are shown of them."""
+"""The edge to the report: write its JSON lines, read them, and show them to people."""

@@ -1,4 +1,4 @@
-"""Rows in aligned columns, of values that may be anything."""
+"""Rows of any values in aligned columns."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 WIDEST = 40
-"""Characters of a column; a longer cell moves only its own row."""
+"""The widest column, in characters. A longer cell shifts only its own row."""
 
 
 def columns(names: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[Text]:
-    """Yield ``rows`` below one of ``names``, each cell safe to show, the last one unpadded; what is empty is ``-``."""
+    """Yield a row of ``names``, then ``rows``. Each cell is safe to show, and an empty one is ``-``."""
     cells = [tuple(map(_shown, row)) for row in rows]
     widths = [min(WIDEST, max(map(len, column))) for column in zip(names, *cells, strict=True)]
     yield Text(_aligned(names, widths), "bold")

@@ -1,8 +1,7 @@
-"""Begin a regular file anew: another takes its place where that can be, else it is written in place.
+"""Write a regular file anew: replace it by a new file if possible, else overwrite it in place.
 
-A file that takes the place of an older one is there whole or not at all. That cannot be where the older one is a mount
-of its own, as a file that is bound into a container, or where its folder takes no new files. Such a file keeps its old
-content until there is something to write into it.
+A replacement appears whole or not at all. A file cannot be replaced if it is a mount (for example a file that is bound
+into a container), or if its folder accepts no new files. Such a file is emptied and written again.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PRIVATE, PUBLIC = 0o600, 0o666
-"""Permissions of a new file: its owner's alone, or what the umask leaves."""
+"""The mode of a new file: accessible to its owner only, or what the umask allows."""
 
 _NO_NEW_FILE = {errno.EACCES, errno.EPERM, errno.EROFS}
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 def is_replaceable(path: Path) -> bool:
-    """Tell whether ``path`` is a regular file, or nothing yet. Raises ``OSError`` if it may not be followed."""
+    """Tell whether ``path`` is a regular file or does not exist. Raises ``OSError`` if a link to it is not trusted."""
     if names_a_descriptor(str(path.absolute())):
         return False
     _refuse_others_links(path.absolute())
@@ -39,9 +38,9 @@ def is_replaceable(path: Path) -> bool:
 
 
 def _refuse_others_links(path: Path) -> None:
-    """Raise ``OSError`` if the way to ``path`` leads through a symbolic link in a folder that others may write to.
+    """Raise ``OSError`` if ``path`` goes through a symbolic link in a folder that others may write to.
 
-    Whoever put it there would choose the file that we write to.
+    Whoever made that link would choose the file that we write.
     """
     for place in (path, *path.parents):
         if place.is_symlink() and place.parent.stat().st_mode & _WRITABLE_BY_OTHERS:
@@ -49,10 +48,10 @@ def _refuse_others_links(path: Path) -> None:
 
 
 def opened_anew(path: Path, first: bytes = b"", *, is_private: bool = False) -> int:
-    """Return a descriptor of the regular file ``path`` with ``first`` in it and nothing else, on disk.
+    """Write the regular file ``path`` anew with the content ``first``, and return its descriptor when that is on disk.
 
-    A private file is its owner's alone. Any other keeps the mode of the one that it replaces, and its owner and group
-    as far as the system allows; without one to replace, the umask decides. Raises ``OSError``.
+    A private file is accessible to its owner only. Any other file keeps the mode of the file that it replaces, and the
+    owner and group if the system allows that. Without such a file the umask sets the mode. Raises ``OSError``.
     """
     real = path.resolve()
     name = real.with_name(f".wpe-backup.{secrets.token_hex(8)}")
@@ -87,7 +86,7 @@ def _stat_of(path: Path) -> os.stat_result | None:
 
 
 def _liken(descriptor: int, older: os.stat_result) -> None:
-    """Give a new file the owner, the group and the mode of an older one, as far as the system allows."""
+    """Give a new file the owner, group and mode of an older file, as far as the system allows."""
     own = os.fstat(descriptor)
     for uid, gid in ((older.st_uid, older.st_gid), (-1, older.st_gid)):
         if (own.st_uid, own.st_gid) != (older.st_uid, older.st_gid):
@@ -99,7 +98,7 @@ def _liken(descriptor: int, older: os.stat_result) -> None:
 
 
 def _opened_in_place(path: Path, first: bytes) -> int:
-    """Open the file that is there, and write over it. Its other names, if it has any, show the same."""
+    """Open the existing file, and overwrite it. Its other hard links then show the new content too."""
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)
     try:
         _refuse_others_file(os.fstat(descriptor), path.parent)
@@ -113,9 +112,9 @@ def _opened_in_place(path: Path, first: bytes) -> int:
 
 
 def _refuse_others_file(found: os.stat_result, folder: Path) -> None:
-    """Raise ``OSError`` if somebody else may have chosen what would be written over."""
+    """Raise ``OSError`` if another user may have chosen the file that we would overwrite."""
     if not stat.S_ISREG(found.st_mode):
-        raise OSError(errno.EINVAL, "it is no regular file any more")
+        raise OSError(errno.EINVAL, "it is no longer a regular file")
     if found.st_nlink > 1 and folder.stat().st_mode & _WRITABLE_BY_OTHERS:
         raise OSError(errno.EMLINK, "it is a hard link in a folder that others may write to")
 
@@ -127,7 +126,7 @@ def _put(descriptor: int, first: bytes) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have the names in ``folder`` on disk; a file system that cannot do that for a folder has its own ways."""
+    """Write the names in ``folder`` to disk. Ignore a file system that cannot do that for a folder."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -137,7 +136,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_all(descriptor: int, data: bytes) -> None:
-    """Write every byte, however few the descriptor takes at a time. Raises ``OSError``."""
+    """Write all of ``data``, even if the descriptor accepts only a few bytes at a time. Raises ``OSError``."""
     rest = memoryview(data)
     while rest:
         try:

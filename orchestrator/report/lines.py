@@ -1,4 +1,4 @@
-"""The report's lines as JSON objects: one ``backup`` an outcome, one ``summary`` at the end."""
+"""The report's lines as JSON objects: one ``backup`` line per outcome, one ``summary`` line at the end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 def line_of(run_id: str, outcome: Outcome) -> Line:
-    """Return the line of one outcome of the run ``run_id``."""
+    """Return the line of an outcome of the run ``run_id``."""
     spent = outcome.spent
     retries = max(0, spent.tries + spent.throttled - 1)
     data = encode(backup_line(run_id, outcome))
@@ -34,7 +34,7 @@ def line_of(run_id: str, outcome: Outcome) -> Line:
 
 
 def backup_line(run_id: str, outcome: Outcome) -> dict[str, Any]:
-    """Return the line of one outcome as an object."""
+    """Return the line of an outcome as an object."""
     install, spent = outcome.planned.install, outcome.spent
     return {
         "type": "backup",
@@ -64,7 +64,7 @@ def backup_line(run_id: str, outcome: Outcome) -> dict[str, Any]:
 
 
 def backup_fields(backup: Backup) -> dict[str, Any]:
-    """Return ``backup`` as an object; ``asdict`` would take ten times as long."""
+    """Return ``backup`` as an object. ``asdict`` takes ten times as long."""
     return {
         "id": backup.id,
         "status": backup.status,
@@ -76,7 +76,7 @@ def backup_fields(backup: Backup) -> dict[str, Any]:
 
 
 def summary_line(summary: Summary) -> dict[str, Any]:
-    """Return the summary's line, which is also the content of ``summary.json``."""
+    """Return the summary line, which is also the content of ``summary.json``."""
     return {
         "type": "summary",
         "schema": SCHEMA,
@@ -103,7 +103,7 @@ def summary_line(summary: Summary) -> dict[str, Any]:
 
 
 def source_fields(source: FailedSource | EmptySource) -> dict[str, Any]:
-    """Return a part of the inventory that gave nothing as an object."""
+    """Return a failed or an empty source as an object."""
     if isinstance(source, EmptySource):
         return {"source": source.source, "reason": source.reason}
     error = {"kind": source.error.kind.value, "status": source.error.status, "message": source.error.message}
@@ -127,7 +127,7 @@ def _account(totals: AccountTotals) -> dict[str, Any]:
 
 
 def account_totals(fields: dict[str, Any]) -> AccountTotals:
-    """Return what a summary line that this program has written says of one account."""
+    """Return one account's totals from a summary line that this program wrote."""
     limit, evidence = fields["limit"], fields["evidence"]
     rates = evidence["refused_rates"]
     return AccountTotals(
@@ -152,7 +152,7 @@ def encode(line: dict[str, Any]) -> bytes:
 
 
 def iso(moment: datetime | None) -> str | None:
-    """Format an instant as the report does: UTC, milliseconds, ``Z``."""
+    """Format an instant for the report: UTC, milliseconds, ``Z``."""
     if moment is None:
         return None
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""Show a plan before anything is sent: as a table and its totals for people, as JSON objects for machines."""
+"""Show a plan before anything is sent: a table and totals for people, JSON objects for machines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def plan_table(plan: Plan) -> Iterator[Text]:
-    """Return a row for each planned backup, below one that names the columns."""
+    """Yield a row of column names, then a row for each planned backup."""
     return columns(("install", "id", "account", "environment", "emails", "description"), map(_cells, plan.backups))
 
 
@@ -27,7 +27,7 @@ def _cells(planned: PlannedBackup) -> tuple[str | None, ...]:
 
 
 def plan_totals(plan: Plan) -> str:
-    """Say in one line what the run would do: backups, accounts, mails, and what it could not even request."""
+    """Return in one line what the run would do: backups, accounts, mails, and the installs without an id."""
     requested = [planned for planned in plan.backups if planned.request.install_id]
     accounts = len({planned.install.account for planned in requested})
     mails = mails_of(requested)
@@ -41,7 +41,7 @@ def plan_totals(plan: Plan) -> str:
 
 
 def plan_lines(plan: Plan) -> list[dict[str, Any]]:
-    """Return a JSON object for each planned backup, with the report's words for the same things."""
+    """Return a JSON object for each planned backup, with the field names of the report."""
     return [
         {
             "type": "planned",

@@ -1,8 +1,7 @@
-"""Read a report again, whichever version of this program wrote it, finished or not, alone in its file or not.
+"""Read reports of any version of this program, finished or not.
 
-A file may hold the reports of several runs, one appended to the other, and lines of other programs between them. Each
-run is a report of its own. What cannot be read is told with the number of its line: it belongs to the run whose line
-came before.
+A file may hold the reports of several runs, one after the other, and lines of other programs between them. Each run has
+its own report. A line that cannot be read is noted with its number, as damage of the run whose line came before.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ if TYPE_CHECKING:
 LONGEST_LINE = 4 * 1024 * 1024
 
 _TRACES = ("report.jsonl", "summary.json")
-"""What a run leaves in its folder: at least one of these."""
+"""Files in the folder of a run: it has at least one of these."""
 
 _BEGINNING = b'{"type":"'
-"""How each line of a report begins."""
+"""The first bytes of each line of a report."""
 
 _OURS = {"backup", "summary"}
 _KINDS = {kind.value for kind in OutcomeKind}
@@ -38,11 +37,11 @@ _GZIP = b"\x1f\x8b"
 
 @dataclass(slots=True)
 class Report:
-    """The report of one run: its totals and failures. ``summary`` is ``None`` if the run did not come to its end.
+    """The report of one run: its totals and failures.
 
-    ``outcomes`` counts lines, which says more than the summary where that is missing. ``damage`` says what cannot be
-    read or is missing, each with the number of its line, from 1, where it has one. ``covered`` are all its installs:
-    their accounts, names and ids.
+    ``summary`` is ``None`` if the run did not end. ``outcomes`` counts installs by their lines, so it needs no summary.
+    ``damage`` lists everything that cannot be read or is missing, with the number of its line (from 1) if it has one.
+    ``covered`` has the account, name and id of each install.
     """
 
     path: str
@@ -69,12 +68,12 @@ class ReportFile:
 
     @property
     def newest(self) -> Report:
-        """Return the report of the run that began last."""
+        """Return the report of the latest run."""
         return max(self.reports, key=lambda report: report.run_id or "")
 
     @property
     def is_damaged(self) -> bool:
-        """Tell whether a part of any report cannot be read or is missing."""
+        """Tell whether a part of a report cannot be read or is missing."""
         return any(report.damage for report in self.reports)
 
 
@@ -92,13 +91,13 @@ def read_reports(path: Path) -> ReportFile:
     reports = reader.reports()
     if not reports:
         why = "it is empty" if not head else "it is compressed" if head == _GZIP else "; ".join(reader.unclaimed[:1])
-        message = f"{path} is not a report: no line of it is a backup or a summary{why and f' ({why})'}"
+        message = f"{path} is not a report: it has no backup line and no summary line{why and f' ({why})'}"
         raise UsageError(message)
     return ReportFile(str(path), reports, reader.foreign)
 
 
 def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Yield each line that is not blank with its number; of one that is too long, only its beginning."""
+    """Yield each line that is not blank, with its number. Cut off a line after ``LONGEST_LINE`` + 1 bytes."""
     number = 0
     while raw := file.readline(LONGEST_LINE + 1):
         number += 1
@@ -110,7 +109,7 @@ def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
 
 
 class _Reader:
-    """Take lines one by one, each for the run that it is of."""
+    """Take lines one by one, and give each to its run."""
 
     def __init__(self, path: str) -> None:
         self.foreign = 0
@@ -120,7 +119,7 @@ class _Reader:
         self._current: _RunLines | None = None
 
     def read(self, number: int, raw: bytes) -> None:
-        """Take a line; where another one was cut off before it, take what follows."""
+        """Take a line. If it begins with a line that was cut off, take the rest."""
         line = _parsed(raw)
         if line is None and (start := raw.rfind(_BEGINNING)) > 0:
             line = _parsed(raw[start:])
@@ -129,16 +128,17 @@ class _Reader:
         if line is None:
             self._damaged(number, _fault(raw))
         elif not isinstance(line, dict):
-            self._damaged(number, "is no JSON object")
+            self._damaged(number, "is not a JSON object")
         elif line.get("type") not in _OURS:
             self.foreign += 1
         elif line.get("schema", SCHEMA) != SCHEMA:
-            self._damaged(number, f"is of schema {line['schema']}, and this program knows {SCHEMA}: upgrade it")
+            known = f"this program knows only schema {SCHEMA}: upgrade this program"
+            self._damaged(number, f"has schema {line['schema']}, but {known}")
         else:
             self._take(number, line)
 
     def reports(self) -> tuple[Report, ...]:
-        """Return what was found, in the order of the file."""
+        """Return the reports in the order of the file."""
         for run in self._runs.values():
             run.damage[:0] = self.unclaimed
             self.unclaimed = []
@@ -163,7 +163,7 @@ class _Reader:
 
 
 class _RunLines:
-    """The lines of one run: of each install the last one, since a resumed run may have written its report again."""
+    """The lines of one run: for each install the last line, since a resumed run may have written its report again."""
 
     def __init__(self, run_id: str | None) -> None:
         self.run_id = run_id
@@ -173,7 +173,7 @@ class _RunLines:
         self._covered: dict[object, tuple[str, str | None, str | None]] = {}
 
     def take(self, line: dict[str, Any]) -> None:
-        """Take the line of one install; the first after a summary begins the report anew."""
+        """Take the line of one install. The first line after a summary starts the report again."""
         if self.summary is not None and self.run_id is not None:
             self.summary, self._lines, self._covered = None, {}, {}
         install_id, name = _text(line.get("install_id")), _text(line.get("name"))
@@ -187,11 +187,11 @@ class _RunLines:
         self._covered[key] = str(line.get("account")), name, install_id
 
     def report(self, path: str) -> Report:
-        """Return what the lines come to."""
+        """Return the report that the lines make."""
         planned, found = (self.summary or {}).get("planned"), len(self._lines)
         damage = list(self.damage)
         if isinstance(planned, int) and planned > found:
-            damage.append(f"the summary counts {planned} installs, and only {found} have a line")
+            damage.append(f"the summary counts {planned} installs, but the report has lines for only {found}")
         return Report(
             path=path,
             outcomes=Counter(outcome for outcome, _ in self._lines.values()),
@@ -204,7 +204,7 @@ class _RunLines:
 
 
 def _parsed(raw: bytes) -> object:
-    """Return what a line says in JSON, ``None`` if it is none."""
+    """Return the JSON value of a line, ``None`` if it has none."""
     try:
         return json.loads(raw.decode("utf-8-sig"), parse_constant=_no_constant) if len(raw) <= LONGEST_LINE else None
     except (ValueError, RecursionError):
@@ -214,11 +214,11 @@ def _parsed(raw: bytes) -> object:
 def _fault(raw: bytes) -> str:
     if len(raw) > LONGEST_LINE:
         return f"is longer than {LONGEST_LINE // 1024 // 1024} MiB"
-    return "is no JSON" if raw.endswith(b"\n") else "is cut off"
+    return "is not JSON" if raw.endswith(b"\n") else "is cut off"
 
 
 def _no_constant(name: str) -> None:
-    """Refuse ``NaN`` and ``Infinity``, which Python reads and JSON does not have."""
+    """Refuse ``NaN`` and ``Infinity``: Python reads them, but they are not JSON."""
     raise ValueError(name)
 
 
@@ -227,7 +227,7 @@ def _text(value: object) -> str | None:
 
 
 def run_of(path: Path) -> str | None:
-    """Return the run whose report the regular file ``path`` is, ``None`` if it is none."""
+    """Return the id of the run whose report is the regular file ``path``, ``None`` if it is not a report."""
     try:
         if not path.is_file():
             return None
@@ -239,14 +239,15 @@ def run_of(path: Path) -> str | None:
 
 
 def is_path(run: str) -> bool:
-    """Tell whether ``run`` is a report's path and not the name of a run."""
-    return run != LATEST and ("/" in run or os.path.isfile(run))  # noqa: PTH113 - Path's raises where it may not look
+    """Tell whether ``run`` is the path of a report, and not a run id or ``latest``."""
+    return run != LATEST and ("/" in run or os.path.isfile(run))  # noqa: PTH113 - Path's raises if access is denied
 
 
 def reports_meant(state_dir: Path, run: str) -> ReportFile:
-    """Return the reports of ``run``: one of a run id, a unique prefix of one, or ``latest``; of a path, all in it.
+    """Return the reports of ``run``. A run id, the unique beginning of one or ``latest`` gives the report of that run.
 
-    Raises ``UsageError``, saying which runs there are.
+    A file's path gives all reports in the file. Raises ``UsageError``, which names the newest runs if there is no such
+    run.
     """
     found = read_reports(find_report(state_dir, run))
     if is_path(run):
@@ -255,7 +256,7 @@ def reports_meant(state_dir: Path, run: str) -> ReportFile:
     mine = tuple(report for report in found.reports if report.run_id in {None, folder.name})
     if not mine:
         message = (
-            f"{found.path} holds the report of another run, {found.newest.run_id}: have that of {folder.name} written"
+            f"{found.path} holds the report of another run, {found.newest.run_id}: write the report of {folder.name}"
             f" again with run --resume {folder.name}"
         )
         raise UsageError(message)
@@ -266,9 +267,9 @@ ANOTHER_FOLDER = "name the folder with --state-dir"
 
 
 def find_report(state_dir: Path, run: str) -> Path:
-    """Return the path of the report of ``run``: a run id, a unique prefix of one, ``latest``, or a file's path.
+    """Return the path of the report of ``run``: a run id, the unique beginning of one, ``latest``, or a file's path.
 
-    Raises ``UsageError``, saying which runs there are.
+    Raises ``UsageError``, which names the newest runs if there is no such run.
     """
     return Path(run) if is_path(run) else _report_of(_run_folder(state_dir, run))
 
@@ -277,7 +278,7 @@ def _run_folder(state_dir: Path, run: str) -> Path:
     try:
         names = {path.parent.name for name in _TRACES for path in (state_dir / "runs").glob(f"*/{name}")}
     except OSError as error:
-        message = f"the runs in {state_dir} cannot be looked at: {error.strerror}; name another folder with --state-dir"
+        message = f"the runs in {state_dir} cannot be read: {error.strerror}; name another folder with --state-dir"
         raise UsageError(message) from error
     return state_dir / "runs" / run_named(run, sorted(names), f"in {state_dir}", "run or file", ANOTHER_FOLDER)
 
@@ -292,7 +293,7 @@ def _report_of(folder: Path) -> Path:
         written_to = ""
     if written_to in {"", "-"}:
         message = (
-            f"run {folder.name} wrote its report elsewhere: name the file that it went to, or have it written again"
+            f"run {folder.name} wrote its report elsewhere: name the file of the report, or write the report again"
             f" with run --resume {folder.name} -o FILE"
         )
         raise UsageError(message)

@@ -1,4 +1,4 @@
-"""Show a report to people: totals and failures, from the report's own lines, which may hold anything."""
+"""Show the totals and failures of a report to people. The report's lines may hold any JSON values."""
 
 from __future__ import annotations
 
@@ -28,16 +28,17 @@ _MOST_DAMAGE = 5
 
 
 def totals(report: Report) -> Text:
-    """Return a report's totals: one sentence, then a line an outcome, then what the API was asked."""
+    """Return a report's totals: one sentence, a line for each outcome, then requests, sources, limits and caveats."""
     summary = report.summary or {}
     total = report.outcomes.total()
     failed = total - report.succeeded
     text = Text()
     text.append(f"Run {visible(report.run_id or '?')}: ")
     text.append(f"{report.succeeded} of {total} installs backed up", "" if failed else "green")
+    text.append(_duration(summary.get("duration_s")))
     if failed:
-        text.append(f", {failed} not", "bold red")
-    text.append(f"{_duration(summary.get('duration_s'))}\n")
+        text.append(f", {failed} failed", "bold red")
+    text.append("\n")
     known = [kind.value for kind in OutcomeKind]
     for outcome in [*known, *sorted(report.outcomes.keys() - set(known))]:
         if report.outcomes[outcome]:
@@ -58,7 +59,7 @@ def totals(report: Report) -> Text:
 
 
 def _sources(summary: dict[str, Any]) -> Iterator[str]:
-    """Say which parts of the inventory could not be read, and which hold no install; of many, the first."""
+    """Yield a line for each failed and each empty source, up to ``_MOST_SOURCES`` of each kind."""
     failed, empty = ([*map(_mapping, _list(summary.get(key)))] for key in ("failed_sources", "empty_sources"))
     said = [
         ("not read", [(each.get("source"), _mapping(each.get("error")).get("message")) for each in failed]),
@@ -68,11 +69,11 @@ def _sources(summary: dict[str, Any]) -> Iterator[str]:
         for source, why in sources[:_MOST_SOURCES]:
             yield f"{word}: {visible(str(source))}: {visible(str(why))}"
         if len(sources) > _MOST_SOURCES:
-            yield f"{word}: {len(sources) - _MOST_SOURCES} more, which the summary names"
+            yield f"{word}: {len(sources) - _MOST_SOURCES} more, listed in the summary line"
 
 
 def _limits(accounts: dict[str, Any]) -> Iterator[str]:
-    """Say of the first few accounts what their limits were found to be: nobody publishes them."""
+    """Yield a line with the measured limit of each account, up to ``_MOST_LIMITS``. Nobody publishes the limits."""
     for name, totals in islice(accounts.items(), _MOST_LIMITS):
         limit = _mapping(_mapping(totals).get("limit"))
         rate, burst, in_flight = (limit.get(key) for key in ("rate", "burst", "in_flight"))
@@ -80,14 +81,14 @@ def _limits(accounts: dict[str, Any]) -> Iterator[str]:
             continue
         words = [f"limit of {visible(str(name))}: about {_figure(rate)} requests a second"]
         if _is_number(burst) and burst >= 1:
-            words.append(f"{_figure(burst)} at once beyond that")
+            words.append(f"a burst of {_figure(burst)} beyond that")
         if _is_number(in_flight):
             words.append(f"{_figure(in_flight)} at a time")
         yield ", ".join(words)
 
 
 def _by_account(accounts: dict[str, Any]) -> Iterator[str]:
-    """Say how each account fared, those with failures first, where there are several."""
+    """Yield a line for each account, most failures first. Yield none if there is only one account."""
     rows = []
     for name, totals in accounts.items():
         outcomes = _mapping(_mapping(totals).get("outcomes"))
@@ -120,13 +121,13 @@ def _is_number(value: object) -> TypeGuard[int | float]:
 
 
 def caveats(report: Report) -> list[str]:
-    """Say what makes a report less than the whole truth."""
+    """Return why a report may be incomplete."""
     found = []
     if report.summary is None:
         known = f" --resume {visible(report.run_id)}" if report.run_id else " --resume latest"
         found.append(
-            "There is no summary line: the run has not come to its end, and these are only the installs so far."
-            f" Unless it is going on, finish it with wpe-backup run{known}"
+            "There is no summary line: the run has not ended, and these are only the installs so far."
+            f" If the run was stopped, finish it with wpe-backup run{known}"
         )
     if report.damage:
         found.append(f"The report is damaged: {told_damage(report.damage)}")
@@ -134,13 +135,13 @@ def caveats(report: Report) -> list[str]:
 
 
 def told_damage(damage: Sequence[str]) -> str:
-    """Return what is damaged in one sentence, the first few things by themselves."""
+    """Return the damage in one sentence: up to ``_MOST_DAMAGE`` entries, and how many more there are."""
     more = len(damage) - _MOST_DAMAGE
     return "; ".join([*damage[:_MOST_DAMAGE], *([f"{more} more"] if more > 0 else [])])
 
 
 def failures(lines: Sequence[dict[str, Any]]) -> Iterator[Text]:
-    """Return a row for each failure, given as lines of the report, below one that names the columns."""
+    """Yield a row of column names, then a row for each failure. ``lines`` are the failures' lines of the report."""
     return columns(("install", "account", "outcome", "why", "request id", "message"), map(_cells, lines))
 
 
@@ -162,7 +163,7 @@ def _whole(value: object) -> str:
 
 
 def _message(error: dict[str, Any], look_for: object) -> str:
-    """Return an error's message, what is wrong with which field of the request, and what to look for in the portal."""
+    """Return the error's message, the API's message for each field, and the markers to look for in the User Portal."""
     parts = [str(error.get("message") or "")]
     entries = error.get("errors")
     parts += [

@@ -1,8 +1,8 @@
-"""Write the report as the run goes: each line whole, the moment its outcome is final.
+"""Write the report during the run: each line whole, as soon as its outcome is final.
 
-A regular file is begun anew when it is opened, with the lines that a resumed run has already, so two reports are never
-mixed (``files.py``); a pipe, a device or standard output is only written to. A thread
-writes, since a reader that pauses must not stop the run's clock.
+A regular file is written anew when it is opened, beginning with the lines that a resumed run has already, so that two
+reports are never mixed (``files.py``). A pipe, a device or standard output is only appended to. A thread writes the
+lines, so that a reader that pauses does not block the event loop.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 STANDARD_OUTPUT = "-"
 OWN_REPORT = "report.jsonl"
-"""The report's name in the folder of its run, where it goes unless somebody says otherwise."""
+"""The report's name in the folder of its run, its default place."""
 
 READER_POLL_S = 0.1
 
@@ -37,13 +37,13 @@ READER_POLL_S = 0.1
 class ReportWriter:
     """Write lines of JSON. Use it as an asynchronous context manager.
 
-    What could not be written once is not tried again: a report with a hole would look whole.
+    After a failed write, every later write fails too: a report with a gap would look complete.
     """
 
     def __init__(self, target: str, stdout_fd: int | None, first: bytes = b"", *, is_private: bool = False) -> None:
-        """Prepare to write to the path ``target``, ``-`` for the descriptor ``stdout_fd``, beginning with ``first``.
+        """Prepare to write ``first``, then lines, to the path ``target``; ``-`` is the descriptor ``stdout_fd``.
 
-        A file that is private is a part of the state: its owner's alone.
+        A private file belongs to the state, and is accessible to its owner only.
         """
         self._target = target
         self._stdout_fd = stdout_fd
@@ -54,7 +54,7 @@ class ReportWriter:
         self._thread = _WriterThread()
 
     async def __aenter__(self) -> Self:
-        """Open the report; of a named pipe, wait for its reader. Raises ``ReportError``."""
+        """Open the report. For a named pipe, wait until it has a reader. Raises ``ReportError``."""
         try:
             await self._open()
         except (OSError, ValueError) as error:
@@ -88,17 +88,17 @@ class ReportWriter:
                 os.close(self._fd)
 
     async def write(self, data: bytes, *, sync: bool = False) -> None:
-        """Write whole lines; with ``sync``, have a regular file on disk. Raises ``ReportError``."""
+        """Write whole lines. With ``sync``, return when a regular file is on disk. Raises ``ReportError``."""
         if self._failure:
             raise self._failure
         await self._thread.run(partial(self._write_now, data, sync=sync))
 
     def stuck_s(self) -> float:
-        """Return for how many seconds the write that is under way has been, 0 if none is."""
+        """Return for how many seconds the current write has taken so far, 0 if there is none."""
         return self._thread.busy_s()
 
     def abandon(self) -> None:
-        """Wait no longer for a reader that does not read: what is not written yet fails with ``ReportError``."""
+        """Stop waiting for a reader that does not read. Everything unwritten fails with ``ReportError``."""
         self._thread.abandon(self._failed(TimeoutError("its reader does not read")))
 
     def _write_now(self, data: bytes, *, sync: bool) -> None:
@@ -127,7 +127,7 @@ class ReportWriter:
 
 
 class _WriterThread:
-    """Run calls one after the other in a thread that does not keep the interpreter from ending."""
+    """Run calls one after the other in a thread. The interpreter does not wait for it when it ends."""
 
     def __init__(self) -> None:
         self._calls: queue.SimpleQueue[tuple[Callable[[], None], asyncio.Future[None]] | None] = queue.SimpleQueue()
@@ -136,7 +136,7 @@ class _WriterThread:
         threading.Thread(target=self._work, name="report", daemon=True).start()
 
     async def run(self, call: Callable[[], None]) -> None:
-        """Return when ``call`` has returned in the thread; raise what it raises."""
+        """Run ``call`` in the thread, and return when it has ended. Raises what ``call`` raises."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.add(done)
         done.add_done_callback(self._waiting.discard)
@@ -144,17 +144,17 @@ class _WriterThread:
         await done
 
     def busy_s(self) -> float:
-        """Return for how many seconds the call that is under way has been, 0 if none is."""
+        """Return for how many seconds the current call has run so far, 0 if there is none."""
         since = self._busy_since
         return 0.0 if since is None else time.monotonic() - since
 
     def abandon(self, error: Exception) -> None:
-        """Fail every call that has not returned."""
+        """Let every call that has not ended fail with ``error``."""
         for done in list(self._waiting):
             _settle(done, error)
 
     def stop(self) -> None:
-        """End the thread after the calls before."""
+        """End the thread after all calls so far."""
         self._calls.put(None)
 
     def _work(self) -> None:
@@ -164,10 +164,10 @@ class _WriterThread:
             self._busy_since = time.monotonic()
             try:
                 call()
-            except Exception as raised:  # noqa: BLE001 - it is raised again where it is waited for
+            except Exception as raised:  # noqa: BLE001 - raised again for the caller that waits
                 error = raised
             self._busy_since = None
-            with contextlib.suppress(RuntimeError):  # the loop may have been closed meanwhile
+            with contextlib.suppress(RuntimeError):  # the loop may be closed by now
                 done.get_loop().call_soon_threadsafe(_settle, done, error)
 
 
@@ -181,12 +181,12 @@ def _settle(done: asyncio.Future[None], error: Exception | None) -> None:
 
 
 def write_summary(folder: Path, line: dict[str, Any]) -> None:
-    """Write ``summary.json`` into a run's ``folder``, whole or not at all. Raises ``StateError``."""
+    """Write ``summary.json`` into the ``folder`` of a run, whole or not at all. Raises ``StateError``."""
     write_whole(folder / "summary.json", encode(line))
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Put ``data`` in the place of the regular file ``path``, for its owner alone. Raises ``StateError``."""
+    """Replace the regular file ``path`` by ``data``, accessible to its owner only. Raises ``StateError``."""
     try:
         os.close(opened_anew(path, data, is_private=True))
     except OSError as error:
@@ -195,7 +195,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder of the state, for its owner alone. Raises ``StateError``."""
+    """Create a folder of the state, accessible to its owner only. Raises ``StateError``."""
     try:
         for folder in reversed((path, *path.parents)):
             if not folder.exists():
@@ -207,7 +207,7 @@ def make_folder(path: Path) -> None:
 
 
 def drop_old_report(folder: Path, target: str) -> None:
-    """Remove the report in a run's ``folder`` if its report goes to another place, ``target``, now."""
+    """Remove the report from the ``folder`` of a run if the report now goes to another place, ``target``."""
     own = folder / OWN_REPORT
     with contextlib.suppress(OSError, ValueError):
         is_there = target != STANDARD_OUTPUT and Path(target).samefile(own)
@@ -216,7 +216,7 @@ def drop_old_report(folder: Path, target: str) -> None:
 
 
 def drop_run(folder: Path) -> None:
-    """Remove what a run has left in its folder, and the folder unless there is something else in it."""
+    """Remove a run's files from its folder, and the folder itself if it is then empty."""
     with contextlib.suppress(OSError):
         for name in (OWN_REPORT, "summary.json", "lock"):
             (folder / name).unlink(missing_ok=True)
@@ -224,7 +224,7 @@ def drop_run(folder: Path) -> None:
 
 
 def rewrite(target: str, data: bytes, *, is_private: bool = False) -> bool:
-    """Put ``data`` in the place of the report that went to ``target``; tell whether that is a regular file at all.
+    """Replace the report at ``target`` by ``data`` if it is a regular file or missing. Tell whether that is so.
 
     Raises ``ReportError``.
     """
@@ -234,14 +234,14 @@ def rewrite(target: str, data: bytes, *, is_private: bool = False) -> bool:
         if is_file:
             os.close(opened_anew(path, data, is_private=is_private))
     except OSError as error:
-        remedy = "mend that, then run --resume writes it again from the state"
+        remedy = "correct this, then run --resume writes it again from the state"
         message = f"the report cannot be written to {target}: {error.strerror}; {remedy}"
         raise ReportError(message) from error
     return is_file
 
 
 async def _opened_as_it_is(path: str) -> int:
-    """Open a pipe or a device. A named pipe has no reader yet where the system says ENXIO: wait for one."""
+    """Open a pipe or a device. If the system says ENXIO, a named pipe has no reader yet: wait for one."""
     while True:
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY)

@@ -166,7 +166,7 @@ def test_a_state_that_cannot_be_used_is_no_reason_not_to_look(tmp_path: Path) ->
         (tmp_path / "state").mkdir()
         (tmp_path / "state/state.db").write_text("no database " * 100)
         ended = audit(tmp_path)
-        assert (ended.code, "it is no SQLite database" in ended.stderr) == (0, True)
+        assert (ended.code, "it is not an SQLite database" in ended.stderr) == (0, True)
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_a_report_of_a_killed_run_still_reads(tmp_path: Path) -> None:
     line = {"type": "backup", "run_id": "R", "name": "shop0", "outcome": "accepted"}
     (tmp_path / "r.jsonl").write_text(json.dumps(line) + "\n" + json.dumps(line)[:20])
     shown = run_command("report", "summary", "r.jsonl", cwd=tmp_path).stdout
-    assert "has not come to its end" in shown
+    assert "the run has not ended" in shown
     as_json = json.loads(run_command("report", "summary", "r.jsonl", "--format", "json", cwd=tmp_path).stdout)
     assert as_json["outcomes"] == {"accepted": 1}
     failures = run_command("report", "failures", "r.jsonl", cwd=tmp_path)

@@ -78,7 +78,8 @@ def test_the_rehearsal_of_the_readme_works_whatever_is_exported(tmp_path: Path, 
     with stand_in(*shlex.split(options), **exported) as running:
         point_at(running, tmp_path)
         ended = run_command(*shlex.split(arguments), cwd=tmp_path, **exported)
-        assert (ended.code, "18 of 24 installs backed up, 6 not" in ended.stderr) == (3, True), ended.stderr
+        assert ended.code == 3, ended.stderr
+        assert re.search(r"18 of 24 installs backed up in .+, 6 failed", ended.stderr), ended.stderr
         assert "config=examples/rehearsal.yaml" in ended.stderr, "no made-up secret is a word that is shown elsewhere"
     with stand_in(**exported) as running:
         point_at(running, tmp_path)

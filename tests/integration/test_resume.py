@@ -539,7 +539,7 @@ def test_a_state_from_the_future_or_a_damaged_one_is_exit_4_and_nothing_is_sent(
         future = run_command("run", "--resume", "latest", cwd=tmp_path)
         refused(future, 4, str(state), "schema version 99", "upgrade this program")
         state.write_bytes(b"no database, by any means" * 100)
-        refused(run_command("run", cwd=tmp_path), 4, str(state), "it is no SQLite database; move it away")
+        refused(run_command("run", cwd=tmp_path), 4, str(state), "it is not an SQLite database; move it away")
         assert sent(server) == 0
         assert state.read_bytes() == b"no database, by any means" * 100
 

@@ -174,7 +174,7 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path) -> Non
     path.parent.mkdir()
     path.write_bytes(b"to whom it may concern " * 100)
     message = refusal(path)
-    assert "it is no SQLite database; move it away" in message
+    assert "it is not an SQLite database; move it away" in message
     assert path.read_bytes() == b"to whom it may concern " * 100
 
 
@@ -208,7 +208,7 @@ def test_a_path_with_a_null_is_refused(tmp_path: Path) -> None:
 def test_a_file_beside_it_that_cannot_be_made_is_refused(path: Path) -> None:
     keep(path)
     (path.parent / "state.db-wal").mkdir()
-    assert "it, or a file beside it, cannot be opened; make" in refusal(path)
+    assert "it or a file beside it cannot be opened; make" in refusal(path)
 
 
 def test_a_file_that_may_not_be_written_says_so(path: Path) -> None:
@@ -216,7 +216,7 @@ def test_a_file_that_may_not_be_written_says_so(path: Path) -> None:
         await store.read(lambda connection: connection.execute("PRAGMA query_only = ON").fetchone())
         await remember(store, KEY, LEARNED, AT)
 
-    with pytest.raises(StorageError, match="it may not be written; make the file and its folder writable"):
+    with pytest.raises(StorageError, match="it is not writable; make the file and its folder writable"):
         with_store(path, refused)
 
 
@@ -228,7 +228,7 @@ def test_a_disk_that_fails_is_said_with_its_name(path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "disk I/O error (SQLITE_IOERR" in message
-    assert "see whether the disk is full or failing, or name another folder with --state-dir" in message
+    assert "check whether the disk is full or failing, or name another folder with --state-dir" in message
 
 
 def test_a_file_that_stays_locked_says_so(path: Path) -> None:

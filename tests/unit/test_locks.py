@@ -74,7 +74,7 @@ def test_a_lock_that_another_process_holds_is_refused_and_the_process_is_named(p
     with holder(path) as process:
         with pytest.raises(LockedError) as caught:
             take(path)
-        expected = f"a run is going on, in process {process.pid}; wait for its end"
+        expected = f"a run is going on, in process {process.pid}; wait until it ends"
         assert (str(caught.value), caught.value.exit_code) == (expected, 11)
 
 
@@ -173,7 +173,7 @@ def test_whoever_is_refused_is_told_the_run_its_start_and_its_process(path: Path
                     pass
         return str(caught.value)
 
-    since = f"begun at 2026-11-23 01:00:00 UTC, in process {os.getpid()}; wait for its end"
+    since = f"begun at 2026-11-23 01:00:00 UTC, in process {os.getpid()}; wait until it ends"
     assert asyncio.run(main("a run of f.yaml is going on")) == f"a run of f.yaml is going on, run {run.id}, {since}"
     assert asyncio.run(main(f"run {run.id} is going on")) == f"run {run.id} is going on, {since}"
 

@@ -33,7 +33,8 @@ def encoded(line: dict[str, Any]) -> bytes:
     return json.dumps(line, separators=(",", ":")).encode() + b"\n"
 
 
-ONE_OF_TWO = "the summary counts 2 installs, and only 1 have a line"
+NEWER = "line 1 has schema 2, but this program knows only schema 1: upgrade this program"
+ONE_OF_TWO = "the summary counts 2 installs, but the report has lines for only 1"
 WHOLE = backup(1) + backup(2, "rejected") + summary(2)
 EARLIER = backup(1, "rejected", OLD) + summary(1, OLD)
 
@@ -52,15 +53,15 @@ def read(folder: Path, content: bytes) -> ReportFile:
         (b"\n" + WHOLE.replace(b"\n", b"\r\n\r\n"), []),
         (b"\xef\xbb\xbf" + WHOLE, []),
         (WHOLE[:-20], ["line 3 is cut off"]),
-        (backup(1) + backup(2)[:100] + b"\n" + summary(2), ["line 2 is no JSON", ONE_OF_TWO]),
+        (backup(1) + backup(2)[:100] + b"\n" + summary(2), ["line 2 is not JSON", ONE_OF_TWO]),
         (backup(1) + summary(2), [ONE_OF_TWO]),
-        (summary(2), ["the summary counts 2 installs, and only 0 have a line"]),
+        (summary(2), ["the summary counts 2 installs, but the report has lines for only 0"]),
         (summary(0), []),
-        (backup(1)[50:] + backup(2) + summary(2), ["line 1 is no JSON", ONE_OF_TWO]),
+        (backup(1)[50:] + backup(2) + summary(2), ["line 1 is not JSON", ONE_OF_TWO]),
         (backup(1) + b"\0" * 4096, ["line 2 is cut off"]),
-        (WHOLE + b"\xff\xfe binary \x00\n", ["line 4 is no JSON"]),
-        (WHOLE + b"7\n", ["line 4 is no JSON object"]),
-        (backup(1, schema=2) + WHOLE, ["line 1 is of schema 2, and this program knows 1: upgrade it"]),
+        (WHOLE + b"\xff\xfe binary \x00\n", ["line 4 is not JSON"]),
+        (WHOLE + b"7\n", ["line 4 is not a JSON object"]),
+        (backup(1, schema=2) + WHOLE, [NEWER]),
         (backup(1, "vanished") + summary(1), ["line 1 has an outcome that this program does not know"]),
         (backup(1, install_id=None, name=None) + summary(1), ["line 1 has no run_id, or no install_id and no name"]),
         (WHOLE + b"x" * (LONGEST_LINE + 9) + b"\n", ["line 4 is longer than 4 MiB"]),
@@ -79,18 +80,18 @@ def test_what_is_damaged_is_told_with_its_line(tmp_path: Path, content: bytes, d
     [
         (b"", "it is empty"),
         (b"\n\n", ""),
-        (b"root:x:0:0:root:/root:/bin/sh\n", "line 1 is no JSON"),
+        (b"root:x:0:0:root:/root:/bin/sh\n", "line 1 is not JSON"),
         (gzip.compress(WHOLE), "it is compressed"),
-        (WHOLE.decode().encode("utf-16"), "line 1 is no JSON"),
+        (WHOLE.decode().encode("utf-16"), "line 1 is not JSON"),
         (WHOLE[:100], "line 1 is cut off"),
         (b'{"level": "info", "type": "backup-started"}\n', ""),
-        (WHOLE.replace(b'"schema":1', b'"schema":2'), "line 1 is of schema 2, and this program knows 1: upgrade it"),
+        (WHOLE.replace(b'"schema":1', b'"schema":2'), NEWER),
     ],
 )
 def test_a_file_without_a_line_of_ours_is_no_report(tmp_path: Path, content: bytes, why: str) -> None:
     with pytest.raises(UsageError) as caught:
         read(tmp_path, content)
-    message = f"{tmp_path / 'r.jsonl'} is not a report: no line of it is a backup or a summary"
+    message = f"{tmp_path / 'r.jsonl'} is not a report: it has no backup line and no summary line"
     assert str(caught.value) == (f"{message} ({why})" if why else message)
 
 
@@ -132,7 +133,7 @@ def test_a_run_whose_report_another_one_has_replaced_is_not_mixed_up_with_that(t
         (tmp_path / "runs" / run_id).mkdir(parents=True)
         (tmp_path / "runs" / run_id / "summary.json").write_text(json.dumps({"report": str(tmp_path / "r.jsonl")}))
     assert reports_meant(tmp_path, "latest").newest.run_id == NEW
-    with pytest.raises(UsageError, match=f"holds the report of another run, {NEW}: have that of {OLD} written again"):
+    with pytest.raises(UsageError, match=f"holds the report of another run, {NEW}: write the report of {OLD} again"):
         reports_meant(tmp_path, OLD)
     (tmp_path / "r.jsonl").write_bytes(EARLIER + WHOLE)
     assert [each.run_id for each in reports_meant(tmp_path, OLD).reports] == [OLD]

@@ -403,7 +403,7 @@ def test_folders_are_the_owners_alone(tmp_path: Path) -> None:
 def test_people_are_told_what_the_limits_were_found_to_be() -> None:
     line = summary_line(replace(SUMMARY, accounts={"default": LIMITED, "b": AccountTotals(1, 0, 5.0)}))
     text = shown(totals(Report("f", summary=line, run_id="R1")))
-    assert "limit of default: about 49.9 requests a second, 98 at once beyond that, 8 at a time" in text
+    assert "limit of default: about 49.9 requests a second, a burst of 98 beyond that, 8 at a time" in text
     assert "limit of b" not in text
 
 
@@ -420,7 +420,7 @@ def test_a_report_is_read_again(tmp_path: Path) -> None:
     assert (report.run_id, report.outcomes, report.succeeded) == ("R1", {"accepted": 1, "rejected": 1}, 1)
     assert [line["install_id"] for line in report.failures] == [install_id(2)]
     assert report.summary == summary_line(SUMMARY)
-    assert shown(totals(report)).splitlines()[:1] == ["Run R1: 1 of 2 installs backed up, 1 not in 1 min 15 s"]
+    assert shown(totals(report)).splitlines()[:1] == ["Run R1: 1 of 2 installs backed up in 1 min 15 s, 1 failed"]
 
 
 def test_an_unfinished_and_damaged_report_still_tells_what_it_can(tmp_path: Path) -> None:
@@ -430,12 +430,12 @@ def test_an_unfinished_and_damaged_report_still_tells_what_it_can(tmp_path: Path
     path.write_bytes(lines[0] + b"\n[1]\n{}\n" + lines[1] + lines[2][:30])
     found = read_reports(path)
     report = found.newest
-    damage = ["line 3 is no JSON object", "line 6 is cut off"]
+    damage = ["line 3 is not a JSON object", "line 6 is cut off"]
     assert (report.outcomes.total(), report.summary, report.damage, found.foreign) == (2, None, damage, 1)
     text = shown(totals(report))
-    assert "the run has not come to its end" in text
+    assert "the run has not ended" in text
     assert "finish it with wpe-backup run --resume R1" in text
-    assert "The report is damaged: line 3 is no JSON object; line 6 is cut off" in text
+    assert "The report is damaged: line 3 is not a JSON object; line 6 is cut off" in text
 
 
 @pytest.mark.parametrize("content", [b"", b"hello\n", b'{"a": 1}\n', b"\x00\xff"])
