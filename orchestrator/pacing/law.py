@@ -41,14 +41,15 @@ CYCLE_SHARE = 1 / 16
 canaries."""
 
 CATCHING_UP_SHARE = 0.5
-"""After a late start, the next one waits at least this share of the interval. A bucket without a burst would refuse
-more otherwise."""
+"""After a late start, the next one waits at least this share of the interval. If it came sooner, a bucket without a
+burst would refuse more."""
 
 JITTER_SHARE, LONGEST_JITTER_S = 0.1, 1.0
 FAILURES_THAT_HOLD = 10
 
 NEW_RATE_S, NEW_RATE_LATENCIES = 0.5, 2.0
-"""A rate is new for half a second or two latencies: so long, the number in flight has not settled."""
+"""A rate is new for half a second or for two latencies, whichever is longer. Until then, the number in flight has not
+settled."""
 
 INNOCENT_SHARE, INNOCENT_HIGH = 0.9, 2.0
 """The rate and its upper bound as multiples of the refused rate, if the number in flight may be the reason for the 429.
@@ -122,8 +123,8 @@ def ready_at(pace: Pace) -> float | None:
 def started(pace: Pace, now: float) -> tuple[Pace, Ticket]:
     """Return the pace after one request started at ``now``, which ``ready_at`` allowed, and its ticket.
 
-    Starts are spaced evenly. After a late start the next one comes earlier, to make up for up to one interval. A fixed
-    rate makes up for nothing.
+    Starts are spaced evenly. After a late start, the next ones come sooner, to catch up by at most one interval. A
+    fixed rate does not catch up.
     """
     in_flight = pace.in_flight + 1
     is_canary = pace.phase is Phase.HELD
@@ -201,7 +202,7 @@ def next_pace(pace: Pace, observation: Observation) -> Pace:
 
 
 def _noted(pace: Pace, observation: Observation) -> Pace:
-    """Note what counts in any epoch: one request less in flight, the answer, its latency, a named ``Retry-After``."""
+    """Note what counts in any epoch: one request less in flight, the answer, its latency, its ``Retry-After``."""
     ticket, feedback = observation.ticket, observation.feedback
     if feedback.effect is Effect.THROTTLED:
         return _noted_refusal(pace, observation)
