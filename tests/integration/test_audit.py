@@ -108,7 +108,9 @@ inventory: [discover: {{}}]
         sick, nameless, elsewhere, strict, fine = rows
         assert (sick["error"]["status"], sick["backup"], sick["ours"]) == (503, None, None)
         assert "could not be looked up" in nameless["error"]["message"]
-        assert elsewhere["error"]["message"].startswith("is not in the plan (list.txt:5); it may be in what could not")
+        assert elsewhere["error"]["message"].startswith(
+            "is not in the plan (list.txt:5); it may be in a source that could not"
+        )
         assert (strict["max_age_s"], strict["error"]) == (1.0, None)
         assert fine["under_way"]["status"] in {"requested", "in_progress"}
         assert "source.failed" in ended.stderr

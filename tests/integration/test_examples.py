@@ -88,7 +88,7 @@ def test_the_rehearsal_of_the_readme_works_whatever_is_exported(tmp_path: Path, 
 
 def test_the_first_day_of_the_readme_needs_nothing_else(tmp_path: Path) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    day = readme.partition("\n$ .venv/bin/wpe-backup simulate\n")[2].partition("```")[0]
+    day = readme.partition("\nIn the second terminal")[2].partition("\n```\n")[0]
     lines = re.findall(r"^\$ \S+wpe-backup (.+)$", day, re.MULTILINE)
     assert [line.split()[0] for line in lines] == ["init", "doctor", "run", "status", "audit"]
     with stand_in(**NOTHING) as running:

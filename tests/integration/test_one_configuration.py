@@ -139,7 +139,7 @@ def test_a_name_stands_in_for_the_path_wherever_the_yaml_is(tmp_path: Path) -> N
         found = run_command("run", "--retry-failed", "latest", "--deadline", "1ms", cwd=tmp_path)
         assert found.code == 10, found.stderr  # what ran before the YAML had a name is found
         with going_on(tmp_path, server):
-            named = ("a run of nightly is going on, run 01", " UTC, in process ", "or let --lock-wait do it")
+            named = ("a run of nightly is going on, run 01", " UTC, in process ", "or use --lock-wait")
             refused(run_command("run", "-c", "moved.yaml", cwd=tmp_path), 11, *named)
             refused(run_command("run", "-c", "-", cwd=tmp_path, stdin=moved.read_text()), 11, *named)
         other = tmp_path / "other.yaml"
