@@ -28,7 +28,14 @@ class Part(BaseModel):
 
 
 class RetryAfter(StrEnum):
-    """The form of a 429's ``Retry-After``. The real gateway sends none."""
+    """The form of the `Retry-After` header of a 429.
+
+    - `none`: no header, like the real gateway
+    - `seconds`, `decimal`: the seconds to wait, as a whole or a decimal number
+    - `date`, `rfc850`, `asctime`: the moment to come back; the last two are older forms of a date
+    - `past_date`, `zero`, `negative`, `words`, `odd` (`1.5x`), `empty`, `huge`, `hour`: values that no client should
+      obey blindly
+    """
 
     NONE = "none"
     SECONDS = "seconds"
@@ -99,7 +106,16 @@ class Change(Part):
 
 
 class Operation(StrEnum):
-    """An operation of the API, by its name in a fault."""
+    """The operation of the API that a fault hits.
+
+    - `post`: request a backup
+    - `listing`: list the backups of an install
+    - `show`: show one backup
+    - `installs`, `install`: list the installs, show one install
+    - `accounts`: list the accounts
+    - `user`: show the API user (the check of the credentials)
+    - `status`: show that the API is up
+    """
 
     POST = "post"
     LISTING = "listing"
@@ -112,7 +128,32 @@ class Operation(StrEnum):
 
 
 class Kind(StrEnum):
-    """What a fault does to a request."""
+    """What a fault does to a request.
+
+    The answer is an error:
+
+    - `bad_request` (400), `forbidden` (403), `not_found` (404), `server_error` (500), `unavailable` (503),
+      `gateway_timeout` (504)
+    - `blocked` (403) and `bad_gateway` (502), with an HTML page
+    - `quota`: 429 with `Limit Exceeded`
+    - `redirect`: 302 to another host
+
+    No answer arrives:
+
+    - `reset`: the connection is reset
+    - `hang`: silence until the client gives up
+    - `cut_head`: the connection is reset in the middle of the header
+
+    The request is carried out, but the body of the answer is broken:
+
+    - `cut_short`: it ends in the middle
+    - `drip`: it arrives at one byte per second
+    - `broken_json`: it is not JSON
+    - `missing_id`: the `id` or `results` is missing
+    - `wrong_type`: it is a list instead of an object
+    - `huge_body`: it has 10 MB
+    - `gzip_bomb`: it has 100 kB that unpack to 100 MB
+    """
 
     BAD_REQUEST = "bad_request"
     FORBIDDEN = "forbidden"
@@ -160,34 +201,28 @@ OF_ONE_INSTALL = {Operation.POST, Operation.LISTING, Operation.SHOW, Operation.I
 
 
 class Fault(Part):
-    """A failure that hits a share of the requests, or all requests for a share of the installs."""
+    """A failure that hits a share of the requests, or all requests for a share of the installs.
+
+    The shares of one operation's faults must add up to at most 1, separately for faults of requests and for faults of
+    installs. A fault of requests hits only requests that no fault of installs hits. If the operation is not about one
+    install, all its faults are faults of requests.
+    """
 
     kind: Kind
-    """What happens. An error: `bad_request` (400), `forbidden` (403), `blocked` (403, HTML), `not_found` (404),
-    `server_error` (500), `bad_gateway` (502, HTML), `unavailable` (503), `gateway_timeout` (504), `quota` (429
-    `Limit Exceeded`), `redirect` (302 to another host). No answer: `reset`, `hang` (silence until the client gives up),
-    `cut_head` (a reset in the middle of the header). A broken body: `cut_short` (it ends in the middle), `drip` (one
-    byte per second), `broken_json`, `missing_id`, `wrong_type` (a list instead of an object), `huge_body` (10 MB),
-    `gzip_bomb` (100 kB that unpack to 100 MB)."""
+    """What happens to a request that the fault hits."""
     operation: Operation = Operation.POST
-    """The operation that fails: `post` (request a backup), `listing` (of an install's backups), `show` (one backup),
-    `installs`, `install`, `accounts`, `user` or `status`."""
+    """The operation that the fault hits."""
     share: Share = 1.0
-    """The share of the requests or installs that it hits (see `of`). The shares of one operation's faults must add up
-    to at most 1, for installs and for requests separately. A fault of requests hits only requests that no fault of
-    installs hits."""
+    """The share of the requests or installs that the fault hits."""
     of: Literal["requests", "installs"] | None = None
-    """`requests`: `share` is a share of the requests. `installs`: `share` is a share of the installs, and an affected
-    install fails each time. Default: `installs` for `bad_request`, `forbidden` and `not_found`, `requests` for other
-    kinds. If the operation is not about one install, it is always `requests`."""
+    """Whether `share` counts `requests` or `installs`. Default: `installs` for `bad_request`, `forbidden`, `not_found`;
+    else `requests`."""
     created: bool | None = None
-    """For `post`: whether the backup is made although the request fails. Default: `true` for the kinds with a broken
-    body, `false` for other kinds."""
+    """For `post`: whether the backup is made although the request fails. Default: `true` if only the body is broken."""
     installs: tuple[Annotated[str, Field(pattern=UUID)], ...] = ()
-    """The ids of the only installs that it can hit. Default: all installs."""
+    """Hit only the installs with these ids. Default: all installs."""
     after: Seconds = 0.0
-    """Delay before the answer, or before the connection fails. If the backup is made, it is made before the delay. The
-    real 504 comes after 29 s."""
+    """Delay before the answer or the failure. A backup is made before the delay. The real 504 comes after 29 s."""
     first_tries: Whole | None = None
     """Hit only the first N requests for each install, so that a later one succeeds. Default: all requests."""
     from_: Annotated[Seconds, Field(alias="from")] = 0.0
@@ -248,7 +283,12 @@ class SimulatedInstall(Part):
 
 
 class SimulatedAccount(Part):
-    """An account of WP Engine, with its installs."""
+    """An account of WP Engine, with its installs.
+
+    If a scenario has `accounts`, no other accounts and installs exist. With `accounts: []`, the user has no access to
+    any account. Without `accounts`, the listings show the account `rehearsal` with the installs `shop01` to `shop24`,
+    and backups of any other install id can be requested too.
+    """
 
     name: Annotated[str, Field(pattern="^[a-z][a-z0-9]{1,30}$")]
     """Name of the account."""
@@ -276,7 +316,7 @@ class Backend(Part):
     slots: Whole
     """Number of requests that it works on at the same time. The others wait for a free slot."""
     takes: Range
-    """How long a request keeps its slot busy: a duration, or a list of the minimum and the maximum."""
+    """How long a request keeps its slot busy: a duration, or a list of the shortest and the longest."""
 
 
 class Listing(Part):
@@ -291,8 +331,7 @@ class Listing(Part):
     descriptions: Literal["whole", "cut", "escaped", "missing"] = "whole"
     """How the API returns descriptions: `whole`, `cut` to 20 characters, `escaped` for HTML, or `missing`."""
     nightly: Annotated[int, Field(ge=0, le=60)] = 0
-    """Number of WP Engine's own nightly backups that the listing shows. All are completed. When the stand-in starts,
-    the newest is about half a day old, at any hour of the day."""
+    """Number of WP Engine's own nightly backups, all completed. At any start, the newest is about half a day old."""
 
 
 class Pages(Part):
@@ -305,16 +344,19 @@ class Pages(Part):
 
 
 class Backups(Part):
-    """The backups that are made, and how they end."""
+    """The backups that are made, and how they end.
+
+    Halfway to the end, the first status changes to `in_progress`. There are two exceptions: `initiated`, the deprecated
+    word for `in_progress`, stays until the end. With `completed`, a backup ends immediately. `queued` is a word that
+    the specification does not know.
+    """
 
     completes_after: Range = (2.0, 2.0)
-    """How long a backup takes until it has ended: a duration, or a list of the minimum and the maximum."""
+    """How long a backup takes until it has ended: a duration, or a list of the shortest and the longest."""
     aborts: Share = 0.0
     """The share of backups that end as `aborted` instead of `completed`."""
     first_status: Literal["requested", "in_progress", "initiated", "completed", "queued"] = "requested"
-    """Status in the answer to the POST. Halfway to the end it changes to `in_progress`. `initiated` is the deprecated
-    word for `in_progress`; it stays until the end. With `completed`, a backup ends immediately. `queued` is a word that
-    the specification does not know."""
+    """Status in the answer to the POST: `requested`, `in_progress`, `initiated`, `completed` or `queued`."""
     fields: Literal["all", "minimal"] = "all"
     """Fields of a backup in answers. `minimal`: only `{id, status}`, as in the specification of early 2026."""
 
@@ -326,18 +368,15 @@ class Scenario(Part):
     """Seed of the random choices. With the same seed, faults hit the same requests and installs, in whatever order
     requests come."""
     latency: Range = (0.02, 0.08)
-    """Latency of answers: a duration, or a list of the minimum and the maximum. A 429 of a limit comes immediately."""
+    """Latency of answers: a duration, or a list of the shortest and the longest. A 429 of a limit comes immediately."""
     limits: tuple[Limit, ...] = ()
-    """Limits, which apply together. `kind` is `bucket`, `fixed_window`, `sliding_window` or `in_flight`. If any limit
-    refuses a request, the answer is a 429, and no limit counts the request."""
+    """Limits that apply together. If one of them refuses a request, the answer is a 429, and no limit counts it."""
     limits_per: Literal["address", "credentials"] = "address"
     """`address`: all clients share the limits. `credentials`: the limits apply to each API user separately."""
     schedule: tuple[Change, ...] = ()
     """Changes of the limits while the stand-in runs."""
     retry_after: RetryAfter = RetryAfter.NONE
-    """Form of the `Retry-After` header of a 429: `none` (no header, like the real gateway), `seconds`, `decimal`,
-    `date`, or an older form of a date (`rfc850`, `asctime`). Values that no client should obey blindly: `past_date`,
-    `zero`, `negative`, `words`, `odd` (`1.5x`), `empty`, `huge`, `hour`."""
+    """Form of the `Retry-After` header of a 429."""
     clock_skew: SignedSeconds = 0.0
     """How far the server's clock is ahead of this machine's. `-1h`: an hour behind."""
     backend: Backend | None = None
@@ -348,9 +387,7 @@ class Scenario(Part):
     credentials: Credentials = Credentials()
     """The credentials that are accepted."""
     accounts: tuple[SimulatedAccount, ...] | None = None
-    """WP Engine's accounts with their installs. No other installs exist. `[]`: the user has no access to any account.
-    Default: the listings show the account `rehearsal` with the installs `shop01` to `shop24`, and backups of any other
-    install id can be requested too."""
+    """WP Engine's accounts with their installs. Default: the account `rehearsal`, and any other install id."""
     faults: tuple[Fault, ...] = ()
     """Failures that hit requests or installs."""
     pages: Pages = Pages()

@@ -43,7 +43,7 @@ def _range(value: object) -> object:
 
 def _in_order(value: tuple[float, float]) -> tuple[float, float]:
     if value[0] > value[1]:
-        refuse("must be the minimum and the maximum, in this order")
+        refuse("must be the shortest and the longest, in this order")
     return value
 
 
