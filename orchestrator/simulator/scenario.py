@@ -235,7 +235,7 @@ class Fault(Part):
         if self.created and (self.kind in NEVER_MADE or self.operation is not Operation.POST):
             refuse("created: must not be true: only a POST makes a backup, and not with this kind of fault")
         if self.created is False and self.kind in MADE_ALL_THE_SAME:
-            refuse("created: must not be false: this kind of fault breaks only the answer, and the backup is made")
+            refuse("created: must not be false: this fault breaks only the body of the answer, and the backup is made")
         if self.installs and self.operation not in OF_ONE_INSTALL:
             refuse("installs: this operation is not about one install")
         if self.until is not None and self.until <= self.from_:
