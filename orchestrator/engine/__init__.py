@@ -1,4 +1,4 @@
-"""The asynchronous core: admits requests, carries each install to its one outcome, stops when told.
+"""The asynchronous core: it admits requests, brings each install to its one outcome, and stops on a signal.
 
-Knows no third-party library, no file and no socket; ``ports.py`` declares what it needs of the edges.
+It uses no third-party library, no file and no socket; ``ports.py`` declares the interfaces that it needs.
 """

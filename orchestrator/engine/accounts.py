@@ -1,4 +1,4 @@
-"""What concerns a whole account: its queue, what its reads lead to, the check of its credentials, its end."""
+"""Everything that affects a whole account: its queue, its reads, the check of its credentials, and its stop."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 
 REFUSED_POLL_WAIT_S = 15.0
-"""How long a poll waits that is refused though the credentials are good."""
+"""Seconds before the next poll, if a poll got a 401 although the credentials are good."""
 
 
 class Accounts:
-    """Queue the work of accounts, read for it, check accounts and stop them."""
+    """Queue the work of accounts, send its reads, check credentials, and stop accounts."""
 
     def __init__(self, context: DispatchContext, wire: Wire, ledger: Ledger) -> None:
-        """Settle what a stopped account leaves in ``ledger``."""
+        """Settle the remaining work of stopped accounts in ``ledger``."""
         self._wire = wire
         self._ledger = ledger
         self._limits = context.limits
@@ -38,7 +38,10 @@ class Accounts:
         self._log = context.log
 
     def queue(self, account: AccountQueue, work: PendingBackup | ReadRequest, after_s: float = 0.0) -> None:
-        """Queue ``work`` from ``after_s`` seconds on, unless its account has stopped, or all requests have."""
+        """Queue ``work``, due in ``after_s`` seconds.
+
+        Cancel it instead if its account has stopped, or if it is to be requested and the run requests nothing more.
+        """
         why = account.stop
         if why is None and not isinstance(work, ReadRequest) and work.is_to_be_requested:
             why = self._ledger.closed
@@ -56,7 +59,7 @@ class Accounts:
         call: Coroutine[object, object, AttemptResult],
         follow: Callable[[Exchanged], Awaitable[None]],
     ) -> None:
-        """Send one read for ``work``, and ``follow`` its answer up; one that was broken off is queued again."""
+        """Send one read for ``work`` and pass the answer to ``follow``. Queue ``work`` again after an interruption."""
         may_end_account = isinstance(work, ReadRequest) or not work.is_patient
         exchanged = await self._wire.exchange(admitted, call)
         if exchanged.is_interrupted:
@@ -69,7 +72,7 @@ class Accounts:
     def is_given_up(
         self, admitted: Admitted, work: PendingBackup | ReadRequest, exchanged: Exchanged, decision: Decision
     ) -> bool:
-        """Do what ``decision`` says of a read that could not be had; tell whether it never will be."""
+        """Act on the ``decision`` about a failed read; tell whether the read has failed for good."""
         if admitted.account.stop:
             self._ledger.cancel(work, admitted.account.stop)
             return False
@@ -89,7 +92,7 @@ class Accounts:
     # -- credentials --------------------------------------------------------------------------------------------------
 
     def suspect(self, account: AccountQueue, work: PendingBackup | ReadRequest, result: AttemptResult) -> None:
-        """Keep ``work``, which met a 401, until a check has told whether the credentials are still good."""
+        """Keep ``work``, which got a 401, until a check shows whether the credentials are still good."""
         if account.stop:
             self._ledger.cancel(work, account.stop)
             return
@@ -99,7 +102,7 @@ class Accounts:
             self._log.warning("account.credentials_doubted", account=account.name)
 
     async def check(self, admitted: Admitted, check: CredentialsCheck) -> None:
-        """Send one ``GET /user``, and do what follows."""
+        """Send one ``GET /user``, and act on its answer."""
         account = admitted.account
         exchanged = await self._wire.exchange(admitted, account.api.check_credentials())
         if exchanged.is_interrupted:
@@ -134,7 +137,7 @@ class Accounts:
                 assert_never(decision.step)
 
     def _say_check_again(self, account: AccountQueue, exchanged: Exchanged) -> None:
-        """Say that an account is tried again: aloud the first time, since nothing else happens meanwhile."""
+        """Log that the check will be repeated: as a warning the first time, since nothing else happens meanwhile."""
         answer, reason = exchanged.answer, exchanged.result.message
         if answer is Answer.THROTTLED or account.check_attempts > 1:
             self._log.debug("account.check_again", account=account.name, answer=answer.value, reason=reason)
@@ -143,7 +146,7 @@ class Accounts:
             self._log.warning("account.not_reached", account=account.name, reason=reason, tried_for_s=reach_s)
 
     def _settle_suspects(self, account: AccountQueue) -> None:
-        """Let what met a 401 go on, each in its way: the credentials are good, so the 401 was about that one."""
+        """Settle or continue the work that got a 401: the credentials are good, so only that work was refused."""
         suspects, account.suspects = account.suspects, []
         for work, result in suspects:
             refused = error_info(ErrorKind.REJECTED, result)
@@ -166,7 +169,10 @@ class Accounts:
     # -- the end of an account ----------------------------------------------------------------------------------------
 
     def stop_if_hopeless(self, admitted: Admitted, exchanged: Exchanged) -> None:
-        """Stop the account if the API asks for too long a pause, or has served no POST for too long."""
+        """Stop the account if the API asks for too long a pause.
+
+        Stop it also if no request has been accepted, or no check of the credentials answered, for too long.
+        """
         if exchanged.effect is Effect.SERVED:
             return
         account, answer = admitted.account, exchanged.answer
@@ -183,18 +189,18 @@ class Accounts:
         self.stop(admitted, exchanged, why)
 
     def _unserved_s(self, account: AccountQueue) -> float:
-        """Return the seconds since the first failure after the last success; the first failure begins them."""
+        """Return the seconds since the first failure after the last success. If this is the first, start counting."""
         now = self._clock.monotonic()
         account.unserved_since = now if account.unserved_since is None else account.unserved_since
         return now - account.unserved_since
 
     def stop_over(self, admitted: Admitted, work: PendingBackup | ReadRequest, exchanged: Exchanged) -> None:
-        """End the account's run over the answer to ``work``, which is cancelled with the rest."""
+        """Stop the account because of the answer to ``work``, and cancel ``work`` with the rest."""
         admitted.account.suspects.append((work, exchanged.result))
         self.stop(admitted, exchanged)
 
     def stop(self, admitted: Admitted, exchanged: Exchanged, why: str | None = None) -> None:
-        """End the account's run: what it has not requested yet is cancelled."""
+        """Stop the account, and cancel its work that is not settled yet."""
         account, result = admitted.account, exchanged.result
         if account.stop is None:
             kind = error_kind(exchanged.answer, result)

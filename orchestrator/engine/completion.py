@@ -1,8 +1,8 @@
-"""Accepted is not completed: a backup is polled until it has ended, or until its time is over.
+"""Completion waits: poll each accepted backup until it has ended, or until its wait is over.
 
-Polls pass the limiter like every request, and ``queues.py`` lets them take no more than a share of the rate: with many
-unfinished backups each is asked the less often. A poll that fails is repeated. A slow backup is never requested again;
-an aborted one is once, if that was asked for.
+Polls pass the limiter like every request. ``queues.py`` limits them to a share of the rate, so the more backups are
+unfinished, the less often each is polled. A failed poll is repeated. A slow backup is never requested again. An aborted
+backup is requested once more, if the wait policy has ``retry_aborted``.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 OF_ANOTHER = "the answer shows another backup"
 
 LAST_POLL_S = 2.0
-"""How long after its time a backup's last poll may still be under way, beyond the polls of others that come first."""
+"""Seconds that a backup's last poll may take after its wait is over, plus the time for polls queued before it."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Timed:
-    """A wait that ends in time, and where its polls are queued."""
+    """A wait with a time limit, and the budget and account that poll for it."""
 
     pending: PendingBackup
     wait: CompletionWait
@@ -50,7 +50,7 @@ class _Timed:
 
     @property
     def is_going_on(self) -> bool:
-        """Tell whether the backup is still waited for in this wait: neither settled nor requested again since."""
+        """Tell whether this wait still goes on: its backup is neither settled nor requested again."""
         return not self.pending.is_settled and self.pending.state is self.wait
 
 
@@ -58,7 +58,7 @@ class CompletionWaits:
     """Wait for backups to be completed or aborted."""
 
     def __init__(self, context: DispatchContext, accounts: Accounts, ledger: Ledger) -> None:
-        """Poll through ``accounts``; without ``limits.wait``, only what is to be polled once."""
+        """Poll through ``accounts``. Without ``limits.wait``, poll only the backups that get a single poll."""
         self._context = context
         self._limits = context.limits
         self._accounts = accounts
@@ -68,7 +68,7 @@ class CompletionWaits:
         self._changed = asyncio.Event()
 
     async def accepted(self, admitted: Admitted, pending: PendingBackup) -> None:
-        """Wait for the backup that was made for ``pending``, or settle it as accepted if no more is wanted."""
+        """Wait for the backup that was made for ``pending``, or settle it as accepted if the run does not wait."""
         policy, backup = self._limits.wait, pending.made.backup
         if policy is None or backup is None:
             self._ledger.settle(pending, OutcomeKind.ACCEPTED)
@@ -84,7 +84,7 @@ class CompletionWaits:
         self.begin(admitted, pending, wait)
 
     def begin(self, admitted: Admitted, pending: PendingBackup, wait: CompletionWait) -> None:
-        """Poll for ``pending`` from now on."""
+        """Start to poll the backup of ``pending``, unless it has already ended."""
         if has_ended(wait.backup):
             self._ended(admitted, pending, wait)
             return
@@ -94,7 +94,7 @@ class CompletionWaits:
     # -- time ---------------------------------------------------------------------------------------------------------
 
     def bound(self, budget: Budget, account: AccountQueue, pending: PendingBackup, wait: CompletionWait) -> None:
-        """See to it that ``pending`` is settled when its time is over, also if the limiter lets no poll through."""
+        """Make sure that ``pending`` is settled when its wait is over, even if the limiter lets no poll through."""
         self._put(wait.until, _Timed(pending, wait, budget, account))
         self._changed.set()
 
@@ -102,7 +102,7 @@ class CompletionWaits:
         heapq.heappush(self._deadlines, (at, next(self._order), timed))
 
     async def expire(self) -> None:
-        """Settle what has not ended in time, for ever."""
+        """Settle each backup that has not ended when its wait is over. Run until cancelled."""
         while True:
             self._drop_what_is_over()
             wait_s = self._deadlines[0][0] - self._now() if self._deadlines else None
@@ -120,7 +120,7 @@ class CompletionWaits:
             heapq.heappop(self._deadlines)
 
     def _overdue(self) -> Iterator[_Timed]:
-        """Yield those whose time is over, last poll and all."""
+        """Yield the overdue waits whose last poll is over too; let the others poll one last time."""
         now = self._now()
         while self._deadlines and self._deadlines[0][0] <= now:
             *_, timed = heapq.heappop(self._deadlines)
@@ -130,7 +130,7 @@ class CompletionWaits:
                 self._poll_for_the_last_time(timed)
 
     def _poll_for_the_last_time(self, timed: _Timed) -> None:
-        """Let the last poll go first: in a large fleet its turn may not have come, though the backup is completed."""
+        """Queue the last poll before other work: in a large fleet, a completed backup may not have been polled yet."""
         wait, account = timed.wait, timed.account
         wait.is_last = True
         over_at = wait.until + LAST_POLL_S
@@ -149,7 +149,7 @@ class CompletionWaits:
     # -- polls --------------------------------------------------------------------------------------------------------
 
     async def poll(self, admitted: Admitted, pending: PendingBackup, wait: CompletionWait) -> None:
-        """Ask once how the backup of ``pending`` stands, and do what follows."""
+        """Poll the backup of ``pending`` once, and act on the answer."""
         wait.poller = asyncio.current_task()
         call = admitted.account.api.show_backup(pending.planned.request.install_id, wait.backup.id)
         try:
@@ -239,7 +239,7 @@ class CompletionWaits:
 
     def _give_up(self, budget: Budget, pending: PendingBackup, wait: CompletionWait) -> None:
         policy = self._limits.wait
-        how_long = f" when the wait of {age_text(policy.timeout_s)} was over" if policy else ""
+        how_long = f" after the wait of {age_text(policy.timeout_s)}" if policy else ""
         message = f"still {wait.backup.status or 'unfinished'}{how_long}"
         if wait.error:
             message += f"; the last poll failed: {wait.error.message}"
@@ -248,7 +248,7 @@ class CompletionWaits:
         budget.look_again()
 
     def _next_s(self, wait: CompletionWait) -> float:
-        """Return the seconds until the next poll, at least."""
+        """Return the minimum seconds until the next poll."""
         if self._limits.wait is None or wait.is_polled_once:
             return 0.0
         return max(0.0, min(self._limits.wait.poll_interval_s, wait.until - self._now()))

@@ -1,4 +1,4 @@
-"""What the core is given: the limits of a run, and the objects that it works with."""
+"""The inputs of the core: the limits of a run, and the objects that it works with."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RunLimits:
-    """What ends an install, what ends an account, and what ends the requests of a run.
+    """The limits that end the work on an install, the work of an account, or the requests of a run.
 
-    An account ends at a longer ``Retry-After`` than ``max_pause_s``, and ``give_up_s`` without a served POST. ``wait``
-    says how accepted backups are waited for, ``None`` if they are not. An install with a completed backup younger than
-    ``recent_s`` seconds is skipped. Requests end after ``deadline_s`` seconds, or at the ``failure_limit``. A check of
-    credentials that gets no answer, or a 5xx, is repeated for ``reach_s`` seconds, and no longer than ``give_up_s``.
+    An account stops if a ``Retry-After`` is longer than ``max_pause_s``, or if no POST is served for ``give_up_s``
+    seconds. ``wait`` says how the run waits for accepted backups; with ``None`` it does not wait. The run skips an
+    install that has a completed backup younger than ``recent_s`` seconds. It requests nothing more after ``deadline_s``
+    seconds, or at the ``failure_limit``. A check of credentials that gets no answer, or a 5xx, is repeated for
+    ``reach_s`` seconds, but no longer than ``give_up_s``.
     """
 
     retry: RetryPolicy
@@ -36,7 +37,7 @@ class RunLimits:
 
 @dataclass(frozen=True, slots=True)
 class DispatchContext:
-    """What every part of the core works with, for the run ``run_id``."""
+    """The objects that every part of the core works with, for the run ``run_id``."""
 
     run_id: str
     limits: RunLimits

@@ -1,8 +1,8 @@
-"""The dispatcher: one loop a budget admits requests in order; workers carry each to its answer and what follows.
+"""The dispatcher: one loop per budget admits requests in order; workers send them and act on the answers.
 
-Nothing but that loop waits on a limiter, so thousands of queued installs cost nothing. A worker whose request has been
-answered takes the next one itself while the limiter lets it. Every planned backup gets exactly one outcome, whatever
-happens: answered, account stopped, drained, aborted, or a bug.
+Only that loop waits for the limiter, so thousands of queued installs cost nothing. After an answer, a worker takes the
+next request itself if the limiter lets it through at once. Every planned backup gets exactly one outcome: after an
+answer, a stopped account, the first or second signal, or a bug.
 """
 
 from __future__ import annotations
@@ -46,15 +46,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-LATE = ErrorInfo(ErrorKind.DEADLINE, "the run's deadline had passed")
+LATE = ErrorInfo(ErrorKind.DEADLINE, "the run's deadline has passed")
 
 
 @dataclass(slots=True)
 class DispatchEnd:
-    """How the dispatch ended, beyond the outcomes themselves.
+    """How the dispatch ended, apart from the outcomes.
 
-    ``stops`` says why accounts stopped. ``unwritten`` are outcomes that the sink did not take, after ``write_error``.
-    ``crash`` is a bug's exception. ``interrupted`` tells that a signal came before the end.
+    ``stops`` holds the reason for each account that stopped, by name. ``unwritten`` are the outcomes that the sink did
+    not keep. ``write_error`` is the first error of the sink or the journal. ``crash`` is the exception of a bug.
+    ``interrupted`` means that a signal came before the end. ``deadline_passed`` means that the deadline cancelled at
+    least one backup.
     """
 
     stops: dict[str, ErrorInfo] = field(default_factory=dict)
@@ -66,7 +68,7 @@ class DispatchEnd:
 
 
 class Dispatcher:
-    """Request every planned backup of the accounts given, once, and record every outcome."""
+    """Request the planned backups of the given accounts, and record one outcome for each."""
 
     def __init__(self, budgets: list[Budget], context: DispatchContext) -> None:
         """Take over ``budgets``; ``run`` may be called once."""
@@ -91,7 +93,10 @@ class Dispatcher:
     async def ask(
         self, account: str, call: Callable[[Api], Coroutine[object, object, AttemptResult]]
     ) -> AttemptResult | ErrorInfo:
-        """Return the answer to ``call`` by ``account``, or why there is none. Only within what is attended."""
+        """Send ``call`` for ``account``; return the answer, or the reason why there is none.
+
+        Call this only within work that ``attend`` runs.
+        """
         places = ((budget, each) for budget, each in self._accounts_by_budget() if each.name == account)
         return await self._reads.ask(*next(places), call)
 
@@ -99,7 +104,7 @@ class Dispatcher:
         return ((budget, account) for budget in self.budgets for account in list(budget.accounts))
 
     async def attend(self, work: Coroutine[object, object, T]) -> T:
-        """Return what ``work`` returns, and let what it asks meanwhile through the limiters."""
+        """Run ``work`` and return its result; meanwhile, send the reads that it asks for through the limiters."""
         self._set_attended(is_attended=True)
         loops = [asyncio.create_task(self._admit(budget)) for budget in self.budgets]
         working, closing = asyncio.ensure_future(work), asyncio.create_task(self._close_reads_in_time())
@@ -107,7 +112,7 @@ class Dispatcher:
             await asyncio.wait((working, *loops), return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._set_attended(is_attended=False)
-            self._halted.set()  # no worker goes on with another read
+            self._halted.set()  # no worker starts another read
             is_done = working.done()
             for task in (working, closing, *loops):
                 task.cancel()
@@ -115,7 +120,7 @@ class Dispatcher:
             _, *results = await asyncio.gather(working, closing, *loops, *self._workers, return_exceptions=True)
         self._note_crashes(results)
         if self._end.crash or not is_done:
-            raise self._end.crash or RuntimeError("the dispatcher ended before its work")
+            raise self._end.crash or RuntimeError("the dispatcher ended before the attended work")
         return working.result()
 
     def _set_attended(self, *, is_attended: bool) -> None:
@@ -123,7 +128,7 @@ class Dispatcher:
             budget.is_attended = is_attended
 
     async def run(self) -> DispatchEnd:
-        """Return when every planned backup has its outcome, and each outcome is kept or known not to be."""
+        """Return when every planned backup has its outcome, and each outcome is either kept or listed as unwritten."""
         self._bound_inherited_waits()
         for _, account in self._accounts_by_budget():
             self._recency.skip_known(account)
@@ -148,7 +153,7 @@ class Dispatcher:
             self._crashed(error)
 
     def _bound_inherited_waits(self) -> None:
-        """Bound the time of backups that an earlier process began to wait for."""
+        """Set the time limit of each completion wait that an earlier process began."""
         for budget, account in self._accounts_by_budget():
             for _, work in account.polls:
                 if isinstance(work, PendingBackup) and isinstance(work.state, CompletionWait):
@@ -184,7 +189,7 @@ class Dispatcher:
                 self._start(*admitted)
 
     async def _next_ticket(self, budget: Budget) -> Ticket | None:
-        """Wait for a ticket; ``None`` if an account stopped and nothing is left to send one for."""
+        """Wait for a ticket; return ``None`` if meanwhile nothing is left to send."""
         budget.admission = asyncio.create_task(budget.throttle.admit())
         try:
             return await budget.admission
@@ -198,7 +203,7 @@ class Dispatcher:
             budget.admission = None
 
     def _taken(self, budget: Budget, ticket: Ticket) -> tuple[Admitted, Work] | None:
-        """Return what ``ticket`` is for; where there is nothing, give it back."""
+        """Return the work for ``ticket``. If there is none, give the ticket back and return ``None``."""
         taken = None
         if not self._is_stopping:
             taken = budget.take(self._context.clock.monotonic(), read_only=ticket.read_only)
@@ -209,7 +214,7 @@ class Dispatcher:
         return Admitted(budget, account, ticket), work
 
     def _next_at_once(self, budget: Budget) -> tuple[Admitted, Work] | None:
-        """Return what a worker goes on with, if there is something that the limiter lets through right now."""
+        """Return the next work of a worker, ``None`` if the limiter lets nothing through at once."""
         ready_at = budget.ready_at()
         if self._is_stopping or ready_at is None or ready_at > self._context.clock.monotonic():
             return None
@@ -227,7 +232,7 @@ class Dispatcher:
         worker.add_done_callback(self._workers.discard)
 
     async def _work(self, admitted: Admitted, work: Work) -> None:
-        """Be a worker: carry ``work`` to its end, then whatever is next."""
+        """Carry out ``work``, then any further work that the limiter lets through at once."""
         budget = admitted.budget
         try:
             following: tuple[Admitted, Work] | None = (admitted, work)
@@ -235,14 +240,14 @@ class Dispatcher:
                 await self._carried(*following)
                 budget.changed.set()
                 following = self._next_at_once(budget)
-        except Exception as error:  # noqa: BLE001 - a bug in the limiter ends the run, and its other requests first
+        except Exception as error:  # noqa: BLE001 - a bug in the limiter ends the run once its other requests have ended
             self._crashed(error)
         finally:
             budget.in_flight -= 1
             budget.changed.set()
 
     async def _carried(self, admitted: Admitted, work: Work) -> None:
-        """Send one request, and do what follows from its answer. A bug costs neither the others nor this one's line."""
+        """Send one request, and act on its answer. After a bug, this work and all other work still get outcomes."""
         try:
             if isinstance(work, CredentialsCheck):
                 await self._accounts.check(admitted, work)
@@ -253,7 +258,7 @@ class Dispatcher:
             else:
                 await self._carry(admitted, work)
         except Exception as error:  # noqa: BLE001 - whatever a bug raises
-            self._give_account_of_a_bug(error, work)
+            self._settle_after_a_bug(error, work)
 
     async def _carry(self, admitted: Admitted, pending: PendingBackup) -> None:
         match pending.state:
@@ -312,10 +317,10 @@ class Dispatcher:
         if self._end.crash:
             why = ErrorInfo(ErrorKind.STOPPED, "the run stopped on an internal error")
         elif self._ledger.write_error:
-            why = ErrorInfo(ErrorKind.STOPPED, "the run stopped: its report or its state could not be written")
+            why = ErrorInfo(ErrorKind.STOPPED, "the run stopped: the report or the state could not be written")
         else:
-            name = signal.Signals(signum).name if signum else "nobody"
-            why = ErrorInfo(ErrorKind.INTERRUPTED, f"the run was stopped by {name} first")
+            name = signal.Signals(signum).name if signum else "a signal"
+            why = ErrorInfo(ErrorKind.INTERRUPTED, f"the run was stopped by {name}")
         for _, account in self._accounts_by_budget():
             self._ledger.cancel_all(account.clear(), account.stop or why)
 
@@ -323,7 +328,7 @@ class Dispatcher:
         self._end.crash = self._end.crash or error
         self._halted.set()
 
-    def _give_account_of_a_bug(self, error: Exception, work: Work) -> None:
+    def _settle_after_a_bug(self, error: Exception, work: Work) -> None:
         self._crashed(error)
         if isinstance(work, ReadRequest):
             work.end(BUG)

@@ -1,6 +1,6 @@
-"""The one exchange that every request goes through: it can be broken off, and is counted, classified, reported.
+"""The exchange that every request goes through: send it, count it, classify its answer, and tell the limiter.
 
-The limiter hears of each answer here, and nowhere else.
+Each exchange can be interrupted. No other module tells the limiter about an answer.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ _EFFECTS = {
     Answer.NOT_SENT: Effect.FAILED,
     Answer.AMBIGUOUS: Effect.FAILED,
 }
-"""What an answer says of the server's capacity; every other one was served."""
+"""What each answer says about the server's capacity. All other answers mean ``SERVED``."""
 
 _USELESS_CANARY = {Answer.PERMANENT, Answer.UNREADABLE}
-"""Answers to a canary's ``GET /user`` that do not come from the API."""
+"""Answers to a canary's ``GET /user`` that cannot come from the API itself, so they count as failed."""
 
 
 @value
 class Admitted:
-    """One request that the limiter let through: for which account, out of which budget, with which ticket."""
+    """One request that the limiter let through, with its budget, its account and its ticket."""
 
     budget: Budget
     account: AccountQueue
     ticket: Ticket
 
     def release(self) -> None:
-        """Give the ticket back, since there was no request or no answer."""
+        """Give the ticket back because there was no request or no answer."""
         self.budget.throttle.release(self.ticket)
 
 
 @value
 class Exchanged:
-    """What came of one request, its class, and what that says of the server's capacity.
+    """The result of one request, the class of its answer, and what that says about the server's capacity.
 
-    ``pause_s`` is the ``Retry-After`` that the limiter obeys. One longer than ``max_pause_s`` is ``too_long_s``: nobody
-    waits for that, and the account ends.
+    ``pause_s`` is the ``Retry-After`` that the limiter obeys. A ``Retry-After`` longer than ``max_pause_s`` is
+    ``too_long_s`` instead: the limiter ignores it, and the account stops.
     """
 
     result: AttemptResult
@@ -62,15 +62,15 @@ class Exchanged:
 
     @property
     def is_interrupted(self) -> bool:
-        """Tell whether it was broken off before its answer came, which says nothing of the server."""
+        """Tell whether the request was interrupted before its answer came, which says nothing about the server."""
         return self.result.fault is Fault.INTERRUPTED
 
 
 class Wire:
-    """Exchange requests for answers, and know which are under way."""
+    """Exchange requests for answers, and keep track of the requests in flight."""
 
     def __init__(self, context: DispatchContext) -> None:
-        """Send for the run of ``context``."""
+        """Send requests for the run of ``context``."""
         self._clock = context.clock
         self._log = context.log
         self._max_pause_s = context.limits.max_pause_s
@@ -78,13 +78,13 @@ class Wire:
 
     @property
     def in_flight(self) -> int:
-        """Return how many requests are under way."""
+        """Return how many requests are in flight."""
         return len(self._senders)
 
     async def exchange(
         self, admitted: Admitted, call: Coroutine[object, object, AttemptResult], *, is_read: bool = True
     ) -> Exchanged:
-        """Send one request, and tell the limiter what came of it."""
+        """Send one request, and tell the limiter about the answer."""
         result = await self._sent(admitted, call, is_read=is_read)
         answer = classify(result)
         effect = _EFFECTS.get(answer, Effect.SERVED)
@@ -101,7 +101,7 @@ class Wire:
     async def _sent(
         self, admitted: Admitted, call: Coroutine[object, object, AttemptResult], *, is_read: bool
     ) -> AttemptResult:
-        """Send within a task: breaking off cancels that, and the ``Api`` turns the cancellation into a result."""
+        """Send within the current task. ``break_off`` cancels it; the ``Api`` turns that into a result."""
         sender = asyncio.current_task()
         if sender is None:
             message = "a request is sent outside of a task"
@@ -124,7 +124,7 @@ class Wire:
 
     @staticmethod
     def _tell(admitted: Admitted, exchanged: Exchanged) -> None:
-        """Give the ticket back with what the answer said."""
+        """Give the ticket back with the feedback from the answer."""
         result = exchanged.result
         if exchanged.is_interrupted or result.on_reused:
             admitted.release()
@@ -133,7 +133,7 @@ class Wire:
         admitted.budget.throttle.observe(admitted.ticket, feedback)
 
     def break_off(self, *, reads_only: bool) -> None:
-        """Break off what is under way, or of that only what may be repeated freely."""
+        """Interrupt all requests in flight, or with ``reads_only`` only the reads, which may be repeated freely."""
         for sender, is_read in self._senders.items():
             if is_read or not reads_only:
                 sender.cancel()

@@ -1,7 +1,7 @@
-"""The ledger: gives each planned backup its one outcome, and hands it to the sink; knows when to request no more.
+"""The ledger: give each planned backup its one outcome, pass it to the sink, end requests at the failure limit.
 
-Called by the core alone. A sink or a journal that fails ends the run; what was not taken is kept to be told all the
-same.
+Only the core calls it. If the sink or the journal fails, the run ends. The ledger keeps the outcomes that the sink did
+not keep, so that the command can still print them.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ if TYPE_CHECKING:
     from orchestrator.engine.context import DispatchContext
 
 Settlement = tuple[PendingBackup, OutcomeKind, ErrorInfo | None, str | None]
-"""How a pending backup ends: its outcome's kind, its error, the reason why nothing was requested."""
+"""A pending backup, the kind of its outcome, its error, and the reason why nothing was requested."""
 
 
 class Ledger:
-    """Settle pending backups. ``write_error`` is the sink's first; ``unwritten`` are the outcomes that it did not take.
+    """Settle pending backups.
 
-    ``closed`` says why nothing more is requested, once that is so.
+    ``write_error`` is the first error of the sink or the journal. ``unwritten`` are the outcomes that the sink did not
+    keep. ``closed`` is the reason why the run requests nothing more, ``None`` until then.
     """
 
     def __init__(
@@ -43,9 +44,9 @@ class Ledger:
         on_close: Callable[[ErrorInfo], None],
         on_bug: Callable[[Exception], None],
     ) -> None:
-        """Settle into the sink of ``context``; set ``halted`` if that fails, call ``on_bug`` if a bug is why.
+        """Record outcomes in the sink of ``context``. If it fails, set ``halted``; if a bug is why, call ``on_bug``.
 
-        ``on_close`` is called once, when nothing more is to be requested: the failure limit is reached, for one.
+        ``on_close`` is called once, when the run is to request nothing more, for example at the failure limit.
         """
         self._sink = context.sink
         self._clock = context.clock
@@ -62,7 +63,7 @@ class Ledger:
     def settle(
         self, pending: PendingBackup, kind: OutcomeKind, error: ErrorInfo | None = None, *, reason: str | None = None
     ) -> None:
-        """Record how ``pending`` ended; one that has its outcome keeps it."""
+        """Record the outcome of ``pending``, unless it already has one."""
         if pending.is_settled:
             return
         pending.is_settled = True
@@ -92,7 +93,7 @@ class Ledger:
             self._on_bug(error)
 
     def settle_all(self, settlements: Iterable[Settlement]) -> None:
-        """Record many; a cancelled one whose backup may exist is not called so."""
+        """Record many outcomes. Pass cancelled ones to ``cancel``, since their backups may exist."""
         for pending, kind, error, reason in settlements:
             if kind is OutcomeKind.CANCELLED and error:
                 self.cancel(pending, error)
@@ -100,13 +101,16 @@ class Ledger:
                 self.settle(pending, kind, error, reason=reason)
 
     def cancel(self, work: PendingBackup | ReadRequest, why: ErrorInfo) -> None:
-        """Record that nothing was made for ``work``, and why; where something was or may have been, that."""
+        """Settle ``work`` that the run gives up for the reason ``why``.
+
+        The outcome is ``cancelled`` only if no backup was made; else it says that a backup exists or may exist.
+        """
         if isinstance(work, ReadRequest):
             work.end(why)
             return
         match work.state:
             case InDoubt() as doubt:
-                self.leave_open(work, doubt, f"not looked up to the end: {why.message}")
+                self.leave_open(work, doubt, f"the lookup was cut short: {why.message}")
             case CompletionWait(is_own=True):
                 cut_short = replace(why, kind=ErrorKind.TIMEOUT, message=f"the wait was cut short: {why.message}")
                 self.settle(work, OutcomeKind.INCOMPLETE, cut_short)
@@ -124,29 +128,29 @@ class Ledger:
         self.settle(pending, OutcomeKind.CANCELLED, why)
 
     def cancel_all(self, works: Iterable[PendingBackup | ReadRequest], why: ErrorInfo) -> None:
-        """Cancel many."""
+        """Cancel all of ``works``."""
         for work in works:
             self.cancel(work, why)
 
     def leave_open(self, pending: PendingBackup, doubt: InDoubt, why: str) -> None:
-        """Record that nobody knows whether a backup was made for ``pending``, and why the listing could not tell."""
+        """Settle ``pending`` as unconfirmed: nobody knows whether a backup exists, for the reason ``why``."""
         message = f"{doubt.error.message}; {why}" if doubt.error.message else why
         self.settle(pending, OutcomeKind.UNCONFIRMED, replace(doubt.error, message=message))
 
     def leave_aborted(self, pending: PendingBackup) -> None:
-        """Record that WP Engine aborted the backup of ``pending``, and that none was made in its place."""
+        """Settle ``pending`` as aborted: WP Engine aborted its backup, and no second one was made."""
         *earlier, aborted = pending.made.earlier
         pending.made = replace(pending.made, backup=aborted, earlier=tuple(earlier))
         self.settle(pending, OutcomeKind.ABORTED)
 
     def close(self, why: ErrorInfo) -> None:
-        """Let nothing more be requested from now on, for the reason ``why``."""
+        """Request nothing more from now on, for the reason ``why``."""
         if self.closed is None:
             self.closed = why
             self._on_close(why)
 
     def failed(self, error: StorageError) -> None:
-        """End the run, since something could not be written."""
+        """End the run because the report or the journal could not be written."""
         self.write_error = self.write_error or error
         self._halted.set()
 

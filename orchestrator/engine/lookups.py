@@ -1,8 +1,8 @@
-"""What is in doubt is looked up: the install's listing is read for the marker, at once and again after the grace.
+"""Lookups: read the listing of an install in doubt for the marker, at once and again after the grace.
 
-Each page is one request that passes the limiter. Where the listing shows nothing and that proves nothing yet, the
-listing of a specimen, the first install whose backup was accepted, tells whether markers come back at all.
-``reconcile.py`` decides.
+Each page is one request that passes the limiter. If the listing shows no marker and that proves nothing yet, the lookup
+reads the listing of the specimen, the first install whose backup was accepted. It shows whether markers come back at
+all. ``reconcile.py`` decides.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from orchestrator.model import AttemptResult, Backup
 
 SPECIMEN_WAIT_S = 5.0
-"""How long the others wait for the one that reads the specimen's listing, before they look again."""
+"""Minimum seconds that other lookups wait before they look again, while one reads the specimen's listing."""
 
 
 class Lookups:
-    """Settle what is in doubt."""
+    """Settle backups in doubt."""
 
     def __init__(self, context: DispatchContext, accounts: Accounts, ledger: Ledger, waits: CompletionWaits) -> None:
-        """Leave what is found to ``waits``."""
+        """Pass the backups that exist to ``waits``."""
         self._context = context
         self._accounts = accounts
         self._ledger = ledger
@@ -44,7 +44,7 @@ class Lookups:
         self._grace_s = context.limits.reconcile.grace_s
 
     async def accepted(self, admitted: Admitted, pending: PendingBackup, result: AttemptResult) -> None:
-        """Take the backup that ``result`` shows as made, and the account's first as a specimen of its listings."""
+        """Record the backup that ``result`` shows. The account's first such install becomes the specimen."""
         account = admitted.account
         if account.specimen is None:
             account.specimen = (pending.planned.request.install_id, self._now())
@@ -55,7 +55,7 @@ class Lookups:
         await self._waits.accepted(admitted, pending)
 
     def doubt(self, account: AccountQueue, pending: PendingBackup, exchanged: Exchanged) -> None:
-        """Begin to look for the backup of ``pending``, whose fate the answer left open."""
+        """Start the lookup for ``pending``: the answer left open whether a backup exists."""
         answer, result, now = exchanged.answer, exchanged.result, self._now()
         error = error_info(error_kind(answer, result), result)
         pending.state = doubt = InDoubt(error, now, answer is not Answer.UNREADABLE, account.server_time(now))
@@ -67,7 +67,7 @@ class Lookups:
         self._accounts.queue(account, pending)
 
     async def look_up(self, admitted: Admitted, pending: PendingBackup, doubt: InDoubt) -> None:
-        """Read one page for ``pending``, and do what follows."""
+        """Read one page of a listing for ``pending``, and act on it."""
         if doubt.own is None:
             doubt.own = ListingRead(pending.planned.request.install_id, self._now())
         listing = doubt.specimen or doubt.own
@@ -88,7 +88,7 @@ class Lookups:
             await self._own_page(admitted, pending, doubt, exchanged.result.page)
 
     def _seen(self, account: AccountQueue, listing: ListingRead, page: Page[Backup], sought: Sought) -> Progress:
-        """Take ``page`` down, and return what follows from it for the reading of ``listing``."""
+        """Record ``page``, and return the progress of reading ``listing``."""
         progress = listing.cursor.after(page)
         if progress is Progress.CHANGED:
             listing.sight = Sight()
@@ -110,7 +110,7 @@ class Lookups:
         elif progress.is_whole:
             self._conclude(admitted, pending, doubt, own)
         elif progress is Progress.ENDLESS:
-            self._ledger.leave_open(pending, doubt, f"its listing has no end ({MOST_PAGES} pages)")
+            self._ledger.leave_open(pending, doubt, f"its listing does not end within {MOST_PAGES} pages")
         else:
             self._accounts.queue(account, pending)
 
@@ -130,7 +130,7 @@ class Lookups:
             self._accounts.queue(account, pending)
 
     def _conclude(self, admitted: Admitted, pending: PendingBackup, doubt: InDoubt, own: ListingRead) -> None:
-        """Decide by the install's own listing, which was read whole, or send for the specimen's first."""
+        """Decide by the install's own listing, which was read whole, or have the specimen's listing read first."""
         account = admitted.account
         over_at = self._over_at(account, doubt)
         is_over = over_at <= own.began_at
@@ -145,14 +145,15 @@ class Lookups:
         elif fate is Fate.ABSENT:
             self._ledger.leave_open(pending, doubt, "its listing does not show the backup")
         else:
-            self._ledger.leave_open(pending, doubt, "its listing proves nothing: it does not show our markers")
+            why = "its listing proves nothing: it shows a backup without our marker that could be ours"
+            self._ledger.leave_open(pending, doubt, why)
 
     def _waits_for_specimen(
         self, account: AccountQueue, pending: PendingBackup, doubt: InDoubt, *, is_over: bool
     ) -> bool:
-        """Queue ``pending`` if the specimen's listing could still tell whether markers come back; tell whether it was.
+        """Queue ``pending`` if the specimen's listing can still show whether markers come back; tell whether it was.
 
-        One backup in doubt reads it for all, at once and again when the specimen's own grace is over.
+        One backup in doubt reads that listing for all, at once and again when the specimen's own grace is over.
         """
         if account.specimen is None or account.markers_come_back is not None:
             return False
@@ -203,7 +204,7 @@ class Lookups:
             account.markers_come_back = False
             self._conclude(admitted, pending, doubt, doubt.own)
         else:
-            self._ledger.leave_open(pending, doubt, f"its listing cannot be had ({result.message})")
+            self._ledger.leave_open(pending, doubt, f"its listing cannot be read ({result.message})")
 
     def _look_again(self, account: AccountQueue, pending: PendingBackup, doubt: InDoubt, at: float) -> None:
         again_in_s = max(0.0, at - self._now())

@@ -1,4 +1,4 @@
-"""What a run still has to do: one ``PendingBackup`` a planned backup, in one of four states, and what is read besides.
+"""The work that a run still has to do: a ``PendingBackup`` per planned backup, in one of four states, and other reads.
 
 ::
 
@@ -6,7 +6,7 @@
          │               │          │
          └──────→ CompletionWait ←──┘
 
-Each state ends in an outcome, too (``ledger.py``). ``State`` is a tagged union, so mypy proves that whoever looks at it
+Each state can also end in an outcome (``ledger.py``). ``State`` is a tagged union, so mypy proves that each ``match``
 handles all four.
 """
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ToRequest:
-    """A POST comes next: nothing may have been made that is not known."""
+    """A POST comes next: every backup made so far is known."""
 
 
 TO_REQUEST = ToRequest()
@@ -39,7 +39,7 @@ TO_REQUEST = ToRequest()
 
 @dataclass(slots=True)
 class ListingRead:
-    """The listing of an install that is being read since the monotonic instant ``began_at``, and what it shows."""
+    """The reading of an install's listing, begun at the monotonic instant ``began_at``, and what it shows so far."""
 
     install_id: str
     began_at: float
@@ -49,12 +49,13 @@ class ListingRead:
 
 @dataclass(slots=True)
 class InDoubt:
-    """A backup may exist and nobody knows: its listing is read until that is settled.
+    """Nobody knows whether a backup exists: the install's listing is read until that is settled.
 
-    ``error`` is the answer that left it open. ``since`` is the monotonic instant from which on this process knows it
-    was, ``server_since`` when it became so in seconds since 1970 by the server's clock; ``is_inherited`` tells that
-    this was in another process. ``failed`` counts the pages in a row that could not be had. ``own`` is the listing of
-    the install, ``specimen`` that of another one whose backup is known to exist.
+    ``error`` is the answer that caused the doubt. ``since`` is the monotonic instant from which this process knows of
+    the doubt. ``server_since`` is when the doubt began, in seconds since 1970 by the server's clock. ``may_repeat``
+    means that the POST may be sent again once the backup is known to be absent. ``is_inherited`` means that the doubt
+    began in another process. ``failed`` counts the failed page reads in a row. ``own`` is the listing of the install,
+    ``specimen`` the listing of an install whose backup is known to exist.
     """
 
     error: ErrorInfo
@@ -69,9 +70,9 @@ class InDoubt:
 
 @dataclass(slots=True)
 class RecencyCheck:
-    """The listing of an install is read for a recent backup: ``backups`` are those seen so far.
+    """The install's listing is read for a recent backup; ``backups`` are the backups seen so far.
 
-    ``known`` is a completed backup that an earlier run waited for: if it is recent by the server's clock, nothing is
+    ``known`` is a completed backup that an earlier run waited for. If it is recent by the server's clock, nothing is
     read.
     """
 
@@ -83,12 +84,13 @@ class RecencyCheck:
 
 @dataclass(slots=True)
 class CompletionWait:
-    """A backup exists and is waited for, until the monotonic instant ``until``.
+    """A backup exists, and the run waits for its end until the monotonic instant ``until``.
 
-    ``is_own`` tells that a request of this plan made it; one that is not would be the recent backup that makes a
-    request needless. ``may_repeat`` tells that it may be requested once more if it is aborted; ``is_polled_once`` that
-    one poll is all it gets. ``error`` is what came of the last poll, ``None`` if it was answered; ``poller`` is the one
-    that is under way, ``is_last`` tells that it is the last.
+    ``is_own`` means that a request of this plan made the backup. Otherwise it is a recent backup: once it is completed,
+    no request is needed. ``may_repeat`` means that the backup may be requested once more if it is aborted.
+    ``is_polled_once`` means that it gets only one poll. ``failed`` counts the failed polls in a row. ``error`` is the
+    error of the latest poll, ``None`` if that was answered. ``poller`` is the task of the poll in flight. ``is_last``
+    means that the wait is over, and only the last poll remains.
     """
 
     backup: Backup
@@ -107,14 +109,16 @@ State = ToRequest | RecencyCheck | InDoubt | CompletionWait
 
 @dataclass(slots=True, eq=False)
 class PendingBackup:
-    """One planned backup without its outcome: its state, and what was spent on it so far. Instants are monotonic.
+    """One planned backup without its outcome: its state, and what was spent on it so far.
 
-    ``tries`` count towards ``max_attempts``; of them, ``attempts`` were sent. ``began_at`` is the first POST of this
-    process, ``started_at`` that of the run. ``request_id`` is of the last answer. ``sought`` are the runs whose
-    requests may have made it, ``sent_at`` when the first of these was sent, in seconds since 1970 by the server's
-    clock, ``described`` what it was to be called if not as planned. ``made`` is what is known to exist. ``is_resumed``
-    tells that another process began it. ``is_settled`` tells that it has its outcome, which is its only one. ``turn``
-    counts how often it was queued: only where it was put last does it stand.
+    ``tries`` counts towards ``max_attempts``. ``attempts`` counts the POSTs that were sent and not throttled,
+    ``throttled`` the 429s. ``began_at`` is the monotonic instant of this process's first POST, ``started_at`` the time
+    of the run's first POST. ``held_before_s`` is how long the budget had been held before ``began_at``. ``request_id``
+    comes from the last answer that had one. ``sought`` are the runs whose requests may have made the backup.
+    ``sent_at`` is when the first of these requests was sent, in seconds since 1970 by the server's clock.
+    ``described`` is the description that they asked for, if it differs from the plan's. ``made`` are the backups that
+    are known to exist. ``is_resumed`` means that another process began the work. ``is_settled`` means that it has its
+    one outcome. ``turn`` counts how often it was queued: only the latest queue entry is valid.
     """
 
     planned: PlannedBackup
@@ -136,21 +140,21 @@ class PendingBackup:
 
     @property
     def is_to_be_requested(self) -> bool:
-        """Tell whether a POST is what comes next, or a check whether one is needed."""
+        """Tell whether a POST comes next, or the check whether a POST is needed."""
         return isinstance(self.state, ToRequest | RecencyCheck)
 
     @property
     def is_patient(self) -> bool:
-        """Tell whether its own time alone bounds what it waits for, so that a failed read of it ends no account."""
+        """Tell whether only its own wait limits it, so that a failed read does not stop the account."""
         return isinstance(self.state, CompletionWait) and not self.state.is_polled_once
 
     @property
     def spent(self) -> Spent:
-        """Return what it has cost so far."""
+        """Return what was spent on it so far."""
         return Spent(self.tries, self.attempts, self.throttled, self.started_at)
 
     def checkpoint(self) -> Checkpoint:
-        """Return what the journal has to know, to go on from here after a kill."""
+        """Return what the journal needs to continue from here after the process was killed."""
         doubt = self.state if isinstance(self.state, InDoubt) else None
         return Checkpoint(
             planned=self.planned,
@@ -165,24 +169,24 @@ class PendingBackup:
         )
 
     def expense(self, now: float, held_s: float) -> Expense:
-        """Return what it has cost by the instant ``now``; its budget has been held for ``held_s`` seconds so far."""
+        """Return the expense at the instant ``now``, without holds; ``held_s`` adds up the budget's holds so far."""
         if self.began_at is None:
             return Expense(self.tries, 0.0)
         return Expense(self.tries, now - self.began_at - (held_s - self.held_before_s))
 
     def nothing_is_open(self) -> None:
-        """Forget the requests whose fate was open: it is known, and the next one may be sent."""
+        """Forget the requests that left a doubt: it is settled, and the next request may be sent."""
         self.sought, self.sent_at, self.described, self.state = (), None, None, TO_REQUEST
 
     def looked_for(self, backend_behind_s: float) -> Sought:
-        """Return what its listing is searched for, where times are ``backend_behind_s`` seconds behind the server's."""
+        """Return what to seek in its listing, whose times are ``backend_behind_s`` behind the server's clock."""
         sent_at = None if self.sent_at is None else self.sent_at - backend_behind_s
         return Sought(self.sought, sent_at, self.described or self.planned.request.description)
 
 
 @dataclass(slots=True, eq=False)
 class ReadRequest:
-    """One read that somebody waits for: ``call`` asks it of an account's ``Api``, as often as it takes."""
+    """One read that somebody waits for. ``call`` sends it through an account's ``Api``, again after a failure."""
 
     call: Callable[[Api], Coroutine[object, object, AttemptResult]]
     answer: asyncio.Future[AttemptResult | ErrorInfo]
@@ -191,18 +195,18 @@ class ReadRequest:
 
     @property
     def is_settled(self) -> bool:
-        """Tell whether nobody waits any more."""
+        """Tell whether it is answered, or nobody waits for it any more."""
         return self.answer.done()
 
     def end(self, answer: AttemptResult | ErrorInfo) -> None:
-        """Give ``answer`` to whoever waits."""
+        """Give ``answer`` to the caller that waits."""
         if not self.answer.done():
             self.answer.set_result(answer)
 
 
 @dataclass(frozen=True, slots=True)
 class CredentialsCheck:
-    """The work of asking ``GET /user``; as the ``canary`` of a hold it decides nothing about the account."""
+    """A ``GET /user`` to be sent. As the ``canary`` of a hold it never opens the account, but it may stop it."""
 
     canary: bool = False
 

@@ -1,4 +1,4 @@
-"""What the core needs of the world, as Protocols; the rooms above meet them with real objects, tests with fakes."""
+"""The interfaces that the core needs, as Protocols. Other packages implement them; tests pass fakes."""
 
 from __future__ import annotations
 
@@ -13,70 +13,70 @@ if TYPE_CHECKING:
 
 
 class Api(Protocol):
-    """One account's view of the API. Never raises for a failed request, not even for one that is cancelled."""
+    """One account's access to the API. It never raises for a failed or cancelled request."""
 
     async def create_backup(self, request: BackupRequest) -> AttemptResult:
         """Send one POST, once."""
 
     async def list_backups(self, install_id: str, offset: int) -> AttemptResult:
-        """Send one ``GET`` of a page of an install's backups, which may be repeated freely."""
+        """Send one ``GET`` for a page of an install's backups. It may be repeated freely."""
 
     async def list_installs(self, account_id: str | None, offset: int) -> AttemptResult:
-        """Send one ``GET`` of a page of the installs, all or those of one of WP Engine's accounts."""
+        """Send one ``GET`` for a page of all installs, or of the installs in one of WP Engine's accounts."""
 
     async def list_accounts(self, offset: int) -> AttemptResult:
-        """Send one ``GET`` of a page of WP Engine's accounts."""
+        """Send one ``GET`` for a page of WP Engine's accounts."""
 
     async def show_backup(self, install_id: str, backup_id: str) -> AttemptResult:
-        """Send one ``GET`` of a backup."""
+        """Send one ``GET`` for a backup."""
 
     async def check_credentials(self) -> AttemptResult:
-        """Send one ``GET /user``, which may be repeated freely."""
+        """Send one ``GET /user``. It may be repeated freely."""
 
 
 class Throttle(Protocol):
-    """The gate of one budget that every request passes, reads included. It has one waiter: the dispatcher."""
+    """The gate of one budget. Every request passes it, also each read. Only the dispatcher waits for it."""
 
     def admit_at_once(self) -> Ticket | None:
         """Start one more request if it need not wait, else return ``None``."""
 
     async def admit(self) -> Ticket:
-        """Wait until one more request may start, and start it. Cancelled, it has admitted nothing."""
+        """Wait until one more request may start, and start it. If cancelled, it admits nothing."""
 
     def observe(self, ticket: Ticket, feedback: Feedback) -> None:
-        """Take the ticket back with what the answer said."""
+        """Take the ticket back with the feedback from the answer."""
 
     def release(self, ticket: Ticket) -> None:
         """Take the ticket back when there was no answer, or no request."""
 
     def rate(self) -> float:
-        """Return the requests per second that are let through for now."""
+        """Return the current rate in requests per second."""
 
     def held_s(self) -> float:
-        """Return for how many seconds the budget has been held so far."""
+        """Return how many seconds the budget has been held so far."""
 
 
 class Journal(Protocol):
-    """Where it is kept how each planned backup stands, so that a run that is killed can be resumed."""
+    """Keeps the checkpoint of each pending backup, so that a killed run can be resumed."""
 
     async def note(self, checkpoint: Checkpoint) -> None:
         """Return when ``checkpoint`` is on disk. Raises ``StorageError``."""
 
     def note_soon(self, checkpoint: Checkpoint) -> None:
-        """Keep ``checkpoint``; losing it costs a lookup, no more."""
+        """Write ``checkpoint`` soon, without waiting. If it is lost, that costs no more than a lookup."""
 
 
 class OutcomeSink(Protocol):
-    """Where outcomes go the moment they are final."""
+    """Receives each outcome as soon as it is final."""
 
     def record(self, outcome: Outcome, on_failure: Callable[[Outcome, Exception], None]) -> None:
-        """Keep one outcome for good, soon; call ``on_failure`` if it cannot be kept.
+        """Write one outcome to disk soon. Call ``on_failure`` if that fails.
 
-        That is with a ``StorageError``, or whatever a bug raised.
+        The exception passed to it is a ``StorageError``, or any other if there is a bug.
         """
 
     async def drain(self) -> None:
-        """Return when every outcome is kept, or has failed. Raises what a bug raised after an outcome was kept."""
+        """Return when every outcome is written or has failed. Raises the exception of a bug that came after a write."""
 
 
 class Clock(Protocol):
@@ -93,19 +93,19 @@ class Clock(Protocol):
 
 
 class Log(Protocol):
-    """Events by dotted name, with fields."""
+    """Log events that have a dotted name and fields."""
 
     def bind(self, **fields: object) -> Log:
         """Return a log that gives every event these fields too."""
 
     def debug(self, event: str, **fields: object) -> object:
-        """Say what only a developer wants to know."""
+        """Log what only a developer needs."""
 
     def info(self, event: str, **fields: object) -> object:
-        """Say how things go."""
+        """Log normal progress."""
 
     def warning(self, event: str, **fields: object) -> object:
-        """Say what somebody should look at."""
+        """Log a problem that somebody should look at."""
 
     def error(self, event: str, **fields: object) -> object:
-        """Say what went wrong for good."""
+        """Log a failure that stays."""

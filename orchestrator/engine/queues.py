@@ -1,9 +1,9 @@
-"""The queues: one an account, and one budget for the accounts that share a limit.
+"""The queues: one per account, and one budget for the accounts that share a limit.
 
-Nothing waits here. ``Budget.take`` says which request goes next: a check of credentials first, then lookups that
-settle whether a backup exists, then installs in the order of the plan and retries in turn, so that a sick group of
-installs starves nobody. Reads that nothing depends on yet get every tenth turn while there is something to request,
-and all turns after that; of these, polls take no more than ``POLL_SHARE``. Accounts take turns.
+Nothing waits here. ``Budget.take`` picks the next request: first a check of credentials, then a lookup that settles
+whether a backup exists, then an install. New installs, in the order of the plan, alternate with retries, so a group of
+failing installs does not delay the others. Polls and other reads get every tenth turn while there is something to
+request, and all turns after that. Polls take no more than ``POLL_SHARE`` of the rate. Accounts take turns.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
 
 
 MOST_RATE_HEADERS = 16
-"""Names of headers about rates that are kept of an account: a server that makes up new ones gets no further."""
+"""Maximum number of rate headers kept per account, in case a server keeps inventing new names."""
 
 TURNS_OF_READS = 10
-"""Of so many requests one is a poll or such a read, while there is something to request."""
+"""While there is something to request, one in so many requests is a poll or another read."""
 
 POLL_SHARE = 0.5
-"""Of the rate, once nothing is left to request: others may use the same limit."""
+"""The largest share of the rate for polls, even if nothing is left to request: other programs may use the limit."""
 
 
 class AccountState(StrEnum):
@@ -55,22 +55,22 @@ class AccountState(StrEnum):
 
 
 class DueQueue:
-    """Work by the monotonic instant from which it is due; of one instant, in the order in which it came.
+    """Work ordered by the monotonic instant when it is due, then by the order in which it was put.
 
-    What has its outcome meanwhile is passed over, and so is what was put elsewhere later, where ``turn`` tells.
+    Skips an entry if its work is settled, or if its ``turn`` shows that the work was queued again since.
     """
 
     def __init__(self) -> None:
-        """Begin empty."""
+        """Start empty."""
         self._heap: list[_Entry] = []
         self._order = count()
 
     def __bool__(self) -> bool:
-        """Tell whether there is anything in it."""
+        """Tell whether it holds any entry."""
         return self.due_at() is not None
 
     def __len__(self) -> int:
-        """Return how many are in it, at most: of what has its outcome, some are passed over only when they are due."""
+        """Return the maximum number of entries: some settled ones stay until they are due."""
         return len(self._heap)
 
     def __iter__(self) -> Iterator[tuple[float, PendingBackup | ReadRequest]]:
@@ -78,26 +78,26 @@ class DueQueue:
         return ((entry[0], entry[2]) for entry in sorted(self._heap, key=_by_time) if not _is_over(entry))
 
     def put(self, work: PendingBackup | ReadRequest, due_at: float, turn: int | None = None) -> None:
-        """Queue ``work`` from ``due_at`` on, for as long as ``turn``, where it is given, is the turn of ``work``."""
+        """Queue ``work``, due at ``due_at``. If ``turn`` is given, the entry is valid while ``work.turn`` equals it."""
         heapq.heappush(self._heap, (due_at, next(self._order), work, turn))
 
     def due_at(self) -> float | None:
-        """Return the instant of the first, ``None`` if there is none."""
+        """Return when the first entry is due, ``None`` if there is none."""
         while self._heap and _is_over(self._heap[0]):
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
     def is_due(self, now: float) -> bool:
-        """Tell whether the first is due."""
+        """Tell whether the first entry is due."""
         at = self.due_at()
         return at is not None and at <= now
 
     def pop(self) -> PendingBackup | ReadRequest:
-        """Take out the first."""
+        """Remove and return the first entry's work."""
         return heapq.heappop(self._heap)[2]
 
     def clear(self) -> list[PendingBackup | ReadRequest]:
-        """Take out everything, in order."""
+        """Remove and return all work, in order."""
         left = [work for _, work in self]
         self._heap.clear()
         return left
@@ -117,16 +117,18 @@ def _is_over(entry: _Entry) -> bool:
 
 @dataclass(slots=True)
 class AccountQueue:
-    """One account's work still to be done, and how the account fares.
+    """One account's work still to be done, and how the account fares. Instants are monotonic.
 
-    ``fresh`` are installs to be requested that were not tried yet, ``retries`` those that were. ``lookups`` settle
-    whether a backup exists, or how one stands whose wait is over. ``polls`` are backups that are waited for, none is
-    asked before ``polls_from``; ``reads`` are recency checks, reads that somebody waits for, and backups that are
-    polled once. ``suspects`` is work whose 401, kept with it, waits for the check. ``unserved_since`` is when the first
-    failure after the last served POST was seen. ``stop`` says why the account stopped. ``rate_headers`` are the last
-    values of headers about rates. ``server_ahead_s`` is what to add to monotonic seconds for the server's clock, at
-    least; ``backend_behind_s`` is how far the clock behind ``create_time`` was seen behind that one. ``specimen`` is
-    the first install whose backup was accepted, and when, ``specimen_looked_at`` when its listing was last read;
+    ``fresh`` are installs to be requested for the first time, ``retries`` installs to be requested again. ``lookups``
+    are backups in doubt, and backups that get their last poll. ``polls`` are backups that the run waits for; none is
+    polled before ``polls_from``. ``reads`` are recency checks, reads that somebody waits for, and backups that get only
+    one poll. ``suspects`` is work that got a 401, with that answer, until the credentials are checked.
+    ``unserved_since`` is the instant of the first failure after the last served POST. ``stop`` is the reason why the
+    account stopped. ``rate_headers`` are the last values of headers about rates.
+
+    The server's clock, in seconds since 1970, is at least the monotonic seconds plus ``server_ahead_s``.
+    ``backend_behind_s`` is the largest lag of a ``create_time`` behind that clock. ``specimen`` is the first install
+    whose backup was accepted, with the instant. ``specimen_looked_at`` is when a reading of its listing last began.
     ``markers_come_back`` tells whether listings show markers, ``None`` while that is not known.
     """
 
@@ -164,7 +166,7 @@ class AccountQueue:
 
     @property
     def watched(self) -> int:
-        """Return how many backups are waited for, without those that are being asked."""
+        """Return how many backups the run waits for, without those whose poll is in flight."""
         return len(self.polls)
 
     @property
@@ -173,7 +175,7 @@ class AccountQueue:
         return bool(self.fresh or self.retries or self.lookups)
 
     def ready_at(self) -> float | None:
-        """Return the instant from which there is something to send, ``None`` if only an answer can tell."""
+        """Return the instant from which there is something to send, ``None`` if only an answer can bring work."""
         if self.fresh and self.state is AccountState.OPEN:
             return 0.0
         if not self.has_work:
@@ -189,7 +191,7 @@ class AccountQueue:
         return min((at for at in due if at is not None), default=None)
 
     def notes_headers(self, result: AttemptResult) -> bool:
-        """Keep the headers about rates of ``result`` as evidence; tell whether they are the first."""
+        """Keep the rate headers of ``result`` as evidence; tell whether they are the account's first."""
         is_first = bool(result.rate_headers) and not self.rate_headers
         for name, value in result.rate_headers:
             if name in self.rate_headers or len(self.rate_headers) < MOST_RATE_HEADERS:
@@ -197,16 +199,16 @@ class AccountQueue:
         return is_first
 
     def server_time(self, now: float) -> float | None:
-        """Return the seconds since 1970 by the server's clock, at least, ``None`` if it is not known."""
+        """Return the least seconds since 1970 that the server's clock may show, ``None`` if that is not known."""
         return None if self.server_ahead_s is None else now + self.server_ahead_s
 
     def queue(self, work: PendingBackup | ReadRequest, due_at: float) -> None:
-        """Queue ``work`` from ``due_at`` on, wherever its stage belongs."""
+        """Put ``work``, due at ``due_at``, into the queue for its state."""
         work.turn += 1
         self._queue_of(work).put(work, due_at, work.turn)
 
     def queue_last_poll(self, pending: PendingBackup, now: float) -> None:
-        """Let ``pending``, whose wait is over, be polled once more before anything else, wherever it is queued."""
+        """Queue the last poll of ``pending``, whose wait is over, before other work. Its old entry becomes void."""
         pending.turn += 1
         self.lookups.put(pending, now, pending.turn)
 
@@ -226,7 +228,7 @@ class AccountQueue:
                 assert_never(work.state)
 
     def take(self, now: float) -> Work | None:
-        """Return what this account sends now, and count it as under way."""
+        """Remove and return the work that this account sends now, ``None`` if there is none."""
         ready_at = self.ready_at()
         if ready_at is None or ready_at > now:
             return None
@@ -248,7 +250,7 @@ class AccountQueue:
         return self.fresh.popleft()
 
     def _due_reads(self, now: float) -> DueQueue | None:
-        """Return the queue whose turn it is among the reads, polls and others alternately."""
+        """Return the queue of the next due read, ``None`` if there is none; polls and other reads alternate."""
         is_poll_due = self.polls_from <= now and self.polls.is_due(now)
         is_other_due = self.reads.is_due(now)
         if is_poll_due and not (is_other_due and self._poll_was_last):
@@ -256,7 +258,7 @@ class AccountQueue:
         return self.reads if is_other_due else None
 
     def clear(self) -> list[PendingBackup | ReadRequest]:
-        """Take out everything that is still to be done, in the order in which it would have been tried."""
+        """Remove and return all remaining work, in the order in which it would have been tried."""
         left = [*(work for work, _ in self.suspects), *self.lookups.clear(), *self.retries.clear()]
         left += [*self.polls.clear(), *self.reads.clear(), *self.fresh]
         self.suspects.clear()
@@ -264,7 +266,7 @@ class AccountQueue:
         return left
 
     def take_requests(self) -> list[PendingBackup]:
-        """Take out every backup that would be requested, or checked first."""
+        """Remove and return every backup that is still to be requested, or to be checked for recency first."""
         queued = [*self.retries.clear(), *self.fresh]
         reads = [*self.reads]
         self.fresh.clear()
@@ -281,8 +283,8 @@ class AccountQueue:
 class Budget:
     """The accounts that share one limit, and the throttle that keeps it.
 
-    ``changed`` is set whenever what is ready may have changed; ``in_flight`` counts the workers. ``is_attended`` tells
-    that somebody may bring more work at any moment. ``admission`` is the wait for the next ticket while there is one.
+    ``changed`` is set whenever other work may be ready. ``in_flight`` counts the workers. ``is_attended`` means that
+    more work may come at any moment. ``admission`` is the task that waits for the next ticket, if there is one.
     """
 
     throttle: Throttle
@@ -294,24 +296,24 @@ class Budget:
 
     @property
     def is_finished(self) -> bool:
-        """Tell whether nothing is left to do and nothing under way could bring more."""
+        """Tell whether no work is left, and nothing in flight can bring more."""
         return not self.is_attended and self.in_flight == 0 and not any(account.has_work for account in self.accounts)
 
     def look_again(self) -> None:
-        """Let whoever admits see that something was settled meanwhile; for nothing, no ticket is waited for."""
+        """Let the dispatcher look again after work was settled. If nothing is left to send, end its ticket wait."""
         self.changed.set()
         if self.admission and self.ready_at() is None:
             self.admission.cancel()
 
     def ready_at(self) -> float | None:
-        """Return the instant from which some account has something to send, ``None`` if only an answer can tell."""
+        """Return the instant from which an account has work to send, ``None`` if only an answer can bring work."""
         instants = [at for account in self.accounts if (at := account.ready_at()) is not None]
         return min(instants, default=None)
 
     def take(self, now: float, *, read_only: bool) -> tuple[AccountQueue, Work] | None:
-        """Return what goes next and its account, whose next turn comes after those of the others.
+        """Return the next work and its account, which then goes behind the other accounts.
 
-        With ``read_only`` that is a check of credentials whatever the account would send.
+        With ``read_only``, the work is a check of credentials, whatever the account would send.
         """
         for index, account in enumerate(self.accounts):
             ready_at = account.ready_at()
@@ -329,7 +331,7 @@ class Budget:
         return None
 
     def _space_polls(self, work: Work, now: float) -> None:
-        """Let no other poll follow ``work``, if that is one, before its share of the rate allows it."""
+        """If ``work`` is a poll, delay the next poll until the polls' share of the rate allows it."""
         if not isinstance(work, PendingBackup) or not isinstance(work.state, CompletionWait):
             return
         gap_s = 1.0 / (self.throttle.rate() * POLL_SHARE)

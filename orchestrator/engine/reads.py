@@ -1,4 +1,4 @@
-"""Reads that somebody waits for: each is asked under the same limiter, and repeated until it is answered."""
+"""Reads that somebody waits for: each passes the same limiter, and is repeated until it is answered or given up."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ BUG = ErrorInfo(ErrorKind.PROTOCOL, "internal error")
 
 
 class Reads:
-    """Ask what others want to know."""
+    """Send reads for callers outside the core."""
 
     def __init__(self, context: DispatchContext, accounts: Accounts) -> None:
-        """Ask through ``accounts``."""
+        """Send reads through ``accounts``."""
         self._accounts = accounts
         self._retry = context.limits.retry
         self._clock = context.clock
@@ -36,7 +36,7 @@ class Reads:
         self._closed: ErrorInfo | None = None
 
     def close(self, why: ErrorInfo) -> None:
-        """Answer ``why`` to whoever asks from now on, and to those who wait already."""
+        """Answer all waiting and all later reads with ``why``."""
         self._closed = why
         for read in self._open:
             read.end(why)
@@ -44,7 +44,7 @@ class Reads:
     async def ask(
         self, budget: Budget, account: AccountQueue, call: Callable[[Api], Coroutine[object, object, AttemptResult]]
     ) -> AttemptResult | ErrorInfo:
-        """Return the answer to ``call``, or why there is none. The budget has to be attended meanwhile."""
+        """Send ``call``; return the answer, or the reason why there is none. ``budget`` must be attended meanwhile."""
         refusal = account.stop or self._closed
         if refusal:
             return refusal
@@ -58,7 +58,7 @@ class Reads:
             self._open.discard(read)
 
     async def send(self, admitted: Admitted, read: ReadRequest) -> None:
-        """Send the request of ``read``, and do what follows."""
+        """Send the request of ``read``, and act on the answer."""
         call = read.call(admitted.account.api)
         await self._accounts.read(admitted, read, call, partial(self._follow, admitted, read))
 

@@ -1,7 +1,7 @@
-"""Recency checks: an install's listing is read before anything is requested, for a backup that is recent enough.
+"""Recency checks: before a request, read the install's listing for a backup that is recent enough.
 
-Where it cannot be had, a backup is requested: one too many is better than none. How old a backup is, the server's clock
-alone decides: what this machine remembers would be recent for ever after its clock was set back.
+If the listing cannot be read, a backup is requested: one too many is better than none. Only the server's clock decides
+how old a backup is. By this machine's clock, a remembered backup would stay recent for ever if the clock was set back.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class RecencyChecks:
     """Find out which installs need no request."""
 
     def __init__(self, context: DispatchContext, accounts: Accounts, ledger: Ledger, waits: CompletionWaits) -> None:
-        """Leave a backup that is to be waited for to ``waits``."""
+        """Pass a recent backup that is under way to ``waits``."""
         self._context = context
         self._limits = context.limits
         self._accounts = accounts
@@ -41,7 +41,7 @@ class RecencyChecks:
         self._waits = waits
 
     def skip_known(self, account: AccountQueue) -> None:
-        """Skip each install of ``account`` whose known backup is recent by the server's clock; nothing is sent."""
+        """Skip each install of ``account`` whose known backup is recent by the server's clock; send nothing."""
         now_s, within_s = account.server_time(self._context.clock.monotonic()), self._limits.recent_s
         if account.state is not AccountState.OPEN or now_s is None or within_s is None:
             return
@@ -56,7 +56,7 @@ class RecencyChecks:
         self._ledger.settle_all(settlements)
 
     async def check(self, admitted: Admitted, pending: PendingBackup, state: RecencyCheck) -> None:
-        """Read one page of the listing of ``pending``, and do what follows."""
+        """Read one page of the listing of ``pending``, and act on it."""
         call = admitted.account.api.list_backups(pending.planned.request.install_id, state.cursor.offset)
         await self._accounts.read(admitted, pending, call, partial(self._follow, admitted, pending, state))
 
@@ -77,7 +77,7 @@ class RecencyChecks:
 
     @staticmethod
     def _is_read(state: RecencyCheck, page: Page[Backup]) -> bool:
-        """Take ``page`` down; tell whether no other follows. One that has no end has shown enough."""
+        """Record ``page``; tell whether it is the last one to read. An endless listing has then shown enough."""
         progress = state.cursor.after(page)
         if progress is Progress.CHANGED:
             state.backups.clear()
@@ -86,7 +86,7 @@ class RecencyChecks:
         return progress is not Progress.MORE
 
     def _conclude(self, admitted: Admitted, pending: PendingBackup, state: RecencyCheck) -> None:
-        """Skip ``pending``, wait for what is under way, or request a backup."""
+        """Skip ``pending``, wait for a recent backup that is under way, or request a new one."""
         within_s, policy = self._limits.recent_s or 0.0, self._limits.wait
         now = self._context.clock.monotonic()
         now_s = admitted.account.server_time(now)

@@ -1,4 +1,4 @@
-"""Requests for backups: one POST each, its intent on disk first, and what follows from its answer."""
+"""Requests for backups: write the intent to disk, send one POST, and act on its answer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MADE_NOTHING = {
     Answer.CREDENTIALS,
     Answer.MISCONFIGURED,
 }
-"""Answers after which the intent is cleared on disk, since the outcome may follow much later."""
+"""Answers after which the intent on disk is cleared at once, since the outcome may come much later."""
 
 
 class Requests:
@@ -35,7 +35,7 @@ class Requests:
     def __init__(
         self, context: DispatchContext, wire: Wire, ledger: Ledger, accounts: Accounts, lookups: Lookups
     ) -> None:
-        """Send over ``wire``; leave what is open, and what was made, to ``lookups``."""
+        """Send over ``wire``; pass backups in doubt, and backups that were made, to ``lookups``."""
         self._context = context
         self._wire = wire
         self._ledger = ledger
@@ -43,7 +43,7 @@ class Requests:
         self._lookups = lookups
 
     async def post(self, admitted: Admitted, pending: PendingBackup) -> None:
-        """Send the POST of ``pending`` once, and do what follows."""
+        """Send the POST of ``pending`` once, and act on its answer."""
         context, account = self._context, admitted.account
         try:
             is_intended = await self._is_intended(admitted, pending)
@@ -69,7 +69,7 @@ class Requests:
             self._accounts.stop_if_hopeless(admitted, exchanged)
 
     async def _is_intended(self, admitted: Admitted, pending: PendingBackup) -> bool:
-        """Have the intent on disk; tell whether the request may be sent."""
+        """Write the intent to disk; tell whether the request may be sent."""
         context = self._context
         now = context.clock.monotonic()
         if pending.began_at is None:
@@ -92,7 +92,7 @@ class Requests:
         return False
 
     def _note(self, pending: PendingBackup, exchanged: Exchanged) -> None:
-        """Take down what the request has cost, and whether it may have made a backup."""
+        """Record what was spent on the request, and whether it may have made a backup."""
         result, answer = exchanged.result, exchanged.answer
         pending.request_id = result.request_id or pending.request_id
         if answer not in _OPEN:

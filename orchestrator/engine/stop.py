@@ -1,4 +1,4 @@
-"""The switch by which a signal stops a run: once to drain it, twice to abort it."""
+"""The switch that lets signals stop a run: the first signal drains it, the second aborts it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 class StopSwitch:
     """Remember which signal asked to stop, and let the dispatcher wait for it.
 
-    ``press`` is meant for ``loop.add_signal_handler``: it may be called from the loop's thread only.
+    Call ``press`` only from the loop's thread, for example through ``loop.add_signal_handler``.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class StopSwitch:
         self.signum: int | None = None
 
     def press(self, signum: int) -> None:
-        """Drain on the first press, abort on the second. The first signal names the exit code."""
+        """Drain on the first press, abort on the second. The first signal decides the exit code."""
         if self.signum is None:
             self.signum = signum
             self.draining.set()
@@ -34,7 +34,7 @@ class StopSwitch:
             self.aborting.set()
 
     async def unless_pressed(self, work: Coroutine[object, object, T]) -> T:
-        """Return what ``work`` returns. Raises ``StoppedError`` and cancels it if the switch is pressed first."""
+        """Return the result of ``work``. If the switch is pressed first, cancel ``work`` and raise ``StoppedError``."""
         working = asyncio.ensure_future(work)
         waiting = asyncio.ensure_future(self.draining.wait())
         await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)

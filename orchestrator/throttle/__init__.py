@@ -1,1 +1,1 @@
-"""The edge between the pure control law and the clock: ``gate.py``, over asyncio-throttle."""
+"""The gate between the pure control law and the clock: ``gate.py``, which uses asyncio-throttle."""

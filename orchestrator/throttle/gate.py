@@ -1,8 +1,9 @@
 """Apply the control law of ``pacing`` to the clock: hold, in-flight bound, pacer, then asyncio-throttle.
 
-One gate a budget; its only waiter is that budget's dispatcher, so a queue of any length costs nothing while it
-waits. asyncio-throttle keeps a log of starts over a sliding window: exact as a ceiling, but it lets a whole window's
-worth through at once and polls while it waits. So it is the ceiling, and the pacer spaces the starts below it.
+There is one gate per budget. Only that budget's dispatcher waits for it, so a queue of any length costs nothing while
+it waits. asyncio-throttle logs the starts within a sliding window. It is exact as a ceiling, but it lets a whole window
+of requests through at once, and it polls while it waits. So it only enforces the ceiling, and the pacer spaces the
+starts below it.
 """
 
 from __future__ import annotations
@@ -36,14 +37,15 @@ if TYPE_CHECKING:
     OnChange = Callable[[Pace, Pace, Observation | None], None]
 
 POLL_INTERVAL_S = 0.002
-"""How often asyncio-throttle looks again while its window is full: by then the pacer's next start is all but due."""
+"""Seconds after which asyncio-throttle checks a full window again; the pacer's next start is then almost due."""
 
 
 class Gate:
     """Admit the requests of one budget; the engine's ``Throttle``.
 
     ``draw`` returns uniform numbers in [0, 1) for the holds' jitter. ``on_change(before, after, observation)`` is
-    called whenever the phase, the rate or what binds has changed, with the answer that did it, if one did.
+    called when the phase, the rate, the epoch or the binding has changed. ``observation`` is the answer that caused
+    this, ``None`` if no answer did.
     """
 
     def __init__(
@@ -53,7 +55,7 @@ class Gate:
         on_change: OnChange,
         learned: Learned | None = None,
     ) -> None:
-        """Start at the policy's fixed rate, else at what was ``learned`` before, else at its start rate."""
+        """Start at the policy's fixed rate, else at the ``learned`` limit, else at the policy's start rate."""
         self.pace = opening(policy, learned)
         self._draw = draw
         self._on_change = on_change
@@ -63,7 +65,7 @@ class Gate:
         self._pass_ceiling: Callable[[], Coroutine[Any, Any, None]] = _ceiling(policy.ceiling).acquire
 
     def admit_at_once(self) -> Ticket | None:
-        """Start one more request if it need not wait, else return ``None``: a wait costs a task."""
+        """Start one more request if it need not wait, else return ``None``. Unlike ``admit``, this needs no task."""
         if self._wait_s() > 0:
             return None
         passing = self._pass_ceiling()
@@ -75,7 +77,7 @@ class Gate:
         return None
 
     async def admit(self) -> Ticket:
-        """Wait until one more request may start, and start it. Cancelled, it has admitted nothing."""
+        """Wait until one more request may start, and start it. If cancelled, it admits nothing."""
         while True:
             await self._until_ready()
             await self._pass_ceiling()
@@ -89,7 +91,7 @@ class Gate:
         return ticket
 
     def observe(self, ticket: Ticket, feedback: Feedback) -> None:
-        """Take the ticket back with what the answer said."""
+        """Take the ticket back with the feedback from the answer."""
         observation = Observation(ticket, feedback, self._now(), self._draw())
         self._become(next_pace(self.pace, observation), observation)
         self._wake()
@@ -100,11 +102,11 @@ class Gate:
         self._wake()
 
     def rate(self) -> float:
-        """Return the requests per second that are let through for now."""
+        """Return the current rate in requests per second."""
         return self.pace.rate
 
     def held_s(self) -> float:
-        """Return for how many seconds the budget has been held so far."""
+        """Return how many seconds the budget has been held so far."""
         return held_s(self.pace, self._now())
 
     def _become(self, pace: Pace, observation: Observation | None) -> None:
@@ -128,9 +130,9 @@ class Gate:
             self._waits_until = None
 
     def _wake(self) -> None:
-        """Have whoever waits look again if it need not wait as long, once whoever brought this about has had its turn.
+        """Let the waiter look again if its wait has become shorter, but only after the calling worker has had its turn.
 
-        That is a worker, which takes the next ticket itself where there is one: nobody is woken for it then.
+        The worker takes the next ticket itself if there is one. Then the waiter need not wake.
         """
         if self._waits_until is not None and not self._is_waking:
             self._is_waking = True
@@ -157,10 +159,10 @@ def _is_told(before: Pace, after: Pace) -> bool:
 
 
 def _ceiling(rate: float) -> Throttler:
-    """Return a throttler that lets ``rate`` requests a second through, over any window of about a second.
+    """Return a throttler that lets ``rate`` requests per second through.
 
-    The library counts whole requests (it takes 0.5 for 1, and 0 blocks for ever), so the fraction goes into the
-    period: ``n = max(1, floor(rate))`` requests per ``n / rate`` seconds.
+    The library counts whole requests (it treats 0.5 as 1, and 0 blocks for ever), so the fraction goes into the period:
+    ``n = max(1, floor(rate))`` requests in any ``n / rate`` seconds.
     """
     whole = max(1, math.floor(rate))
     return Throttler(rate_limit=whole, period=whole / rate, retry_interval=POLL_INTERVAL_S)

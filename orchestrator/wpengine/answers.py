@@ -1,7 +1,7 @@
-"""From the bytes of an answer to an ``AttemptResult``. Reads leniently: no answer, however odd, may crash a run.
+"""Turn the bytes of an answer into an ``AttemptResult``. Read leniently: no odd answer may crash a run.
 
-Strings of the API are kept whole up to ``LONGEST_STRING`` characters, then cut with a mark. What they contain is
-data: whoever shows them escapes them.
+Strings of the API are kept whole up to ``LONGEST_STRING`` characters, and longer ones are cut with a mark. They are not
+escaped here: the code that shows them does that.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ DEEPEST_NESTING = 8
 SNIPPET = 200
 
 REQUEST_ID_HEADERS = ("x-amzn-RequestId", "X-Request-ID", "x-amz-cf-id")
-"""Where an answer's request id stands, the most useful to WP Engine's support first."""
+"""Headers that hold an answer's request id, the most useful one for WP Engine's support first."""
 
 
 RATE_HEADER = re.compile(
     r"(x-)?rate-?limit(-(limit|remaining|reset|used|policy|burst|window|interval|resource))?(-(second|minute|hour|day))?",
     re.ASCII | re.IGNORECASE,
 )
-"""A closed list of names: what a server makes up (our own credentials, say) must not get into log and report."""
+"""A closed list of names: a header that a server invents may hold our credentials, and must not get into the log."""
 
 MOST_RATE_HEADERS, LONGEST_RATE_HEADER = 8, 200
 
 
 def rate_headers(headers: Mapping[str, str], clean: Callable[[str], str]) -> tuple[tuple[str, str], ...]:
-    """Return the names, in lower case, and values of the first few headers about rates."""
+    """Return the names, in lower case, and the values of the first ``MOST_RATE_HEADERS`` headers about rates."""
     found = ((name.lower(), clean(value)[:LONGEST_RATE_HEADER]) for name, value in headers.items() if is_of_rate(name))
     return tuple(islice(found, MOST_RATE_HEADERS))
 
 
 def is_of_rate(name: str) -> bool:
-    """Tell whether ``name`` is one of the many that limits are told by (``RateLimit``, ``X-RateLimit-Remaining`` …)."""
+    """Tell whether ``name`` is a header about rates (``RateLimit``, ``X-RateLimit-Remaining`` …)."""
     return RATE_HEADER.fullmatch(name) is not None
 
 
 def unpack(body: bytes, encoding: str) -> bytes | None:
-    """Undo a ``Content-Encoding`` that was not asked for; ``None`` if it cannot be, or is larger than it may be."""
+    """Undo a ``Content-Encoding`` that was not asked for; return ``None`` if that fails or the result is too large."""
     if encoding in {"", "identity"}:
         return body
     if encoding not in {"gzip", "deflate"}:
@@ -67,14 +67,14 @@ def unpack(body: bytes, encoding: str) -> bytes | None:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """The head of an answer as far as it is known, its unpacked body, and how to take secrets out of the latter."""
+    """An answer: its head as ``base``, its unpacked ``body``, and ``clean``, which removes secrets from a text."""
 
     base: AttemptResult
     body: bytes
     clean: Callable[[str], str]
 
     def parsed(self) -> dict[str, Any] | None:
-        """Return the JSON object of the body as it came; it may hold secrets."""
+        """Return the body's JSON object, which may hold secrets; ``None`` if there is none."""
         try:
             document = json.loads(self.body)
         except (ValueError, RecursionError):
@@ -82,24 +82,24 @@ class Received:
         return document if isinstance(document, dict) else None
 
     def document(self) -> dict[str, Any] | None:
-        """Return the JSON object of the body without secrets, but for its id."""
+        """Return the body's JSON object with secrets removed, except from its id; ``None`` if there is none."""
         document = self.parsed()
         return document if document is None or self._is_plain(document) else self.without_secrets(document)
 
     def _is_plain(self, document: dict[str, Any]) -> bool:
-        """Tell whether ``document`` is flat, and holds no secret in whichever way JSON may write one."""
+        """Tell whether ``document`` is flat, without JSON escapes, and without secrets."""
         if b"\\" in self.body or any(isinstance(value, dict | list) for value in document.values()):
             return False
         text = self.body.decode("utf-8", "replace")
         return self.clean(text) == text
 
     def without_secrets(self, document: Mapping[str, Any]) -> dict[str, Any]:
-        """Return ``document`` without secrets, but for the id, which must stay as it is."""
+        """Return ``document`` with secrets removed, except from its id, which must not change."""
         cleaned = {key: _cleaned(value, self.clean, 1) for key, value in document.items()}
         return cleaned | ({"id": document["id"]} if "id" in document else {})
 
     def snippet(self) -> str:
-        """Return the beginning of the body, for people."""
+        """Return the beginning of the body, for a message."""
         text = " ".join(self.clean(self.body.decode("utf-8", "replace")).split())
         return text if len(text) <= SNIPPET else text[:SNIPPET] + "…"
 
@@ -114,7 +114,7 @@ def read_backup(received: Received) -> AttemptResult:
 
 
 def read_shown(backup_id: str, received: Received) -> AttemptResult:
-    """Return the result of a ``GET`` of the backup ``backup_id``; what tells nothing of its status is unusable."""
+    """Return the result of a ``GET`` of the backup ``backup_id``; an answer without its status is unusable."""
     document = received.document()
     if not is_success(received.base.status):
         return refusal(received, document)
@@ -138,7 +138,7 @@ def is_success(status: int | None) -> bool:
 
 
 def backup_of(document: Mapping[str, Any] | None, *, strict: bool) -> Backup | None:
-    """Return the Backup in ``document`` if it has an id; ``strict`` demands the status too."""
+    """Return the backup in ``document`` if it has an id, and with ``strict`` also a status; else ``None``."""
     if document is None:
         return None
     backup_id, status = document.get("id"), document.get("status")
@@ -162,10 +162,10 @@ def _unusable(received: Received) -> AttemptResult:
 
 
 def refusal(received: Received, document: Mapping[str, Any] | None) -> AttemptResult:
-    """Return the result of an answer that is no success, in the API's own words where ``document`` has them."""
+    """Return the result of an answer that is not a success, with the API's message if ``document`` has one."""
     reason = _reason(received.base.status or 0)
     if HTTPStatus.MULTIPLE_CHOICES <= (received.base.status or 0) < HTTPStatus.BAD_REQUEST:
-        return replace(received.base, message=f"redirected ({reason}), and a redirect is never followed")
+        return replace(received.base, message=f"redirected ({reason}); a redirect is never followed")
     if document is None:
         snippet = received.snippet()
         return replace(received.base, message=f"{reason}: {snippet}" if snippet else reason)
@@ -180,7 +180,7 @@ def refusal(received: Received, document: Mapping[str, Any] | None) -> AttemptRe
 
 
 def _cleaned(value: Any, clean: Callable[[str], str], depth: int) -> Any:  # noqa: ANN401 - JSON may hold anything
-    """Return ``value`` without secrets, and without what is nested deeper than the API ever nests."""
+    """Return ``value`` with secrets removed, and without values nested deeper than ``DEEPEST_NESTING``."""
     if isinstance(value, str):
         return clean(value)
     if isinstance(value, dict | list) and depth >= DEEPEST_NESTING:
@@ -210,7 +210,7 @@ def _reason(status: int) -> str:
 
 
 def text_of(value: object) -> str | None:
-    """Return a field of the API as text, whatever it is; ``None`` where it is null."""
+    """Return a field of the API as text, whatever its type; ``None`` if it is null."""
     if value is None:
         return None
     return cut(value if isinstance(value, str) else json.dumps(value))

@@ -1,4 +1,4 @@
-"""One account's client: sends one request at a time, once, and turns whatever happens into an ``AttemptResult``."""
+"""One account's client: it sends each request once, and turns whatever happens into an ``AttemptResult``."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 PROXY_WANTS_CREDENTIALS = 407
 
 _REPEATED_BY_AIOHTTP = {"GET"}
-"""Methods of ours that aiohttp would send again by itself, since they are idempotent."""
+"""Methods that aiohttp would send again by itself, since they are idempotent."""
 
 _USER_OF_URL = re.compile(r"//[^/\s@]*(?:@[^/\s@]*)*@")
 
@@ -71,31 +71,31 @@ _FAULTS: tuple[tuple[type[BaseException], Fault], ...] = (
     (OSError, Fault.DISCONNECTED),
     (ValueError, Fault.INVALID_URL),
 )
-"""The first class that fits names the fault, so a class stands before those it derives from."""
+"""The first class that matches gives the fault, so a class stands before its base classes."""
 
 _ERRORS = (aiohttp.ClientError, HttpProcessingError, OSError, ValueError)
-"""What a request may raise; aiohttp's parser in Python lets the second out while a body is read."""
+"""The exceptions of a request. aiohttp's pure Python parser raises ``HttpProcessingError`` while a body is read."""
 
 
 def utc_now() -> datetime:
-    """Return the time by the clock of this machine."""
+    """Return the time of this machine's clock."""
     return datetime.now(UTC)
 
 
 class Client:
-    """One account's sessions with the API; the engine's ``Api``. Use it as an asynchronous context manager."""
+    """One account's session with the API; the engine's ``Api``. Use it as an asynchronous context manager."""
 
     def __init__(self, account: Account, timeouts: Timeouts, now: Callable[[], datetime] = utc_now) -> None:
-        """Prepare for ``account``; nothing is sent and no socket opened yet.
+        """Prepare for ``account``; send nothing and open no socket yet.
 
-        ``now`` tells the time where an answer does not. Raises ``ValueError`` if the environment names a proxy that
+        ``now`` gives the time if an answer has no ``Date``. Raises ``ValueError`` if the environment names a proxy that
         cannot be used.
         """
         self._base_url = account.base_url
         self._account = account
         self._timeouts = timeouts
         self._now = now
-        # They are no headers of the session: aiohttp gives those to a proxy as well, with its CONNECT.
+        # Not headers of the session: aiohttp sends those to a proxy as well, with its CONNECT.
         self._headers = {
             "Authorization": aiohttp.encode_basic_auth(account.user_id, account.password),
             "Accept": "application/json",
@@ -136,7 +136,7 @@ class Client:
         return await self._send("POST", f"/installs/{request.install_id}/backups", read_backup, body)
 
     async def list_backups(self, install_id: str, offset: int = 0) -> AttemptResult:
-        """Send ``GET /installs/{install_id}/backups`` once, for the page that begins at ``offset``."""
+        """Send ``GET /installs/{install_id}/backups`` once, for the page that starts at ``offset``."""
         return await self._list(BACKUPS, f"/installs/{install_id}/backups?", offset)
 
     async def show_backup(self, install_id: str, backup_id: str) -> AttemptResult:
@@ -145,15 +145,16 @@ class Client:
         return await self._send("GET", path, partial(read_shown, backup_id))
 
     async def list_installs(self, account_id: str | None, offset: int) -> AttemptResult:
-        """Send ``GET /installs`` once, for the page that begins at ``offset``.
+        """Send ``GET /installs`` once, for the page that starts at ``offset``.
 
-        ``account_id`` is of WP Engine's account whose installs are wanted, ``None`` for all that the credentials see.
+        ``account_id`` limits the listing to one of WP Engine's accounts; ``None`` lists all installs that the
+        credentials can see.
         """
         of_account = "" if account_id is None else f"account_id={quote(account_id, safe='')}&"
         return await self._list(INSTALLS, f"/installs?{of_account}", offset)
 
     async def list_accounts(self, offset: int) -> AttemptResult:
-        """Send ``GET /accounts`` once, for the page of WP Engine's accounts that begins at ``offset``."""
+        """Send ``GET /accounts`` once, for the page of WP Engine's accounts that starts at ``offset``."""
         return await self._list(ACCOUNTS, "/accounts?", offset)
 
     async def check_credentials(self) -> AttemptResult:
@@ -194,7 +195,7 @@ class Client:
             return AttemptResult(
                 fault=Fault.INTERRUPTED,
                 sent=transmission.sent,
-                message="broken off before the answer came",
+                message="interrupted before the answer came",
             )
         except _SentOnceError as error:
             return self._failed(error.cause, transmission)
@@ -214,10 +215,10 @@ class Client:
         try:
             body = await _bounded_body(response)
         except _ERRORS as error:
-            return _bodiless(base, clean(f"{response.status}, and its body broke off: {_words(error)}"))
+            return _bodiless(base, clean(f"{response.status} with an incomplete body: {_words(error)}"))
         text = None if body is None else unpack(body, headers.get("Content-Encoding", "").strip().lower())
         if text is None:
-            return _bodiless(base, f"{response.status} with a body too large or wrongly packed")
+            return _bodiless(base, f"{response.status} with a body that is too large or cannot be unpacked")
         return read(Received(base, text, clean))
 
     def _failed(self, error: Exception, transmission: Transmission) -> AttemptResult:
@@ -244,7 +245,7 @@ class Client:
         return AttemptResult(fault=fault, sent=sent, message=message, on_reused=on_reused)
 
     def _by_proxy(self) -> str:
-        return f", by the proxy that {self._proxy.variable} names" if self._proxy else ""
+        return f" (using the proxy in {self._proxy.variable})" if self._proxy else ""
 
     def _refused_by_proxy(self) -> str:
         if self._proxy is None:
@@ -268,13 +269,13 @@ def _has_begun_to_answer(error: BaseException) -> bool:
 
 
 def _words(error: BaseException) -> str:
-    """Return what ``error`` says, without the credentials that a proxy's URL may have."""
+    """Return the type and text of ``error``, without the credentials that a proxy's URL may hold."""
     said = _USER_OF_URL.sub("//", str(error))
     return cut(f"{type(error).__name__}: {said}" if said else type(error).__name__)
 
 
 class _SentOnceError(Exception):
-    """Carry an error past aiohttp, which would send a GET again after some of them."""
+    """Carry an error past aiohttp, which would repeat a GET after some errors."""
 
     def __init__(self, cause: aiohttp.ClientError) -> None:
         super().__init__(str(cause))
@@ -282,7 +283,7 @@ class _SentOnceError(Exception):
 
 
 async def _sent_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """Keep aiohttp from repeating a GET by itself: each request passes the limiter, and is counted."""
+    """Keep aiohttp from repeating a GET by itself: each request must pass the limiter and be counted."""
     try:
         return await handler(request)
     except aiohttp.ClientConnectionError as error:
@@ -290,7 +291,7 @@ async def _sent_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHand
 
 
 class _MarkedRequest(aiohttp.ClientRequest):
-    """Mark the transmission as sent just before the first byte may leave; a tunnel's CONNECT is of another class."""
+    """Mark the transmission as sent just before the first byte may leave; a tunnel's CONNECT has another class."""
 
     async def send(self, conn: Connection) -> aiohttp.ClientResponse:
         TRANSMISSION.get().sent_at = asyncio.get_running_loop().time()
@@ -298,7 +299,7 @@ class _MarkedRequest(aiohttp.ClientRequest):
 
 
 async def _bounded_body(response: aiohttp.ClientResponse) -> bytes | None:
-    """Return the body, ``None`` if it is longer than ``LONGEST_BODY``; the rest is then not read."""
+    """Return the body; if it is longer than ``LONGEST_BODY``, stop reading and return ``None``."""
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk

@@ -1,6 +1,6 @@
-"""From the bytes of one page of a listing to an ``AttemptResult``.
+"""Turn the bytes of one page of a listing into an ``AttemptResult``.
 
-The absence of an entry from a listing will be taken for proof, so a page that cannot be read whole is not read at all.
+A missing entry counts as proof, so a page that cannot be read whole is not used at all.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from orchestrator.model import AttemptResult
 
 LARGEST_PAGE = 100
-"""The most that the API gives at once, and what it gives unasked."""
+"""Entries per page: the API's maximum, and its default."""
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class PageKind(Generic[Entry]):
-    """What one kind of listing holds: how an entry is called and read, and where its page stands in the result."""
+    """One kind of listing: the noun for an entry, how to read an entry, and how to put a page into the result."""
 
     what: str
     read: Callable[[Mapping[str, Any]], Entry | None]
@@ -37,7 +37,7 @@ class PageKind(Generic[Entry]):
 
 
 def page_reader(listing: PageKind[Entry], offset: int) -> Callable[[Received], AttemptResult]:
-    """Return the reader of the page of ``listing`` that begins at ``offset``."""
+    """Return the reader of the page of ``listing`` that starts at ``offset``."""
     return partial(_read, listing, offset)
 
 
@@ -45,15 +45,15 @@ def _read(listing: PageKind[Entry], offset: int, received: Received) -> AttemptR
     if not is_success(received.base.status):
         return refusal(received, received.document())
     if received.base.status != HTTPStatus.OK:
-        return _unusable(received, "is another success than the one that a whole page has")
+        return _unusable(received, "is not whole: a whole page has status 200")
     document = received.parsed()
     results = document.get("results") if document else None
     if document is None or not isinstance(results, list):
-        return _unusable(received, "has no results")
+        return _unusable(received, "has no list of results")
     entries = [listing.read(received.without_secrets(each)) if isinstance(each, dict) else None for each in results]
     readable = tuple(entry for entry in entries if entry is not None)
     if len(readable) < len(entries):
-        return _unusable(received, f"has an entry that is no {listing.what}, number {entries.index(None) + 1}")
+        return _unusable(received, f"has an unreadable {listing.what}, number {entries.index(None) + 1}")
     seen = offset + len(results)
     total = _total(document, seen)
     has_more = bool(results) and _has_more(document, seen, total)
@@ -91,18 +91,18 @@ ACCOUNTS = PageKind("account", _account, lambda base, page: replace(base, accoun
 
 
 def _total(document: Mapping[str, Any], seen: int) -> int | None:
-    """Return the ``count``; one below what was ``seen`` is wrong, and says nothing."""
+    """Return the ``count``, ``None`` if there is none or it is wrong: below ``seen``."""
     count = document.get("count")
     return count if isinstance(count, int) and not isinstance(count, bool) and count >= seen else None
 
 
 def _has_more(document: Mapping[str, Any], seen: int, total: int | None) -> bool:
-    """Tell whether there is a next page: no field that says so is required, so believe whichever says yes.
+    """Tell whether there is a next page. No field for that is required, so one field that says yes is enough.
 
-    Where ``next`` leads does not matter: pages are asked for by their offset, of the account's own ``base_url``. Behind
-    a gateway it may well name the real host, as the specification's example does.
+    The address in ``next`` does not matter: the client asks for pages by offset, at the account's own ``base_url``.
+    Behind a gateway, ``next`` may name the real host, as in the specification's example.
 
-    Where none says anything, only an empty page is the end: nobody knows how long pages are.
+    If no field says anything, only an empty page is the end: the length of a page is not known.
     """
     if document.get("next") or (total is not None and total > seen):
         return True
@@ -110,5 +110,5 @@ def _has_more(document: Mapping[str, Any], seen: int, total: int | None) -> bool
 
 
 def _unusable(received: Received, why: str) -> AttemptResult:
-    message = f"{received.base.status}, and the page {why}"
+    message = f"{received.base.status}, but the page {why}"
     return replace(received.base, fault=Fault.UNREADABLE, message=message)

@@ -10,15 +10,15 @@ from functools import lru_cache
 _NUMBER = re.compile(r"\d+(\.\d+)?", re.ASCII)
 
 LONGEST_S = 1e9
-"""A longer wait is as good as never, and would not fit every clock."""
+"""The longest wait in seconds: a longer wait is as good as never, and some clocks cannot hold it."""
 
 
 def retry_after_s(value: str | None, date: str | None, now: datetime) -> float | None:
     """Return the seconds until the moment that ``value`` names, at least 0; ``None`` if it names none.
 
-    A number is seconds; a decimal one is accepted. An HTTP-date is judged against ``date``, the same answer's ``Date``,
-    so that the server's clock alone counts; ``now`` stands in where there is none. Both are in whole seconds and
-    ``date`` is rounded down, so the wait never ends before the named moment. Anything else is ignored.
+    A number means seconds and may have decimals. An HTTP-date is compared with ``date``, the ``Date`` of the same
+    answer, so that only the server's clock counts; without ``date``, it is compared with ``now``. Both are in whole
+    seconds and ``date`` is rounded down, so the wait never ends before the named moment. Any other value is ignored.
     """
     if value is None:
         return None

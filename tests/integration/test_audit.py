@@ -117,7 +117,7 @@ inventory: [discover: {{}}]
         table = audit(tmp_path)
         assert "wpe-backup.yaml" in table.stderr
         assert table.stdout.splitlines()[-1].endswith("sources that could not be read: 2")
-        assert f"another is under way: {fine['under_way']['id']}" in table.stdout
+        assert f"another backup is under way: {fine['under_way']['id']}" in table.stdout
         ruled_out = audit(tmp_path, "--tag", "listed")
         assert (ruled_out.code, ruled_out.stderr.count("source.failed")) == (0, 0)
         nothing = audit(tmp_path, "--only", "x*")

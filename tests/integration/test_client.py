@@ -395,7 +395,7 @@ def test_a_server_that_speaks_before_it_is_asked_is_sent_nothing_and_not_called_
 
     result = asyncio.run(main())
     assert (result.fault, result.sent, classify(result)) == (Fault.DISCONNECTED, False, Answer.NOT_SENT)
-    assert result.message.endswith("the server spoke before it was asked")
+    assert result.message.endswith("the server sent data before the request")
     assert connections == [b""]
 
 

@@ -152,7 +152,7 @@ def test_a_proxy_that_cannot_reach_the_api_is_tried_again(tmp_path: Path) -> Non
     ended = with_proxy(tmp_path, handler)
     assert (ended.code, outcomes(ended)) == (3, {"cancelled": 3})
     assert len(seen) > 1
-    assert "503 Service Unavailable, by the proxy that HTTPS_PROXY names" in words(ended)
+    assert "503 Service Unavailable (using the proxy in HTTPS_PROXY)" in words(ended)
     assert {line["error"]["kind"] for line in ended.lines()[:-1]} == {"network"}
 
 
@@ -162,7 +162,7 @@ def test_a_proxy_that_hangs_is_given_the_time_that_a_connection_has(tmp_path: Pa
         await asyncio.Event().wait()
 
     ended = with_proxy(tmp_path, handler)
-    assert "no connection within 2 s, by the proxy that HTTPS_PROXY names" in words(ended)
+    assert "no connection within 2 s (using the proxy in HTTPS_PROXY)" in words(ended)
     assert ended.lines()[-1]["duration_s"] < 6 * 2, "two or three tries of 2 s, not of 8 s"
 
 

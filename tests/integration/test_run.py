@@ -393,7 +393,7 @@ def test_no_secret_of_a_listing_shows_anywhere(tmp_path: Path, more: list[str]) 
     ended = asyncio.run(_against(script, tmp_path, 2, GRACE, *more, listing=listing))
     found, unknown = sorted(ended.lines()[:-1], key=lambda line: str(line["install_id"]))
     assert (found["outcome"], found["reconciled"], unknown["outcome"]) == ("accepted", True, "unconfirmed")
-    assert "its listing cannot be had" in unknown["error"]["message"]
+    assert "its listing cannot be read" in unknown["error"]["message"]
     everything = ended.stdout + ended.stderr
     for file in (tmp_path / "state").rglob("*"):
         everything += file.read_text("latin-1") if file.is_file() else ""  # state.db is no text

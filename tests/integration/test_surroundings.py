@@ -152,7 +152,7 @@ def history(folder: Path, **changes: str) -> str:
     """Return the folder that the history is looked for in."""
     ended = run_command("history", cwd=folder, WPE_BACKUP_STATE_DIR="", **changes)
     assert ended.code == 0
-    return ended.stdout.split("There are no runs in ")[1].split(" yet")[0]
+    return ended.stdout.split("There are no runs in ")[1].split("; name another")[0]
 
 
 def test_the_state_is_where_systemd_says_then_xdg_then_the_home(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_a_refusal_keeps_the_apis_own_fields() -> None:
         (400, {"errors": "x"}, "400 Bad Request"),
         (404, {"message": None}, "404 Not Found"),
         (400, {"message": {"a": 1}}, '{"a": 1}'),
-        (302, b"", "redirected (302 Found), and a redirect is never followed"),
+        (302, b"", "redirected (302 Found); a redirect is never followed"),
     ],
 )
 def test_a_refusal_says_something_whatever_its_body(status: int, body: object, message: str) -> None:
@@ -282,7 +282,7 @@ def test_a_listed_account_is_read_leniently() -> None:
     assert (result.accounts.next_offset, result.page, result.installs) == (None, None, None)
 
 
-@pytest.mark.parametrize(("listing", "what"), [(INSTALLS, "no install"), (ACCOUNTS, "no account")])
+@pytest.mark.parametrize(("listing", "what"), [(INSTALLS, "unreadable install"), (ACCOUNTS, "unreadable account")])
 @pytest.mark.parametrize(
     "bad",
     [

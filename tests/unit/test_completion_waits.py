@@ -136,7 +136,7 @@ def test_any_other_status_is_under_way_whatever_its_time_says(name: str) -> None
     bench.run()
     assert_incomplete(bench.only)
     assert bench.only.backup == Backup(FIRST, name, complete_time="2026-01-01T00:00:00Z")
-    assert f"still {name or 'unfinished'} when the wait of 10m was over" in error_of(bench.only).message
+    assert f"still {name or 'unfinished'} after the wait of 10m" in error_of(bench.only).message
     assert len(bench.posted()) == 1
     assert TIMEOUT_S <= bench.seconds < TIMEOUT_S + 1
 

@@ -478,9 +478,7 @@ def test_what_is_in_doubt_when_a_signal_comes_is_unconfirmed_and_not_waited_for(
     assert (bench.sink.of(0).kind, bench.api.posts[install_id(0)]) == (UNKNOWN, 1)
     error = error_of(bench.sink.of(0))
     assert (error.kind, error.status) == (ErrorKind.UNAVAILABLE, 504)
-    assert error.message == (
-        f"{GATEWAY_TIMEOUT.message}; not looked up to the end: the run was stopped by SIGTERM first"
-    )
+    assert error.message == (f"{GATEWAY_TIMEOUT.message}; the lookup was cut short: the run was stopped by SIGTERM")
     assert bench.journal.of(0)[-1].sought == (RUN_ID,)
     assert bench.journal.of(0)[-1].error is not None
     assert bench.seconds < after_s + 1

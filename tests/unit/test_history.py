@@ -224,7 +224,7 @@ def test_without_any_run_the_command_says_so_and_makes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert history(tmp_path / "gone") == 0
-    assert capsys.readouterr().out.startswith(f"There are no runs in {tmp_path / 'gone'} yet; ")
+    assert capsys.readouterr().out.startswith(f"There are no runs in {tmp_path / 'gone'}; ")
     assert history(tmp_path / "gone", "--format", "json") == 0
     assert capsys.readouterr().out == "[]\n"
     assert list(tmp_path.iterdir()) == []

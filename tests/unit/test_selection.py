@@ -383,7 +383,7 @@ def test_options_that_cannot_be_are_refused(option: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "1/", "/1", "1/2/3", "-1/2", " 1/2", "1.0/2", "\u0661/\u0662", "999999/999999"])
 def test_what_is_no_shard_is_refused(text: str) -> None:
-    with pytest.raises(click.BadParameter, match="the I-th of N parts"):
+    with pytest.raises(click.BadParameter, match="is no I/N, such as 1/4"):
         parse_shard(text)
 
 
@@ -401,11 +401,11 @@ def test_a_list_may_be_standard_input() -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", ":1:1: holds no name and no id"),
-        (b"\n# a\n", ":1:1: holds no name and no id"),
+        (b"", ":1:1: has no name and no id"),
+        (b"\n# a\n", ":1:1: has no name and no id"),
         (b"a\nb\xff\n", ":2:2: is not UTF-8 text"),
         ("a\nb\n".encode("utf-16"), ":1:1: is UTF-16 text: save it as UTF-8"),
-        (b"a\n\nb\0c\n", ":3:1: holds a control character"),
+        (b"a\n\nb\0c\n", ":3:1: has a control character"),
         (b"a\n" + b"x" * 5000, ":2:1: is longer than the 4096 characters of a name"),
     ],
 )
@@ -457,7 +457,7 @@ def test_an_account_that_the_configuration_does_not_have_is_an_error() -> None:
     with pytest.raises(UsageError) as error:
         check_accounts(Selection(accounts=("acme", "acmee", "zz")), ["acme", "default"])
     assert str(error.value) == (
-        "not among the accounts of the configuration (acme, default): 'acmee'; did you mean acme?, 'zz'"
+        "the configuration has no such account (acme, default): 'acmee'; did you mean acme?, 'zz'"
     )
 
 

@@ -45,9 +45,10 @@ class Converted(click.ParamType[Any]):
         """Return what stands for the value in the help."""
         return self.name
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401, ARG002 - click's signature
-        """Return what the text ``value`` comes to; anything else is converted already."""
-        return function(self.reference)(value, param) if isinstance(value, str) else value
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401 - click's signature
+        """Return the converted text; a default is converted already, and completion needs no conversion."""
+        is_text = isinstance(value, str) and not (ctx and ctx.resilient_parsing)
+        return function(self.reference)(value, param) if is_text else value
 
 
 DURATION = Converted("DURATION", "options:duration")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from orchestrator.cli.parser.grammar import RATE, Converted, Option, completed_by
@@ -21,7 +23,8 @@ CONFIG = Option(
 
 STATE_DIR = Option(
     "--state-dir",
-    type=Converted("DIR", "options:folder"),
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
     default=default_state_dir,
     help="Keep state and reports in this directory",
     more="Default: `$STATE_DIRECTORY` (set by systemd), else `$XDG_STATE_HOME/wpe-backup`, which is usually "
