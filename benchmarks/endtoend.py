@@ -2,14 +2,16 @@
 
     .venv/bin/python benchmarks/endtoend.py [--row NAME]... [--seeds N] [--markdown]
 
-Each row runs twice against a fresh stand-in at the same address: with an empty state directory, then with what the
-first run left there. Rows go one after the other, because they would disturb one another: a quarter of an hour a seed.
+Each row runs twice, each time against a fresh stand-in at the same address. The first run has an empty state directory,
+the second uses the state of the first. Rows run one after the other, because they would disturb each other: 15 minutes
+per seed.
 
-- ``requests``, ``429``, ``504``, ``rejected``: as the stand-in counted them.
-- ``server``: from the first request's arrival at the stand-in to that of the last one that was not rejected; where
-  requests in flight or slots are limited, to its answer, which the ideal there includes. The verdict is on this.
-- ``command``: from the command's start to its end. ``summary``: the duration that its summary gives.
-- Each time also over the ideal one, which ``servers.ideal_s`` gives for the requests that were not rejected.
+- ``requests``, ``429``, ``504``, ``rejected``: the counts of the stand-in.
+- ``server``: from the arrival of the first request at the stand-in to the arrival of the last one that was not
+  rejected. If requests in flight or slots are limited, to the answer of that request, because the ideal includes it
+  there. The verdict is about this time.
+- ``command``: from the start of the command to its end. ``summary``: the duration in its summary.
+- ``x``: each time divided by the ideal of ``servers.ideal_s`` for the requests that were not rejected.
 """
 
 from __future__ import annotations
@@ -41,21 +43,21 @@ COMMAND = [sys.executable, "-m", "orchestrator"]
 THROTTLED, GATEWAY_TIMEOUT = 429, 504
 
 IN_FLIGHT_S = 0.05
-"""What arrives so soon after a 429 was answered may have been on its way before the answer was read."""
+"""A request that arrives so soon after a 429 may have started before the client read the 429."""
 
 NOISE = 0.02
-"""Two equal runs in real time differ by up to 1%: the second counts as no slower than the first within twice that."""
+"""Two equal runs in real time differ by up to 1%. A second run within twice that counts as no slower than the first."""
 
 AGENCY, AGENCY_INSTALLS = "bucket-10-burst-10", 60
-"""A smaller batch, of the size of an agency, against the server of a row and judged by its figures."""
+"""A row with a smaller batch, of an agency's size. It uses the server and the figures of the row with this name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
     """One run of the command.
 
-    ``server_s``, ``command_s`` and ``summary_s`` are the three times of the table. ``early`` counts the requests before
-    a moment that a ``Retry-After`` had named.
+    ``server_s``, ``command_s`` and ``summary_s`` are the three times of the table. ``early`` counts the requests that
+    came before the moment that a ``Retry-After`` had named.
     """
 
     requests: int
@@ -74,7 +76,7 @@ class Measured:
         return self.requests - self.rejected
 
     def figures(self, server: Server, first: Measured | None) -> dict[str, float]:
-        """Return what was asked for, as ``servers.FIGURES`` names it, as far as it is seen from outside."""
+        """Return the figures of ``servers.FIGURES`` that can be measured from outside the command."""
         ideal = ideal_s(server, self.let_in)
         figures = {
             "time_over_ideal": self.server_s / ideal,
@@ -92,7 +94,7 @@ class Measured:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Return the environment of a command that takes no setting from outside."""
+    """Return the environment for the command, without any settings of this process."""
     ours = ("WPE_", "XDG_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return kept | {"WPE_API_USER_ID": "a-user", "WPE_API_PASSWORD": "a-password", "HOME": str(folder)}
@@ -123,13 +125,13 @@ def stand_in(server: Server, port: int, folder: Path) -> Iterator[str]:
 
 
 def counted(base_url: str, page: str) -> dict[str, Any]:
-    """Return what the stand-in at ``base_url`` shows on its ``page``."""
+    """Return the content of an ``/_admin`` page of the stand-in at ``base_url``."""
     with urllib.request.urlopen(base_url.replace("/v1", f"/_admin/{page}"), timeout=30) as reply:  # noqa: S310 - loopback
         return json.load(reply)  # type: ignore[no-any-return]  # it is an object
 
 
 def options(server: Server) -> list[str]:
-    """Return the options of the run: only what the row does not leave at its default."""
+    """Return the options of the run: only those that differ from the default."""
     default = ThrottlePolicy()
     given = []
     if server.ceiling != default.ceiling:
@@ -149,7 +151,7 @@ def configuration(server: Server, base_url: str) -> str:
 
 
 def measure(server: Server, port: int, folder: Path) -> tuple[Measured, int]:
-    """Run the command once in ``folder``, where its state stays, and return what it came to and the port."""
+    """Run the command once in ``folder``, and return its figures and the port. Its state stays in ``folder``."""
     report = folder / "report.jsonl"
     with stand_in(server, port, folder) as base_url:
         (folder / "fleet.yaml").write_text(configuration(server, base_url), encoding="utf-8")
@@ -180,13 +182,13 @@ def measure(server: Server, port: int, folder: Path) -> tuple[Measured, int]:
 
 
 def is_flat_out(server: Server) -> bool:
-    """Tell whether what is limited is how many requests are under way, not how many come."""
+    """Tell whether the server limits the requests in flight, not their rate."""
     limits = server.scenario.limits
     return server.scenario.backend is not None or any(isinstance(limit, InFlight) for limit in limits)
 
 
 def early(requests: Sequence[Mapping[str, Any]]) -> int:
-    """Count the requests that arrived before a moment that a 429 had named, those that were in flight aside."""
+    """Count the requests that arrived before a moment that a 429 had named, except those already in flight."""
     named = [
         (request["ended_at"] + IN_FLIGHT_S, named_at(request["retry_after"], request["ended_at"]))
         for request in requests
@@ -196,21 +198,21 @@ def early(requests: Sequence[Mapping[str, Any]]) -> int:
 
 
 def named_at(value: str, answered_at: float) -> float:
-    """Return the moment that ``value`` names, by the clock of the stand-in's record (the machine's monotonic one)."""
+    """Return the moment that ``value`` names, on the clock of the stand-in's record (the machine's monotonic clock)."""
     if value.replace(".", "").isdecimal():
         return answered_at + float(value)
     named = parsedate_to_datetime(value).replace(tzinfo=UTC).timestamp()
     return time.monotonic() + named - time.time()
 
 
-# -- what is shown -----------------------------------------------------------------------------------------------------
+# -- the table ---------------------------------------------------------------------------------------------------------
 
 COLUMNS = ("row", "run", "requests", "429", "504", "server", "command", "summary", "rejected", "exit", "verdict")
 WIDTHS = (30, 6, 8, 4, 4, 15, 15, 15, 8, 4, 0)
 
 
 def verdict(figures: Mapping[str, float], asked: Mapping[str, tuple[float, float]]) -> str:
-    """Say whether every figure is as it was asked for, and which is not; ``NOISE`` forgives a second run."""
+    """Return ``met``, or ``MISSED`` with each figure outside its range. A second run may be slower by ``NOISE``."""
     wrong = [
         f"{name} {figures[name]:.4g}, not {least:g} to {most:g}"
         for name, (least, most) in asked.items()
@@ -220,7 +222,7 @@ def verdict(figures: Mapping[str, float], asked: Mapping[str, tuple[float, float
 
 
 def cells(server: Server, measured: Measured, first: Measured | None) -> list[str]:
-    """Return one line of the table; ``first`` is the run before, if this is the second."""
+    """Return one line of the table. ``first`` is the first run if ``measured`` is the second one."""
     ideal = ideal_s(server, measured.let_in)
     asked = server.figures if first is None else server.warm_figures
     return [
@@ -237,14 +239,14 @@ def cells(server: Server, measured: Measured, first: Measured | None) -> list[st
 
 
 def show(line: Sequence[str], *, markdown: bool) -> None:
-    """Print one line at once: the next one takes a while."""
+    """Print one line immediately, because the next one takes a while."""
     text = "| " + " | ".join(line) + " |" if markdown else " ".join(map(str.ljust, line, WIDTHS))
     sys.stdout.write(text.rstrip() + "\n")
     sys.stdout.flush()
 
 
 def rows() -> list[Server]:
-    """Return the rows of the table, and the one of an agency's size."""
+    """Return the rows of the table, and the row of an agency's size."""
     servers = [server for server in all_servers() if server.is_row]
     small = [
         replace(server, name=f"{server.name}-x{AGENCY_INSTALLS}", batch=AGENCY_INSTALLS)
@@ -259,7 +261,7 @@ def chosen(argv: Sequence[str] | None) -> tuple[list[Server], argparse.Namespace
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     every = {server.name: server for server in rows()}
     parser.add_argument("--row", action="append", choices=every, metavar="NAME", help=f"one of {', '.join(every)}")
-    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="run each row with N seeds of its chances")
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="run each row with N seeds")
     parser.add_argument("--markdown", action="store_true", help="print a table for a document")
     given = parser.parse_args(argv)
     return [every[name] for name in given.row or every], given

@@ -1,10 +1,10 @@
-"""Count the functions of ours that one install passes from its YAML to its report line, by room.
+"""Count our functions that run for one install, from its YAML to its report line, by package.
 
     .venv/bin/python benchmarks/journey.py [--list]
 
-A real run of one install against the stand-in, which is a process of its own. Counted are the distinct functions that
-were called after the configuration was read, in every thread; comprehensions, lambdas and what data classes generate
-are not.
+The benchmark runs the real command with one install against the stand-in, which is a process of its own. It counts the
+distinct functions that are called after the configuration is read, in every thread. It does not count comprehensions,
+lambdas and the generated methods of data classes.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ def stand_in() -> Iterator[str]:
 
 
 class Journey:
-    """The functions of ours that were called, from the return of ``load_config`` on."""
+    """Our functions that were called after ``load_config`` returned."""
 
     def __init__(self) -> None:
-        """Begin with nothing seen."""
+        """Start with an empty set."""
         self.passed: set[tuple[str, str]] = set()
         self._is_loaded = False
 
     def follow(self, frame: FrameType, event: str, _argument: object) -> None:
-        """Note a call; meant for ``sys.setprofile``."""
+        """Note a call. This is the callback of ``sys.setprofile``."""
         code = frame.f_code
         if event == "return" and code.co_name == "load_config":
             self._is_loaded = True
@@ -66,7 +66,7 @@ class Journey:
             self.passed.add((code.co_filename.removeprefix(OURS), code.co_qualname))
 
     def follow_command(self) -> None:
-        """Be the command, and note what it calls, in every thread."""
+        """Run the command in this process, and note its calls in every thread."""
         threading.setprofile(self.follow)
         sys.setprofile(self.follow)
         try:
@@ -78,12 +78,12 @@ class Journey:
 
 
 def is_a_function_of_ours(code: CodeType) -> bool:
-    """Tell whether ``code`` is a named function in a file of ours."""
+    """Tell whether ``code`` is a named function in one of our files."""
     return code.co_filename.startswith(OURS) and not code.co_name.startswith("<")
 
 
 def print_counts(journey: Journey, outcome: str) -> None:
-    """Print how many functions of each room were called."""
+    """Print how many functions of each package were called."""
     rooms = Counter(name.partition("/")[0] for name, _ in journey.passed)
     for room, count in rooms.most_common():
         print(f"{room:20}{count:5}")
@@ -92,7 +92,7 @@ def print_counts(journey: Journey, outcome: str) -> None:
 
 
 def main() -> int:
-    """Follow one install, and print what it passed."""
+    """Run the command for one install, and print the counts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--list", action="store_true", help="print each function")
     is_listed = parser.parse_args().list

@@ -1,9 +1,9 @@
-"""Measure the limiter's control law in virtual time, beside what else a user might choose, on the same work.
+"""Measure the limiter's control law in virtual time, beside other clients that a user might choose, on the same work.
 
 ``python benchmarks/limiter.py`` runs every server of ``benchmarks/servers`` with several seeds: thousands of simulated
-seconds in a few real ones. Each figure is the mean over the seeds, with the worst in parentheses where it differs. The
-second run knows what the first one learned. ``--check`` holds both to the server's bands; these are for a server
-whose latency lies behind its door, as the stand-in's.
+seconds in a few real ones. Each figure is the mean over the seeds, with the worst in parentheses if it differs. The
+second run begins with the limit that the first one learned. ``--check`` compares both with the server's bands. The
+bands are for servers whose latency comes after the limits, as in the stand-in.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 FIRST, SECOND = "this limiter", "this limiter, second run"
 
 PATIENCE, PATIENCE_S = 100.0, 3600.0
-"""Nobody needs more than a hundred times the ideal time and an hour."""
+"""A run is given up after a hundred times the ideal time plus an hour."""
 
 ANOTHER_DAY = 1_000_000
-"""What the seed of a second run is further on, so that chance has it otherwise."""
+"""Added to the seed for the second run, so that its random numbers differ."""
 
 LITTLE = 0.1
 """Shares below this are written with two decimals."""
@@ -53,7 +53,7 @@ WORDS = {
 
 
 def all_rivals() -> dict[str, Rival]:
-    """Return every rival by its name; botocore's adaptive mode where botocore is installed."""
+    """Return every rival by its name, botocore's adaptive mode only if botocore is installed."""
     rivals: dict[str, Rival] = {
         "limit known": known_rate,
         f"fixed {GUESS_PER_S:g}/s": fixed_rate(GUESS_PER_S),
@@ -68,10 +68,10 @@ def all_rivals() -> dict[str, Rival]:
 
 
 class Limited:
-    """The dispatcher and its gate, in virtual time: the law decides when the next request may start."""
+    """The dispatcher and its gate in virtual time. The control law decides when the next request may start."""
 
     def __init__(self, simulation: Simulation, server: Server, known: Learned | None) -> None:
-        """Begin the batch at once, with what an earlier run learned."""
+        """Start the batch immediately, with the limit that an earlier run learned."""
         self._simulation, self._left = simulation, server.batch
         policy = ThrottlePolicy(start_rate=server.start_rate, ceiling=server.ceiling, concurrency=server.concurrency)
         self.pace = opening(policy, known)
@@ -79,7 +79,7 @@ class Limited:
         self._admit()
 
     def _admit(self) -> None:
-        """Start what may start now, and come back when the next one may."""
+        """Start all requests that may start now, and wake up when the next one may."""
         simulation = self._simulation
         while self._left > 0:
             at = ready_at(self.pace)
@@ -96,7 +96,7 @@ class Limited:
         self._simulation.send(lambda answer: self._hear(ticket, answer), read_only=ticket.read_only)
 
     def _wake_at(self, moment: float) -> None:
-        """Look again at ``moment``, unless it is looked before; a timer that proves too early does no harm."""
+        """Wake up at ``moment``, unless an earlier timer is set. A timer that is too early does no harm."""
         if moment < self._wakes_at or self._wakes_at <= self._simulation.now:
             self._wakes_at = moment
             self._simulation.call_at(moment, self._admit)
@@ -121,7 +121,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class RunWork:
-    """What is measured in one go: the limiter twice in a row, or a rival."""
+    """One measurement: the limiter twice in a row, or a rival once."""
 
     server: Server
     client: str
@@ -130,7 +130,7 @@ class RunWork:
 
 
 def measure(work: RunWork) -> list[Measured]:
-    """Run ``work``; a rival that does not get done has no figures, our own raises ``simulation.StuckError``."""
+    """Run ``work``. A rival that is never done has no figures. For the limiter, raises ``simulation.StuckError``."""
     if work.client == FIRST:
         return _measured_twice(work)
     rival = all_rivals()[work.client]
@@ -165,7 +165,7 @@ def _run(work: RunWork, seed: int, begin: Callable[[Simulation], None]) -> Seen:
 
 
 def broken_bands(server: Server, measured: Sequence[Measured]) -> Iterator[str]:
-    """Say for each figure of the limiter that is outside of its band which one, where, and what it is."""
+    """Yield a message for each figure of the limiter that is outside its band."""
     for each in measured:
         bands: Mapping[str, Band] = {FIRST: server.bands, SECOND: server.warm_bands}.get(each.client, {})
         for name, (least, most) in bands.items():
@@ -176,7 +176,7 @@ def broken_bands(server: Server, measured: Sequence[Measured]) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of the table: its title, the figure, how one is written, and which of several is the worst."""
+    """One column of the table: its title, its figure, how to write a value, and how to choose the worst value."""
 
     title: str
     figure: str
@@ -184,7 +184,7 @@ class Column:
     worst: Callable[[Sequence[float]], float] = field(default=max)
 
     def cell(self, measured: Sequence[Measured]) -> str:
-        """Return the mean, and the worst where it is written otherwise."""
+        """Return the mean, and the worst value if it looks different."""
         values = [each.figures[self.figure] for each in measured if self.figure in each.figures]
         if not values:
             return ""
@@ -211,7 +211,7 @@ COLUMNS = (
 
 
 def rows(measured: Sequence[Measured]) -> Iterator[list[str]]:
-    """Return one row of cells for each client, in the order in which they come."""
+    """Yield one row of cells for each client, in the order of ``measured``."""
     for client in dict.fromkeys(each.client for each in measured):
         own = [each for each in measured if each.client == client]
         yield [client, *(column.cell(own) for column in COLUMNS)]
@@ -227,7 +227,7 @@ def plain(server: Server, measured: Sequence[Measured]) -> str:
 
 
 def markdown(server: Server, measured: Sequence[Measured]) -> str:
-    """Return the server's rows of the table in the documents."""
+    """Return the server's rows for the table in the documents."""
     return "\n".join(f"| {' | '.join([f'`{server.name}`', *row])} |" for row in rows(measured))
 
 
@@ -238,7 +238,7 @@ def markdown_head() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print the table, and return the exit code: 1 if a band is broken that was to be checked."""
+    """Measure, print the table, and return the exit code: 1 if ``--check`` finds a broken band."""
     options = _options(arguments)
     servers = [server for server in all_servers() if options.server in {None, server.name}]
     if not servers:
@@ -268,16 +268,16 @@ def _jobs(clients: Sequence[str], options: argparse.Namespace) -> list[tuple[str
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="limiter.py", description="Measure the limiter in virtual time.")
-    parser.add_argument("--server", metavar="NAME", help="only this one of benchmarks/servers")
-    parser.add_argument("--seeds", metavar="N", type=int, default=5, help="how many runs of each (default: 5)")
-    parser.add_argument("--rivals", action=argparse.BooleanOptionalAction, default=True, help="measure rivals as well")
+    parser.add_argument("--server", metavar="NAME", help="measure only this server of benchmarks/servers")
+    parser.add_argument("--seeds", metavar="N", type=int, default=5, help="run each server with N seeds (default: 5)")
+    parser.add_argument("--rivals", action=argparse.BooleanOptionalAction, default=True, help="measure the rivals too")
     parser.add_argument(
         "--late-refusals",
         action="store_true",
-        help="half of the latency lies before the server, and 429s take all of it: harder, and without bands",
+        help="half of the latency comes before the limits, and 429s take all of it: harder, and without bands",
     )
-    parser.add_argument("--markdown", action="store_true", help="print the table as the documents have it")
-    parser.add_argument("--check", action="store_true", help="exit with 1 if a figure is outside of its band")
+    parser.add_argument("--markdown", action="store_true", help="print the table in the documents' format")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a figure is outside its band")
     return parser.parse_args(arguments)
 
 

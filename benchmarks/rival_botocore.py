@@ -1,16 +1,15 @@
-"""Botocore's adaptive retry mode in virtual time: its own classes, driven by a clock that is handed to them.
+"""Botocore's adaptive retry mode in virtual time: its own classes, with the simulation's clock.
 
-The objects are those that ``botocore.client`` puts together for ``retries={"mode": "adaptive"}``: the client's rate
-limiter (``adaptive.ClientRateLimiter`` with ``CubicCalculator``, ``TokenBucket``, ``RateClocker``) and the standard
-retry handler with its three attempts, its backoff and its quota of retries. They are called in the order in which
-``botocore.endpoint`` does. What differs:
+The objects are those that ``botocore.client`` creates for ``retries={"mode": "adaptive"}``: the client's rate limiter
+(``adaptive.ClientRateLimiter`` with ``CubicCalculator``, ``TokenBucket``, ``RateClocker``) and the standard retry
+handler with its three attempts, its backoff and its quota of retries. They are called in the order of
+``botocore.endpoint``. The differences:
 
-- A thread blocks in ``TokenBucket.acquire``; here a worker asks without blocking, sleeps for as long as the bucket
-  needs for a token, at most ``LOOK_AGAIN_S``, and asks again. The original notifies one waiting thread when its
-  rate changes.
-- A call that botocore gives up on (after three attempts, or with the quota used up) is made anew, as the script
-  around it would have to.
-- A 504 counts as done. Botocore would send it again, and make a second backup.
+- In botocore, a thread blocks in ``TokenBucket.acquire`` and is notified when the rate changes. Here, a worker asks
+  without blocking, sleeps until the bucket has a token, at most ``LOOK_AGAIN_S``, and asks again.
+- If botocore gives up a call (after three attempts, or with the quota used up), the call is made again. The script that
+  uses botocore would have to do the same.
+- A 504 counts as done. Botocore would send the request again, and so make a second backup.
 """
 
 from __future__ import annotations
@@ -39,32 +38,32 @@ if TYPE_CHECKING:
 
 LOOK_AGAIN_S = 0.05
 TICK_S = 1e-6
-"""The least that time goes on by: what floats leave of a token's last fraction must keep nobody waiting for ever."""
+"""The shortest wait. Without it, a rounding error in the last fraction of a token could make a worker wait for ever."""
 
 SERVICE = "backups"
 OPERATION = ServiceModel(
     {"metadata": {"serviceId": SERVICE}, "operations": {"Create": {"name": "Create"}}, "shapes": {}}, SERVICE
 ).operation_model("Create")
-"""One operation without modelled errors, so that a 429 is known by its status."""
+"""One operation without modelled errors, so that botocore recognises a 429 by its status."""
 
 
 class VirtualClock:
-    """The simulation's clock, as botocore asks for it."""
+    """The simulation's clock, in the form that botocore needs."""
 
     def __init__(self, simulation: Simulation) -> None:
-        """Tell the time of ``simulation``."""
+        """Use the time of ``simulation``."""
         self._simulation = simulation
 
     def current_time(self) -> float:
-        """Return the seconds of a clock that starts anywhere."""
+        """Return the virtual time in seconds."""
         return self._simulation.now
 
 
 class Adaptive:
-    """What one botocore client in adaptive mode shares among its threads."""
+    """The objects that the threads of one botocore client in adaptive mode share."""
 
     def __init__(self, simulation: Simulation) -> None:
-        """Put botocore's objects together as its ``register_retry_handler`` functions do."""
+        """Create botocore's objects in the way of its ``register_retry_handler`` functions."""
         clock = VirtualClock(simulation)
         adapter = standard.RetryEventAdapter()
         detector = standard.ThrottlingErrorDetector(retry_event_adapter=adapter)
@@ -88,8 +87,8 @@ class Adaptive:
         )
 
     def wait_s(self) -> float:
-        """Take the token that a request needs and return 0, or return the seconds until there is one."""
-        if not self.limiter._enabled:  # noqa: SLF001 - what on_sending_request asks, which would block
+        """Take a token for a request and return 0, or return the seconds until there is a token."""
+        if not self.limiter._enabled:  # noqa: SLF001 - on_sending_request checks it too, but would block
             return 0.0
         try:
             self.bucket.acquire(block=False)
@@ -99,7 +98,7 @@ class Adaptive:
         return 0.0
 
     def heard(self, answer: Answer, attempt: int, context: dict[str, Any]) -> float | None:
-        """Hand the answer of an attempt to botocore; return the seconds until it tries again, ``None`` for the end."""
+        """Pass the answer of an attempt to botocore. Return the seconds until the next attempt, ``None`` for none."""
         response = AWSResponse("", answer.status, {}, None)
         event = {
             "response": (response, {"Error": {"Code": str(answer.status)}} if answer.status == THROTTLED else {}),
@@ -116,7 +115,7 @@ class Adaptive:
 
 
 def adaptive(simulation: Simulation, server: Server) -> None:
-    """Work on the batch with as many threads as there are workers, which share one client in adaptive mode."""
+    """Request the batch with one thread per worker. The threads share one client in adaptive mode."""
     client = Adaptive(simulation)
 
     def worker(batch: Batch) -> Worker:
@@ -129,7 +128,7 @@ def adaptive(simulation: Simulation, server: Server) -> None:
 
 
 def _call(client: Adaptive) -> Generator[float | None, Answer, int]:
-    """Make one call of the API as botocore does, its retries included; return the last status."""
+    """Make one call of the API in botocore's way, with its retries, and return the last status."""
     context: dict[str, Any] = {}
     for attempt in count(1):
         while (wait_s := client.wait_s()) > 0:

@@ -1,7 +1,7 @@
-"""What else a user might choose, in virtual time, for the same work on the same servers.
+"""Other clients that a user might choose, in virtual time, for the same work on the same servers.
 
-Every rival has as many workers as the limiter may have requests in flight. A worker keeps an install until it is
-accepted, 429 or not, so that all rivals do the same work. None of them obeys ``Retry-After``.
+Every rival has as many workers as the limiter may have requests in flight. A worker tries its install until the request
+is accepted, so all rivals do the same work. None of them obeys ``Retry-After``.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ if TYPE_CHECKING:
     from simulation import Answer, Simulation
 
     Worker = Generator[float | None, Answer, None]
-    """Yields the seconds to sleep, or ``SEND`` to be sent an answer."""
+    """Yields the seconds to sleep, or ``SEND`` to send a request and receive its answer."""
 
     Rival = Callable[[Simulation, Server], None]
 
 SEND = None
 
 GUESS_PER_S = 5.0
-"""What somebody who knows nothing and wants no 429 might choose; it is also the limiter's default start."""
+"""The rate that a user might guess to avoid 429s. It is also the limiter's default start."""
 
 BACKOFF_BASE_S, BACKOFF_CAP_S = 0.5, 20.0
 
 
 @dataclass(slots=True)
 class Batch:
-    """The installs that no worker has taken yet."""
+    """The number of installs that no worker has taken yet."""
 
     left: int
 
     def take(self) -> bool:
-        """Take one, if there is any."""
+        """Take an install, and tell whether there was one."""
         self.left -= 1
         return self.left >= 0
 
 
 def work_on(simulation: Simulation, worker: Worker, answer: Answer | None = None) -> None:
-    """Let ``worker`` go on from where it slept, or from its ``answer``."""
+    """Let ``worker`` continue after its sleep, or with its ``answer``."""
     try:
         sleep_s = next(worker) if answer is None else worker.send(answer)
     except StopIteration:
@@ -57,7 +57,7 @@ def work_on(simulation: Simulation, worker: Worker, answer: Answer | None = None
 
 
 def fixed_rate(rate: float) -> Rival:
-    """Return a client that spaces its starts evenly at ``rate`` a second, whatever is answered."""
+    """Return a client that spaces its starts evenly at ``rate`` per second, whatever the answers are."""
 
     def begin(simulation: Simulation, server: Server) -> None:
         next_at = simulation.now
@@ -78,15 +78,15 @@ def fixed_rate(rate: float) -> Rival:
 
 
 def known_rate(simulation: Simulation, server: Server) -> None:
-    """Go at the server's own limit, as if somebody had published it; where it changes, at the one at first."""
+    """Send at the server's own limit, as if it were published. If the limit changes, keep to the first one."""
     fixed_rate(limit_per_s(server.scenario))(simulation, server)
 
 
 def throttle_alone(simulation: Simulation, server: Server) -> None:
-    """Go through asyncio-throttle at the ceiling and nothing else: a 429 is sent again at once.
+    """Use asyncio-throttle at the ceiling and nothing else: a request that gets a 429 is sent again immediately.
 
-    Its rule, ``rate_limit`` starts in any period of one second, without the 10 ms for which it polls, which is in its
-    favour.
+    This models its rule: at most ``rate_limit`` starts in any period of one second. The real one polls every 10 ms; the
+    model does not, which is in its favour.
     """
     whole = max(1, int(server.ceiling))
     period_s = whole / server.ceiling
@@ -105,10 +105,11 @@ def throttle_alone(simulation: Simulation, server: Server) -> None:
 
 
 def backoff(simulation: Simulation, server: Server) -> None:
-    """Go flat out, and after each 429 of a request sleep from 0 to ``min(cap, base · 2^attempt)`` seconds.
+    """Send without a pause, and after each 429 of a request sleep from 0 to ``min(cap, base · 2^attempt)`` seconds.
 
-    Exponential backoff with full jitter, as the AWS Architecture Blog has it ("Exponential Backoff And Jitter"), for
-    as many attempts as it takes. A worker sleeps with its install, so fewer are under way the more are rejected.
+    This is exponential backoff with full jitter (AWS Architecture Blog, "Exponential Backoff And Jitter"), for as many
+    attempts as necessary. A worker sleeps and keeps its install. So the more requests are rejected, the fewer are in
+    flight.
     """
 
     def worker(batch: Batch) -> Worker:

@@ -1,11 +1,11 @@
-"""The servers that the limiter is measured against: one data file each in ``servers/``, and what is ideal there.
+"""The servers that the limiter is measured against: one data file each in ``servers/``, and the ideal time for each.
 
-A data file holds a scenario of the stand-in (``orchestrator/simulator/scenario.py``), the batch and the policy to meet
-it with, and bands: what the server must see, and what the limiter must believe afterwards. ``limiter.py`` runs them
-in virtual time; those with ``figures`` are the rows of the table in the documents, which the end-to-end benchmark
-runs as well: figures are what was asked for, bands what was reached.
+A data file holds a scenario of the stand-in (``orchestrator/simulator/scenario.py``), the batch and the policy of the
+client, and bands: the figures that the server must see, and the limit that the limiter must have learned.
+``limiter.py`` runs all servers in virtual time. Servers with ``figures`` are the rows of the table in the documents,
+and the end-to-end benchmark runs them too. Figures are the goal, bands are what was reached.
 
-**Bands may only ever be tightened.** A widened band hides what broke; a figure that leaves its band is a finding.
+**Bands may only ever be tightened.** A widened band hides a defect. A figure outside its band is a finding.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
 DIRECTORY = Path(__file__).parent / "servers"
 
 FIGURES = {
-    "time_over_ideal": "seconds from the first start until every answer is there and every backup made, over the ideal",
-    "time_over_first": "of a second run: its seconds over those of the first, to two decimals (chance differs)",
-    "capacity_used": "the ideal seconds over those that it took",
+    "time_over_ideal": "seconds from the first start to the last answer and the last backup, divided by the ideal",
+    "time_over_first": "seconds of a second run, divided by those of the first, to two decimals (chance differs)",
+    "capacity_used": "ideal seconds, divided by the seconds that the run took",
     "rejected": "429s",
-    "rejected_share": "429s over requests",
-    "failed_share": "504s over requests",
-    "time_to_95_s": "seconds until what was accepted within 2 s first reached 95% of the limit",
-    "longest_run_of_429s": "requests in a row, as they reached the server, that it rejected",
+    "rejected_share": "429s, divided by requests",
+    "failed_share": "504s, divided by requests",
+    "time_to_95_s": "seconds until the requests accepted within 2 s first reached 95% of the limit",
+    "longest_run_of_429s": "most requests in a row that the server rejected",
     "early": "requests that started before the latest moment that a Retry-After had named",
-    "learned_rate": "requests per second that the next run would begin from",
+    "learned_rate": "requests per second with which the next run would begin",
 }
-"""What a band may be about."""
+"""The figures that a band can be about."""
 
 LONGEST_IDEAL_S = 1e6
 
@@ -48,7 +48,7 @@ Band = tuple[float, float]
 
 def _in_order(band: Band) -> Band:
     if band[0] > band[1]:
-        message = "a band is the least and the most, in this order"
+        message = "a band is the minimum and the maximum, in this order"
         raise ValueError(message)
     return band
 
@@ -58,11 +58,11 @@ Bands = dict[str, Annotated[Band, AfterValidator(_in_order)]]
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """One server, and the batch that meets it.
+    """One server, and the batch of the client.
 
-    ``batch`` counts installs; ``ceiling`` and ``start_rate`` are requests per second. ``bands`` are the least and the
-    most of each figure (``FIGURES``) that a run may show in virtual time, ``warm_bands`` those of a second run that
-    knows what the first one learned. ``figures`` and ``warm_figures`` are what the real command is to reach.
+    ``batch`` counts installs. ``ceiling`` and ``start_rate`` are in requests per second. ``bands`` hold the minimum and
+    the maximum of each figure (``FIGURES``) in virtual time, ``warm_bands`` those of a second run, which begins with
+    the limit that the first one learned. ``figures`` and ``warm_figures`` are the goals of the real command.
     """
 
     name: str
@@ -79,12 +79,12 @@ class Server:
 
     @property
     def is_row(self) -> bool:
-        """Tell whether the end-to-end benchmark runs it."""
+        """Tell whether the end-to-end benchmark runs this server."""
         return bool(self.figures)
 
 
 class _File(BaseModel):
-    """A data file as it is written."""
+    """The content of a data file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -109,7 +109,7 @@ class _File(BaseModel):
 
 
 def load(path: Path) -> Server:
-    """Return the server that ``path`` describes, named after the file; raise pydantic's ``ValidationError``."""
+    """Return the server that ``path`` describes, named after the file. Raises pydantic's ``ValidationError``."""
     file = _File.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     return Server(
         name=path.stem,
@@ -127,26 +127,26 @@ def load(path: Path) -> Server:
 
 
 def all_servers() -> list[Server]:
-    """Return every server, the rows of the table first, else by name."""
+    """Return every server, sorted by name, the rows of the table first."""
     servers = [load(path) for path in DIRECTORY.glob("*.yaml")]
     return sorted(servers, key=lambda server: (not server.is_row, server.name))
 
 
 def ideal_s(server: Server, accepted: int) -> float:
-    """Return the seconds that a client which knows the limits needs to have ``accepted`` requests accepted.
+    """Return the seconds after which ``accepted`` requests are accepted, if the client knows the limits.
 
-    Rates and windows: each request goes at the very moment at which it may enter, so that a bucket gives
-    ``(accepted - burst) / rate``; the schedule of changes is followed. Limits in flight and slots of a backend: as
-    many workers flat out, each with the mean time of a request; more workers than slots can be a little faster, as
-    a slot is not busy while an answer is under way. Where both kinds are there, the slower one. For rates and windows
-    the time that an answer takes is left out, and so is the client's own ceiling. Raise ``ValueError`` where nobody is
-    ever let in.
+    - Rates and windows: each request arrives at the first moment when it may enter, and the schedule of changes is
+    followed. A bucket gives ``(accepted - burst) / rate``. Latency and the client's own ceiling are left out. - Limits
+    in flight and slots of a backend: as many workers run without a pause, each with the mean time of a request. More
+    workers than slots can be slightly faster, since a slot is free while an answer is under way.
+
+    If a server has both kinds, the slower one counts. Raises ``ValueError`` if the server never lets a request in.
     """
     return max(_paced_s(server.scenario, accepted), _flat_out_s(server.scenario, accepted))
 
 
 def limit_per_s(scenario: Scenario) -> float:
-    """Return the requests per second that ``scenario`` sustains before any change, infinite without a limit."""
+    """Return the requests per second that ``scenario`` sustains before any change, infinity without a limit."""
     rates = [
         limit.rate if isinstance(limit, Bucket) else limit.requests / limit.per
         for limit in scenario.limits
@@ -159,18 +159,18 @@ def limit_per_s(scenario: Scenario) -> float:
 
 
 def _paced_s(scenario: Scenario, accepted: int) -> float:
-    """Return when the last of ``accepted`` requests enters that knock exactly when they may."""
+    """Return when the last of ``accepted`` requests enters, if each arrives exactly when it may enter."""
     limits = Limits(scenario)
     changes = sorted(change.at for change in scenario.schedule)
     now = 0.0
     for _ in range(accepted):
         while (wait_s := limits.enter(now)) > 0:
             if now > LONGEST_IDEAL_S:
-                message = "nobody is ever let in"
+                message = "the server never lets a request in"
                 raise ValueError(message)
             after_change = min((at for at in changes if at > now), default=math.inf)
             now = max(math.nextafter(now, math.inf), min(now + wait_s, after_change))
-        limits.leave()  # at once, so that no limit in flight binds here
+        limits.leave()  # immediately, so that limits in flight do not count here
     return now
 
 
@@ -180,7 +180,7 @@ def _flat_out_s(scenario: Scenario, accepted: int) -> float:
 
 
 def _workers(scenario: Scenario) -> int | None:
-    """Return how many requests the server bears at once, ``None`` for any number."""
+    """Return how many requests the server works on at a time, ``None`` for any number."""
     bounds = [limit.requests for limit in scenario.limits if isinstance(limit, InFlight)]
     if scenario.backend is not None:
         bounds.append(scenario.backend.slots)

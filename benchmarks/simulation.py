@@ -1,14 +1,14 @@
-"""A server of ``servers.py`` in virtual time, and what it sees of a client.
+"""Simulate a server of ``servers.py`` in virtual time, and record what it sees of a client.
 
-A plain event simulation: moments on a heap, nothing asynchronous. The limits at work are the stand-in's own
-(``orchestrator/simulator/limits.py``); what surrounds them is modelled on ``orchestrator/simulator/gateway.py``:
+This is a plain event simulation: a heap of moments, nothing asynchronous. The limits are the stand-in's own
+(``orchestrator/simulator/limits.py``). The rest is modelled on ``orchestrator/simulator/gateway.py``:
 
-- The latency lies behind the door, as in the stand-in: a request arrives at once, and a 429 comes at once. With
-  ``late_refusals`` half of it lies before the door, and a 429 takes all of it, which is the harder case: what started
-  meanwhile is rejected too. Where the number in flight is limited it is inside for all of
-  its latency, as in the stand-in, and so arrives at once.
-- A backend works on as many requests as it has slots, in their order. When the gateway loses patience it answers 504,
-  and the work goes on in its slot.
+- The latency comes after the limits, as in the stand-in: a request arrives immediately, and so does a 429. With
+  ``late_refusals``, half of the latency comes before the limits, and a 429 takes all of it. This is harder, because the
+  requests that start meanwhile are rejected too. If the number in flight is limited, all of the latency still comes
+  after the limits, as in the stand-in.
+- A backend works on as many requests as it has slots, in the order of arrival. After the gateway's timeout, the gateway
+  answers 504, and the work goes on in its slot.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ WINDOW_S = 2.0
 REACHED_SHARE = 0.95
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-"""The server's clock when the first request comes; any moment does."""
+"""The time of the server's clock at the first request. Any time would do."""
 
 ROUNDING_S = 1e-9
-"""What sums of floats may be off by, and no server would notice."""
+"""Tolerance for rounding errors in sums of floats. It is too short for a server to notice."""
 
 
 class StuckError(Exception):
-    """Tell that a client is still not done after far more time than it should need."""
+    """The client is not done after far more time than it should need."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The status of an answer, and the seconds to wait that its ``Retry-After`` named."""
+    """The status of an answer, and the wait that its ``Retry-After`` named."""
 
     status: int
     retry_after_s: float | None = None
@@ -63,8 +63,8 @@ class Answer:
 class Seen:
     """What the server saw. Instants are seconds since the first start.
 
-    ``accepted_at`` has a moment for each backup that is made, answered with a 202 or with a 504. ``ended_at`` is when
-    the last answer came, or the last backup was made if that was later.
+    ``accepted_at`` holds one instant per backup that is made, whether the answer is 202 or 504. ``ended_at`` is the
+    instant of the last answer or of the last backup, whichever is later.
     """
 
     requests: int = 0
@@ -79,11 +79,12 @@ class Seen:
 class Simulation:
     """One run of a client against one server, in virtual time.
 
-    ``now`` is in seconds and starts anywhere, as a monotonic clock does. ``chance`` is the run's only source of chance.
+    ``now`` is in seconds and starts at any number, like a monotonic clock. All random numbers of the run come from
+    ``chance``.
     """
 
     def __init__(self, scenario: Scenario, seed: int, *, late_refusals: bool = False) -> None:
-        """Set the server up as it is before the first request."""
+        """Set up the server in its state before the first request."""
         self.chance = random.Random(seed)  # noqa: S311 - seeded on purpose: a run must be repeatable
         self.now = self.chance.uniform(1e3, 1e5)
         self.seen = Seen()
@@ -99,19 +100,19 @@ class Simulation:
         self._named_until = 0.0
 
     def call_at(self, moment: float, act: Callable[[], None]) -> None:
-        """Call ``act`` at ``moment``; what is due at the same one comes in the order in which it was asked for."""
+        """Call ``act`` at ``moment``. Calls for the same moment happen in the order of ``call_at``."""
         self._numbered += 1
         heapq.heappush(self._events, (moment, self._numbered, act))
 
     def send(self, answered: Callable[[Answer], None], *, read_only: bool = False) -> None:
-        """Start a request, a POST unless ``read_only``; ``answered`` is called with what comes back."""
+        """Start a request, a POST unless ``read_only``. ``answered`` is called with the answer."""
         latency_s = self.chance.uniform(*self._scenario.latency)
         self.seen.requests += 1
         self.seen.early += self.now < self._named_until - ROUNDING_S
         self.call_at(self.now + self._under_way * latency_s, lambda: self._arrive(answered, latency_s, read_only))
 
     def run(self, longest_s: float) -> None:
-        """Let everything happen; raise ``StuckError`` if that takes more than ``longest_s`` virtual seconds."""
+        """Run all events. Raises ``StuckError`` if they take more than ``longest_s`` virtual seconds."""
         events = self._events
         while events:
             self.now, _, act = heapq.heappop(events)
@@ -143,7 +144,7 @@ class Simulation:
         self.call_at(self.now + inside_s + rest_s, lambda: self._leave(answered, answer))
 
     def _worked_s(self) -> float:
-        """Return the seconds until the backend is done with what comes now, and keep its slot busy until then."""
+        """Return the seconds until the backend has done a request that arrives now, and keep a slot busy until then."""
         if self._scenario.backend is None:
             return 0.0
         free_at = max(self.now, self._free_at[0])
@@ -162,7 +163,7 @@ class Simulation:
         answered(answer)
 
     def _retry_after_s(self, wait_s: float) -> float | None:
-        """Return what the client reads in the header that the stand-in would send now."""
+        """Return the wait that the client reads from the stand-in's ``Retry-After``, ``None`` without the header."""
         if self._scenario.retry_after is RetryAfter.NONE:
             return None
         clock = NOON + timedelta(seconds=self.now - self._began)
@@ -171,7 +172,7 @@ class Simulation:
 
 
 def figures(server: Server, seen: Seen) -> dict[str, float]:
-    """Return what ``servers.FIGURES`` describes, as far as it shows in one run."""
+    """Return the figures of ``servers.FIGURES`` that one run shows."""
     ideal = ideal_s(server, len(seen.accepted_at))
     return {
         "time_over_ideal": seen.ended_at / ideal,
@@ -186,7 +187,7 @@ def figures(server: Server, seen: Seen) -> dict[str, float]:
 
 
 def time_to_s(accepted_at: list[float], rate: float) -> float:
-    """Return when the requests accepted within ``WINDOW_S`` first came to ``rate`` a second; infinite for never."""
+    """Return when the requests accepted within ``WINDOW_S`` first reached ``rate`` per second, infinity for never."""
     recent: deque[float] = deque()
     for moment in accepted_at:
         recent.append(moment)

@@ -1,17 +1,18 @@
-"""Measure how many requests a second the real command makes where no limit of the server binds, beside a bare loop.
+"""Measure how many requests per second the real command sends to a server without limits, beside a bare loop.
 
     .venv/bin/python benchmarks/throughput.py [--installs N] [--concurrency N] [--rounds N] [--profile]
 
-``command`` is ``wpe-backup run`` with its journal, limiter and report. ``bare`` is the least that aiohttp allows: one
-session and as many workers as there are requests in flight, which only send the same bodies with the same credentials
-and read the JSON of the answers. Each is a process of its own, and they take turns against one server, a process too,
-that does next to nothing for a request. Both are measured by what the server saw:
+``command`` is ``wpe-backup run`` with its journal, limiter and report. ``bare`` is the minimum with aiohttp: one
+session, and one worker per request in flight. The workers only send the same bodies with the same credentials, and read
+the JSON of the answers. Both are processes, and take turns against one server, which is a process too and does very
+little for a request. The figures come from the server:
 
-- ``requests/s``: the POSTs after the first one, over the time from its arrival to that of the last.
-- ``summary``: the installs over the duration that the command's summary gives, start of the run to its end.
+- ``requests/s``: the number of POSTs after the first one, divided by the time between the first and the last POST.
+- ``summary``: the number of installs, divided by the duration in the command's summary (start of the run to its end).
 - ``start``: from the start of the process to its first POST. ``end``: from its last POST to the end of the process.
 
-``--profile`` runs the command once more, with its event loop under cProfile: where its main thread spends the time.
+``--profile`` runs the command once more with its event loop under cProfile, and shows where the main thread's time
+goes.
 """
 
 from __future__ import annotations
@@ -53,11 +54,11 @@ COMMAND = [sys.executable, "-m", "orchestrator"]
 USER, PASSWORD = "a-user", "a-password"
 
 NO_LIMIT = "100000"
-"""Requests per second that neither client comes near."""
+"""A rate in requests per second that the command never reaches."""
 
 DESCRIPTION = "Throughput"
 MARKED = f"{DESCRIPTION} [wpe-backup {'0' * 26}]"
-"""What the bare loop sends for a description: as long as the command's with its marker."""
+"""The description that the bare loop sends. It is as long as the command's, with a marker."""
 
 AIM = 0.6
 IN_MEMORY = {"tmpfs", "ramfs", "?"}
@@ -66,10 +67,10 @@ IN_MEMORY = {"tmpfs", "ramfs", "?"}
 
 
 class Light(asyncio.Protocol):
-    """One connection of a server that does as little as HTTP allows: one request at a time, a GET is always well."""
+    """One connection to a server that does as little as HTTP allows: one request at a time, and 200 for every GET."""
 
     def __init__(self, seen: Seen) -> None:
-        """Count in ``seen``, which all connections share."""
+        """Count requests in ``seen``, which all connections share."""
         self._seen = seen
         self._unread = b""
 
@@ -78,7 +79,7 @@ class Light(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Answer the request as soon as all of it is here; none is sent before the answer to the one before."""
+        """Answer a request once all of it has arrived. Clients send no request before the answer to the last one."""
         data = self._unread + data
         head, end, body = data.partition(b"\r\n\r\n")
         length = head.lower().partition(b"\r\ncontent-length:")[2].partition(b"\r\n")[0]
@@ -90,10 +91,10 @@ class Light(asyncio.Protocol):
 
 
 class Seen:
-    """What the server saw of the POSTs: how many, their bodies' bytes, the first and the last instant (monotonic)."""
+    """What the server saw of the POSTs: their number, bytes of bodies, first and last instant (monotonic)."""
 
     def __init__(self) -> None:
-        """Begin with nothing seen."""
+        """Start with all counts at 0."""
         self._second, self._date, self._created = 0, b"", ""
         self._forget()
 
@@ -101,7 +102,7 @@ class Seen:
         self._posts, self._bytes, self._first_at, self._last_at = 0, 0, 0.0, 0.0
 
     def answer(self, line: bytes, body: bytes) -> bytes:
-        """Return the answer to a request with this request line and ``body``."""
+        """Return the answer to a request with the request line ``line`` and ``body``."""
         method, path, _ = line.split(b" ")
         if method == b"POST" and path.endswith(b"/backups"):
             return self._response(HTTPStatus.ACCEPTED, self._backup(body))
@@ -130,13 +131,13 @@ class Seen:
             status,
             status.phrase.encode(),
             self._date,
-            len(document),  # ASCII throughout
+            len(document),  # ASCII only: characters are bytes
             document.encode(),
         )
 
 
 async def serve() -> None:
-    """Serve on a free port, whose base URL goes to standard output, until the process is ended."""
+    """Serve on a free port until the process is ended. Print the base URL to standard output."""
     seen = Seen()
     server = await asyncio.get_running_loop().create_server(lambda: Light(seen), "127.0.0.1", 0)
     sys.stdout.write(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1\n")
@@ -173,7 +174,7 @@ def install_ids(count: int) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """The installs of a run, and how many requests at a time."""
+    """The number of installs of a run, and the number of requests at a time."""
 
     installs: int
     concurrency: int
@@ -181,7 +182,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What one process came to: the server's rate, and the seconds before the first POST and after the last."""
+    """The figures of one process: its requests per second, and the seconds before the first POST and after the last."""
 
     body_bytes: int
     per_s: float
@@ -201,13 +202,16 @@ def server() -> Iterator[str]:
 
 
 def ask(base_url: str, page: str) -> dict[str, Any]:
-    """Return what the server answers on ``page``."""
+    """Return the server's answer for ``page``."""
     with urllib.request.urlopen(base_url.replace("v1", page), timeout=30) as reply:  # noqa: S310 - loopback
         return json.load(reply)  # type: ignore[no-any-return]  # it is an object
 
 
 def measure(base_url: str, command: Sequence[str], load: Load, folder: Path) -> Measured:
-    """Run ``command`` in ``folder`` against the server, and return what the server saw of it: one POST an install."""
+    """Run ``command`` in ``folder`` against the server, and return the figures from the server.
+
+    Raises ``RuntimeError`` if it fails or does not send one POST per install.
+    """
     ask(base_url, "_reset")
     began = time.monotonic()
     ended = subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, check=False)  # noqa: S603 - our own
@@ -222,13 +226,13 @@ def measure(base_url: str, command: Sequence[str], load: Load, folder: Path) -> 
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Return the environment of a command that takes no setting from outside."""
+    """Return the environment for the command, without any settings of this process."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("WPE_", "XDG_"))}
     return kept | {"WPE_API_USER_ID": USER, "WPE_API_PASSWORD": PASSWORD, "HOME": str(folder)}
 
 
 def run_command(base_url: str, load: Load, folder: Path, program: Sequence[str] = COMMAND) -> tuple[Measured, float]:
-    """Run the real command in ``folder`` as ``program``; return that and the installs per second of its summary."""
+    """Run the real command as ``program`` in ``folder``. Return its figures, and the summary's installs per second."""
     installs = "".join(f"  - {install_id}\n" for install_id in install_ids(load.installs))
     head = f'version: 1\naccounts: {{default: {{base_url: "{base_url}"}}}}\n'
     defaults = f"defaults: {{notification_emails: [], description: {DESCRIPTION}}}\n"
@@ -241,12 +245,12 @@ def run_command(base_url: str, load: Load, folder: Path, program: Sequence[str] 
 
 
 def run_bare(base_url: str, load: Load, folder: Path) -> Measured:
-    """Run the bare loop."""
+    """Run the bare loop, and return its figures."""
     return measure(base_url, [*HERE, "--bare", base_url, *map(str, (load.installs, load.concurrency))], load, folder)
 
 
 def file_system(folder: Path) -> str:
-    """Return the type of the file system that ``folder`` is on, ``?`` where the system does not say."""
+    """Return the type of the file system of ``folder``, ``?`` if the system does not tell it."""
     mounts = Path("/proc/self/mounts")
     lines = mounts.read_text(encoding="utf-8").splitlines() if mounts.exists() else []
     points = {Path(line.split(" ")[1]): line.split(" ")[2] for line in lines}
@@ -255,8 +259,8 @@ def file_system(folder: Path) -> str:
 
 
 def folder_on_disk() -> Path:
-    """Return a folder for temporary files that are kept on a disk, if there is one: the journal waits for that."""
-    folders = [Path(gettempdir()), Path("/var/tmp"), Path.cwd()]  # noqa: S108 - a folder of our own is made in it
+    """Return a folder for temporary files, on a disk if there is one, because the journal waits for the disk."""
+    folders = [Path(gettempdir()), Path("/var/tmp"), Path.cwd()]  # noqa: S108 - we create our own folder in it
     return next((each for each in folders if each.is_dir() and file_system(each) not in IN_MEMORY), folders[0])
 
 
@@ -277,11 +281,11 @@ GROUPS = (
     ("/email/", "email (HTTP-dates)"),
     ("/sqlite3/", "sqlite"),
 )
-"""Parts of a file's name, and the group that its functions belong to; all others belong to whoever calls them."""
+"""Parts of a file's name, and the group of its functions. The time of all other functions goes to their callers."""
 
 
 def by_group(timings: Mapping[Function, Timing]) -> dict[str, float]:
-    """Return the seconds spent in each group; built-ins, data classes and the like count where they are called."""
+    """Return the seconds spent in each group. The time of built-ins, data classes etc. goes to their callers."""
     shares: dict[Function, dict[str, float]] = {}
 
     def share(function: Function) -> dict[str, float]:
@@ -298,7 +302,7 @@ def by_group(timings: Mapping[Function, Timing]) -> dict[str, float]:
 
 
 def _sum(parts: Iterable[tuple[Mapping[str, float], float]]) -> dict[str, float]:
-    """Add up shares, each times its weight."""
+    """Return the sum of shares, each multiplied by its weight."""
     found: dict[str, float] = defaultdict(float)
     for shares, weight in parts:
         for group, part in shares.items():
@@ -314,15 +318,15 @@ def _group(function: Function) -> str | None:
 
 
 def profile_command(arguments: Sequence[str]) -> None:
-    """Be the command, with its event loop under cProfile, and leave the figures in the file ``profile``."""
+    """Run the command in this process, its event loop under cProfile, and write the timings to the file ``profile``."""
     profiler, run, runners = cProfile.Profile(), asyncio.Runner.run, cast("Any", asyncio.Runner)
 
-    def profiled(runner: asyncio.Runner, work: Coroutine[Any, Any, Any], **named: Any) -> Any:  # noqa: ANN401 - as there
+    def profiled(runner: asyncio.Runner, work: Coroutine[Any, Any, Any], **named: Any) -> Any:  # noqa: ANN401 - as in asyncio
         return profiler.runcall(cast("Any", run), runner, work, **named)
 
     runners.run = partialmethod(profiled)
     sys.argv[1:] = arguments
-    from orchestrator.cli import main as command  # noqa: PLC0415 - the other roles of this file load none of it
+    from orchestrator.cli import main as command  # noqa: PLC0415 - the other processes of this file must not load it
 
     try:
         command()
@@ -331,19 +335,19 @@ def profile_command(arguments: Sequence[str]) -> None:
 
 
 def profile(base_url: str, load: Load, root: Path) -> None:
-    """Run the command under cProfile, and print the time of each group for a request."""
+    """Run the command under cProfile, and print the time per request of each group."""
     with TemporaryDirectory(dir=root) as folder:
         run_command(base_url, load, Path(folder), [*HERE, "--profiled"])
         timings: Mapping[Function, Timing] = pstats.Stats(f"{folder}/profile").stats  # type: ignore[attr-defined]  # undocumented
     spent = by_group(timings)
     spent["in all"] = total_s = sum(spent.values())
-    print("\nThe command's main thread, start of the run to its end, under cProfile, which makes calls dearer:")
+    print("\nTime of the command's main thread, from start to end of the run. cProfile makes each call slower:")
     for group, seconds in sorted(spent.items(), key=lambda each: -each[1]):
         print(f"{group:30} {seconds / load.installs * 1e6:8.1f} µs a request {seconds / total_s:6.1%}")
 
 
 def compare(base_url: str, load: Load, rounds: int, root: Path) -> float:
-    """Run both in turn, print what they came to, and return the ratio of the medians."""
+    """Run the command and the bare loop in turn, print their figures, and return the ratio of the medians."""
     print(f"{'':8}{'requests/s':>22}{'':8}{'summary':>9}{'start':>18}{'end':>18}")
     print(f"{'round':8}{'command':>11}{'bare':>11}{'ratio':>8}{'command':>9}" + f"{'command':>10}{'bare':>8}" * 2)
     pairs = []
@@ -363,9 +367,9 @@ def compare(base_url: str, load: Load, rounds: int, root: Path) -> float:
 def chosen(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--installs", type=int, default=5000, metavar="N", help="installs of a run (5000)")
-    parser.add_argument("--concurrency", type=int, default=64, metavar="N", help="requests at a time (64)")
-    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="runs of each (3)")
+    parser.add_argument("--installs", type=int, default=5000, metavar="N", help="installs per run (default: 5000)")
+    parser.add_argument("--concurrency", type=int, default=64, metavar="N", help="requests at a time (default: 64)")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="runs of each of the two (default: 3)")
     parser.add_argument("--profile", action="store_true", help="show where the command's time goes")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--bare", nargs=3, help=argparse.SUPPRESS)
@@ -374,7 +378,7 @@ def chosen(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Compare the two; or be one of the processes."""
+    """Compare the command with the bare loop, or run as one of the processes."""
     given = chosen(argv)
     if given.serve:
         asyncio.run(serve())
@@ -394,7 +398,7 @@ def _compare(given: argparse.Namespace) -> None:
     print(f"{load.installs} installs, {load.concurrency} at a time\n")
     with server() as base_url:
         ratio = compare(base_url, load, given.rounds, root)
-        print(f"\nThe command makes {ratio:.2f} of the bare loop's requests a second; the aim is {AIM:g}.")
+        print(f"\nThe command sends {ratio:.2f} times the requests per second of the bare loop. The aim is {AIM:g}.")
         if given.profile:
             profile(base_url, load, root)
 

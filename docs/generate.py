@@ -73,6 +73,8 @@ TITLES = {
     "InventorySection": "inventory[]",
     "DiscoverSection": "inventory[].discover",
     "InstallSection": "installs[]",
+    "Kind": "faults[].kind",
+    "Operation": "faults[].operation",
 }
 
 
@@ -150,6 +152,8 @@ def _reference(head: str, schema: dict[str, Any]) -> str:
             if "const" in described["properties"].get("kind", {}) or "enum" in described["properties"].get("kind", {}):
                 title = f"{key}: {', '.join(_kinds(described['properties']['kind']))}"
             sections[name] = list(_section(f"`{title}`", described.get("description", ""), described))
+        elif "enum" in described:
+            sections[name] = [f"\n## `{TITLES.get(name, key)}`\n\n{described.get('description', '')}"]
     return "\n".join([head, *whole, *(line for lines in sections.values() for line in lines)]) + "\n"
 
 

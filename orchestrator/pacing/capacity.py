@@ -1,13 +1,14 @@
-"""Estimate what a server refills, from the requests it served between two refusals.
+"""Estimate a server's limit from the requests that it served between two refusals.
 
-A token bucket is empty when it refuses. So between two refusals it served exactly what it refilled: their number over
-that time is its rate, whatever its burst. Before the second refusal only bounds are known. A window refuses until it
-ends; where a canary was refused as well, the refill lies between the last refusal and the canary that was served.
+A token bucket is empty when it refuses. So between two refusals it serves exactly the tokens that it gains: the number
+of served requests divided by the time is its rate, whatever its burst. Before the second refusal, only bounds are
+known. A window refuses requests until it ends. If it refuses canaries too, it ended between the last refusal and the
+start of the canary that was served.
 
-The course of admissions is kept as steps, (instant, requests admitted before it). A bucket of rate r bears it if its
-burst is at least ``max over s of admitted(s, t) - r · (t - s)``: the arrival curve of network calculus (Le Boudec and
-Thiran, "Network Calculus", 2001, section 1.2). At the first refusal that bound is reached, so it is the burst; and for
-a known burst the same inequality, solved for r, says how far the limit must have risen.
+The course of admissions is kept as steps (instant, requests admitted before it). A bucket of rate r can admit them if
+its burst is at least ``max over s of admitted(s, t) - r · (t - s)``: the arrival curve of network calculus (Le Boudec
+and Thiran, "Network Calculus", 2001, section 1.2). The first refusal reaches that bound, so the bound is the burst. If
+the burst is known, the same inequality, solved for r, shows how far the limit must have risen.
 """
 
 from __future__ import annotations
@@ -21,41 +22,45 @@ CoursePoint = tuple[float, int]
 KEPT_STEPS = 24
 
 LEAST_RATE = 0.01
-"""Requests per second that no estimate falls below, so that a budget never stands still for good."""
+"""The lowest estimate in requests per second, so that a budget never stops for good."""
 
 TYPICAL_BURST_S = 1.0
-"""Seconds of a bucket's rate that its burst is taken for where nothing is known of it."""
+"""An unknown burst is assumed to be this many seconds of the bucket's rate."""
 
 OVERSHOOT_SHARE = 0.8
-"""Of the rate that met the first 429: growth overshot it by a step of between 1 and 2."""
+"""A guess of the limit, as a share of the rate that met the first 429. The last step of growth overshot the limit by a
+factor between 1 and 2."""
 
 TRUSTED = 5
-"""Served requests between two refusals from which the burst is worth solving for."""
+"""The burst can be solved for only if more requests than this were served between two refusals."""
 
 CHANGED_SHARE = 1.05
-"""How far above the measured rate the course of admissions must lie to prove that the limit rose meanwhile."""
+"""The limit has risen if the course of admissions needs more than this multiple of the highest rate measured."""
 
 RISE_SEEN_S = 0.5
-"""Seconds that a rise must have lasted to be believed."""
+"""A rise of the limit must have lasted this many seconds to count."""
 
 PASSED_SHARE, BELOW_SHARE = 0.97, 0.9
-"""Of the rate of the last cycle before a refusal: what a window bears, one request more or less. A lower bound is
-below any rate that is refused."""
+"""Shares of a window's rate of admissions in the last cycle before a refusal. The first gives the estimate, which
+allows for a request more or less. The second gives the lower bound, which must be below every refused rate."""
 
 LARGEST_RETREAT = 0.03
-"""How far below a refused rate the next one is at least; with n served since the last refusal, 2/n suffices."""
+"""The next rate is below a refused rate by at least this share, or by 2/n if that is less, where n is the number of
+requests served since the last refusal."""
 
 CONTRADICTED_SHARE = 1.02
-"""Of the measured rate: a refusal at less contradicts the model that it was measured by, so the plain count holds."""
+"""A refusal at up to this multiple of the measured rate contradicts the model of the measurement. Then the plain count
+is used."""
 
 AMBIGUOUS_SHARE = 1.15
-"""Of the plain count: a correction beyond that leaves open what is rate and what is burst."""
+"""If a correction raises the plain count by more than this factor, rate and burst cannot be told apart."""
 
 MEASURED_SPREAD, AWAY_SHARE = 1.3, 0.7
-"""A limit known within 1.3 that lets less than 0.7 of itself through over a long refusal was away, and is no window."""
+"""A limit is measured if its bounds are within a factor of 1.3. If the server then lets less than 0.7 of it through,
+the limit was suspended, and it is no window."""
 
 REFILLED = 2.0
-"""Requests that a bucket has refilled by the time that its refusal is taken for that of a window."""
+"""If a canary is refused although a bucket would have gained this many tokens, the limit is a window."""
 
 ROUNDS = 12
 SHORTEST_S = 0.05
@@ -64,7 +69,7 @@ SHORTEST_CYCLE_S, LONGEST_CYCLE_S = 0.5, 120.0
 
 @value
 class Mark:
-    """A request at which counting begins or ends: when it started, and the requests admitted before it."""
+    """A request at which counting begins or ends: its start, and the number of requests admitted before it."""
 
     at: float
     ordinal: int
@@ -72,7 +77,7 @@ class Mark:
 
 @value
 class Opening:
-    """The course of admissions up to the first refusal, kept until the rate is known and so gives the burst."""
+    """The course of admissions up to the first refusal. It is kept to solve for the burst once the rate is known."""
 
     steps: tuple[CoursePoint, ...]
     refusal: Mark
@@ -80,11 +85,12 @@ class Opening:
 
 @value
 class Meter:
-    """The previous meeting with the limit and the present one.
+    """The previous meeting with the limit, and the present one.
 
-    The previous: ``emptied`` is its first refusal, ``None`` before there was one, and the bucket is full;
-    ``last_refused_at`` is its last refusal, ``canary`` the start of what was served then, ``resumed_at`` its answer.
-    The present: ``refused`` is its first refusal, ``refused_last_at`` its last, ``refused_canaries`` counts those.
+    Of the previous one, ``emptied`` is the first refusal and ``last_refused_at`` the last. ``canary`` is the request
+    that was served then, and ``resumed_at`` the instant of its answer. If no limit was met before, ``emptied`` is
+    ``None``, and the bucket was full. Of the present one, ``refused`` is the first refusal, ``refused_last_at`` the
+    last, and ``refused_canaries`` the number of refused canaries.
     """
 
     emptied: Mark | None = None
@@ -98,12 +104,12 @@ class Meter:
 
 @value
 class Estimate:
-    """What a server is believed to bear: ``rate`` within ``low`` and ``high``, and ``burst`` requests at once beyond.
+    """The estimated limit of a server: ``rate``, between ``low`` and ``high``, and ``burst`` requests at once beyond.
 
-    ``burst`` is ``None`` while it is unknown and ``opening`` then has what it will be solved from. ``windowed`` tells
-    that the server counts in windows, of about ``cycle_s`` seconds. ``agrees`` tells that the last measurement was
-    within the bounds so far, which it then narrowed; ``measured`` is what it said, 0 before there was one.
-    ``is_refused`` tells that a refusal taught it, and not answers that slow down.
+    ``burst`` is ``None`` while it is unknown; ``opening`` then holds the data to solve it from. ``windowed`` tells that
+    the server counts in windows of about ``cycle_s`` seconds. ``agrees`` tells that the last measurement agreed with
+    the bounds before it and narrowed them. ``measured`` is the rate that it gave, 0 before the first one.
+    ``is_refused`` tells that the estimate comes from a refusal, not from answers that slow down.
     """
 
     low: float
@@ -119,12 +125,12 @@ class Estimate:
 
 
 def begun(now: float) -> Meter:
-    """Return the meter of a run whose first request starts at ``now``."""
+    """Return the meter at the start of a run whose first request starts at ``now``."""
     return Meter(last_refused_at=now, canary=Mark(now, 0), resumed_at=now)
 
 
 def refused(meter: Meter, refusal: Mark) -> Meter:
-    """Note a refusal; of those that belong together the earliest start is when the bucket was empty."""
+    """Note a refusal. Of all refusals of a meeting, the request that started first shows when the bucket was empty."""
     is_older = meter.canary is not None and refusal.at < meter.canary.at
     if is_older or (meter.refused is not None and refusal.at >= meter.refused.at):
         return meter
@@ -137,32 +143,32 @@ def canary_refused(meter: Meter, started_at: float) -> Meter:
 
 
 def closed(meter: Meter, canary: Mark, now: float) -> Meter:
-    """Begin anew after a ``canary`` was served at ``now``."""
+    """Return the meter for the next meeting, after a ``canary`` was served at ``now``."""
     return Meter(emptied=meter.refused, last_refused_at=meter.refused_last_at, canary=canary, resumed_at=now)
 
 
 def excess(steps: tuple[CoursePoint, ...], until: Mark, rate: float) -> float:
-    """Return the requests admitted up to ``until`` beyond ``rate``: the burst that a bucket of that rate must have."""
+    """Return the requests admitted up to ``until`` beyond ``rate``: the least burst of a bucket with that rate."""
     return max([0.0, *(until.ordinal - before - rate * (until.at - at) for at, before in steps if at <= until.at)])
 
 
 def burst_of(estimate: Estimate) -> float:
-    """Return the burst that is known, else the one that goes with the estimated rate."""
+    """Return the known burst, else the burst that fits the estimated rate."""
     return burst_at(estimate, estimate.rate)
 
 
 def burst_at(estimate: Estimate, rate: float) -> float:
-    """Return the burst that is known, else the one that goes with ``rate`` at the first refusal."""
+    """Return the known burst, else the burst that fits ``rate`` at the first refusal."""
     if estimate.opening is None:
         return estimate.burst or 0.0
     return excess(estimate.opening.steps, estimate.opening.refusal, rate)
 
 
 def least_rate(steps: tuple[CoursePoint, ...], until: Mark, *, burst: float = 0.0, burst_s: float = 0.0) -> float:
-    """Return the rate that a bucket must have to bear the admissions up to ``until``.
+    """Return the lowest rate of a bucket that can admit the requests up to ``until``.
 
-    Its burst is ``burst`` requests and ``burst_s`` seconds of its rate. Steps nearer than ``RISE_SEEN_S`` prove
-    nothing.
+    Its burst is ``burst`` requests plus ``burst_s`` seconds of its rate. Steps less than ``RISE_SEEN_S`` before
+    ``until``, with ``burst_s`` added, are ignored.
     """
     rates = (
         (until.ordinal - before - burst) / (until.at - at + burst_s)
@@ -173,7 +179,7 @@ def least_rate(steps: tuple[CoursePoint, ...], until: Mark, *, burst: float = 0.
 
 
 def trailing_rate(steps: tuple[CoursePoint, ...], until: Mark, seconds: float) -> float | None:
-    """Return the mean rate of admission over the last ``seconds``, ``None`` if the steps do not reach back so far."""
+    """Return the mean rate of admissions in the last ``seconds``, ``None`` if the steps do not reach back that far."""
     since = until.at - seconds
     earlier = [step for step in steps if step[0] <= since]
     if not earlier:
@@ -187,9 +193,10 @@ def trailing_rate(steps: tuple[CoursePoint, ...], until: Mark, seconds: float) -
 def estimated(
     known: Estimate | None, meter: Meter, steps: tuple[CoursePoint, ...], canary: Mark, refused_rate: float
 ) -> Estimate:
-    """Return what the meeting with the limit that ``meter`` saw, and the ``canary`` that ended it, say of the server.
+    """Return the estimate after a meeting with the limit.
 
-    ``refused_rate`` is the rate at which the first refusal came: the limit is not above it.
+    ``meter`` records the meeting, and ``canary`` is the request whose answer ended it. ``refused_rate`` is the rate at
+    the first refusal: the limit is not higher. Raises ``ValueError`` without a refusal.
     """
     if known is not None and meter.refused_canaries and _was_away(known, meter, canary.at):
         return replace(known, agrees=False)
@@ -207,7 +214,7 @@ def _found(
 ) -> Estimate:
     refusal = meter.refused
     if refusal is None or meter.canary is None:
-        message = "there is nothing to learn from without a refusal"
+        message = "cannot estimate a limit without a refusal"
         raise ValueError(message)
     if (known is not None and known.windowed) or _is_window(known, meter, steps):
         return _of_a_window(known, meter, steps, canary.at, refused_rate)
@@ -219,16 +226,16 @@ def _found(
 
 
 def _in_order(estimate: Estimate) -> Estimate:
-    """Return ``estimate`` with its rate between its bounds, and none of them next to nothing."""
+    """Return ``estimate`` with its rate between its bounds, and all three at least ``LEAST_RATE``."""
     high = max(LEAST_RATE, estimate.high)
     low = min(max(LEAST_RATE, estimate.low), high)
     return replace(estimate, low=low, high=high, rate=min(max(estimate.rate, low), high))
 
 
 def _is_window(known: Estimate | None, meter: Meter, steps: tuple[CoursePoint, ...]) -> bool:
-    """Tell whether a canary was refused that a bucket would have served: by then it had refilled two requests.
+    """Tell whether a canary was refused although a bucket would have gained two tokens by then.
 
-    A window that let next to nothing through is none: somebody else has used it up, or the API is away.
+    If hardly any request was served before, it is no window: somebody else has used up the limit, or the API is away.
     """
     refusal, since = meter.refused, meter.canary
     if refusal is None or since is None or not meter.refused_canaries:
@@ -245,7 +252,7 @@ def _is_window(known: Estimate | None, meter: Meter, steps: tuple[CoursePoint, .
 
 
 def _was_away(known: Estimate, meter: Meter, canary_at: float) -> bool:
-    """Tell whether a measured limit was suspended for a while: a window would have let about as many through."""
+    """Tell whether a measured limit was suspended for a while. A window would have served about as many requests."""
     is_measured = known.opening is None and not known.windowed and known.high < MEASURED_SPREAD * known.low
     if not is_measured or meter.refused is None or meter.canary is None:
         return False
@@ -264,7 +271,10 @@ def _of_the_first_refusal(refusal: Mark, steps: tuple[CoursePoint, ...], refused
 def _of_a_window(
     known: Estimate | None, meter: Meter, steps: tuple[CoursePoint, ...], canary_at: float, refused_rate: float
 ) -> Estimate:
-    """Bound the refill by when it can have come; once its cycle is known, take the last cycle that passed instead."""
+    """Bound the rate by the earliest and the latest end of the window.
+
+    Once the length of the cycle is known, estimate the rate from the admissions of the last cycle instead.
+    """
     refusal, begun_with = meter.refused or Mark(0.0, 0), meter.canary or Mark(0.0, 0)
     if known is not None and known.windowed:
         passed = trailing_rate(steps, refusal, max(known.cycle_s, TRUSTED / refused_rate))
@@ -282,7 +292,7 @@ def _of_a_window(
 
 @value
 class _Cycle:
-    """From one meeting with a bucket's limit to the next."""
+    """The time from one meeting with a bucket's limit to the next."""
 
     emptied: Mark
     resumed_at: float
@@ -328,10 +338,11 @@ def _of_a_bucket(known: Estimate, cycle: _Cycle, steps: tuple[CoursePoint, ...],
 
 
 def _of_a_known_bucket(known: Estimate, refusal: Mark, steps: tuple[CoursePoint, ...], refused_rate: float) -> Estimate:
-    """Say what the first refusal of a run says that began with a remembered estimate, and so with a full bucket.
+    """Return the estimate after the first refusal of a run that began with a remembered estimate.
 
-    One refusal cannot tell the rate from the burst. Before the remembered burst was spent, or just after, it shrinks
-    the burst and doubts the rate; later it believes in the burst.
+    Such a run begins with a full bucket. One refusal cannot tell the rate from the burst. If it comes before the
+    remembered burst is spent, or just after, reduce both and widen the bounds. If it comes later, keep the burst and
+    solve for the rate.
     """
     burst = known.burst or 0.0
     seen = excess(steps, refusal, known.rate)
@@ -342,11 +353,11 @@ def _of_a_known_bucket(known: Estimate, refusal: Mark, steps: tuple[CoursePoint,
 
 
 def _solved(known: Estimate, cycle: _Cycle, served: int) -> tuple[float, float]:
-    """Return rate and burst that fit both the opening and ``served`` requests in the cycle.
+    """Return the rate and burst that fit both the opening and ``served`` requests in the cycle.
 
-    A hold longer than the bucket takes to fill loses what it refills beyond its burst: the bucket began full then, and
-    served its burst beside what it refilled since. As the burst follows from the rate, and the rate from the burst, a
-    few rounds are taken.
+    If a hold is longer than the bucket takes to fill, the tokens beyond its burst are lost. The bucket is then full
+    when the hold ends, and serves its burst and the tokens that it gains after the hold. Rate and burst depend on each
+    other, so a few rounds are needed.
     """
     rate = max(LEAST_RATE, served / cycle.seconds)
     burst = burst_at(known, rate)

@@ -1,14 +1,14 @@
-"""How many requests may be in flight: what the server bears, and what it serves without queueing.
+"""Bound the number of requests in flight: by what the server accepts, and by what it serves without a queue.
 
-Two kinds of servers make the number in flight the limit. One refuses above a number: the number at which it refused,
-if none so high was served before, is that bound. One slows down instead: requests queue, answers take longer, and past
-the gateway's patience they end in 504s. What is served without queueing is rate times the time of an answer (Little's
-law), so the bound is a multiple of that product. The multiple is generous, since answers vary by themselves: with
-answers that take a second, the number in flight must not be what limits.
+Two kinds of servers limit the number in flight. The first kind refuses requests above a number. If it refuses a request
+with more in flight than were served before, the bound is just below that number. The second kind slows down: requests
+queue, answers take longer, and beyond the gateway's timeout they end in 504s. Without a queue, rate times latency
+requests are in flight (Little's law), so the bound is a multiple of that product. The multiple is generous because
+latency varies by itself: with answers that take a second, the number in flight must not be the limit.
 
-Where answers have become slower for another reason, that bound is too low. So it is tried: a bound half as high again
-that brings more answers per second is right, one that only brings slower answers is taken back (BBR probes a path in
-the same way: Cardwell et al., "BBR: Congestion-Based Congestion Control", ACM Queue 14(5), 2016).
+If answers have become slower for another reason, that bound is too low. So a trial raises it by half. If it brings more
+answers per second, it is kept. If it only brings slower answers, it is undone (BBR probes a path in the same way:
+Cardwell et al., "BBR: Congestion-Based Congestion Control", ACM Queue 14(5), 2016).
 """
 
 from __future__ import annotations
@@ -21,22 +21,23 @@ from orchestrator.pacing.latency import Latency
 from orchestrator.value import replace, value
 
 FIRST_IN_FLIGHT = 24
-"""Unanswered requests at the start; each one served allows one more (TCP's slow start, RFC 5681, and its large initial
-window, RFC 6928). With answers after a second it decides how soon a fast server is found to be one."""
+"""Unanswered requests at the start. Each served request allows one more (TCP's slow start, RFC 5681, and its large
+initial window, RFC 6928). If answers take a second, this number decides how soon a fast server is recognised."""
 
 LATENCY_FACTOR, LATENCY_MARGIN, LEAST_FLIGHT = 1.5, 4, 8
-"""The bound is ``max(8, 1.5 · rate · latency + 4)``: half as much again as a server without a queue holds."""
+"""The bound is ``max(8, 1.5 · rate · latency + 4)``: half more than are in flight at a server without a queue."""
 
 TRIAL_FACTOR, TRIAL_SUCCESS = 1.5, 1.15
 TRIAL_COHORTS, JUDGED_COHORTS = 3, 2
-"""A trial lasts three cohorts; the first began before it and is not judged."""
+"""A trial lasts three cohorts. The first began before the trial, so only the other two are judged."""
 
 FIRST_TRIAL_AFTER_S, LONGEST_TRIAL_AFTER_S = 5.0, 240.0
 SOONEST_RAISE_S = 1.0
 RAISE_SHARE = 1 / 8
 
 LEAST_BORNE, LEAST_EVIDENCE = 3, 5
-"""In flight at a refusal, and served since the last hold, from which a refusal is laid to the number in flight."""
+"""The number in flight can be the reason for a refusal only if it was at least 3, and if at least 5 requests were
+served since the last hold."""
 
 
 NO_LATENCY = Latency()
@@ -44,7 +45,7 @@ NO_LATENCY = Latency()
 
 @value
 class Trial:
-    """A higher bound that is being tried: throughput and latency before it, the cohort that it began in."""
+    """A trial of a higher bound: the answers per second and the latency before it, and the cohort in which it began."""
 
     throughput: float
     latency_s: float
@@ -53,11 +54,12 @@ class Trial:
 
 @value
 class Borne:
-    """The most in flight that a server bears, and when more is tried.
+    """The most requests in flight that a server accepts, and when more are tried.
 
-    ``most`` is ``None`` where the number was not seen to limit. It is raised ``after_s`` after ``raised_at``;
-    ``before`` is what it was then, ``None`` once a refusal has judged. ``is_to_blame`` tells that the last refusal came
-    from raising it, ``is_found`` that it was the first to show the number.
+    ``most`` is ``None`` while the number in flight has not been a limit. The next raise comes ``after_s`` after
+    ``raised_at``. ``before`` is the number before the last raise, ``None`` once a refusal has judged that raise.
+    ``is_to_blame`` tells that the raise caused the last refusal. ``is_found`` tells that the last refusal was the first
+    to show the number.
     """
 
     most: int | None = None
@@ -70,10 +72,10 @@ class Borne:
 
 @value
 class Flight:
-    """What is known of the number in flight.
+    """What is known about the number in flight.
 
-    ``allowance`` and the requests served so far bound it at the start. Since the last hold ``served`` requests were
-    answered, with ``most_served`` in flight at most. The next ``trial`` comes ``trial_after_s`` after ``tried_at``.
+    At the start, the bound is ``allowance`` plus the requests served so far. Since the last hold, ``served`` requests
+    were served, with at most ``most_served`` in flight. The next ``trial`` comes ``trial_after_s`` after ``tried_at``.
     """
 
     allowance: int = FIRST_IN_FLIGHT
@@ -87,13 +89,16 @@ class Flight:
 
 
 def remembered(borne: int | None, latency_s: float | None, burst: float) -> Flight:
-    """Return the flight of a run that begins with what an earlier one learned."""
+    """Return the flight of a run that begins with what an earlier run learned."""
     latency = Latency(shortest_s=latency_s, recent_s=latency_s or 0.0)
     return Flight(allowance=FIRST_IN_FLIGHT + int(burst), borne=Borne(most=borne), latency=latency)
 
 
 def bound(flight: Flight, rate: float, served: int, least: int = LEAST_FLIGHT) -> int:
-    """Return how many requests may be in flight at ``rate`` after ``served`` answers."""
+    """Return how many requests may be in flight at ``rate`` after ``served`` answers.
+
+    The bound by latency is at least ``least``.
+    """
     bounds = [flight.allowance + served]
     if flight.borne.most is not None:
         bounds.append(flight.borne.most)
@@ -103,7 +108,7 @@ def bound(flight: Flight, rate: float, served: int, least: int = LEAST_FLIGHT) -
 
 
 def unqueued(latency_s: float, rate: float) -> int:
-    """Return how many requests are in flight, generously, where none of them queues."""
+    """Return a generous number of requests in flight at which none queues."""
     return max(LEAST_FLIGHT, math.ceil(LATENCY_FACTOR * rate * latency_s) + LATENCY_MARGIN)
 
 
@@ -114,7 +119,10 @@ def started(flight: Flight) -> Flight:
 
 
 def answered(flight: Flight, cohort: int, seconds: float, in_flight: int, now: float) -> Flight:
-    """Count a served request: its cohort, the time it took, with how many in flight it had started."""
+    """Count a served request: its cohort, its latency in ``seconds``, and the number in flight when it started.
+
+    A trial that is complete is judged.
+    """
     flight = replace(
         flight,
         latency=latencies.answered(flight.latency, cohort, seconds, now),
@@ -132,16 +140,16 @@ def answered(flight: Flight, cohort: int, seconds: float, in_flight: int, now: f
 
 
 def unanswered(flight: Flight, cohort: int, now: float) -> Flight:
-    """Count a request that was refused, or failed, or was given up."""
+    """Count a request that was refused, failed or was given up."""
     return replace(flight, latency=latencies.unanswered(flight.latency, cohort, now))
 
 
 def met(flight: Flight, in_flight: int, *, is_new: bool) -> Flight:
-    """Return what a refusal with ``in_flight`` under way says of their number.
+    """Decide whether a refusal came from the number in flight, which was ``in_flight``.
 
-    It is what was refused if it had just been raised above what was known to be borne, or if none so high was served
-    since the last hold and the rate ``is_new``: at a rate that has lasted the number varies, and some number is the
-    highest. It is not what was refused if as many were served.
+    It did if the bound had just been raised above the number that the server accepted. It also did if the rate
+    ``is_new`` and no request was served with so many in flight since the last hold. At an older rate the number varies
+    by itself, and some number is always the highest. It did not if a request was served with as many in flight.
     """
     borne = flight.borne
     if borne.before is not None and in_flight > borne.before:
@@ -158,12 +166,12 @@ def met(flight: Flight, in_flight: int, *, is_new: bool) -> Flight:
 
 
 def acquitted(flight: Flight) -> Flight:
-    """Take back that the number in flight is what is refused."""
+    """Remove the bound: the number in flight is not the reason for refusals."""
     return replace(flight, borne=replace(flight.borne, most=None, before=None, is_to_blame=False, is_found=False))
 
 
 def resumed(flight: Flight, now: float) -> Flight:
-    """Begin anew after a hold: nothing queues now, and a trial that it interrupted has shown nothing."""
+    """Start new counts after a hold. Nothing queues now. A trial that the hold interrupted has shown nothing."""
     latency = flight.latency
     if flight.trial is not None:
         latency = replace(latency, shortest_s=flight.trial.latency_s)
@@ -178,7 +186,7 @@ def resumed(flight: Flight, now: float) -> Flight:
 
 
 def pressed(flight: Flight, rate: float, in_flight: int, now: float) -> Flight:
-    """Try a higher bound where one of the two has kept requests back for long enough."""
+    """Try a higher bound if the present one has kept requests back for long enough."""
     borne, latency = flight.borne, flight.latency
     if borne.most is not None and in_flight >= borne.most - 1:
         return replace(flight, borne=_raised(borne, borne.most, now))
@@ -192,7 +200,7 @@ def pressed(flight: Flight, rate: float, in_flight: int, now: float) -> Flight:
 
 
 def _raised(borne: Borne, most: int, now: float) -> Borne:
-    """Try one more in flight, or an eighth more; sooner if the last raise was borne."""
+    """Allow one more in flight, or an eighth more, when it is due: sooner if the last raise met no refusal."""
     if now - borne.raised_at < borne.after_s:
         return borne
     after_s = borne.after_s if borne.before is None else max(SOONEST_RAISE_S, borne.after_s / 2)

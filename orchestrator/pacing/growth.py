@@ -1,8 +1,8 @@
-"""When the rate grows, and by how much: seeking a limit, measuring it, probing whether it has risen.
+"""Decide when the rate grows, and by how much: to seek a limit, to measure it, to probe whether it has risen.
 
-Every growth asks that the present rate was really used and that a request that started at it was served in time: an
-unused rate proves nothing, and with answers after a second the growth waits for what it did. While answers slow down
-nothing grows.
+The rate grows only if it was really used and a request that started at this rate was served in time. An unused rate
+proves nothing. If answers take a second, the next step waits for the answers to the last one. While answers slow down,
+the rate does not grow.
 """
 
 from __future__ import annotations
@@ -13,70 +13,71 @@ from orchestrator.pacing.state import Binding, Cause, Growth, Pace, Phase, Stage
 from orchestrator.value import replace, value
 
 USED_SHARE = 0.8
-"""A rate counts as really used from this share of it on."""
+"""A rate counts as used if at least this share of its requests started."""
 
 SHORTEST_SEEKING_S, LONGEST_SEEKING_S, SEEKING_LATENCIES = 0.12, 0.25, 2.5
 SEEKING_STEPS = ((20, 2.0), (80, 1.5), (None, 1.2))
-"""Factors of growth by the requests served so far. Doubling finds the order of magnitude; the smaller ones, while a
-burst is being spent, keep low the rate at which the first 429 comes, and so the requests that it takes along."""
+"""Factors of growth by the number of requests served so far. Doubling finds the order of magnitude. The smaller factors
+apply while a burst is being spent: they keep the rate low at the first 429, so that fewer requests are refused."""
 
 SEEKING_GAIN = 2.0
-"""Of the answers per second, for which requests may be in flight while the rate is doubled (see ``bound``)."""
+"""While seeking, the bound on the number in flight is that of at most this multiple of the answers per second."""
 
 ANSWERED_SHARE = 0.45
-"""Of the rate, that answers come at while it is doubled in each time of an answer; less tells of a queue."""
+"""Share of the rate at which answers come if the rate doubles once per latency. If fewer come, requests queue."""
 
 BLIND = 16
-"""Unanswered requests up to which seeking goes on without an answer: the start must not wait for slow ones."""
+"""With at most this many requests in flight, seeking goes on without answers, so that slow answers do not delay the
+start."""
 
 MEASURING_INTERVAL_S, GAP_SHARE, WINDOW_GAP_SHARE = 0.5, 1 / 8, 1 / 6
 LEAST_MEASURING_STEP, LARGEST_MEASURING_STEP = 1.02, 1.5
-"""Between bounds, each step goes an eighth of the way to the upper one, on a scale of ratios; a sixth from the lower
-bound of a window."""
+"""Between bounds, each step goes an eighth of the way to the upper bound, on a logarithmic scale. In a window, which
+starts from the lower bound, it goes a sixth."""
 
 CYCLES = 1 / 3
-"""Of a window's cycle between two such steps: a refusal shows only as the cycle ends."""
+"""Two such steps are at least this share of a window's cycle apart, because a window refuses only towards its end."""
 
 SETTLED_SHARE = 0.99
-"""Of the measured limit: the count of served requests is exact to one, so little needs to be left unused."""
+"""Share of the measured limit that is used. The count of served requests is exact to one, so little is left unused."""
 
 SPEND_S = 5.0
-"""Seconds over which what the server saved up during a hold is spent, evenly."""
+"""Seconds in which the requests that the server saved up during a hold are spent, evenly."""
 
 SPEND_MARGIN = 2.0
-"""Saved-up requests that are left alone: what is in flight may spend them first."""
+"""Number of saved-up requests that are not spent: requests in flight may use them first."""
 
 FIRST_QUIET_S, LONGEST_QUIET_S, QUIET_REMEMBERED_S = 8.0, 240.0, 30.0
-"""Seconds after a hold until the first probe; each probe that fails doubles them. A remembered limit is trusted longer.
-"""
+"""Seconds from a hold to the first probe. Each failed probe doubles them, up to the second number. The third is for a
+remembered limit, which is trusted longer."""
 
 QUIET_AFTER_FALL_S, FALLEN_SHARE = 3.0, 0.7
-"""A limit measured below this share of what it was has fallen, and is likely to come back soon."""
+"""Seconds from a hold to the first probe after the limit fell below this share of its peak: it may soon come back."""
 
 FIRST_PROBE, LARGEST_PROBE = 0.02, 0.5
 PROBE_INTERVAL_S, PROBE_LATENCIES, PROBE_ANSWERS = 0.5, 2.0, 3
-"""Each step of a probe lasts so many seconds, times of an answer, and answers; a window's lasts a cycle."""
+"""Each step of a probe lasts at least this many seconds, latencies and answers, and in a window at least a cycle."""
 
 BOLD_SHARE, BURST_SPENT_IN_S, REFUSALS_AT_RISK, BURST_MARGIN = 0.04, 2.5, 4.0, 1.1
-"""Probes go up by 2%, 4%, 8% … But a bucket that has saved up its burst lets any rate pass until that is spent. So
-until more was sent than the limit and the burst explain, a probe goes no further above the limit than spends the burst
-in 2.5 s, and than brings four 429s in the time of an answer."""
+"""Probes go up by 2%, 4%, 8% … But a bucket that has saved up its burst admits any rate until the burst is spent. So a
+probe stays low until more was sent than limit and burst explain. Until then, it exceeds the limit by at most 4%, or by
+the rate that spends the burst in 2.5 s and risks at most four 429s in one latency, whichever is more."""
 
 UNQUEUED_SHARE = 0.5
-"""Of the bound on the number in flight, below which slow answers are not a queue's."""
+"""If fewer requests than this share of the bound are in flight, slow answers do not come from a queue."""
 
 FILLING_SHARE = 1.05
-"""Of the answers per second of a server that slows down: enough to keep all of it at work."""
+"""Rate for a server that slows down, as a multiple of its answers per second: enough to keep it busy."""
 
 CREDIT_PER_SERVED, CREDIT_LIMIT = 0.008, 3.0
-"""A probe costs a 429, which is earned by 125 served requests; at most three are saved up."""
+"""A probe may cost a 429. 125 served requests earn the credit for one, and at most three credits are saved up."""
 
 SPREAD = 1.08
-"""Bounds this close to each other count as a figure."""
+"""Bounds within this ratio of each other count as a figure."""
 
 
 def grown(pace: Pace, now: float) -> Pace:
-    """Return the pace with the rate that follows from how the present one has fared up to ``now``."""
+    """Return the pace with the rate that follows from the results of the present rate up to ``now``."""
     growth = pace.growth
     if pace.fixed or pace.phase is not Phase.FLOWING or growth.since is None:
         return pace
@@ -100,7 +101,7 @@ def _judged(pace: Pace, now: float, elapsed_s: float) -> Pace:
 
 
 def _is_unanswered(pace: Pace, step: _Rise, elapsed_s: float) -> bool:
-    """Tell whether too little was heard of the present rate, or far fewer answers come than requests start."""
+    """Tell whether too few requests at the present rate were served, or far fewer answers come than requests start."""
     is_seeking = pace.stage is Stage.SEEKING
     if is_seeking and pace.in_flight <= BLIND:
         return False
@@ -121,8 +122,8 @@ def _stepped(pace: Pace, now: float, factor: float) -> Pace:
 def bound(pace: Pace) -> int:
     """Return how many requests may be in flight, apart from ``concurrency``.
 
-    While the rate is doubled it says nothing of what the server serves; twice the answers per second at the last step
-    do (the gain of BBR's start-up is 2.89, ours 2 · 1.5).
+    While seeking, the rate grows quickly and does not show what the server serves. Then the bound depends on twice the
+    answers per second at the last step (the gain of BBR's start-up is 2.89, ours 2 · 1.5).
     """
     if pace.stage is not Stage.SEEKING:
         return flights.bound(pace.flight, pace.rate, pace.served)
@@ -131,9 +132,9 @@ def bound(pace: Pace) -> int:
 
 
 def answered(growth: Growth, now: float, *, served: int = 0, earned: float = 0.0) -> Growth:
-    """Count an answer, as ``served`` in time at this rate or not, and what credit it ``earned``.
+    """Count an answer, 1 in ``served`` if it was served in time at this rate, and the credit that it ``earned``.
 
-    The answers per second are those at this rate or the last one, whichever are more.
+    The answers per second are those at this rate or at the last one, whichever are more.
     """
     elapsed_s = 0.0 if growth.since is None else now - growth.since
     answers = growth.answers + 1
@@ -148,7 +149,7 @@ def answered(growth: Growth, now: float, *, served: int = 0, earned: float = 0.0
 
 
 def settled_rate(pace: Pace) -> float:
-    """Return the rate at which the estimate is used: just below a figure, at the middle of bounds."""
+    """Return the rate to use with the estimate: just below a figure, or the middle of bounds."""
     estimate = pace.estimate
     if estimate is None:
         return pace.rate
@@ -157,7 +158,7 @@ def settled_rate(pace: Pace) -> float:
 
 
 def spending(pace: Pace, now: float) -> Pace:
-    """Return the pace with what the server saved up since it last refused spent over the next seconds."""
+    """Return the pace with a higher rate for ``SPEND_S``, to spend what the server saved up since its first refusal."""
     estimate, emptied = pace.estimate, pace.meter.emptied
     if estimate is None or emptied is None or pace.fixed:
         return pace
@@ -171,7 +172,7 @@ def spending(pace: Pace, now: float) -> Pace:
 
 @value
 class _Rise:
-    """The factor by which the rate grows next, the seconds to wait for that, and the answers."""
+    """The next step of growth: its factor, and the seconds and served requests to wait for first."""
 
     factor: float
     interval_s: float
@@ -201,12 +202,12 @@ def _step(pace: Pace) -> _Rise:
 
 
 def _is_kept_back(pace: Pace) -> bool:
-    """Tell whether the number in flight keeps requests back; an answer may just have left one place free."""
+    """Tell whether the number in flight keeps requests back. An answer may just have freed one place."""
     return pace.in_flight >= min(pace.concurrency, bound(pace)) - 1
 
 
 def _pressed(pace: Pace, now: float) -> Pace:
-    """Say what kept the rate from being used, and try more in flight if that has been it for long enough."""
+    """Note what kept the rate from being used. If it was the number in flight for long enough, try a higher one."""
     unused = _restarted(pace, now)
     if not _is_kept_back(pace):
         return unused
@@ -225,7 +226,7 @@ def _what_binds(pace: Pace) -> Binding:
 
 
 def _risen(pace: Pace, now: float, rate: float, cause: Cause) -> Pace:
-    """Take up another rate, at once: the next start was due at the old one."""
+    """Change the rate, for the next start too, which was planned at the old rate."""
     rate = min(pace.ceiling, rate)
     steps = pace.steps
     if rate != pace.rate:
@@ -243,7 +244,7 @@ def _restarted(pace: Pace, now: float) -> Pace:
 
 
 def _spent(pace: Pace, now: float) -> Pace:
-    """Go on at the settled rate; it counts as tried, since a higher one was borne meanwhile."""
+    """Return to the settled rate. It counts as tried, since the server has just sustained a higher rate."""
     spent = _risen(pace, now, settled_rate(pace), Cause.SPENT)
     return replace(spent, growth=replace(pace.growth, spend_until=None, rose_at=now))
 
@@ -251,8 +252,8 @@ def _spent(pace: Pace, now: float) -> Pace:
 def _slowed(pace: Pace, now: float, *, is_used: bool) -> Pace:
     """Take the answers per second as the limit of a server that slows down instead of refusing.
 
-    Where a rate was settled and hardly anything is in flight, nothing queues: then answers take longer by themselves,
-    and what they take now is the usual time.
+    If the rate is settled and little is in flight, nothing queues. Then answers take longer for another reason, and the
+    present latency becomes the usual one.
     """
     latency, is_kept_back = pace.flight.latency, _is_kept_back(pace)
     if pace.stage is Stage.SETTLED and pace.in_flight < UNQUEUED_SHARE * bound(pace):

@@ -1,7 +1,7 @@
-"""How long answers take: means over cohorts of requests, and how many answers come per second.
+"""Measure the latency of answers, as means over cohorts of requests, and the answers per second.
 
-A cohort is ten requests in a row, and its mean waits for all ten: of many requests under way the fast ones are
-answered first, so that a mean over answers as they come is too low whenever the rate has just changed.
+A cohort is ten requests in a row, and its mean waits for all ten. Of many requests under way, the fast ones are
+answered first. So a mean over answers as they come would be too low whenever the rate has just changed.
 """
 
 from __future__ import annotations
@@ -10,23 +10,27 @@ from orchestrator.value import replace, value
 
 COHORT = 10
 LEAST_ANSWERS = 3
-"""Answers of the first cohort from which its mean so far is worth anything."""
+"""With this many answers, the mean of the first cohort is used before it is complete."""
 
 SLOW_FACTOR, SLOW_MARGIN_S = 1.5, 0.02
-"""Answers are slow whose mean is above 1.5 times the shortest mean and 20 ms."""
+"""Answers are slow if their mean is above 1.5 times the shortest mean plus 20 ms."""
 
 PROMPT_FACTOR = 2.0
-"""An answer above this multiple of the usual time does not count as served in time."""
+"""An answer that takes more than this multiple of the usual time, plus 20 ms, was not served in time."""
 
 LATE_FACTOR, LATE_IN_A_ROW = 2.5, 3
-"""So many answers in a row above this multiple of the shortest mean are slow, before any cohort is complete."""
+"""Three answers in a row that take more than 2.5 times the shortest mean, plus 20 ms, are slow, even if their cohorts
+are not complete."""
 
 KEPT_THROUGHPUTS = 4
 
 
 @value
 class Cohort:
-    """The requests of one mean: its number, how many started, are still under way, were answered, in ``total_s``."""
+    """One cohort: its number, and how many of its requests have started, are under way (``left``) and were answered.
+
+    ``total_s`` is the sum of their latencies.
+    """
 
     number: int = 1
     started: int = 0
@@ -37,10 +41,11 @@ class Cohort:
 
 @value
 class Latency:
-    """What is known of the time that answers take, in seconds, and of the answers per second.
+    """What is known about latency, in seconds, and about the answers per second (``throughputs``).
 
-    ``shortest_s`` is the shortest mean of a cohort, ``None`` before there was one, ``recent_s`` the last. ``late`` are
-    the late answers in a row. ``answers`` since ``since`` make the next of the ``throughputs``.
+    ``shortest_s`` is the shortest mean of a cohort, ``None`` before the first one. ``recent_s`` is the latest mean, or
+    the latest of several late answers in a row. ``late`` counts these. The ``answers`` since ``since`` give the next
+    entry of ``throughputs``.
     """
 
     shortest_s: float | None = None
@@ -53,7 +58,7 @@ class Latency:
 
     @property
     def usual_s(self) -> float | None:
-        """Return the shortest mean, or the first one so far, ``None`` while that is of too few."""
+        """Return the shortest mean, else the mean of the first cohort so far, ``None`` for too few answers."""
         cohort = self.cohort
         if self.shortest_s is None and cohort.answered >= LEAST_ANSWERS:
             return cohort.total_s / cohort.answered
@@ -61,22 +66,22 @@ class Latency:
 
     @property
     def throughput(self) -> float | None:
-        """Return the most answers per second of the last few cohorts."""
+        """Return the highest number of answers per second in the last few cohorts, ``None`` before the first one."""
         return max(self.throughputs, default=None)
 
     @property
     def is_slow(self) -> bool:
-        """Tell whether answers take much longer than they did."""
+        """Tell whether answers now take much longer than the shortest mean."""
         return self.shortest_s is not None and self.recent_s > SLOW_FACTOR * self.shortest_s + SLOW_MARGIN_S
 
     @property
     def next_cohort(self) -> int:
-        """Return the number of the cohort that the next request belongs to, 0 for none."""
+        """Return the number of the next request's cohort, 0 if the present cohort is full."""
         return self.cohort.number if self.cohort.started < COHORT else 0
 
 
 def is_prompt(latency: Latency, seconds: float) -> bool:
-    """Tell whether an answer that took ``seconds`` shows no queue."""
+    """Tell whether an answer that took ``seconds`` came in time, without a queue."""
     usual_s = latency.usual_s
     return usual_s is None or seconds <= PROMPT_FACTOR * usual_s + SLOW_MARGIN_S
 
@@ -90,7 +95,7 @@ def started(latency: Latency) -> Latency:
 
 
 def answered(latency: Latency, number: int, seconds: float, now: float) -> Latency:
-    """Count an answer that took ``seconds``, of the cohort ``number``."""
+    """Count an answer of the cohort ``number`` that took ``seconds``."""
     shortest_s = latency.shortest_s
     is_late = shortest_s is not None and seconds > LATE_FACTOR * shortest_s + SLOW_MARGIN_S
     late = latency.late + 1 if is_late else 0
@@ -109,18 +114,18 @@ def answered(latency: Latency, number: int, seconds: float, now: float) -> Laten
 
 
 def unanswered(latency: Latency, number: int, now: float) -> Latency:
-    """Count a request of the cohort ``number`` that was refused, or failed, or was given up."""
+    """Count a request of the cohort ``number`` that was refused, failed or was given up."""
     cohort = latency.cohort
     return _counted(latency, replace(cohort, left=cohort.left - 1), now) if number == cohort.number else latency
 
 
 def begun_anew(latency: Latency) -> Latency:
-    """Forget what is under way: what came around a hold tells nothing of the rate."""
+    """Start a new cohort after a hold. Answers around a hold say nothing about the rate."""
     return replace(latency, cohort=Cohort(latency.cohort.number + 1), answers=0, since=None)
 
 
 def _counted(latency: Latency, cohort: Cohort, now: float) -> Latency:
-    """Put ``cohort``, of which one request is no longer under way, in the place of the present one, or close it."""
+    """Store ``cohort`` after one of its requests has ended. If it is complete, take its mean and start the next one."""
     if cohort.started < COHORT or cohort.left > 0:
         return replace(latency, cohort=cohort)
     following = Cohort(cohort.number + 1)

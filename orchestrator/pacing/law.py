@@ -1,4 +1,4 @@
-"""The control law: when the next request may start, and what each answer changes."""
+"""The control law: when the next request may start, and how each answer changes the pace."""
 
 from __future__ import annotations
 
@@ -33,31 +33,34 @@ if TYPE_CHECKING:
     from orchestrator.policies import ThrottlePolicy
 
 FIRST_HOLD_S, HOLD_INTERVALS, HOLD_FACTOR, LONGEST_HOLD_S = 0.5, 1.5, 1.6, 60.0
-"""A hold lasts half a second or 1.5 intervals, and 1.6 times longer for each canary that was refused. Doubling would
-overshoot the end of a window by more, and save no refused canary for windows of up to 5 s."""
+"""A hold lasts half a second or 1.5 intervals between starts, and 1.6 times longer for each hold since a POST was last
+accepted. A factor of 2 would overshoot the end of a window further, and save no canary in windows of up to 5 s."""
 
 CYCLE_SHARE = 1 / 16
-"""Of a window's cycle, for the first hold: a long window would refuse many canaries of short ones."""
+"""The first hold lasts at least this share of a window's cycle. With shorter holds, a long window would refuse many
+canaries."""
 
 CATCHING_UP_SHARE = 0.5
-"""Of the interval, at least, between two starts of which the first was late: a bucket without a burst refuses more."""
+"""After a late start, the next one waits at least this share of the interval. If it came sooner, a bucket without a
+burst would refuse more."""
 
 JITTER_SHARE, LONGEST_JITTER_S = 0.1, 1.0
 FAILURES_THAT_HOLD = 10
 
 NEW_RATE_S, NEW_RATE_LATENCIES = 0.5, 2.0
-"""Seconds, and times of an answer, for which a rate is new: the number in flight has not settled yet."""
+"""A rate is new for half a second or for two latencies, whichever is longer. Until then, the number in flight has not
+settled."""
 
 INNOCENT_SHARE, INNOCENT_HIGH = 0.9, 2.0
-"""Of the rate that met the first 429, where the number in flight may be what was refused: that stays bounded, and if
-the rate was to blame after all, the next 429 comes soon and measures it."""
+"""The rate and its upper bound as multiples of the refused rate, if the number in flight may be the reason for the 429.
+The number is bounded from then on. If the rate was the reason after all, the next 429 comes soon and measures it."""
 
 REMEMBERED_SPREAD, REMEMBERED_BURST_SHARE = 0.03, 0.95
-"""A remembered limit may be off by 3%, and of its burst a little is left alone."""
+"""A remembered limit may be wrong by 3%, and 5% of its burst is not used."""
 
 
 def opening(policy: ThrottlePolicy, learned: Learned | None = None) -> Pace:
-    """Return the pace of a run's start: the fixed rate, what was learned before, or the policy's start rate."""
+    """Return the pace at the start of a run: the fixed rate, the limit learned before, or the policy's start rate."""
     start = policy.start_rate if policy.fixed_rate is None else policy.fixed_rate
     pace = Pace(
         rate=min(policy.ceiling, start),
@@ -83,10 +86,10 @@ def opening(policy: ThrottlePolicy, learned: Learned | None = None) -> Pace:
 
 
 def learned(pace: Pace) -> Learned | None:
-    """Return what is worth remembering, ``None`` if no limit was met.
+    """Return what to remember for the next run, ``None`` if no limit was met.
 
-    A rate that was borne beyond what was known counts half: it may have been a burst. A number in flight is remembered
-    if it was what kept requests back in the end.
+    A rate that the server sustained beyond the known limit counts half, since a burst may explain it. The number in
+    flight is remembered if it kept requests back at the end, or if nothing was refused.
     """
     estimate = pace.estimate
     if estimate is None or pace.fixed or not estimate.is_refused:
@@ -107,7 +110,7 @@ def in_flight_bound(pace: Pace) -> int:
 
 
 def ready_at(pace: Pace) -> float | None:
-    """Return the instant from which one more request may start, ``None`` if only an answer can tell."""
+    """Return the instant from which the next request may start, ``None`` if it must wait for an answer."""
     if pace.phase is Phase.CANARY:
         return None
     if pace.phase is Phase.HELD:
@@ -120,7 +123,8 @@ def ready_at(pace: Pace) -> float | None:
 def started(pace: Pace, now: float) -> tuple[Pace, Ticket]:
     """Return the pace after one request started at ``now``, which ``ready_at`` allowed, and its ticket.
 
-    Starts are spaced evenly; one that is late by up to an interval is made up for, unless the rate is fixed.
+    Starts are spaced evenly. After a late start, the next ones come sooner, to catch up by at most one interval. A
+    fixed rate does not catch up.
     """
     in_flight = pace.in_flight + 1
     is_canary = pace.phase is Phase.HELD
@@ -153,7 +157,7 @@ def started(pace: Pace, now: float) -> tuple[Pace, Ticket]:
 
 
 def _next_at(pace: Pace, now: float) -> float:
-    """Return when the request after the one that starts at ``now`` may start."""
+    """Return the earliest start of the next request, after one that starts at ``now``."""
     if pace.spare:
         return max(pace.next_at, now)
     interval = 1.0 / pace.rate
@@ -163,7 +167,7 @@ def _next_at(pace: Pace, now: float) -> float:
 
 
 def released(pace: Pace, ticket: Ticket, now: float) -> Pace:
-    """Return the pace after a request ended without an answer that says anything; after a canary another may go."""
+    """Return the pace after a request ended without a usable answer. If it was a canary, another one may start."""
     flight = flights.unanswered(pace.flight, ticket.cohort, now)
     pace = replace(pace, in_flight=pace.in_flight - 1, flight=flight)
     if not ticket.canary or pace.phase is not Phase.CANARY:
@@ -172,7 +176,7 @@ def released(pace: Pace, ticket: Ticket, now: float) -> Pace:
 
 
 def held_s(pace: Pace, now: float) -> float:
-    """Return the seconds up to ``now`` for which the budget has been held, canaries included."""
+    """Return for how many seconds the budget has been held up to ``now``, including the waits for canaries."""
     running = 0.0 if pace.phase is Phase.FLOWING else now - pace.hold.since
     return pace.hold.before_s + running
 
@@ -198,7 +202,7 @@ def next_pace(pace: Pace, observation: Observation) -> Pace:
 
 
 def _noted(pace: Pace, observation: Observation) -> Pace:
-    """Take down what counts whatever the epoch: one in flight less, a moment that was named, an answer, its time."""
+    """Note what counts in any epoch: one request less in flight, the answer, its latency, its ``Retry-After``."""
     ticket, feedback = observation.ticket, observation.feedback
     if feedback.effect is Effect.THROTTLED:
         return _noted_refusal(pace, observation)
@@ -238,7 +242,7 @@ def _noted_refusal(pace: Pace, observation: Observation) -> Pace:
 
 
 def _met_the_limit(pace: Pace, ticket: Ticket) -> Pace:
-    """Take the first 429 of an epoch as a meeting with the limit."""
+    """Note the first 429 of an epoch as a meeting with the limit."""
     lowest, highest = pace.evidence.lowest_refused_rate, pace.evidence.highest_refused_rate
     evidence = replace(
         pace.evidence,
@@ -260,7 +264,11 @@ def _met_the_limit(pace: Pace, ticket: Ticket) -> Pace:
 
 
 def _of_an_older_epoch(pace: Pace, observation: Observation) -> Pace:
-    """Let a late 429 cut nothing; an earlier start than the first one's only corrects the measurement."""
+    """Return the pace after an answer of an older epoch.
+
+    A late 429 does not reduce the rate. It corrects the measurement if its request started before the first refused
+    one.
+    """
     ticket = observation.ticket
     if observation.feedback.effect is Effect.THROTTLED and pace.meter.refused is not None:
         return replace(pace, meter=capacity.refused(pace.meter, Mark(ticket.started_at, ticket.ordinal)))
@@ -298,7 +306,7 @@ def _after_canary(pace: Pace, observation: Observation) -> Pace:
 
 
 def _refused_canary(pace: Pace, ticket: Ticket) -> Pace:
-    """Note a refused canary of a meeting with the limit; one that was alone acquits the number in flight."""
+    """Note a refused canary. If nothing else was in flight, the number in flight is not the reason for refusals."""
     if pace.meter.refused is None:
         return pace
     flight = flights.acquitted(pace.flight) if ticket.in_flight == 1 else pace.flight
@@ -306,7 +314,7 @@ def _refused_canary(pace: Pace, ticket: Ticket) -> Pace:
 
 
 def _resumed(pace: Pace, observation: Observation) -> Pace:
-    """Let requests flow again, evenly spaced, at what the meeting with the limit has taught."""
+    """Let requests flow again, evenly spaced, at the rate that follows from the meeting with the limit."""
     now = observation.at
     if pace.meter.refused is not None and not pace.fixed:
         pace = _unchanged(pace, observation) if pace.flight.borne.is_to_blame else _learned(pace, observation)

@@ -1,6 +1,6 @@
-"""The words of the control law: what an answer tells the limiter, and all that the limiter knows of one budget.
+"""The data of the control law: what an answer tells the limiter, and what the limiter knows about one budget.
 
-Rates are requests per second, instants seconds on any one monotonic clock, bursts and bounds requests.
+Rates are in requests per second, instants in seconds of any one monotonic clock, bursts and bounds in requests.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ NO_METER, NO_FLIGHT = Meter(), Flight()
 
 
 class Effect(StrEnum):
-    """What an answer says of the server's capacity."""
+    """What an answer says about the server's capacity."""
 
     SERVED = "served"
     THROTTLED = "throttled"
@@ -23,7 +23,7 @@ class Effect(StrEnum):
 
 
 class Phase(StrEnum):
-    """Whether requests flow, are held, or a single canary is on its way."""
+    """Whether requests flow, are held, or wait for the answer to a canary."""
 
     FLOWING = "flowing"
     HELD = "held"
@@ -31,7 +31,7 @@ class Phase(StrEnum):
 
 
 class Stage(StrEnum):
-    """What is known of the limit: nothing yet, bounds that are far apart, or a figure."""
+    """What is known about the limit: nothing yet, bounds that are far apart, or a figure."""
 
     SEEKING = "seeking"
     MEASURING = "measuring"
@@ -39,23 +39,23 @@ class Stage(StrEnum):
 
 
 class Binding(StrEnum):
-    """What keeps the next request back while none is held."""
+    """What keeps the next request back while the budget is not held, in the words of the log."""
 
     RATE = "rate"
-    REFUSED_IN_FLIGHT = "the requests in flight that the server bears"
-    SLOW_ANSWERS = "the requests in flight that the server answers without delay"
+    REFUSED_IN_FLIGHT = "the number in flight that the server accepts"
+    SLOW_ANSWERS = "the number in flight that the server answers without delay"
     CONCURRENCY = "concurrency"
 
 
 class Cause(StrEnum):
-    """Why a rate is what it is, as the log says it."""
+    """The reason for the present rate, in the words of the log."""
 
     START = "start"
     REMEMBERED = "remembered"
     NOT_REFUSED = "not refused so far"
     FIRST_REFUSAL = "first 429"
     MEASURED = "measured between two 429s"
-    NARROWING = "below the upper bound"
+    NARROWING = "closer to the upper bound"
     PROBE = "probe for a higher limit"
     SPENT = "saved-up requests are spent"
     SLOWING = "answers slow down"
@@ -63,11 +63,11 @@ class Cause(StrEnum):
 
 @value
 class Ticket:
-    """The permission to send one request, and how things stood when it started.
+    """The permission to send one request, and the state of the pace when it started.
 
-    ``rate`` is the rate then, ``in_flight`` the requests under way with this one, ``ordinal`` the requests that
-    started before it and were not refused, ``cohort`` that of its latency. ``canary`` marks the only request that may
-    go out after a hold; with ``read_only`` it must not be a POST.
+    ``rate`` is the rate then. ``in_flight`` counts the requests under way, this one included. ``ordinal`` counts the
+    requests that started before it and were not refused. ``cohort`` is the number of its cohort, 0 for none. ``canary``
+    marks the only request that may go out after a hold. With ``read_only``, it must not be a POST.
     """
 
     started_at: float
@@ -82,9 +82,10 @@ class Ticket:
 
 @value
 class Feedback:
-    """What an answer tells the limiter: its effect, whether it accepted a POST, the ``Retry-After`` to obey.
+    """What an answer tells the limiter: its effect, whether it accepted a POST, and the ``Retry-After`` to obey.
 
-    ``sent`` tells whether the request may have reached the server, which counts it then, whatever it answered.
+    ``sent`` tells whether the request may have reached the server. Then the server may have counted it, whatever the
+    answer was.
     """
 
     effect: Effect
@@ -95,7 +96,7 @@ class Feedback:
 
 @value
 class Observation:
-    """A request's ticket, what its answer said, when that came. ``draw`` is uniform in [0, 1)."""
+    """A request's ticket, the feedback of its answer, and the instant of the answer. ``draw`` is uniform in [0, 1)."""
 
     ticket: Ticket
     feedback: Feedback
@@ -105,11 +106,11 @@ class Observation:
 
 @value
 class Hold:
-    """The pause of a budget, present or past.
+    """The present hold of a budget, or its last one.
 
-    ``not_before`` is the latest moment that a ``Retry-After`` named. ``before_s`` adds up earlier holds. ``row`` is the
-    k of the hold's length, the holds since a POST was last accepted; ``failures`` the failed requests in a row.
-    ``read_only`` tells that it came from failures, so that its canary must not be a POST.
+    ``not_before`` is the latest moment that a ``Retry-After`` named. ``before_s`` is the length of all earlier holds.
+    ``row`` counts the holds since a POST was last accepted: each makes the next one longer. ``failures`` counts the
+    failed requests in a row. ``read_only`` tells that failures caused the hold, so its canary must not be a POST.
     """
 
     since: float = 0.0
@@ -125,12 +126,12 @@ class Hold:
 class Growth:
     """How far the present rate has been tried.
 
-    The rate last changed at ``rose_at``. Since ``since`` so many requests ``started`` and were ``served`` in time,
-    and so many ``answers`` came; ``answer_rate`` is the answers per second then or before, whichever are more.
-    ``probes`` counts the steps above the limit since the last hold; the first comes ``quiet_s`` after it, if there is
-    ``credit`` for the 429 that it may cost. ``peak`` is the highest limit that was measured,
-    ``proven`` the highest rate since then that was borne beyond limit and burst.
-    ``spend_until`` ends a time above the limit that spends what was saved up.
+    The rate last changed at ``rose_at``. Since ``since``, ``started`` requests have started, ``served`` were served in
+    time, and ``answers`` answers have come. ``answer_rate`` is the highest number of answers per second, at this rate
+    or the last one. ``probes`` counts the steps above the limit since the last hold. The first one comes ``quiet_s``
+    seconds after the hold, if there is ``credit`` for the 429 that it may cost. ``peak`` is the highest measured limit.
+    ``proven`` is the highest rate since the last measurement that the server sustained beyond limit and burst. A higher
+    rate that spends saved-up requests ends at ``spend_until``.
     """
 
     since: float | None = None
@@ -149,7 +150,7 @@ class Growth:
 
 @value
 class Evidence:
-    """What was seen of the limits, for people: 429s, the rates at which holds began, whether a moment was named."""
+    """What was observed of the limits, for people: 429s, the rates at which holds began, usable ``Retry-After``s."""
 
     refused: int = 0
     last_refused_rate: float = 0.0
@@ -162,10 +163,10 @@ class Evidence:
 class Pace:
     """The state of one budget's limiter.
 
-    ``concurrency`` bounds the requests in flight whatever else does. ``next_at`` is when the next may start; ``spare``
-    of them may start at once. ``served`` counts answers, ``passed`` also the requests that failed and may have counted
-    at the server. ``estimate`` is ``None`` before a limit was met. ``steps`` is the course of admissions since the last
-    hold.
+    ``concurrency`` bounds the requests in flight in any case. The next request may start at ``next_at``; before that,
+    ``spare`` requests may start at once. ``served`` counts the served requests. ``passed`` also counts the failed
+    requests that the server may have counted. ``estimate`` is ``None`` before a limit was met. ``steps`` is the course
+    of admissions since the last hold.
     """
 
     rate: float
@@ -192,5 +193,5 @@ class Pace:
 
     @property
     def limit(self) -> float | None:
-        """Return the rate that the server is believed to bear, ``None`` before a limit was met."""
+        """Return the estimated limit of the server in requests per second, ``None`` before a limit was met."""
         return self.estimate.rate if self.estimate else None

@@ -1,7 +1,7 @@
 """A local stand-in for the API, over real sockets: for rehearsals, the demo and the tests.
 
-Knows nothing of the rest of this package: it is written from the API's specification alone, so that a mistake of the
-client cannot hide in a shared piece of code.
+It shares no code with the client. It is written from the API's specification alone, so that a mistake in shared code
+cannot hide a mistake of the client.
 """
 
 from orchestrator.simulator.scenario import Bucket, Fault, Kind, RetryAfter, Scenario

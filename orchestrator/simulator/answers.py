@@ -1,4 +1,4 @@
-"""The answers that are no success: as the API and the gateway before it give them, and broken ones."""
+"""The errors that the API and its gateway send, and broken answers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 DOCUMENTATION = "https://wpengineapi.com/reference"
 ELSEWHERE = "https://elsewhere.invalid/v1"
 HUGE, BOMB = 10_000_000, 100_000_000
-"""Bytes of a body that is too large, and of one that is small until it is unpacked."""
+"""Bytes of a body that is too large, and of a body that is small until it is unpacked."""
 DRIP_S = 1.0
 
 _BLOCKED = "<html><body><h1>403 ERROR</h1><p>The request could not be satisfied. Request blocked.</p></body></html>"
@@ -39,12 +39,12 @@ def answer(status: int, body: dict[str, Any]) -> web.Response:
 
 
 def refusal(status: int, message: str, **more: object) -> web.Response:
-    """Return an error as the API words it."""
+    """Return an error in the API's format."""
     return answer(status, {"message": message, "documentation_url": DOCUMENTATION} | more)
 
 
 def invalid(message: str, resource: str, **problems: str) -> web.Response:
-    """Return the 400 that names each field and what is wrong with it."""
+    """Return a 400 that names each wrong field and its problem."""
     errors = [
         {"resource": resource, "field": name, "type": "invalid_value", "code": "invalid", "message": problem}
         for name, problem in problems.items()
@@ -65,7 +65,7 @@ def gateway_timeout() -> web.Response:
 
 
 def retry_after(form: RetryAfter, wait_s: float, now: datetime) -> str | None:
-    """Return the header's value for a wait of ``wait_s`` from ``now`` by the server's clock."""
+    """Return the value of ``Retry-After`` for a wait of ``wait_s`` from ``now`` on the server's clock."""
     moment = now + timedelta(seconds=wait_s)
     moment += timedelta(microseconds=-moment.microsecond % 1_000_000)
     values = {
@@ -105,12 +105,12 @@ _OWN: dict[Kind, Callable[[], web.Response]] = {
 
 
 def refused_by(kind: Kind) -> web.Response | None:
-    """Return the answer of a fault that is an answer of its own."""
+    """Return the answer that a fault of this kind sends, ``None`` if the kind has no fixed answer."""
     return _OWN[kind]() if kind in _OWN else None
 
 
 def broken(kind: Kind, status: int, body: dict[str, Any]) -> web.Response:
-    """Return what should have been ``body``, as a fault of its own leaves it."""
+    """Return an answer with ``body``, broken in the way of ``kind``."""
     match kind:
         case Kind.BROKEN_JSON:
             return web.Response(status=status, text=json.dumps(body)[:-12], content_type="application/json")
@@ -128,21 +128,25 @@ def broken(kind: Kind, status: int, body: dict[str, Any]) -> web.Response:
 
 @cache
 def _packed_spaces() -> bytes:
-    """Return spaces, which JSON may begin with, as gzip members, which another may follow; ten take a tenth as long."""
+    """Return ``BOMB`` spaces in ten gzip members.
+
+    JSON may begin with spaces, and more members may follow. Repeating one compressed member is ten times faster than
+    compressing all spaces.
+    """
     return gzip.compress(b" " * (BOMB // 10)) * 10
 
 
 async def cut_head(request: web.Request) -> None:
-    """Send half of the head of a success, and end the connection with a reset."""
+    """Send half of the header of a success, then reset the connection."""
     success = b"200 OK" if request.method == "GET" else b"202 Accepted"
     if request.transport:
         request.transport.write(b"HTTP/1.1 " + success + b"\r\nContent-Type: applica")
-        await asyncio.sleep(0.05)  # a reset at once may overtake what was sent
+        await asyncio.sleep(0.05)  # an immediate reset may overtake the data
         reset(request)
 
 
 async def cut_short(request: web.Request, status: int, body: dict[str, Any]) -> web.StreamResponse:
-    """Send the head of an answer and half of its body, and end the connection."""
+    """Send the header of an answer and half of its body, then close the connection."""
     data = json.dumps(body).encode()
     response = await _head(request, status, data)
     await response.write(data[: len(data) // 2])
@@ -152,7 +156,7 @@ async def cut_short(request: web.Request, status: int, body: dict[str, Any]) -> 
 
 
 async def drip(request: web.Request, status: int, body: dict[str, Any]) -> web.StreamResponse:
-    """Send the head of an answer, and then its body a byte a second, until the client has gone."""
+    """Send the header of an answer, then its body at one byte per ``DRIP_S``, until the client has gone."""
     data = json.dumps(body).encode()
     response = await _head(request, status, data)
     with suppress(ConnectionError):
@@ -171,7 +175,7 @@ async def _head(request: web.Request, status: int, data: bytes) -> web.StreamRes
 
 
 def reset(request: web.Request) -> None:
-    """End the connection with a reset instead of an orderly close."""
+    """Reset the connection instead of closing it in order."""
     transport = request.transport
     if transport:
         sock: socket | None = transport.get_extra_info("socket")

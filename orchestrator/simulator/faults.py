@@ -1,4 +1,4 @@
-"""Which fault of a scenario hits a request. Pure."""
+"""Decide which fault of a scenario hits a request. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request as faults see it: the ``nth``, from 0, of its operation for this install, ``at`` seconds on."""
+    """The properties of a request that decide which fault hits it.
+
+    ``nth`` is the number of this request for its operation and install, from 0. ``at`` is in seconds since the first
+    request of the stand-in.
+    """
 
     operation: Operation
     install_id: str
@@ -25,9 +29,10 @@ class Asked:
 
 
 def fault_of(faults: Sequence[Fault], seed: int, asked: Asked) -> Fault | None:
-    """Return the fault that hits ``asked``, if one does.
+    """Return the fault that hits ``asked``, ``None`` if no fault does.
 
-    One draw decides for an install, another for each request: the shares of an operation's faults lie side by side.
+    For the faults of installs, there is one draw per install. For the faults of requests, there is one per request.
+    Each fault has its own part of the range [0, 1), so the shares add up.
     """
     name = asked.install_id if asked.operation is Operation.POST else f"{asked.operation} {asked.install_id}"
     for of_installs, drawn_for in ((True, name), (False, f"{name} {asked.nth}")):

@@ -1,4 +1,4 @@
-"""What sits in front of the API: its limits, its latency, its patience with the backend; and the credentials."""
+"""The gateway in front of the API: limits, latency, credentials, and the timeout for the backend."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 STATUS_PATH = "/v1/status"
 NOTED = web.RequestKey("noted", dict[str, Any])
-"""Where a request keeps what the tally notes of it."""
+"""The key under which a request keeps its record in the tally."""
 
 
 class RefusedError(Exception):
-    """Carry the answer of a request that the API refuses."""
+    """The API refuses a request. Carries the answer."""
 
     def __init__(self, response: web.Response) -> None:
         """Keep the answer."""
@@ -38,19 +38,19 @@ class RefusedError(Exception):
 
 
 class UnansweredError(Exception):
-    """Carry how a request ends that gets no whole answer: what its connection is to suffer."""
+    """A fault leaves a request without a whole answer. Carries the kind of the fault."""
 
     def __init__(self, kind: Kind, status: int, body: dict[str, Any]) -> None:
-        """Keep the kind, and the answer that is cut short."""
+        """Keep the kind, and the answer, of which the client gets only a part."""
         super().__init__(kind)
         self.kind, self.status, self.body = kind, status, body
 
 
 class Gateway:
-    """One stand-in's front. Moments are seconds since its first request."""
+    """The gateway of one stand-in. Times are seconds since its first request."""
 
     def __init__(self, scenario: Scenario, world: World, tally: Tally) -> None:
-        """Stand before ``world``, and count into ``tally``."""
+        """Serve ``world`` and record requests in ``tally``."""
         self._scenario, self._world, self._tally = scenario, world, tally
         self._limits: dict[str, Limits] = {}
         self._slots = asyncio.Semaphore(scenario.backend.slots) if scenario.backend else None
@@ -65,13 +65,13 @@ class Gateway:
 
     @property
     def working(self) -> int:
-        """Return the number of requests that the backend still works on, answered or not."""
+        """Return the number of requests that the backend is working on, including those answered with a 504."""
         return len(self._working)
 
     async def pass_on(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Answer ``request``, with the API's answer if it gets that far.
+        """Answer ``request``: with an error of the gateway, or with the answer of ``handler``.
 
-        Its body is read first: whatever becomes of the client then, the request is carried out.
+        The body is read first, so that the request is carried out even if the client goes away.
         """
         try:
             await request.read()
@@ -99,7 +99,7 @@ class Gateway:
         wait_s = limits.enter(self.at)
         if wait_s > 0:
             return _answered(noted, self._throttled(wait_s))
-        self._let_in += 1  # whoever comes next has another number while this one waits
+        self._let_in += 1  # read now: other requests change the counter while this one waits
         number = self._let_in
         self._tally.enter()
         try:
@@ -119,7 +119,7 @@ class Gateway:
         return self._limits[key]
 
     async def _within_patience(self, work: Coroutine[Any, Any, web.StreamResponse]) -> web.StreamResponse:
-        """Let the backend ``work`` for as long as the gateway waits; it goes on afterwards all the same."""
+        """Return the result of ``work``, or a 504 after the gateway's timeout. The work goes on after a 504."""
         working = asyncio.create_task(work)
         self._working.add(working)
         working.add_done_callback(self._done)
@@ -129,7 +129,7 @@ class Gateway:
     def _done(self, working: asyncio.Task[web.StreamResponse]) -> None:
         self._working.discard(working)
         if not working.cancelled():
-            working.exception()  # looked at: after the gateway's 504 nobody else does
+            working.exception()  # retrieved, or asyncio reports it: after a 504 nobody awaits it
 
     async def _worked_on(self, request: web.Request, handler: Handler, number: int) -> web.StreamResponse:
         if self._slots is not None and self._scenario.backend is not None:
@@ -168,7 +168,7 @@ class Gateway:
         return too_late or (many is not None and number > many)
 
     async def close(self) -> None:
-        """Stop the work that nobody waits for any more."""
+        """Cancel the work that goes on after a 504."""
         for task in list(self._working):
             task.cancel()
         await asyncio.gather(*self._working, return_exceptions=True)

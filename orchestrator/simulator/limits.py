@@ -1,4 +1,4 @@
-"""The limits of a stand-in, over a clock that is handed in."""
+"""The limits of a stand-in. The caller passes the time."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ if TYPE_CHECKING:
 
 
 class Limiter(Protocol):
-    """One limit at work."""
+    """One limit and its state."""
 
     def next_s(self, now: float, inside: int) -> float:
-        """Return the seconds until a request may come in, 0 for at once; ``inside`` are in already."""
+        """Return the seconds until one more request may enter, 0 for now. ``inside`` requests are in already."""
 
     def take(self, now: float) -> None:
-        """Charge a request that came in."""
+        """Count a request that was let in."""
 
 
 class TokenBucket:
-    """API Gateway's limiter: ``rate`` tokens a second, at most ``burst`` saved up, one a request."""
+    """API Gateway's limiter. It gains ``rate`` tokens per second and holds at most ``burst``. A request takes one."""
 
     def __init__(self, limit: Bucket, now: float, before: Limiter | None = None) -> None:
-        """Start at ``now``: full, or with the tokens of the bucket ``before``."""
+        """Start at ``now``, full or with the tokens of the old bucket ``before``."""
         self._rate, self._burst = limit.rate, float(limit.burst)
         kept = before.tokens(now) if isinstance(before, TokenBucket) else self._burst
         self._tokens, self._at = min(kept, self._burst), now
 
     def tokens(self, now: float) -> float:
-        """Return what is saved up."""
+        """Return the number of tokens at ``now``."""
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
         self._at = now
         return self._tokens
@@ -47,7 +47,7 @@ class TokenBucket:
 
 
 class FixedWindow:
-    """So many requests in each period, counted from the moment the limit came up."""
+    """A maximum number of requests in each period. The first period starts with the limit."""
 
     def __init__(self, limit: Window, now: float) -> None:
         """Begin the first period at ``now``."""
@@ -55,7 +55,7 @@ class FixedWindow:
         self._period, self._count = 0, 0
 
     def next_s(self, now: float, _inside: int) -> float:
-        """Return the seconds until the period has room, or the next begins."""
+        """Return 0 if the period has room, else the seconds until the next period."""
         self._move_on(now)
         if self._count < self._requests:
             return 0.0
@@ -73,15 +73,15 @@ class FixedWindow:
 
 
 class SlidingWindow:
-    """So many requests in any period of a length."""
+    """A maximum number of requests in the past period, at any moment."""
 
     def __init__(self, limit: Window, before: Limiter | None = None) -> None:
-        """Begin empty, or with what the sliding window ``before`` remembers."""
+        """Start empty, or with the requests of the old sliding window ``before``."""
         self._requests, self._per_s = limit.requests, limit.per
-        self._taken: deque[float] = deque(before._taken if isinstance(before, SlidingWindow) else ())  # noqa: SLF001 - its kin
+        self._taken: deque[float] = deque(before._taken if isinstance(before, SlidingWindow) else ())  # noqa: SLF001 - the same class
 
     def next_s(self, now: float, _inside: int) -> float:
-        """Return the seconds until enough requests are far enough back."""
+        """Return the seconds until enough requests have left the window."""
         while self._taken and self._taken[0] <= now - self._per_s:
             self._taken.popleft()
         too_many = len(self._taken) - self._requests
@@ -93,33 +93,33 @@ class SlidingWindow:
 
 
 class ConcurrencyLimit:
-    """So many requests at a time."""
+    """A maximum number of requests at a time."""
 
     def __init__(self, limit: InFlight) -> None:
-        """Take the number."""
+        """Keep the maximum."""
         self._requests = limit.requests
 
     def next_s(self, _now: float, inside: int) -> float:
-        """Return 0 if there is room, else 1: nobody can know."""
+        """Return 0 if there is room, else 1: nobody knows when a request ends."""
         return 0.0 if inside < self._requests else 1.0
 
     def take(self, _now: float) -> None:
-        """Do nothing: who is inside is counted for all."""
+        """Do nothing: ``Limits`` counts the requests inside for all limits."""
 
 
 class Limits:
-    """All limits of a scenario, which change on its schedule; times are seconds since its first request."""
+    """All limits of a scenario, with the changes of its schedule. Times are seconds since the first request."""
 
     def __init__(self, scenario: Scenario) -> None:
-        """Begin with the scenario's own limits."""
+        """Start with the scenario's ``limits``."""
         self._limiters = [_limiter(limit, 0.0, None) for limit in scenario.limits]
         self._changes = deque(sorted(scenario.schedule, key=lambda change: change.at))
         self._inside = 0
 
     def enter(self, now: float) -> float:
-        """Let a request in and return 0, or return the seconds after which the last limit that refuses it would not.
+        """Let a request in and return 0, or refuse it and return the seconds until all limits would let it in.
 
-        A request that any limit refuses is charged by none.
+        If any limit refuses a request, no limit counts it.
         """
         while self._changes and self._changes[0].at <= now:
             self._change(self._changes.popleft())
@@ -131,7 +131,7 @@ class Limits:
         return wait_s
 
     def leave(self) -> None:
-        """Hear that a request that was let in has been answered."""
+        """Note that a request inside has been answered."""
         self._inside -= 1
 
     def _change(self, change: Change) -> None:
@@ -140,7 +140,11 @@ class Limits:
 
 
 def _limiter(limit: Bucket | Window | InFlight, now: float, before: dict[type[Limiter], Limiter] | None) -> Limiter:
-    """Return ``limit`` at work from ``now`` on; it goes on from the one of its kind ``before``, a fixed window anew."""
+    """Return the limiter of ``limit`` from ``now`` on.
+
+    A bucket and a sliding window take over the state of the limiter of their kind in ``before``. A fixed window starts
+    empty.
+    """
     known = before or {}
     if isinstance(limit, Bucket):
         return TokenBucket(limit, now, known.get(TokenBucket))

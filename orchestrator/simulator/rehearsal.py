@@ -1,4 +1,4 @@
-"""The fleet that a stand-in shows where its scenario names no accounts: something to look at in the first minutes."""
+"""The fleet that a stand-in shows if its scenario names no accounts: an example for the first minutes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ e8bef456-0c23-57e4-8c59-ae25da254dcb 1f4e4fd5-0531-577d-b976-23d60e81118f 3443dd
 6aa25dca-9834-586b-b759-fb300f2e69e0 1f4056dc-3a55-5bcf-9368-9c839572f52b c80a61ef-5c79-534d-9617-7acc127fbe34
 96167924-5427-5ef4-ad08-7ee9e7de552a 97d8d87a-dc79-507b-b442-6f9e57ee6857 b7829054-2068-565d-adb0-fe04638656f8
 """
-"""The ids of ``examples/rehearsal.yaml``, one site a line: production, staging, development."""
+"""The install ids of ``examples/rehearsal.yaml``. Each line is one site: production, staging, development."""
 
 REHEARSAL = SimulatedAccount(
     name="rehearsal",

@@ -1,6 +1,6 @@
-"""What a stand-in does, as one document: its limits, latency, faults, and what it shows. Pure data.
+"""The document that describes a stand-in: its limits, latency, faults, accounts and backups. Pure data.
 
-``examples/scenarios`` has telling ones. Durations are written as ``250ms``; shares go from 0 to 1. Moments (``at``,
+``examples/scenarios`` has examples. Durations are written as ``250ms``. Shares go from 0 to 1. Moments (``at``,
 ``from``, ``until``, ``revoked_after``) count from the first request.
 """
 
@@ -22,13 +22,20 @@ MOST_INSTALLS = 200_000
 
 
 class Part(BaseModel):
-    """Any mapping of a scenario: its keys are known, and each is described in place."""
+    """The base of every mapping in a scenario. It refuses unknown keys; docstrings are the keys' descriptions."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, populate_by_name=True)
 
 
 class RetryAfter(StrEnum):
-    """How a 429 names the moment to come back; the real gateway does not."""
+    """The form of the `Retry-After` header of a 429.
+
+    - `none`: no header, like the real gateway
+    - `seconds`, `decimal`: the seconds to wait, as a whole or a decimal number
+    - `date`, `rfc850`, `asctime`: the moment to come back; the last two are older forms of a date
+    - `past_date`, `zero`, `negative`, `words`, `odd` (`1.5x`), `empty`, `huge`, `hour`: values that no client should
+      obey blindly
+    """
 
     NONE = "none"
     SECONDS = "seconds"
@@ -47,47 +54,68 @@ class RetryAfter(StrEnum):
 
 
 class Bucket(Part):
-    """API Gateway's limiter: tokens flow in at a rate and are saved up to a burst; each request takes one."""
+    """The limiter of API Gateway: a token bucket.
+
+    It gains `rate` tokens per second and holds at most `burst`. Each request takes one token. An empty bucket refuses
+    requests.
+    """
 
     kind: Literal["bucket"] = "bucket"
     rate: Annotated[float, Field(gt=0, le=1e6)]
-    """Requests per second."""
+    """Tokens gained per second: the requests per second that it sustains."""
     burst: Whole = 10
-    """What is let through at once."""
+    """The most tokens saved up: the requests that a full bucket lets in at once."""
 
 
 class Window(Part):
-    """So many requests in each period of a clock, or in any period of that length."""
+    """A maximum number of requests per period.
+
+    `fixed_window` starts a new count with each period. `sliding_window` always counts the requests of the past period.
+    """
 
     kind: Literal["fixed_window", "sliding_window"]
     requests: Whole
-    """How many."""
+    """The most requests in one period."""
     per: Annotated[Seconds, Field(gt=0)]
-    """The period. A fixed one begins with the first request, or with the change that brings it."""
+    """Length of the period. The first fixed period starts with the first request, or when the `schedule` sets the
+    limit."""
 
 
 class InFlight(Part):
-    """So many requests at a time, however fast they are."""
+    """A maximum number of requests at a time, whatever their rate."""
 
     kind: Literal["in_flight"]
     requests: Whole
-    """How many."""
+    """The most requests at a time."""
 
 
 Limit = Annotated[Bucket | Window | InFlight, Field(discriminator="kind")]
 
 
 class Change(Part):
-    """Other limits from some moment on. A bucket keeps the tokens of the one before, a sliding window its memory."""
+    """A change of the limits.
+
+    A new bucket starts with the tokens of the old bucket. A new sliding window starts with the requests of the old one.
+    A new fixed window starts empty.
+    """
 
     at: Seconds
-    """When."""
+    """Moment of the change."""
     limits: tuple[Limit, ...]
-    """What replaces the limits so far; an empty list lifts them."""
+    """The new limits, which replace all earlier ones. `[]` removes all limits."""
 
 
 class Operation(StrEnum):
-    """An operation of the API, as faults name it."""
+    """The operation of the API that a fault hits.
+
+    - `post`: request a backup
+    - `listing`: list the backups of an install
+    - `show`: show one backup
+    - `installs`, `install`: list the installs, show one install
+    - `accounts`: list the accounts
+    - `user`: show the API user (the check of the credentials)
+    - `status`: show that the API is up
+    """
 
     POST = "post"
     LISTING = "listing"
@@ -100,7 +128,32 @@ class Operation(StrEnum):
 
 
 class Kind(StrEnum):
-    """How a request ends that a fault hits."""
+    """What a fault does to a request.
+
+    The answer is an error:
+
+    - `bad_request` (400), `forbidden` (403), `not_found` (404), `server_error` (500), `unavailable` (503),
+      `gateway_timeout` (504)
+    - `blocked` (403) and `bad_gateway` (502), with an HTML page
+    - `quota`: 429 with `Limit Exceeded`
+    - `redirect`: 302 to another host
+
+    No answer arrives:
+
+    - `reset`: the connection is reset
+    - `hang`: silence until the client gives up
+    - `cut_head`: the connection is reset in the middle of the header
+
+    The request is carried out, but the body of the answer is broken:
+
+    - `cut_short`: it ends in the middle
+    - `drip`: it arrives at one byte per second
+    - `broken_json`: it is not JSON
+    - `missing_id`: the `id` or `results` is missing
+    - `wrong_type`: it is a list instead of an object
+    - `huge_body`: it has 10 MB
+    - `gzip_bomb`: it has 100 kB that unpack to 100 MB
+    """
 
     BAD_REQUEST = "bad_request"
     FORBIDDEN = "forbidden"
@@ -125,7 +178,7 @@ class Kind(StrEnum):
 
 
 OF_INSTALLS = {Kind.BAD_REQUEST, Kind.FORBIDDEN, Kind.NOT_FOUND}
-"""Faults that are an install's own: the same ones get the same answer each time."""
+"""Faults that belong to an install: an affected install gets the same answer each time."""
 
 MADE_ALL_THE_SAME = {
     Kind.CUT_SHORT,
@@ -136,115 +189,118 @@ MADE_ALL_THE_SAME = {
     Kind.HUGE_BODY,
     Kind.GZIP_BOMB,
 }
-"""Faults of the body that answers a request which was carried out."""
+"""Faults in the body of the answer. The request was carried out before."""
 
 OF_THE_CONNECTION = {Kind.RESET, Kind.HANG, Kind.CUT_HEAD, Kind.CUT_SHORT, Kind.DRIP}
-"""Faults that leave a request without a whole answer."""
+"""Faults of the connection: the answer does not arrive, or only in part."""
 
 NEVER_MADE = OF_INSTALLS | {Kind.BLOCKED, Kind.QUOTA, Kind.REDIRECT}
 
 OF_ONE_INSTALL = {Operation.POST, Operation.LISTING, Operation.SHOW, Operation.INSTALL}
-"""Operations that have an install in their path."""
+"""Operations whose path names an install."""
 
 
 class Fault(Part):
-    """Something that goes wrong with a share of the requests, or of the installs."""
+    """A failure that hits a share of the requests, or all requests for a share of the installs.
+
+    The shares of one operation's faults must add up to at most 1, separately for faults of requests and for faults of
+    installs. A fault of requests hits only requests that no fault of installs hits. If the operation is not about one
+    install, all its faults are faults of requests.
+    """
 
     kind: Kind
-    """How it ends: `bad_request` (400), `forbidden` (403), `blocked` (403, HTML), `not_found` (404), `server_error`
-    (500), `bad_gateway` (502, HTML), `unavailable` (503), `gateway_timeout` (504), `quota` (429 `Limit Exceeded`),
-    `redirect` (302, elsewhere), `reset`, `hang` (no answer, ever), `cut_head` (a reset in the middle of the answer's
-    head), `cut_short` (the end in the middle of its body), `drip` (its body comes a byte a second), `broken_json`,
-    `missing_id`, `wrong_type`, `huge_body` (10 MB), `gzip_bomb` (100 MB of which 100 kB are sent)."""
+    """What happens to a request that the fault hits."""
     operation: Operation = Operation.POST
-    """Which operation: `post`, `listing`, `show` (one backup), `installs`, `install`, `accounts`, `user`, `status`."""
+    """The operation that the fault hits."""
     share: Share = 1.0
-    """How much of it. The shares of one operation's faults of installs add up, and so do those of its faults of
-    requests, which hit what the former leave."""
+    """The share of the requests or installs that the fault hits."""
     of: Literal["requests", "installs"] | None = None
-    """Share of what: of the `requests`, or of the `installs`, which it then hits each time. 400, 403 and 404 are faults
-    of installs unless this says otherwise, the others of requests; so are all of an operation without an install."""
+    """Whether `share` counts `requests` or `installs`. Default: `installs` for `bad_request`, `forbidden`, `not_found`;
+    else `requests`."""
     created: bool | None = None
-    """Of a POST: whether the backup is made all the same. Left out: only where the body of the answer is what is
-    broken."""
+    """For `post`: whether the backup is made although the request fails. Default: `true` if only the body is broken."""
     installs: tuple[Annotated[str, Field(pattern=UUID)], ...] = ()
-    """Only these; left out: any."""
+    """Hit only the installs with these ids. Default: all installs."""
     after: Seconds = 0.0
-    """How long the answer takes, or the end without one, once the backup is made or not; the real 504 comes after 29
-    s."""
+    """Delay before the answer or the failure. A backup is made before the delay. The real 504 comes after 29 s."""
     first_tries: Whole | None = None
-    """Only the first so many requests for an install, so that a later one gets through."""
+    """Hit only the first N requests for each install, so that a later one succeeds. Default: all requests."""
     from_: Annotated[Seconds, Field(alias="from")] = 0.0
-    """From this moment on."""
+    """Moment when the fault begins."""
     until: Seconds | None = None
-    """To this moment; left out: for ever."""
+    """Moment when the fault ends. Default: never."""
 
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
         if self.created and (self.kind in NEVER_MADE or self.operation is not Operation.POST):
-            refuse("created: a request that ends like this makes no backup")
+            refuse("created: must not be true: only a POST makes a backup, and not with this kind of fault")
         if self.created is False and self.kind in MADE_ALL_THE_SAME:
-            refuse("created: what is broken here is the body of the answer, and the backup is made")
+            refuse("created: must not be false: this fault breaks only the body of the answer, and the backup is made")
         if self.installs and self.operation not in OF_ONE_INSTALL:
-            refuse("installs: this operation has none")
+            refuse("installs: this operation is not about one install")
         if self.until is not None and self.until <= self.from_:
             refuse("until must be later than from")
         return self
 
     @property
     def is_of_installs(self) -> bool:
-        """Tell whether the share is one of the installs."""
+        """Tell whether ``share`` is a share of the installs, not of the requests."""
         is_meant = self.of == "installs" or (self.of is None and self.kind in OF_INSTALLS)
         return is_meant and self.operation in OF_ONE_INSTALL
 
     @property
     def makes_the_backup(self) -> bool:
-        """Tell whether a POST that this hits makes its backup all the same."""
+        """Tell whether a POST that this fault hits still makes its backup."""
         return self.kind in MADE_ALL_THE_SAME if self.created is None else self.created
 
 
 class Credentials(Part):
-    """Who may ask. Left out: anybody."""
+    """The credentials that the stand-in accepts, and when they stop working. By default it accepts any."""
 
     user_id: str | None = None
-    """The only API user id; left out: any."""
+    """The only API user id that is accepted. Default: any."""
     password: str | None = None
-    """Its password; left out: any."""
+    """The only password that is accepted. Default: any."""
     revoked_after: Seconds | None = None
-    """From this moment on they are refused."""
+    """Moment from which all credentials are refused. Default: never."""
     revoked_after_requests: Whole | None = None
-    """So they are after so many requests."""
+    """Number of requests after which all credentials are refused; 429s are not counted. Default: never."""
 
 
 class SimulatedInstall(Part):
     """One install of an account."""
 
     name: Annotated[str, Field(pattern="^[a-z][a-z0-9]{2,13}$")]
-    """Its name."""
+    """Name of the install."""
     id: Annotated[str, Field(pattern=UUID)] | None = None
-    """Its id; left out: one made from the names."""
+    """Id of the install, a UUID. Default: derived from the names of the account and the install."""
     environment: Literal["production", "staging", "development"] | None = "production"
-    """What it is for."""
+    """Environment of the install. `null`: the API shows none."""
     status: Literal["active", "pending"] = "active"
-    """Whether it is ready."""
+    """Status of the install. `pending`: it is not ready yet."""
     site: Annotated[str, Field(pattern="^[a-z0-9-]{1,40}$")] | None = None
-    """A word for the site that it belongs to, together with others of its account; left out: a site of its own."""
+    """Label of its site. Installs of one account with the same label share a site. Default: a site of its own."""
 
 
 class SimulatedAccount(Part):
-    """One of WP Engine's accounts, with its installs."""
+    """An account of WP Engine, with its installs.
+
+    If a scenario has `accounts`, no other accounts and installs exist. With `accounts: []`, the user has no access to
+    any account. Without `accounts`, the listings show the account `rehearsal` with the installs `shop01` to `shop24`,
+    and backups of any other install id can be requested too.
+    """
 
     name: Annotated[str, Field(pattern="^[a-z][a-z0-9]{1,30}$")]
-    """Its name."""
+    """Name of the account."""
     installs: tuple[SimulatedInstall, ...] | Annotated[int, Field(ge=0, le=MOST_INSTALLS)] = ()
-    """Its installs, or how many to make up; `[]` is an account without any."""
+    """Its installs, or the number of installs to generate. `[]`: an account without installs."""
     environments: Annotated[tuple[Literal["production", "staging", "development"], ...], Field(min_length=1)] = (
         "production",
     )
-    """What made-up installs are for, in turn."""
+    """Environments of the generated installs, in turn."""
 
     def all_installs(self) -> tuple[SimulatedInstall, ...]:
-        """Return the installs; those that are made up are named after the account."""
+        """Return the installs. Generated installs are named after the account."""
         if not isinstance(self.installs, int):
             return self.installs
         numbered = zip(range(1, self.installs + 1), cycle(self.environments), strict=False)
@@ -255,91 +311,91 @@ class SimulatedAccount(Part):
 
 
 class Backend(Part):
-    """What is behind the gateway: so many slots, each busy with one request at a time."""
+    """The backend behind the gateway. It has a number of slots; each works on one request at a time."""
 
     slots: Whole
-    """How many requests it works on at once; the others wait."""
+    """Number of requests that it works on at the same time. The others wait for a free slot."""
     takes: Range
-    """How long one takes; a duration, or the least and the most."""
+    """How long a request keeps its slot busy: a duration, or a list of the shortest and the longest."""
 
 
 class Listing(Part):
-    """How the listing of an install's backups behaves."""
+    """The listing of an install's backups."""
 
     available: bool = True
-    """`false`: 404, as a gateway that does not know the operation yet."""
+    """`false`: answer 404, like a gateway that does not know the operation yet."""
     lag: Seconds = 0.0
-    """How long a new backup is missing from it."""
+    """How long a new backup is missing from the listing."""
     order: Literal["oldest", "newest", "random"] = "newest"
-    """How it is sorted."""
+    """Order of the backups: `newest` first, `oldest` first, or `random`."""
     descriptions: Literal["whole", "cut", "escaped", "missing"] = "whole"
-    """How they come back: `cut` to 20 characters, `escaped` for HTML, or `missing`."""
+    """How the API returns descriptions: `whole`, `cut` to 20 characters, `escaped` for HTML, or `missing`."""
     nightly: Annotated[int, Field(ge=0, le=60)] = 0
-    """How many nightly checkpoints of WP Engine it shows. All are completed; when the stand-in starts, the newest
-    is about half a day old, whatever the hour."""
+    """Number of WP Engine's own nightly backups, all completed. At any start, the newest is about half a day old."""
 
 
 class Pages(Part):
-    """How listings are cut into pages, of backups as of installs and accounts."""
+    """The pages of all listings: backups, installs and accounts."""
 
     size: Annotated[int, Field(ge=1, le=100)] = 100
-    """The most on one page, whatever was asked for."""
+    """The most entries on one page, even if the client asks for more."""
     next: Literal["path", "url", "elsewhere"] = "path"
-    """How a page names the next one: as a path, a URL, or a URL of another host."""
+    """Form of the link to the next page: a `path`, a `url`, or `elsewhere` (the URL of another host)."""
 
 
 class Backups(Part):
-    """What becomes of the backups that are made."""
+    """The backups that are made, and how they end.
+
+    Halfway to the end, the first status changes to `in_progress`. There are two exceptions: `initiated`, the deprecated
+    word for `in_progress`, stays until the end. With `completed`, a backup ends immediately. `queued` is a word that
+    the specification does not know.
+    """
 
     completes_after: Range = (2.0, 2.0)
-    """When one is completed; a duration, or the least and the most."""
+    """How long a backup takes until it has ended: a duration, or a list of the shortest and the longest."""
     aborts: Share = 0.0
-    """The share that is aborted then."""
+    """The share of backups that end as `aborted` instead of `completed`."""
     first_status: Literal["requested", "in_progress", "initiated", "completed", "queued"] = "requested"
-    """The status that one begins with. `initiated` is the deprecated word for `in_progress`, and stays; a `completed`
-    one is so in the answer to the POST; `queued` is a word that the specification does not know."""
+    """Status in the answer to the POST: `requested`, `in_progress`, `initiated`, `completed` or `queued`."""
     fields: Literal["all", "minimal"] = "all"
-    """`minimal`: only `{id, status}`, as in the specification of early 2026."""
+    """Fields of a backup in answers. `minimal`: only `{id, status}`, as in the specification of early 2026."""
 
 
 class Scenario(Part):
     """The behaviour of one stand-in."""
 
     seed: int = 0
-    """Whom the shares hit: the same seed hits the same ones, in whatever order they come."""
+    """Seed of the random choices. With the same seed, faults hit the same requests and installs, in whatever order
+    requests come."""
     latency: Range = (0.02, 0.08)
-    """How long an answer is under way; a duration, or the least and the most."""
+    """Latency of answers: a duration, or a list of the shortest and the longest. A 429 of a limit comes immediately."""
     limits: tuple[Limit, ...] = ()
-    """The limits, all at once: `kind` is `bucket`, `fixed_window`, `sliding_window` or `in_flight`. A request that
-    one refuses is counted by none."""
+    """Limits that apply together. If one of them refuses a request, the answer is a 429, and no limit counts it."""
     limits_per: Literal["address", "credentials"] = "address"
-    """Whom they count: everybody together, or each API user by itself."""
+    """`address`: all clients share the limits. `credentials`: the limits apply to each API user separately."""
     schedule: tuple[Change, ...] = ()
-    """How they change."""
+    """Changes of the limits while the stand-in runs."""
     retry_after: RetryAfter = RetryAfter.NONE
-    """How a 429 names the moment to come back: `none` (as the real gateway), `seconds`, `decimal`, `date`, in the
-    older forms `rfc850` and `asctime`, and what no client should obey blindly: `past_date`, `zero`, `negative`,
-    `words`, `odd` (`1.5x`), `empty`, `huge`, `hour`."""
+    """Form of the `Retry-After` header of a 429."""
     clock_skew: SignedSeconds = 0.0
-    """How far the server's clock is ahead; `-1h` is behind."""
+    """How far the server's clock is ahead of this machine's. `-1h`: an hour behind."""
     backend: Backend | None = None
-    """Left out: it never makes anybody wait."""
+    """The backend behind the gateway. Default: one that answers without delay."""
     gateway_timeout: Seconds = 29.0
-    """When the gateway answers 504 in place of a backend, or a fault, that is slower; what was to be done is done."""
+    """How long the gateway waits for the backend and for a fault's `after`. Then it answers 504; the request is still
+    carried out."""
     credentials: Credentials = Credentials()
-    """Who may ask."""
+    """The credentials that are accepted."""
     accounts: tuple[SimulatedAccount, ...] | None = None
-    """WP Engine's accounts; nothing exists but them and their installs, so `[]` is a user without access to any
-    account. Left out: the account `rehearsal` with the installs `shop01` to `shop24` is listed, and a backup of any
-    other install id can be requested as well."""
+    """WP Engine's accounts with their installs. Default: the account `rehearsal`, and any other install id."""
     faults: tuple[Fault, ...] = ()
-    """What goes wrong."""
+    """Failures that hit requests or installs."""
     pages: Pages = Pages()
-    """How listings are cut into pages."""
+    """The pages of listings."""
     listing: Listing = Listing()
-    """How the listing of backups behaves."""
+    """How the listing of an install's backups behaves."""
     backups: Backups = Backups()
-    """What becomes of backups."""
+    """How backups begin and end."""
 
     @model_validator(mode="after")
     def _shares_add_up(self) -> Self:
@@ -362,12 +418,12 @@ class Scenario(Part):
         ):
             if len(set(names)) < len(names):
                 twice = next(name for name, count in Counter(names).items() if count > 1)
-                refuse(f"accounts: the {what} {twice} is there twice")
+                refuse(f"accounts: the {what} {twice} is listed twice")
         return self
 
     @classmethod
     def json_schema(cls) -> dict[str, Any]:
-        """Return the JSON Schema of a scenario, for editors, with each default as a scenario would write it."""
+        """Return the JSON Schema of a scenario, for editors. Defaults have the form that a scenario file uses."""
         schema = cls.model_json_schema()
         for part in (cls(), Pages(), Listing(), Backups(), Fault(kind=Kind.HANG)):
             properties = schema["$defs"].get(type(part).__name__, schema)["properties"]
@@ -376,6 +432,6 @@ class Scenario(Part):
         return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema
 
     def with_more(self, limits: Sequence[Bucket], faults: Sequence[Fault], **other: object) -> Scenario:
-        """Return this scenario with ``limits`` and ``faults`` besides its own, and ``other`` keys replaced."""
+        """Return this scenario with ``limits`` and ``faults`` added to its own, and ``other`` keys replaced."""
         data = {"limits": (*self.limits, *limits), "faults": (*self.faults, *faults)} | other
         return Scenario.model_validate(dict(self) | data)

@@ -1,4 +1,4 @@
-"""Serve the stand-in with aiohttp.web: the API below ``/v1``, what it counted below ``/_admin``."""
+"""Serve the stand-in with aiohttp.web: the API below ``/v1``, its records below ``/_admin``."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ Answer = tuple[int, dict[str, Any]]
 
 
 class Simulator:
-    """One stand-in, listening while it is entered as an asynchronous context manager."""
+    """One stand-in, an asynchronous context manager. It listens from entry to exit."""
 
     def __init__(
         self, scenario: Scenario, host: str = "127.0.0.1", port: int = 0, now: Callable[[], datetime] = utc_now
     ) -> None:
-        """Prepare for ``scenario``; port 0 picks a free one. ``now`` is the clock that its own goes by."""
+        """Prepare a stand-in for ``scenario``. Port 0 picks a free port. ``now`` is this machine's clock."""
         self.scenario = scenario
         self.world, self.tally = World(scenario, now), Tally()
         self.host, self.port = host, port
@@ -51,11 +51,11 @@ class Simulator:
         return f"http://{host}:{self.port}/v1"
 
     def stats(self) -> dict[str, Any]:
-        """Return the totals of what was counted and made."""
+        """Return the totals of requests and backups."""
         return self.tally.stats(self.world)
 
     async def __aenter__(self) -> Self:
-        """Listen. Raises ``OSError`` if the port cannot be had."""
+        """Listen. Raises ``OSError`` if the port is not available."""
         self._gateway = Gateway(self.scenario, self.world, self.tally)
         self._runner = web.AppRunner(self._app(self._gateway), access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
@@ -71,7 +71,7 @@ class Simulator:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop listening."""
+        """Stop listening, and cancel the backend's work."""
         if self._runner:
             await self._runner.cleanup()
         if self._gateway:
@@ -128,7 +128,7 @@ class Simulator:
 
 
 class _Api:
-    """The eight operations, and the faults that hit them."""
+    """The eight operations of the API, and the faults that hit them."""
 
     def __init__(self, scenario: Scenario, world: World, tally: Tally, at: Callable[[], float]) -> None:
         self._scenario, self._world, self._tally, self._at = scenario, world, tally, at
@@ -136,7 +136,7 @@ class _Api:
     def handler(
         self, operation: Operation, carry_out: Callable[[web.Request], Awaitable[Answer]]
     ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        """Return the handler of ``operation``, which is carried out unless a fault has it."""
+        """Return the handler of ``operation``. It calls ``carry_out`` unless a fault prevents the operation."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
             fault = self._fault(operation, self._install_id(request))
@@ -192,7 +192,7 @@ class _Api:
         return 200, self._world.shown(backup, self._at())
 
     async def list_installs(self, request: web.Request) -> Answer:
-        """List the installs, of one account if that is asked for."""
+        """List the installs of all accounts, or of the account ``account_id`` in the query."""
         account_id = request.query.get("account_id")
         installs = list(self._world.installs.values())
         if account_id is not None and not _UUID.fullmatch(account_id):
@@ -231,7 +231,7 @@ class _Api:
         }
 
     async def user(self, _request: web.Request) -> Answer:
-        """Show who asks."""
+        """Show the API user."""
         return 200, {
             "id": str(uuid.UUID(int=1)),
             "first_name": "Sim",
@@ -255,7 +255,7 @@ def _faulty(kind: Kind, status: int, body: dict[str, Any]) -> web.StreamResponse
 
 
 async def _backup_body(request: web.Request) -> dict[str, Any]:
-    """Return the POST's body. Raises ``RefusedError`` with the 400 that names every field which is not as specified."""
+    """Return the POST's body. Raises ``RefusedError`` with a 400 that names every wrong field."""
     try:
         body = await request.json()
     except (ValueError, LookupError, RecursionError):

@@ -1,4 +1,4 @@
-"""What the stand-in counted: every request with its answer, for the pages below ``/_admin``."""
+"""Record every request to the stand-in and its answer, for the pages below ``/_admin``."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from orchestrator.simulator.world import World
 
 REQUESTS_KEPT = 1_000_000
-"""Of more, the oldest are forgotten; the counts are not."""
+"""Number of requests kept. Beyond that, the oldest are dropped; the counts stay complete."""
 
 
 @dataclass(slots=True)
 class Tally:
     """Counts of one stand-in.
 
-    ``posts`` counts by install, ``asked`` by operation and install. ``refused`` holds the installs that a fault of
-    their own keeps from being backed up. ``in_flight`` counts the requests that were let in and not answered yet.
+    ``posts`` counts by install, ``asked`` by operation and install. ``refused`` holds the installs whose backup a fault
+    of installs prevents. ``in_flight`` counts the requests that were let in and are not answered yet.
     """
 
     posts: Counter[str] = field(default_factory=Counter)
@@ -39,11 +39,11 @@ class Tally:
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
 
     def leave(self) -> None:
-        """Count it as answered."""
+        """Note that a request that was let in has been answered."""
         self.in_flight -= 1
 
     def begin(self, at: float, request: web.Request) -> dict[str, Any]:
-        """Remember a request that has come, and return what is noted of it; the rest follows."""
+        """Record a request that has arrived, and return its record. Its answer is noted there later."""
         noted = {
             "at": at,
             "ended_at": None,
@@ -58,12 +58,12 @@ class Tally:
         return noted
 
     def end(self, noted: dict[str, Any], at: float) -> None:
-        """Count a request by how it ended; one without ``status`` got no answer."""
+        """Note the end of a request, and count its status: ``None`` if it got no answer."""
         noted["ended_at"] = at
         self.statuses[noted["status"]] += 1
 
     def stats(self, world: World) -> dict[str, Any]:
-        """Return the totals: requests by status, backups made, and the most that one install got."""
+        """Return the totals: requests by status, backups made, and the most backups of one install."""
         made = [len(backups) for backups in world.backups.values()]
         return {
             "requests": self.statuses.total(),

@@ -1,4 +1,4 @@
-"""The kinds of values that a scenario holds: how each is read, written again, and described to an editor."""
+"""The types of values in a scenario: how each is read, written, and described in the JSON Schema."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ UUID = "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
 
 
 def refuse(message: str) -> NoReturn:
-    """Raise the error that carries ``message`` as it is."""
+    """Raise pydantic's error with ``message``, unchanged."""
     kind, template = "wrong", "{message}"
     raise PydanticCustomError(kind, template, {"message": message})
 
@@ -21,7 +21,7 @@ def refuse(message: str) -> NoReturn:
 def _seconds(value: object) -> float:
     seconds = value if isinstance(value, float) else 0.0 if value == 0 else duration_s(value)
     if seconds is None or not 0 <= seconds <= 1e9:  # noqa: PLR2004 - three decades
-        refuse("must be a duration: a number and ms, s, m, h or d, as 30s")
+        refuse("must be a duration: a number and ms, s, m, h or d, such as 30s")
     return seconds
 
 
@@ -37,13 +37,13 @@ def _text(seconds: float) -> object:
 
 
 def _range(value: object) -> object:
-    """Take a single duration for a range of nothing else."""
+    """Turn a single duration into a range whose ends are equal."""
     return value if isinstance(value, list | tuple) else [value, value]
 
 
 def _in_order(value: tuple[float, float]) -> tuple[float, float]:
     if value[0] > value[1]:
-        refuse("must be the least and the most, in this order")
+        refuse("must be the shortest and the longest, in this order")
     return value
 
 

@@ -1,4 +1,4 @@
-"""What the stand-in knows: WP Engine's accounts and installs, and the backups that it really made."""
+"""The data of the stand-in: WP Engine's accounts and installs, and the backups that it made."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ WORDPRESS = "6.8.1"
 CUT_TO = 20
 
 NIGHT_AGO = timedelta(hours=12)
-"""How long before the stand-in began its last night began."""
+"""The last night began this long before the stand-in started."""
 CHECKPOINT_TAKES = timedelta(minutes=5)
 A_DAY = timedelta(days=1)
 
 
 def utc_now() -> datetime:
-    """Return the time by the clock of this machine."""
+    """Return the time of this machine's clock."""
     return datetime.now(UTC)
 
 
 @dataclass(slots=True)
 class MadeBackup:
-    """One backup that was really made.
+    """One backup that was made.
 
-    ``made_at`` counts seconds from the first request, ``create_time`` is of the server's clock. ``aborts`` tells how it
-    ends ``ends_after_s`` later.
+    ``made_at`` is in seconds since the first request, ``create_time`` is a time of the server's clock. The backup ends
+    ``ends_after_s`` later, and ``aborts`` tells whether it is aborted then.
     """
 
     id: str
@@ -51,14 +51,14 @@ class MadeBackup:
     aborts: bool = False
 
     def status(self, at: float, first: str = "requested") -> str:
-        """Return the status at ``at``; ``first`` is the one that it begins with."""
+        """Return the status at ``at`` of a backup that begins with the status ``first``."""
         age_s = at - self.made_at
         if age_s >= self.ends_after_s or first == "completed":
             return "aborted" if self.aborts else "completed"
         return first if first == "initiated" or age_s < self.ends_after_s / 2 else "in_progress"
 
     def as_json(self, at: float, first: str) -> dict[str, Any]:
-        """Return the Backup as the API shows it at ``at``."""
+        """Return the Backup object that the API shows at ``at``."""
         status = self.status(at, first)
         ended = iso(self.create_time + timedelta(seconds=self.ends_after_s))
         return {
@@ -73,9 +73,9 @@ class MadeBackup:
 
 @dataclass(slots=True)
 class World:
-    """Everything that exists for one stand-in, from the start or since somebody asked for it.
+    """The accounts, installs and backups of one stand-in.
 
-    ``now`` is the clock of this machine; the server's own is that one, askew as the scenario says.
+    ``now`` is the clock of this machine. The server's clock differs from it by the scenario's ``clock_skew``.
     """
 
     scenario: Scenario
@@ -86,7 +86,7 @@ class World:
     _night_at: datetime = field(init=False)
 
     def __post_init__(self) -> None:
-        """Make the scenario's accounts and installs, or those of a rehearsal."""
+        """Create the accounts and installs of the scenario, or of the rehearsal if the scenario has none."""
         self._night_at = self.clock() - NIGHT_AGO
         for account in self._accounts():
             account_id = _id(account.name)
@@ -99,11 +99,11 @@ class World:
         return (REHEARSAL,) if self.scenario.accounts is None else self.scenario.accounts
 
     def has(self, install_id: str) -> bool:
-        """Tell whether an install exists; unless the scenario names the accounts, every install does."""
+        """Tell whether an install exists. If the scenario names no accounts, every install exists."""
         return self.scenario.accounts is None or install_id in self.installs
 
     def make(self, install_id: str, body: dict[str, Any], at: float) -> MadeBackup:
-        """Make a backup."""
+        """Make a backup of an install, and return it."""
         settings, seed = self.scenario.backups, self.scenario.seed
         made = self.backups.setdefault(install_id, [])
         name = f"backup {install_id} {len(made)}"
@@ -121,18 +121,18 @@ class World:
         return backup
 
     def clock(self) -> datetime:
-        """Return the time by the server's clock."""
+        """Return the time of the server's clock."""
         return self.now() + timedelta(seconds=self.scenario.clock_skew)
 
     def shown(self, backup: MadeBackup, at: float) -> dict[str, Any]:
-        """Return a backup as answers show it."""
+        """Return a backup in the form that answers have at ``at``."""
         shown = backup.as_json(at, self.scenario.backups.first_status)
         if self.scenario.backups.fields == "minimal":
             return {"id": shown["id"], "status": shown["status"]}
         return _spoiled(shown, self.scenario.listing.descriptions)
 
     def listed(self, install_id: str, at: float) -> list[dict[str, Any]]:
-        """Return the backups of an install as its listing shows them at ``at``."""
+        """Return the listing of an install's backups at ``at``."""
         listing = self.scenario.listing
         made = [backup for backup in self.backups.get(install_id, []) if at >= backup.made_at + listing.lag]
         newest_first = sorted([*made, *self._nightly(install_id, at)], key=attrgetter("create_time"), reverse=True)
@@ -144,15 +144,15 @@ class World:
         return shown
 
     def find(self, install_id: str, backup_id: str, at: float) -> MadeBackup | None:
-        """Return a backup of an install by its id."""
+        """Return the backup of an install with this id, ``None`` if there is none."""
         candidates = [*self.backups.get(install_id, []), *self._nightly(install_id, at)]
         return next((backup for backup in candidates if backup.id == backup_id), None)
 
     def _nightly(self, install_id: str, at: float) -> Iterator[MadeBackup]:
-        """Yield the checkpoints that WP Engine made by itself, the newest first: one a night, each of them completed.
+        """Yield WP Engine's own nightly backups, the newest first. All are completed.
 
-        The nights are counted from the moment when the stand-in began, not from the clock on the wall: the newest
-        checkpoint is about half a day old at the start of every rehearsal, whatever the hour.
+        Nights count from the start of the stand-in, not from the hour of the day. So the newest one is about half a day
+        old at every start.
         """
         now = self.clock()
         first = self._night_at + timedelta(minutes=int(draw(self.scenario.seed, f"nightly {install_id}") * 60))
@@ -205,5 +205,5 @@ def _id(name: str) -> str:
 
 
 def iso(moment: datetime) -> str:
-    """Format an instant as the API does: UTC, whole seconds."""
+    """Return an instant in the API's format: UTC, whole seconds."""
     return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
