@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
+from orchestrator.cli.commands import cli
+from orchestrator.cli.parser.grammar import Command, Option, summary
 from orchestrator.config import config_schema
 from orchestrator.simulator import Scenario
 
@@ -32,6 +39,25 @@ ones. Every key may be left out; the command's options come on top.
 A duration is a number and `ms`, `s`, `m`, `h` or `d`; a range is one, or a list of the least and the most. A share goes
 from 0 to 1. Moments count from the first request."""
 
+COMMAND_LINE = """\
+# Command reference
+
+Every command with its options. Made from the code by `make docs`; `wpe-backup COMMAND --help` prints the short form.
+
+- Each option can come from an environment variable: `--max-rate` from `WPE_BACKUP_MAX_RATE`.
+  The command line overrides it.
+- Repeat an option that is marked with `...` for several values. In its variable, separate the values by commas.
+- An option with an empty value is an error. An environment variable that is empty counts as not set.
+- A DURATION is a number and `ms`, `s`, `m`, `h` or `d`.
+- RUN is a run id, the beginning of one, or `latest`.
+- `python -m orchestrator` is the same as `wpe-backup`.
+
+| command | what it does |
+|---|---|"""
+
+_UNWRAPPED = "\b\n"
+_NAMES = re.compile(r"(?<![\w`/-])(--[a-z][a-z-]+|WPE_[A-Z_]+|/_admin/[a-z]+|[a-z]+_time|state\.keep)")
+
 TITLES = {
     "AccountSection": "accounts.<name>",
     "InventorySection": "inventory[]",
@@ -45,11 +71,63 @@ def pages() -> dict[str, str]:
     configuration = config_schema()
     scenario = Scenario.json_schema()
     return {
+        "cli.md": _command_line(),
         "configuration.md": _reference(CONFIGURATION, configuration),
         "fleet.schema.json": json.dumps(configuration, indent=2) + "\n",
         "scenarios.md": _reference(SCENARIO, scenario),
         "scenario.schema.json": json.dumps(scenario, indent=2) + "\n",
     }
+
+
+def _command_line() -> str:
+    cli.load_parsers()
+    context = click.Context(cli, info_name=cli.name)
+    found = [*_commands(cli, context)]
+    index = [
+        f"| [`{each.command_path}`](#{each.command_path.replace(' ', '-')}) | {summary(each.command)} |"
+        for each in found
+    ]
+    return "\n".join([COMMAND_LINE, *index, *(line for each in found for line in _command(each))]) + "\n"
+
+
+def _commands(group: click.Group, context: click.Context) -> Iterator[click.Context]:
+    """Yield a context for each command, those of groups included."""
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if command is not None:
+            own = click.Context(command, info_name=name, parent=context)
+            if isinstance(command, click.Group):
+                yield from _commands(command, own)
+            else:
+                yield own
+
+
+def _command(context: click.Context) -> Iterator[str]:
+    command = context.command
+    usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
+    text = "\n\n".join(map(_in_markdown, inspect.cleandoc(command.help or "").split("\n\n")))
+    yield f"\n## {context.command_path}\n\n```text\n{usage}\n```\n\n{text}"
+    if not isinstance(command, Command):
+        return
+    for title, options in command.grouped(context):
+        own = [each for each in options if isinstance(each, Option)]
+        if own:
+            yield f"\n**{title}**\n"
+        for each in own:
+            meaning = f"{each.help}. {each.more}".strip()
+            item = f"- `{each.head(context)}`: {meaning}"
+            yield textwrap.fill(item, 150, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
+    if command.exit_codes:
+        yield "\n**Exit codes**\n\n```text\n" + "\n".join(command.exit_codes) + "\n```"
+    if command.examples:
+        yield "\n**Examples**\n\n```console\n" + "\n".join(f"$ {each}" for each in command.examples) + "\n```"
+
+
+def _in_markdown(paragraph: str) -> str:
+    """Return a paragraph of help with names in code style; one that click does not wrap becomes a block."""
+    if paragraph.startswith(_UNWRAPPED):
+        return f"```text\n{paragraph.removeprefix(_UNWRAPPED)}\n```"
+    return textwrap.fill(_NAMES.sub(r"`\1`", " ".join(paragraph.split())), 150)
 
 
 def _reference(head: str, schema: dict[str, Any]) -> str:

@@ -6,29 +6,15 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import rich_click as click
 from rich.text import Text
 
-from orchestrator.cli.completers import complete_installs
 from orchestrator.cli.open_files import within_open_files
-from orchestrator.cli.options import (
-    Output,
-    config_option,
-    format_option,
-    option,
-    output_options,
-    parsed_by,
-    read_config,
-    state_dir_option,
-    throttle_options,
-    throttled,
-)
-from orchestrator.cli.selecting import check_accounts, selection_options
+from orchestrator.cli.options import Output, read_config, throttled, with_output
+from orchestrator.cli.selecting import check_accounts, with_selection
 from orchestrator.cli.stopping import run_until_stopped
 from orchestrator.cli.streams import print_json
 from orchestrator.cli.tables import print_table, why
 from orchestrator.commands.audit import AuditOptions, audited
-from orchestrator.config.values import parse_duration
 from orchestrator.freshness import Verdict
 from orchestrator.redaction import redactor_of
 from orchestrator.report.lines import backup_fields, error_fields
@@ -43,20 +29,8 @@ _NAMES = ("install", "account", "environment", "age", "max age", "verdict", "mad
 _STYLES = {Verdict.MISSING: "red", Verdict.UNKNOWN: "yellow", Verdict.STALE: "red"}
 
 
-@click.command()
-@click.argument("install", nargs=-1, metavar="[INSTALL]...", shell_complete=complete_installs)
-@option(
-    "--max-age",
-    metavar="DURATION",
-    callback=parsed_by(parse_duration),
-    help="How old the newest completed backup may be, as 26h, instead of each install's own max_age.",
-)
-@config_option
-@selection_options
-@format_option
-@state_dir_option
-@throttle_options
-@output_options
+@with_output
+@with_selection
 def audit(
     *,
     install: tuple[str, ...],
@@ -66,13 +40,7 @@ def audit(
     output: Output,
     **given: Any,  # noqa: ANN401 - the options above, by name
 ) -> int:
-    """Say how old the newest completed backup of every install is, whoever made it, and whether that is too old.
-
-    INSTALL is a name or an id of the plan. One listing for each install; nothing is requested, and no state is made.
-    The age counts from the backup's create_time. Exit codes: 0 every install has a recent backup, 2 bad usage or
-    configuration, or nothing selected, 3 one is stale, missing or unknown, or a source of installs could not be read,
-    12 credentials refused.
-    """
+    """Print the age of each install's newest completed backup, and return the exit code."""
     config = read_config(config_file)
     options = AuditOptions(replace(selection, names=install), given["max_age"], given["state_dir"])
     check_accounts(options.selection, config.accounts)

@@ -5,60 +5,43 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from importlib import import_module
 
-import rich_click as click
+import click
 
+from orchestrator.cli.parser.grammar import PROGRAM, Command, Commands, function, uses_color
 from orchestrator.cli.streams import say, stdout_failure
 from orchestrator.errors import OrchestratorError, StorageError, UsageError
 from orchestrator.version import __version__
 from orchestrator.visible import is_text, visible
 
-PROGRAM = "wpe-backup"
+SECTIONS = {
+    "Back up": ("run",),
+    "Verify": ("status", "audit", "history", "report", "settle", "installs"),
+    "Set up": ("init", "config", "doctor", "completion"),
+    "Rehearse": ("demo", "simulate"),
+}
+"""The commands by the title of their section in the help."""
 
-COMMANDS = (
-    "run",
-    "settle",
-    "status",
-    "audit",
-    "history",
-    "installs",
-    "init",
-    "config",
-    "report",
-    "doctor",
-    "simulate",
-    "demo",
-    "completion",
+cli = Commands(
+    help="Back up every WordPress install that you run on WP Engine.",
+    sections=SECTIONS,
+    examples=(
+        "wpe-backup demo                  # try it without credentials",
+        "wpe-backup init --from-api       # write a configuration",
+        "wpe-backup run --wait            # back them up, and wait for the end",
+        "wpe-backup audit --max-age 26h   # check that each has a recent backup",
+    ),
 )
-"""Each is the module of ``cli`` of that name, and in it the command of that name."""
+cli = click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s", help="Show the version")(cli)
 
 
-class CommandsOnDemand(click.RichGroup):
-    """Import a command when it is used: ``run`` needs no web server, ``report`` no client."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """Return the names of the commands, in the order of the help."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
-        """Return the command of that name, ``None`` if there is none."""
-        if cmd_name not in COMMANDS:
-            self.load_all()  # click looks among them for what was meant
-        elif cmd_name not in self.commands:
-            self.add_command(getattr(import_module(f"orchestrator.cli.{cmd_name}"), cmd_name))
-        return self.commands.get(cmd_name)
-
-    def load_all(self) -> None:
-        """Import every command."""
-        for name in COMMANDS:
-            self.get_command(click.Context(self), name)
-
-
-@click.group(cls=CommandsOnDemand, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s")
-def cli() -> None:
-    """Request backups of a whole fleet of WP Engine installs, under a rate limiter, and report every outcome."""
+def load_all() -> None:
+    """Import every command with its work, as a process does that serves many of them."""
+    cli.load_parsers()
+    for command in cli.commands.values():
+        for each in command.commands.values() if isinstance(command, click.Group) else (command,):
+            if isinstance(each, Command):
+                function(each.work)
 
 
 def run_command_line() -> int:
@@ -74,7 +57,7 @@ def run_command_line() -> int:
 def _code() -> int:
     try:
         _refuse_what_is_no_text()
-        result = cli.main(prog_name=PROGRAM, standalone_mode=False)
+        result = cli.main(prog_name=PROGRAM, standalone_mode=False, color=uses_color())
     except click.ClickException as error:
         error.show()
         return error.exit_code

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
-import rich_click as click
 from click.shell_completion import BashComplete, FishComplete, ShellComplete, ZshComplete
 
-from orchestrator.cli.commands import PROGRAM, cli
+from orchestrator.cli.commands import cli
+from orchestrator.cli.parser.grammar import PROGRAM
 
 _SHELLS: dict[str, type[ShellComplete]] = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}
 
@@ -24,23 +24,7 @@ fi
 """Asks the bash that reads the script; click would ask the one in the path, which need not be there."""
 
 
-@click.command()
-@click.argument("shell", type=click.Choice(list(_SHELLS)))
 def completion(shell: str) -> None:
-    """Print the completion script of a shell.
-
-    It completes commands, options, runs, accounts, tags and installs. It reads the state and the YAML, without secrets,
-    and writes nothing.
-
-    \b
-    bash, in ~/.bashrc:
-        eval "$(wpe-backup completion bash)"
-    zsh, in ~/.zshrc below compinit:
-        eval "$(wpe-backup completion zsh)"
-    fish:
-        wpe-backup completion fish > ~/.config/fish/completions/wpe-backup.fish
-
-    Or keep it in a file: wpe-backup in a folder of bash-completion, _wpe-backup in one of zsh's $fpath.
-    """  # noqa: D301 - the backslash is click's mark of lines that stay as they are
+    """Print the completion script of a shell."""
     script = ShellComplete.source(_SHELLS[shell](cli, {}, PROGRAM, _VARIABLE))
     sys.stdout.write(_SCRIPT_OF_BASH % script if shell == "bash" else script)

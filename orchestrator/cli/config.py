@@ -6,9 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-import rich_click as click
-
-from orchestrator.cli.options import Output, config_option, config_text, option, output_options
+from orchestrator.cli.options import Output, config_text, with_output
 from orchestrator.cli.streams import print_data, print_json, say
 from orchestrator.config import config_schema, read_yaml
 from orchestrator.visible import visible
@@ -16,24 +14,10 @@ from orchestrator.visible import visible
 if TYPE_CHECKING:
     from orchestrator.config import CheckedYaml
 
-no_secrets_option = option(
-    "--no-secrets",
-    is_flag=True,
-    help="Do without the credentials: none is missed, no file of theirs is read, no command of theirs run.",
-)
 
-
-@click.group()
-def config() -> None:
-    """Look at the YAML, offline."""
-
-
-@config.command()
-@config_option
-@no_secrets_option
-@output_options
+@with_output
 def validate(*, config_file: str | None, no_secrets: bool, output: Output) -> int:
-    """Check the YAML: every problem at once, each with its place. Sends nothing."""
+    """Print what is wrong with the YAML, or that it is valid, and return the exit code."""
     fleet = _fleet(config_file, no_secrets=no_secrets)
     for empty in fleet.empty:
         say(f"warning: {visible(f'{empty.source}: {empty.reason}')}")
@@ -53,17 +37,13 @@ def told(fleet: CheckedYaml, *, no_secrets: bool) -> str:
     )
 
 
-@config.command()
-@config_option
-@no_secrets_option
 def show(*, config_file: str | None, no_secrets: bool) -> None:
-    """Print the YAML as it is understood: variables replaced, every default written out, secrets masked."""
+    """Print the YAML with variables replaced, defaults written out and secrets masked."""
     print_data(_fleet(config_file, no_secrets=no_secrets).shown())
 
 
-@config.command()
 def schema() -> None:
-    """Print the JSON Schema of the YAML, for editors."""
+    """Print the JSON Schema of the YAML."""
     print_json(config_schema(), indent=2)
 
 

@@ -7,10 +7,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-import rich_click as click
-
 from orchestrator.cli.ending import say_end
-from orchestrator.cli.options import Output, output_options
+from orchestrator.cli.options import Output, with_output
 from orchestrator.cli.stopping import run_until_stopped
 from orchestrator.cli.streams import say
 from orchestrator.commands.demo import EXIT_CODES, FLEET_SIZE, RATE, DemoEnd, run_demo
@@ -19,14 +17,9 @@ from orchestrator.redaction import Redactor
 CONTRADICTED = 1
 
 
-@click.command()
-@output_options
+@with_output
 def demo(*, output: Output) -> int:
-    """Back up a made-up fleet against a local stand-in for the API: no credentials needed.
-
-    Exits with 0 if the run went as that fleet should: the installs that the API refuses are reported, every backup
-    that was made is in the report, and none was made twice.
-    """
+    """Run the demonstration; return 0 if its report agrees with what the stand-in counted."""
     redactor = Redactor()
     log = output.log(redactor)
     folder = Path(tempfile.mkdtemp(prefix="wpe-backup-demo-"))

@@ -9,12 +9,11 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import rich_click as click
 from rich.text import Text
 
 from orchestrator.cli.config import told
 from orchestrator.cli.open_files import most_in_flight
-from orchestrator.cli.options import Output, config_option, config_text, format_option, output_options, state_dir_option
+from orchestrator.cli.options import Output, config_text, with_output
 from orchestrator.cli.places import NO_STATE_DIR, STATE_DIR_REMEDY
 from orchestrator.cli.stopping import run_until_stopped
 from orchestrator.cli.streams import print_json
@@ -39,17 +38,9 @@ INDENT = " " * 9
 _STYLES = {Grade.OK: "green", Grade.WARN: "yellow", Grade.FAIL: "bold red"}
 
 
-@click.command()
-@config_option
-@format_option
-@state_dir_option
-@output_options
+@with_output
 def doctor(*, config_file: str | None, output_format: str, state_dir: Path | None, output: Output) -> int:
-    """Check configuration, credentials, API, clock, permissions and disk: each with a verdict and a remedy.
-
-    Three reads for each account of the YAML; nothing is requested, nothing made. Exit codes: 0 no check failed, 3 one
-    did. A warning is no failure.
-    """
+    """Print a verdict and a remedy for each check, and return the exit code."""
     config, first = _configuration(config_file)
     machine = _of_machine(state_dir, config)
     accounts = _of_accounts(config, output, {each.name for each in first})

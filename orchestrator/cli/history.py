@@ -6,10 +6,9 @@ import sys
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
-import rich_click as click
 from rich.text import Text
 
-from orchestrator.cli.options import Output, format_option, option, output_options, state_dir_option
+from orchestrator.cli.options import Output, with_output
 from orchestrator.cli.places import needed_state_dir
 from orchestrator.cli.streams import print_json
 from orchestrator.cli.tables import print_table
@@ -27,24 +26,9 @@ if TYPE_CHECKING:
 _NAMES = ("run", "started (UTC)", "took", "installs", "backed up", "failed", "exit code", "config")
 
 
-@click.command()
-@option(
-    "--limit",
-    type=click.IntRange(0),
-    default=20,
-    show_default=True,
-    metavar="N",
-    help="The newest N runs; 0 for all that are remembered.",
-)
-@format_option
-@state_dir_option
-@output_options
+@with_output
 def history(*, limit: int, output_format: str, state_dir: Path | None, output: Output) -> int:
-    """List the runs in the state directory, the newest first, with their totals.
-
-    Only reads: it makes no file, and disturbs no run that is going on. Of a run that is not finished, it counts what
-    has its outcome so far. How long a run is remembered is state.keep of the YAML.
-    """
+    """Print the runs that the state remembers, the newest first."""
     state = needed_state_dir(state_dir)
     runs = past_runs(state / FILE_NAME, limit or None)
     if output_format == "json":

@@ -7,23 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import rich_click as click
-
 from orchestrator.cli.environment import config_of_environment, made_up_credentials
-from orchestrator.cli.options import Output, option, output_options, parsed_by, parsed_emails
+from orchestrator.cli.options import Output, with_output
+from orchestrator.cli.parser.set_up import DEFAULT_FILE
 from orchestrator.cli.stopping import run_until_stopped
 from orchestrator.cli.streams import print_data, say
 from orchestrator.cli.tables import why
 from orchestrator.commands.init import VisibleInstalls, check_target, visible_installs, write_starter
 from orchestrator.config.source import STANDARD_INPUT
 from orchestrator.config.starter import starter
-from orchestrator.config.values import DEFAULT_BASE_URL, parse_base_url
+from orchestrator.config.values import DEFAULT_BASE_URL
 from orchestrator.model import ErrorInfo, ErrorKind
 from orchestrator.redaction import redactor_of
 from orchestrator.summary import Ending, exit_code
 from orchestrator.visible import visible
 
-DEFAULT_FILE = "wpe-backup.yaml"
 MOST_ACCOUNTS = 5
 """Names of WP Engine's accounts that a message lists."""
 
@@ -45,32 +43,7 @@ class _Target:
         return f" -c {shlex.quote(visible(self.file))}" if self.file not in {STANDARD_INPUT, DEFAULT_FILE} else ""
 
 
-@click.command()
-@option(
-    "-c",
-    "--config",
-    "config_file",
-    metavar="FILE",
-    default=DEFAULT_FILE,
-    show_default=True,
-    help="The file to write; - prints.",
-)
-@option("--from-api", is_flag=True, help="List every install that the environment's credentials can see.")
-@option(
-    "--base-url",
-    metavar="URL",
-    callback=parsed_by(parse_base_url),
-    help=f"Where the API is.  [default: {DEFAULT_BASE_URL}]",
-)
-@option(
-    "--email",
-    multiple=True,
-    metavar="ADDRESS",
-    callback=parsed_emails,
-    help="Whom WP Engine mails when a backup has completed. Repeatable; nobody if not given.",
-)
-@option("--force", is_flag=True, help="Replace the file if there is one.")
-@output_options
+@with_output
 def init(
     *,
     config_file: str,
@@ -79,13 +52,7 @@ def init(
     output: Output,
     **given: Any,  # noqa: ANN401 - the options above, by name
 ) -> int:
-    """Write a commented YAML to begin with, which is valid as it is and holds no secret.
-
-    --from-api asks with WPE_API_USER_ID and WPE_API_PASSWORD, or the same with _FILE or _COMMAND, and lists every
-    install: those that WP Engine is still making are commented out. A stand-in on this machine takes made-up ones.
-    Exit codes: 0 written, 2 bad usage, or the file is there already, 3 the installs could not be listed, or there are
-    none, 4 it could not be written, 12 credentials refused.
-    """
+    """Write the starter configuration, and return the exit code."""
     target = _Target(config_file, given["force"])
     if not target.is_printed:
         check_target(Path(config_file), replaces=target.replaces)

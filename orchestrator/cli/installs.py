@@ -7,21 +7,10 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import rich_click as click
 from rich.text import Text
 
-from orchestrator.cli.completers import complete_accounts
 from orchestrator.cli.environment import config_of_environment
-from orchestrator.cli.options import (
-    Output,
-    config_option,
-    format_option,
-    option,
-    output_options,
-    read_config,
-    throttle_options,
-    throttled,
-)
+from orchestrator.cli.options import Output, read_config, throttled, with_output
 from orchestrator.cli.selecting import check_accounts
 from orchestrator.cli.stopping import run_until_stopped
 from orchestrator.cli.streams import print_json
@@ -40,20 +29,7 @@ _NAMES = ("name", "id", "environment", "status", "account", "WP Engine account",
 _STYLES = {DriftKind.PENDING: "", DriftKind.RENAMED: "yellow", DriftKind.UNKNOWN: "yellow"}
 
 
-@click.command()
-@config_option
-@option("--diff", is_flag=True, help="Only how the YAML differs: exit code 3 if it does.")
-@option(
-    "--account",
-    "accounts",
-    multiple=True,
-    metavar="NAME",
-    shell_complete=complete_accounts,
-    help="Only what this account of the YAML sees. Repeatable.",
-)
-@format_option
-@throttle_options
-@output_options
+@with_output
 def installs(
     *,
     config_file: str | None,
@@ -63,14 +39,7 @@ def installs(
     output: Output,
     **given: Any,  # noqa: ANN401 - the options above, by name
 ) -> int:
-    """List the installs that the API shows to the accounts of the YAML, each once.
-
-    Without a YAML the credentials of the environment are asked. With --diff: what is unprotected (not in the YAML;
-    pending where WP Engine is still making it), what is gone, what is renamed, and what is unknown because a listing
-    failed. Disabled installs are in the YAML, and what a discover entry leaves out is meant to be. Exit codes: 0 every
-    listing was read, and nothing differs, 2 bad usage or configuration, 3 there are differences, or a listing failed,
-    12 credentials refused.
-    """
+    """Print the installs that the API shows, or how the YAML differs, and return the exit code."""
     config = _config(config_file, needs_file=diff)
     check_accounts(Selection(accounts=accounts), config.accounts)
     if accounts:

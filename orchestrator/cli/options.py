@@ -1,4 +1,4 @@
-"""The options that several commands share, and what they come to."""
+"""The values of the options that several commands share: texts converted, output, rates, the configuration."""
 
 from __future__ import annotations
 
@@ -9,16 +9,23 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-import rich_click as click
-from click import get_current_context
+import click
 from click.core import ParameterSource
 from pydantic_core import PydanticCustomError
 from rich.console import Console
 
-from orchestrator.cli.places import config_places, default_state_dir
+from orchestrator.cli.places import config_places
 from orchestrator.config import load_config
 from orchestrator.config.source import yaml_text
-from orchestrator.config.values import SEVERAL_EMAILS, parse_email, parse_rate, parse_rate_or_auto
+from orchestrator.config.values import (
+    SEVERAL_EMAILS,
+    parse_base_url,
+    parse_duration,
+    parse_email,
+    parse_rate,
+    parse_rate_or_auto,
+    parse_template,
+)
 from orchestrator.errors import UsageError
 from orchestrator.logs import make_log
 
@@ -35,88 +42,49 @@ WIDE = 1000
 """Columns where there is no terminal: wide enough that a line is never wrapped."""
 
 
-class _Option(click.RichOption):
-    """An option whose value, where it has one, is not empty: a shell's variable that is not set leaves nothing."""
+def _as_in_yaml(parse: Callable[[object], Any]) -> Callable[[str, click.Parameter | None], Any]:
+    """Return a conversion of an option's text by the rules of the YAML. It raises ``click.BadParameter``."""
 
-    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:  # noqa: ANN401 - as click's own
-        """Return the value as its type has it. Raises ``click.BadParameter`` for an empty one."""
-        given = value if isinstance(value, list | tuple) else [value]
-        if any(isinstance(each, str) and not each.strip() for each in given):
-            message = "nothing is given: leave the option out, or see whether a variable in it is not set"
-            raise click.BadParameter(message, ctx, self)
-        return super().type_cast_value(ctx, value)
-
-
-class _Repeatable(_Option):
-    """An option that may be repeated; its environment variable separates the values by commas."""
-
-    def value_from_envvar(self, ctx: click.Context) -> list[str] | None:
-        """Return the variable's values, ``None`` if there are none."""
-        values = (self.resolve_envvar_value(ctx) or "").split(",")
-        return [value.strip() for value in values if value.strip()] or None
-
-
-def option(*names: str, **settings: Any) -> Callable[[Any], Any]:  # noqa: ANN401 - click's own settings
-    """Return a click option that is also read from ``WPE_BACKUP_<OPTION>``; with commas if it is ``multiple``."""
-    name = next(name for name in names if name.startswith("--"))
-    variable = "WPE_BACKUP_" + name.removeprefix("--").replace("-", "_").upper()
-    settings.setdefault("cls", _Repeatable if settings.get("multiple") else _Option)
-    return click.option(*names, envvar=variable, show_envvar=True, **settings)
-
-
-def parsed_by(parse: Callable[[object], Any]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
-    """Return an option's callback that reads its text as the YAML does."""
-
-    def callback(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Any:  # noqa: ANN401 - parse's
+    def convert(text: str, _option: click.Parameter | None) -> Any:  # noqa: ANN401 - parse's
         try:
-            return None if value is None else parse(value)
+            return parse(text)
         except PydanticCustomError as error:
             raise click.BadParameter(error.message()) from None
 
-    return callback
+    return convert
 
 
-def parsed_emails(_context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the addresses of a repeatable option, one a value. Raises ``click.BadParameter``."""
-
-    def parse(value: object) -> str:
-        try:
-            return parse_email(value)
-        except PydanticCustomError as error:
-            remedy = f"repeat {parameter.opts[0]} for several, or put commas between them in {parameter.envvar}"
-            message = error.message().replace(SEVERAL_EMAILS, remedy)
-            raise click.BadParameter(message) from None
-
-    return tuple(map(parse, values))
+def _fixed_rate(value: object) -> tuple[float | None]:
+    """Wrap the rate, so that ``auto`` (no fixed rate) differs from an option that is not given."""
+    return (parse_rate_or_auto(value),)
 
 
-config_option = option(
-    "-c",
-    "--config",
-    "config_file",
-    metavar="FILE",
-    help="The YAML file; - reads standard input. Default: ./wpe-backup.yaml, then "
-    "$XDG_CONFIG_HOME/wpe-backup/config.yaml, then /etc/wpe-backup/config.yaml.",
-)
+duration = _as_in_yaml(parse_duration)
+rate = _as_in_yaml(parse_rate)
+rate_or_auto = _as_in_yaml(_fixed_rate)
+template = _as_in_yaml(parse_template)
+base_url = _as_in_yaml(parse_base_url)
 
 
-state_dir_option = option(
-    "--state-dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=default_state_dir,
-    show_default="$STATE_DIRECTORY, else $XDG_STATE_HOME/wpe-backup",
-    help="Where runs keep what they need to remember.",
-)
+def email(text: str, option: click.Parameter | None) -> str:
+    """Return the one address in ``text``. Raises ``click.BadParameter``."""
+    try:
+        return parse_email(text)
+    except PydanticCustomError as error:
+        message = error.message()
+        if option is not None:
+            remedy = f"repeat {option.opts[0]} for several, or put commas between them in {option.envvar}"
+            message = message.replace(SEVERAL_EMAILS, remedy)
+        raise click.BadParameter(message) from None
 
 
-format_option = option(
-    "--format",
-    "output_format",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="For people, or for programs.",
-)
+def folder(text: str, _option: click.Parameter | None) -> Path:
+    """Return the path of a folder, which need not exist. Raises ``click.BadParameter`` for the path of a file."""
+    path = Path(text)
+    if os.path.isfile(path):  # noqa: PTH113 - Path's raises where it may not look
+        message = f"{text!r} is a file, not a directory"
+        raise click.BadParameter(message)
+    return path
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,57 +130,26 @@ class Output:
         return stream.isatty() and not os.environ.get("CI")
 
 
-def output_options(command: Callable[..., Any]) -> Any:  # noqa: ANN401 - as click's own decorators
-    """Give ``command`` the options on output; it gets them as one ``output``."""
+def with_output(work: Callable[..., Any]) -> Any:  # noqa: ANN401 - as click's own decorators
+    """Give ``work`` the values of the options on output as one ``output``."""
 
-    @option("-v", "--verbose", is_flag=True, help="Say every attempt and every change of rate.")
-    @option("-q", "--quiet", is_flag=True, help="Print nothing when all is well.")
-    @option(
-        "--log-format",
-        type=click.Choice(["auto", "console", "json"]),
-        default="auto",
-        show_default=True,
-        help="auto: JSON lines in Kubernetes, where a machine reads them, else the console form.",
-    )
-    @option("--no-color", is_flag=True, help="No colours, also by NO_COLOR.")
-    @wraps(command)
-    def with_output(*, verbose: bool, quiet: bool, log_format: str, no_color: bool, **rest: Any) -> Any:  # noqa: ANN401 - the command's
-        return command(output=Output(_verbosity(verbose=verbose, quiet=quiet), log_format, no_color), **rest)
+    @wraps(work)
+    def told(*, verbose: bool, quiet: bool, log_format: str, no_color: bool, **rest: Any) -> Any:  # noqa: ANN401 - the work's
+        return work(output=Output(_verbosity(verbose=verbose, quiet=quiet), log_format, no_color), **rest)
 
-    return with_output
+    return told
 
 
 def _verbosity(*, verbose: bool, quiet: bool) -> int:
     """Return 1, 0 or -1. An option on the command line overrides the other one's environment variable."""
     if verbose and quiet:
-        source_of = get_current_context().get_parameter_source
+        source_of = click.get_current_context().get_parameter_source
         typed = {name: source_of(name) is ParameterSource.COMMANDLINE for name in ("verbose", "quiet")}
         if typed["verbose"] == typed["quiet"]:
             message = "-v and -q contradict each other"
             raise click.UsageError(message)
         verbose, quiet = typed["verbose"], typed["quiet"]
     return verbose - quiet
-
-
-def _rate(value: object) -> tuple[float | None]:
-    """Wrap the rate, so that ``auto`` (no fixed rate) is not taken for an option that was not given."""
-    return (parse_rate_or_auto(value),)
-
-
-def throttle_options(command: Callable[..., Any]) -> Any:  # noqa: ANN401 - as click's own decorators
-    """Give ``command`` the options about the rate, which ``throttled`` applies."""
-    for decorate in (
-        option("--concurrency", type=click.IntRange(1, 10_000), metavar="N", help="At most N requests in flight."),
-        option("--max-rate", metavar="N", callback=parsed_by(parse_rate), help="Never exceed N requests per second."),
-        option(
-            "--rate",
-            metavar="auto|N",
-            callback=parsed_by(_rate),
-            help="Learn the rate, or keep to N requests per second.",
-        ),
-    ):
-        command = decorate(command)
-    return command
 
 
 def throttled(policy: ThrottlePolicy, given: dict[str, Any]) -> ThrottlePolicy:

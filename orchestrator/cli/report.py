@@ -6,11 +6,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import rich_click as click
 from rich.text import Text
 
-from orchestrator.cli.completers import complete_reports
-from orchestrator.cli.options import Output, format_option, output_options, state_dir_option
+from orchestrator.cli.options import Output, with_output
 from orchestrator.cli.places import needed_state_dir
 from orchestrator.cli.streams import print_json
 from orchestrator.errors import ExitCode
@@ -24,25 +22,9 @@ if TYPE_CHECKING:
     from orchestrator.report.read import Report, ReportFile
 
 
-_run_argument = click.argument("run", metavar="[RUN|FILE]", default="latest", shell_complete=complete_reports)
-
-
-@click.group()
-def report() -> None:
-    """Read the report of a run: a run id, the beginning of one, latest, or a file."""
-
-
-@report.command()
-@_run_argument
-@format_option
-@state_dir_option
-@output_options
+@with_output
 def summary(*, run: str, output_format: str, state_dir: Path | None, output: Output) -> int:
-    """Show the totals of a report, run by run.
-
-    A file may hold the reports of several runs; as JSON, each is an object on a line of its own. Exit codes: 0, 2 if
-    there is no report, 3 if a part of it cannot be read or is missing.
-    """
+    """Print the totals of the reports, and return the exit code."""
     found = _meant(run, state_dir)
     if output_format == "json":
         for report in found.reports:
@@ -54,17 +36,9 @@ def summary(*, run: str, output_format: str, state_dir: Path | None, output: Out
     return _say_trouble(found, output, has_said=output_format != "json")
 
 
-@report.command()
-@_run_argument
-@format_option
-@state_dir_option
-@output_options
+@with_output
 def failures(*, run: str, output_format: str, state_dir: Path | None, output: Output) -> int:
-    """List the installs that were not backed up, and why, run by run.
-
-    A file may hold the reports of several runs; as JSON, each is a list on a line of its own. Exit codes: 0, 2 if
-    there is no report, 3 if a part of it cannot be read or is missing.
-    """
+    """Print the installs that were not backed up, and why; return the exit code."""
     found = _meant(run, state_dir)
     if output_format == "json":
         for report in found.reports:

@@ -9,30 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import rich_click as click
 from rich.text import Text
 
-from orchestrator.cli.completers import complete_installs, complete_reports, complete_runs
 from orchestrator.cli.ending import say_end
 from orchestrator.cli.open_files import within_open_files
-from orchestrator.cli.options import (
-    Output,
-    config_option,
-    option,
-    output_options,
-    parsed_by,
-    parsed_emails,
-    read_config,
-    state_dir_option,
-    throttle_options,
-    throttled,
-)
+from orchestrator.cli.options import Output, read_config, throttled, with_output
 from orchestrator.cli.places import needed_state_dir
-from orchestrator.cli.selecting import check_accounts, selection_options
-from orchestrator.cli.stopping import FAIL_FAST, MAX_FAILURES, parse_failure_limit, run_until_stopped
+from orchestrator.cli.selecting import check_accounts, with_selection
+from orchestrator.cli.stopping import FAIL_FAST, run_until_stopped
 from orchestrator.cli.streams import print_json
 from orchestrator.commands.preview import previewed
-from orchestrator.config.values import parse_duration, parse_template
 from orchestrator.errors import ExitCode, UsageError
 from orchestrator.redaction import redactor_of
 from orchestrator.report.plan_text import plan_lines, plan_table, plan_totals
@@ -46,91 +32,10 @@ if TYPE_CHECKING:
     from orchestrator.model import Config
 
 
-@click.command()
-@click.argument("install", nargs=-1, metavar="[INSTALL]...", shell_complete=complete_installs)
-@config_option
-@selection_options
-@option(
-    "--description",
-    metavar="TEXT",
-    callback=parsed_by(parse_template),
-    help="What the backups of this run are called, instead of what the YAML says; it may hold the same {fields}.",
-)
-@option(
-    "--email",
-    multiple=True,
-    metavar="ADDRESS",
-    callback=parsed_emails,
-    help="Whom WP Engine mails, instead of those in the YAML. Repeatable.",
-)
-@option(
-    "--strict",
-    is_flag=True,
-    help="Send nothing if any install cannot be resolved, or a source of installs cannot be read: exit code 2.",
-)
-@option("-n", "--dry-run", is_flag=True, help="Print the plan; request nothing.")
-@option(
-    "-o",
-    "--report",
-    metavar="FILE",
-    help="Where the JSON lines go; - is standard output. Default: the run's own folder.",
-)
-@state_dir_option
-@option("--wait", is_flag=True, help="Wait until every accepted backup is completed or aborted.")
-@option(
-    "--wait-timeout",
-    metavar="DURATION",
-    callback=parsed_by(parse_duration),
-    help="How long each is waited for, instead of the YAML's wait.timeout.",
-)
-@option(
-    "--skip-if-recent",
-    metavar="DURATION",
-    callback=parsed_by(parse_duration),
-    help="Skip an install that has a completed backup younger than this. With --wait, one under way is waited for.",
-)
-@option(
-    "--deadline",
-    metavar="DURATION",
-    callback=parsed_by(parse_duration),
-    help="Request nothing more after this long; what is left is cancelled, exit code 10. Waiting goes on.",
-)
-@option(FAIL_FAST, is_flag=True, help="Request nothing more once an install has failed.")
-@option(
-    MAX_FAILURES,
-    metavar="N|P%",
-    callback=parse_failure_limit,
-    help="Request nothing more once N installs, or P percent of at least 20, have failed.",
-)
-@option(
-    "--resume",
-    metavar="RUN",
-    shell_complete=complete_runs,
-    help="Finish an interrupted run: same run id, same report, nothing requested twice. A run id, the beginning of "
-    "one, or latest.",
-)
-@option(
-    "--retry-failed",
-    metavar="RUN|FILE",
-    shell_complete=complete_reports,
-    help="A new run of only the failed installs of an earlier one, or of a report's file.",
-)
-@option(
-    "--lock-wait",
-    metavar="DURATION",
-    callback=parsed_by(parse_duration),
-    help="Wait for another run of the same YAML and shard, as 10m, instead of exit code 11.",
-)
-@throttle_options
-@output_options
+@with_output
+@with_selection
 def run(*, config_file: str | None, output: Output, **given: Any) -> int:  # noqa: ANN401 - the options above, by name
-    """Request a backup of every install in the YAML, or of those that are meant; write the report.
-
-    INSTALL is a name or an id of the plan. Exit codes: 0 every install succeeded, 1 a bug, 2 bad usage or
-    configuration, or nothing selected, 3 at least one install failed, or a source of installs, 4 the report or the
-    state could not be written, 10 the deadline passed first, 11 another run of the same YAML and shard is going on, 12
-    credentials refused, 129, 130 and 143 stopped by a signal.
-    """
+    """Back up the installs that the options select, and return the exit code."""
     options = _options(given)
     config = read_config(config_file, is_strict=options.strict)
     check_accounts(options.selection, config.accounts)

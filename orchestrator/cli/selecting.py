@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import re
-from functools import reduce, wraps
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
-import rich_click as click
+import click
 
-from orchestrator.cli.completers import complete_accounts, complete_installs, complete_tags
-from orchestrator.cli.options import option
 from orchestrator.config.placed_yaml.suggest import did_you_mean
 from orchestrator.config.placed_yaml.tree import Tree
 from orchestrator.config.source import is_one_stream, is_standard_input, yaml_text
 from orchestrator.config.values import LONGEST_TEXT
 from orchestrator.errors import ConfigError, Problem, UsageError
-from orchestrator.listings import ENVIRONMENTS
 from orchestrator.selection import Selection
 
 if TYPE_CHECKING:
@@ -29,7 +26,7 @@ _SHARD = re.compile(r"(\d{1,5})/(\d{1,5})", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
-def parse_shard(text: str) -> tuple[int, int]:
+def parse_shard(text: str, _option: click.Parameter | None = None) -> tuple[int, int]:
     """Return I and N of ``I/N``. Raises ``click.BadParameter``."""
     match = _SHARD.fullmatch(text)
     number, count = (int(match[1]), int(match[2])) if match else (0, 0)
@@ -37,10 +34,6 @@ def parse_shard(text: str) -> tuple[int, int]:
         message = f"{text!r} is no I/N: the I-th of N parts, as 1/4, with I from 1 to N and N at most {MOST_SHARDS}"
         raise click.BadParameter(message)
     return number, count
-
-
-def _shard(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
-    return None if value is None else parse_shard(value)
 
 
 def _refuse_one_stream_for_both(config_file: str | None, installs_from: str | None) -> None:
@@ -64,66 +57,21 @@ WORDS = {
 }
 """What the command line calls the fields of a selection."""
 
-_OPTIONS = (
-    option(
-        "--only",
-        multiple=True,
-        metavar="GLOB",
-        shell_complete=complete_installs,
-        help="Only installs with such a name or id, as 'shop*'. Repeatable, as the next four are.",
-    ),
-    option(
-        "--exclude",
-        multiple=True,
-        metavar="GLOB",
-        shell_complete=complete_installs,
-        help="None with such a name or id, whatever else is said.",
-    ),
-    option("--tag", "tags", multiple=True, metavar="TAG", shell_complete=complete_tags, help="Only with this tag."),
-    option(
-        "--environment",
-        "environments",
-        multiple=True,
-        type=click.Choice(ENVIRONMENTS),
-        help="Only of this environment.",
-    ),
-    option(
-        "--account",
-        "accounts",
-        multiple=True,
-        metavar="NAME",
-        shell_complete=complete_accounts,
-        help="Only of this account of the YAML.",
-    ),
-    option(
-        "--installs-from",
-        metavar="FILE",
-        help="Only the names and ids in this file, one a line; - reads standard input.",
-    ),
-    option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N of what is selected."),
-    option(
-        "--shard",
-        metavar="I/N",
-        callback=_shard,
-        help="Only the I-th of N parts of what is selected, as 1/4. An install stays in its part whatever others come.",
-    ),
-)
 
+def with_selection(work: Callable[..., Any]) -> Any:  # noqa: ANN401 - as click's own decorators
+    """Give ``work`` the values of the options that select installs as one ``selection``.
 
-def selection_options(command: Callable[..., Any]) -> Any:  # noqa: ANN401 - as click's own decorators
-    """Give ``command`` the options on which installs are meant; it gets them as one ``selection``.
-
-    The command's own arguments INSTALL are its ``names``, which it puts in.
+    Its ``names`` are left empty: ``work`` puts in the arguments INSTALL.
     """
 
-    @wraps(command)
-    def with_selection(*, installs_from: str | None, limit: int | None, **rest: Any) -> Any:  # noqa: ANN401 - the command's
+    @wraps(work)
+    def told(*, installs_from: str | None, limit: int | None, **rest: Any) -> Any:  # noqa: ANN401 - the work's
         _refuse_one_stream_for_both(rest.get("config_file"), installs_from)
         said = {name: rest.pop(name) for name in ("only", "exclude", "tags", "environments", "accounts", "shard")}
         listed = None if installs_from is None else read_list(installs_from)
-        return command(selection=Selection(listed=listed, limit=limit, words=WORDS, **said), **rest)
+        return work(selection=Selection(listed=listed, limit=limit, words=WORDS, **said), **rest)
 
-    return reduce(lambda made, add: add(made), reversed(_OPTIONS), with_selection)
+    return told
 
 
 def check_accounts(selection: Selection, known: Collection[str]) -> None:

@@ -6,11 +6,9 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-import rich_click as click
 from rich.text import Text
 
-from orchestrator.cli.completers import complete_runs
-from orchestrator.cli.options import Output, option, output_options, state_dir_option
+from orchestrator.cli.options import Output, with_output
 from orchestrator.cli.places import needed_state_dir
 from orchestrator.cli.stopping import run_until_stopped
 from orchestrator.commands.settle import Settled, Statement
@@ -26,19 +24,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@click.command()
-@click.argument("run", metavar="RUN", shell_complete=complete_runs)
-@click.argument("install", metavar="INSTALL")
-@option("--exists", metavar="BACKUP_ID", help="The backup was made: this is its id.")
-@option("--absent", is_flag=True, help="There is no such backup.")
-@state_dir_option
-@output_options
+@with_output
 def settle(*, run: str, install: str, state_dir: Path | None, output: Output, **word: object) -> int:
-    """Say of an unconfirmed INSTALL whether its backup exists, after a look in the User Portal.
-
-    RUN is a run id, the beginning of one, or latest. The report is written again: the install is accepted, or exhausted
-    and so retried by --retry-failed. Exit code 2 if it is not unconfirmed.
-    """
+    """Record whether the backup of an ``unconfirmed`` install exists, and return the exit code."""
     backup_id = _backup_id(word["exists"], absent=bool(word["absent"]))
     state, now = needed_state_dir(state_dir).absolute(), SYSTEM_CLOCK.now()
     end = run_until_stopped(lambda stop: settled_by(state, Statement(run, install, backup_id), now, stop))

@@ -7,22 +7,18 @@ import sys
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
-import rich_click as click
+import click
 from pydantic import ValidationError
 
-from orchestrator.cli.options import option, parsed_by
 from orchestrator.cli.stopping import run_until_stopped
 from orchestrator.cli.streams import say, stdout_failure
 from orchestrator.config import read_checked
 from orchestrator.config.secrets import BYTE_ORDER_MARK, VARIABLES
 from orchestrator.config.source import yaml_text
-from orchestrator.config.values import parse_duration, parse_rate
 from orchestrator.errors import UsageError
-from orchestrator.simulator import Bucket, Fault, Kind, RetryAfter, Scenario, Simulator
+from orchestrator.simulator import Bucket, Fault, Kind, Scenario, Simulator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from orchestrator.engine.stop import StopSwitch
 
 SHARES = (
@@ -36,52 +32,8 @@ SHARES = (
 """The options that are faults: name, kind, and whether the backup is made."""
 
 
-def share_option(name: str, words: str) -> Callable[[Any], Any]:
-    """Return an option that takes a share."""
-    return option(name, type=click.FloatRange(0.0, 1.0), help=words)
-
-
-def duration_option(name: str, words: str) -> Callable[[Any], Any]:
-    """Return an option that takes a duration."""
-    return option(name, metavar="DURATION", callback=parsed_by(parse_duration), help=words)
-
-
-@click.command()
-@option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 picks a free one.")
-@option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@option(
-    "--scenario", metavar="FILE", help="A YAML that says how it behaves; the options below come on top. - is stdin."
-)
-@option(
-    "--bucket-rate",
-    metavar="N",
-    callback=parsed_by(parse_rate),
-    help="Limit requests to N per second. Default: no limit.",
-)
-@option(
-    "--bucket-burst", type=click.IntRange(min=1), default=10, show_default=True, help="What that lets through at once."
-)
-@option(
-    "--retry-after",
-    type=click.Choice([form.value for form in RetryAfter]),
-    help="How a 429 names the moment to come back. Default: none, as the real gateway.",
-)
-@duration_option("--latency-min", "The quickest answer. Default: 20ms.")
-@duration_option("--latency-max", "The slowest answer. Default: 80ms.")
-@duration_option("--completes-after", "Until a backup is completed. Default: 2s.")
-@share_option("--invalid", "Share of the installs that are answered 400.")
-@share_option("--forbidden", "Share of the installs that are answered 403.")
-@share_option("--not-found", "Share of the installs that are answered 404.")
-@share_option("--unavailable", "Share of the POSTs that are answered 503.")
-@share_option("--timed-out", "Share of the POSTs that are answered 504, nothing made.")
-@share_option("--timed-out-created", "Share of the POSTs that are answered 504 though the backup is made.")
-@option("--seed", type=int, help="Whom the shares hit. Default: 0.")
 def simulate(*, port: int, host: str, scenario: str | None, **settings: Any) -> int:  # noqa: ANN401 - the options above, by name
-    """Serve a local stand-in for the API, for rehearsals.
-
-    Prints its base URL on standard output. Credentials: WPE_API_USER_ID and WPE_API_PASSWORD where they are set, else
-    any. What it really made and counted is shown at /_admin/stats, /_admin/backups and /_admin/requests.
-    """
+    """Serve the stand-in until a signal comes, and return 0."""
     base = Scenario()
     if scenario is not None:
         name, text = yaml_text(scenario)

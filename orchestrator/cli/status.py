@@ -6,22 +6,11 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import rich_click as click
 from rich.text import Text
 
-from orchestrator.cli.completers import complete_runs
 from orchestrator.cli.ending import where_options
 from orchestrator.cli.open_files import within_open_files
-from orchestrator.cli.options import (
-    Output,
-    config_option,
-    format_option,
-    output_options,
-    read_config,
-    state_dir_option,
-    throttle_options,
-    throttled,
-)
+from orchestrator.cli.options import Output, read_config, throttled, with_output
 from orchestrator.cli.places import needed_state_dir
 from orchestrator.cli.settle import written_again
 from orchestrator.cli.stopping import run_until_stopped
@@ -43,13 +32,7 @@ _NAMES = ("install", "account", "outcome", "backup is", "took", "backup id", "wh
 _STYLES = {Condition.ABORTED: "red", Condition.UNKNOWN: "yellow", Condition.UNDER_WAY: "yellow"}
 
 
-@click.command()
-@click.argument("run", metavar="[RUN]", default="latest", shell_complete=complete_runs)
-@config_option
-@format_option
-@state_dir_option
-@throttle_options
-@output_options
+@with_output
 def status(
     *,
     run: str,
@@ -59,14 +42,7 @@ def status(
     output: Output,
     **given: Any,  # noqa: ANN401 - the options above, by name
 ) -> int:
-    """Ask the API how the backups of a run ended, and have its report and the state say so.
-
-    RUN is a run id, the beginning of one, or latest: the newest run of this YAML, any shard of it and runs of named
-    installs included. One request for each backup that has not ended yet, none if all have. Exit codes: 0 every backup
-    of the run is completed, 2 bad usage or configuration, 3 one was aborted, has not ended or cannot be asked about
-    (installs without a backup do not count), 4 the state or the report cannot be written, 11 the run is going on,
-    12 credentials refused.
-    """
+    """Print how the backups of a run ended, update its report, and return the exit code."""
     config = read_config(config_file)
     config = replace(config, throttle=throttled(config.throttle, given))
     log = output.log(redactor_of(config))

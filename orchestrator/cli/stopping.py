@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import rich_click as click
+import click
 
 from orchestrator.cli import signals
 from orchestrator.engine.stop import StopSwitch
@@ -32,10 +32,8 @@ WHOLE_PERCENT = 100.0
 MAX_FAILURES, FAIL_FAST = "--max-failures", "--fail-fast"
 
 
-def parse_failure_limit(_context: click.Context, _parameter: click.Parameter, value: str | None) -> FailureLimit | None:
+def parse_failure_limit(value: str, _option: click.Parameter | None = None) -> FailureLimit:
     """Return the limit that ``--max-failures`` asks for. Raises ``click.BadParameter``."""
-    if value is None:
-        return None
     match = _FAILURES.fullmatch(value)
     failures, percent = (match[1], match[2]) if match else (None, None)
     if failures and int(failures) >= 1:

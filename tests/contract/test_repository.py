@@ -27,7 +27,7 @@ EXAMPLES = sorted([*ROOT.glob("configs/*.yaml"), *ROOT.glob("examples/*.yaml")])
 SCENARIOS = sorted(ROOT.glob("examples/scenarios/*.yaml"))
 
 
-cli.load_all()
+cli.load_parsers()
 
 
 def commands(group: click.Command = cli, path: str = "wpe-backup") -> dict[str, click.Command]:
@@ -120,23 +120,6 @@ def test_each_option_has_its_environment_variable(path: str, command: click.Comm
         if isinstance(parameter, click.Option):
             name = next(each for each in parameter.opts if each.startswith("--"))
             assert parameter.envvar == "WPE_BACKUP_" + name[2:].replace("-", "_").upper(), f"{path} {name}"
-
-
-@pytest.mark.parametrize(("path", "command"), commands().items())
-def test_the_readme_names_each_command_and_each_option_of_run(path: str, command: click.Command) -> None:
-    readme = (ROOT / "README.md").read_text()
-    assert path in readme
-    if path == "wpe-backup run":
-        for parameter in command.params:
-            assert all(
-                f"`{name}" in readme or f", {name}" in readme for name in parameter.opts if name.startswith("--")
-            )
-
-
-def test_the_readme_shows_only_options_that_exist() -> None:
-    known = {name for command in commands().values() for parameter in command.params for name in parameter.opts}
-    shown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", (ROOT / "README.md").read_text()))
-    assert shown <= known | {"--help", "--version"}
 
 
 def test_run_ids_sort_by_time_and_none_is_the_prefix_of_another() -> None:

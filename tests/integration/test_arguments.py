@@ -85,7 +85,7 @@ def _options(group: click.Command = cli, *path: str) -> Iterator[tuple[tuple[str
 
 
 def test_every_option_refuses_an_empty_value(tmp_path: Path) -> None:
-    cli.load_all()
+    cli.load_parsers()
     options = [*_options()]
     assert len(options) > 80
     for path, option in options:

@@ -15,7 +15,7 @@ from command import environment, install_ids, run_command
 from fakes import planned
 from states import AT, by_hand, with_store
 
-from orchestrator.cli.commands import PROGRAM, cli
+from orchestrator.cli.commands import cli
 from orchestrator.cli.completers import (
     _LateError,
     _within,
@@ -25,6 +25,7 @@ from orchestrator.cli.completers import (
     complete_runs,
     complete_tags,
 )
+from orchestrator.cli.parser.grammar import PROGRAM
 from orchestrator.journal.runs import RunRecord, begin, end, keep
 from orchestrator.journal.store import FILE_NAME, Store
 from orchestrator.model import OutcomeKind, Run

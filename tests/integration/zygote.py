@@ -177,9 +177,9 @@ def _become_command(request: dict[str, Any], streams: list[int]) -> None:
 
 
 def _serve_on_standard_input(parent: int) -> None:
-    from orchestrator.cli.commands import cli  # noqa: PLC0415 - only in the process that forks
+    from orchestrator.cli.commands import load_all  # noqa: PLC0415 - only in the process that forks
 
-    cli.load_all()
+    load_all()
     gc.freeze()
     with socket.socket(fileno=0) as listening:
         serve(listening, parent)

@@ -16,9 +16,9 @@ from fakes import install_id
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.cli.options import config_option
+from orchestrator.cli.parser.shared import CONFIG, SELECTION
 from orchestrator.cli.selecting import WORDS as OPTIONS
-from orchestrator.cli.selecting import check_accounts, parse_shard, read_list, selection_options
+from orchestrator.cli.selecting import check_accounts, parse_shard, read_list, with_selection
 from orchestrator.errors import ConfigError, OrchestratorError, UsageError
 from orchestrator.model import Install
 from orchestrator.selection import Selected, check_values, may_be_meant, selected, selection_from
@@ -331,12 +331,10 @@ def test_what_is_given_and_what_is_named() -> None:
 def asked(*arguments: str, stdin: str | None = None, **environment: str) -> Result:
     """Return what a command with these options gets, as JSON; an exception of ours ends it."""
 
-    @click.command()
-    @config_option
-    @selection_options
-    def command(*, config_file: str | None, selection: SelectionOfAnybody) -> None:
+    def work(*, config_file: str | None, selection: SelectionOfAnybody) -> None:
         click.echo(json.dumps(asdict(replace(selection, words={})) | {"config_file": config_file}))
 
+    command = click.Command("asked", params=[CONFIG, *SELECTION], callback=with_selection(work))
     return CliRunner(env=environment).invoke(command, arguments, input=stdin)
 
 
