@@ -296,7 +296,9 @@ def test_a_listed_account_is_read_leniently() -> None:
         {"id": ID, "name": None},
     ],
 )
-def test_one_entry_without_a_usable_id_or_name_makes_the_page_unreadable(listing: PageKind[Any], what: str, bad: object) -> None:
+def test_one_entry_without_a_usable_id_or_name_makes_the_page_unreadable(
+    listing: PageKind[Any], what: str, bad: object
+) -> None:
     result = listed({"results": [{"id": ID, "name": "shop"}, bad]}, listing=listing)
     assert (result.fault, result.installs, result.accounts) == (Fault.UNREADABLE, None, None)
     assert f"{what}, number 2" in result.message

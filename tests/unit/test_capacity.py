@@ -101,7 +101,9 @@ def test_the_excess_at_the_first_refusal_is_the_burst() -> None:
         (1000.0, 0.0, LEAST_RATE),
     ],
 )
-def test_the_least_rate_is_the_lowest_rate_of_a_bucket_that_allows_the_admissions(burst: float, burst_s: float, rate: float) -> None:
+def test_the_least_rate_is_the_lowest_rate_of_a_bucket_that_allows_the_admissions(
+    burst: float, burst_s: float, rate: float
+) -> None:
     assert least_rate(STEPS, UNTIL, burst=burst, burst_s=burst_s) == pytest.approx(rate)
 
 

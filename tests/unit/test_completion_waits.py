@@ -469,7 +469,9 @@ def test_a_signal_while_the_second_intent_is_stored_keeps_the_outcome_aborted() 
     ("answer", "kind"),
     [(NOT_FOUND, REJECT), (REFUSED, EXHAUST), (UNAUTHORIZED, REJECT)],
 )
-def test_the_outcome_of_a_failed_second_request_names_the_aborted_backup(answer: AttemptResult, kind: OutcomeKind) -> None:
+def test_the_outcome_of_a_failed_second_request_names_the_aborted_backup(
+    answer: AttemptResult, kind: OutcomeKind
+) -> None:
     bench = aborting()
     bench.api.script(0, ACCEPTED, answer)
     bench.run()
