@@ -1,6 +1,6 @@
-"""The limiter against the servers of the benchmark, in virtual time: what was reached once must be reached again.
+"""The limiter against the benchmark's servers, in virtual time: its results must stay within the recorded bands.
 
-The longest runs are left to ``benchmarks/limiter.py --check``.
+Only ``benchmarks/limiter.py --check`` has the longest runs.
 """
 
 from __future__ import annotations
