@@ -254,8 +254,11 @@ def test_a_stop_while_an_intent_is_stored_sends_nothing_more() -> None:
     ],
 )
 def test_a_failure_limit_holds_at_the_right_counts(
-    failure_limit: FailureLimit, failed: int, settled: int, holds: bool
-) -> None:  # noqa: FBT001 - a column
+    failure_limit: FailureLimit,
+    failed: int,
+    settled: int,
+    holds: bool,  # noqa: FBT001 - a column of the table
+) -> None:
     assert failure_limit.holds(failed, settled) is holds
 
 
