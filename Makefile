@@ -18,6 +18,7 @@ READY := .venv/.ready
 PYTEST := $(BIN)/pytest -n 8 --dist worksteal
 # The tests start Python a hundred times: it must not compile everything each time.
 unexport PYTHONDONTWRITEBYTECODE
+DOCUMENTS := $(wildcard *.md docs/*.md docs/adr/*.md examples/*.md)
 # An hour at night, midnight at the end of a month while the tests run, a leap day, the night when summer time begins.
 HOURS ?= 2026-12-01T02:10 2026-11-30T23:58 2028-02-29T12:00 2027-03-28T00:59
 
@@ -44,6 +45,8 @@ soak: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	$(BIN)/proselint check --config docs/proselint.json $(DOCUMENTS)
 
 types: $(READY)
 	$(BIN)/mypy

@@ -201,10 +201,10 @@ def _seconds(value: float) -> str:
 
 
 COLUMNS = (
-    Column("used", "capacity_used", _percent, min),
+    Column("limit used", "capacity_used", _percent, min),
     Column("rejected", "rejected_share", _percent),
     Column("504s", "failed_share", _percent),
-    Column("to 95%", "time_to_95_s", _seconds),
+    Column("time to 95%", "time_to_95_s", _seconds),
     Column("429s in a row", "longest_run_of_429s", "{:.0f}".format),
     Column("time / ideal", "time_over_ideal", "{:.3f}".format),
 )

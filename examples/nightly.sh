@@ -1,20 +1,20 @@
 #!/bin/sh
-# A night: back up the whole fleet, take up again what stopped halfway, then hold the result against what was promised.
-# The exit code is that of the backups: of the last retry, where there was one. If they are all well, it is that of the
-# audit, and then that of the look for installs that nobody backs up. So 0 means that all of it is well.
+# A night: back up the whole fleet, resume and retry, then audit the result and look for unprotected installs.
+# The exit code is the first that is not 0 of: the backups (the last retry, if there was one), the audit, the look for
+# unprotected installs. So 0 means that all is well.
 #
 #   terminal 1   wpe-backup simulate --scenario examples/scenarios/agency.yaml
 #   terminal 2   WPE_BACKUP_CONFIG=examples/agency.yaml examples/nightly.sh
 set -u
 
-# Run a command and remember its exit code, whatever that is.
+# Run a command and keep its exit code.
 try() {
     "$@"
     code=$?
 }
 
-# What some backups missed gets another chance. Anything else ends the night here: 1, 2, 4 and 12 do not mend
-# themselves, 11 means that another run is at it, a signal means that somebody wants an end.
+# Go on if only some backups failed. Anything else ends the night: another try does not help with 1, 2, 4 and 12, 11
+# means that another run is going on, and a signal means that somebody wants to stop.
 end_unless_some_failed() {
     case $code in
         0 | 3 | 10) ;;
@@ -25,18 +25,18 @@ end_unless_some_failed() {
 try wpe-backup run --wait --deadline "${DEADLINE:-4h}" --max-failures 20% --lock-wait 30m
 end_unless_some_failed
 if [ "$code" -ne 0 ]; then
-    try wpe-backup run --resume latest --wait # what was not tried, or not waited for
+    try wpe-backup run --resume latest --wait # request and wait for the remaining installs
     end_unless_some_failed
 fi
 if [ "$code" -ne 0 ]; then
-    try wpe-backup run --retry-failed latest --wait # what failed, and what could not be read of the inventory
+    try wpe-backup run --retry-failed latest --wait # retry failed installs and failed sources
     end_unless_some_failed
 fi
 backups=$code
 
-try wpe-backup audit # how old is the newest completed backup of every install, whoever made it?
+try wpe-backup audit # check the age of each newest backup
 audit=$code
-try wpe-backup installs --diff # which installs does nobody back up?
+try wpe-backup installs --diff # look for installs that nobody backs up
 
 for each in "$backups" "$audit" "$code"; do
     [ "$each" -eq 0 ] || exit "$each"

@@ -1,6 +1,6 @@
-"""The command line: arguments, environment, signals. The only event loop and ``sys.exit``.
+"""The command line: arguments, environment, signals. It has the only event loop and the only ``sys.exit``.
 
-What is imported before ``main`` runs delays the moment from which on no signal is lost: next to nothing.
+Import next to nothing here: a signal that comes before ``main`` runs may be lost.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _run() -> int:
 
     streams.prepare()
     try:
-        from orchestrator.cli.commands import run_command_line  # noqa: PLC0415 - this takes its time
+        from orchestrator.cli.commands import run_command_line  # noqa: PLC0415 - this takes time
 
         return run_command_line()
     except signals.Interrupt:

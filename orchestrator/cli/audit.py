@@ -1,4 +1,4 @@
-"""``wpe-backup audit``: how old the newest completed backup of every install is, whoever made it."""
+"""``wpe-backup audit``: print the age of the newest completed backup of each install."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def audit(
     selection: Selection,
     output_format: str,
     output: Output,
-    **given: Any,  # noqa: ANN401 - the options above, by name
+    **given: Any,  # noqa: ANN401 - the values of the options, by name
 ) -> int:
     """Print the age of each install's newest completed backup, and return the exit code."""
     config = read_config(config_file)
@@ -65,7 +65,7 @@ def _show(end: AuditEnd, output: Output, *, as_json: bool) -> None:
 
 
 def _fields(row: Audited) -> dict[str, Any]:
-    """Return an install as an object, its fields named as the report's are."""
+    """Return an install as a JSON object with the field names of the report."""
     install, found = row.install, row.freshness
     newest, under_way = found.newest, found.under_way
     return {
@@ -90,7 +90,7 @@ def _cells(row: Audited) -> tuple[object, ...]:
     newest = found.newest
     notes = [why(found.error)] if found.error else []
     if found.under_way:
-        notes.append(f"another is under way: {found.under_way.id}")
+        notes.append(f"another backup is under way: {found.under_way.id}")
     return (
         install.label,
         install.account,

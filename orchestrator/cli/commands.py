@@ -1,4 +1,4 @@
-"""The command ``wpe-backup``: its groups, and how every failure ends it with one message and an exit code."""
+"""The command ``wpe-backup``: its sections, and one message and exit code for each failure."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ cli = click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(v
 
 
 def load_all() -> None:
-    """Import every command with its work, as a process does that serves many of them."""
+    """Import every command with its work, for a process that serves many commands."""
     cli.load_parsers()
     for command in cli.commands.values():
         for each in command.commands.values() if isinstance(command, click.Group) else (command,):
@@ -80,26 +80,26 @@ def _refuse_what_is_no_text() -> None:
     for what, text in given:
         if not text.isascii() and not is_text(text):
             shown = os.fsencode(text).decode("utf-8", "backslashreplace")
-            message = f"{what} is not UTF-8 text: {shown}; give it in UTF-8, whatever the locale is"
+            message = f"{what} is not UTF-8 text: {shown}; use UTF-8, whatever the locale is"
             raise UsageError(message)
 
 
 def _say_failed_call(error: OSError) -> int:
-    """Say what the system refused, and which file that is about where it is about one; return the exit code."""
+    """Print the reason why a system call failed, with its file if there is one; return the exit code."""
     reason = error.strerror or str(error)
     if error.filename is not None:
         say(f"{PROGRAM}: {visible(os.fsdecode(error.filename))} cannot be read or written: {visible(reason)}")
     elif isinstance(error, FileNotFoundError) and not _has_working_directory():
-        say(f"{PROGRAM}: the working directory is gone: change to another one, or name files by their whole path")
+        say(f"{PROGRAM}: the working directory is gone: change to another one, or use absolute paths")
         return UsageError.exit_code
     else:
-        say(f"{PROGRAM}: the system refused what this needs: {visible(reason)}")
+        say(f"{PROGRAM}: a system call failed: {visible(reason)}")
     return StorageError.exit_code
 
 
 def _has_working_directory() -> bool:
     try:
-        os.getcwd()  # noqa: PTH109 - Path's says the same
+        os.getcwd()  # noqa: PTH109 - Path.cwd calls this
     except OSError:
         return False
     return True

@@ -1,8 +1,8 @@
-"""What a shell offers where a run, an account, a tag or an install is to be named.
+"""Complete runs, accounts, tags and installs for the shell.
 
-Called at every press of the tab key: reads the state and the YAML, writes nothing, runs no command, reads no secret,
-and offers nothing where something cannot be read. What is offered is put into the command line as it is, so what a
-shell would take for anything but a word is left out: names may come from files of others.
+The shell calls these at each press of the Tab key. They read the state and the YAML. They write nothing, run no
+command, read no secret, and offer nothing if a file cannot be read. The shell inserts a completion unquoted, and names
+may come from files of other people. So a completion that is not a plain word is left out.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ if TYPE_CHECKING:
 
 MOST_RUNS = 50
 LONGEST_S = 2.0
-"""Seconds that a shell is kept waiting: a large inventory, or a disk that does not answer, offers nothing."""
+"""Longest time that the shell waits. After that, a large inventory or a dead disk offers nothing."""
 
 _WORD = re.compile(r"[\w/.][\w/.@%+:-]*")
 
 
 class _LateError(BaseException):
-    """Say that it takes too long, past everything that catches an ``Exception``."""
+    """A completion takes too long. This is no ``Exception``, so nothing between catches it."""
 
 
 @contextmanager
 def _within(seconds: float) -> Iterator[None]:
-    """Break off what takes longer. Only for the main thread."""
+    """Interrupt the block after this time. Call it in the main thread only."""
 
     def break_off(_signum: int, _frame: object) -> None:
         raise _LateError
@@ -69,7 +69,7 @@ def _or_nothing(complete: Completer) -> Completer:
         try:
             with _within(LONGEST_S):
                 found = complete(ctx, param, incomplete)
-        except (Exception, _LateError):  # noqa: BLE001 - a shell that completes has no place for messages
+        except (Exception, _LateError):  # noqa: BLE001 - a completion cannot show messages
             return []
         return [item for item in found if item.type != "plain" or _WORD.fullmatch(item.value)]
 
@@ -84,7 +84,7 @@ def complete_runs(ctx: click.Context, _param: click.Parameter, incomplete: str) 
 
 @_or_nothing
 def complete_reports(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
-    """Offer the runs, and where none begins so, files."""
+    """Offer the runs, or files if no run begins with the text."""
     return _runs_beginning(ctx, incomplete) or [CompletionItem(incomplete, type="file")]
 
 
@@ -96,13 +96,13 @@ def complete_accounts(ctx: click.Context, _param: click.Parameter, incomplete: s
 
 @_or_nothing
 def complete_tags(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
-    """Offer the tags that installs of the YAML have."""
+    """Offer the tags of the YAML's installs."""
     return _beginning(incomplete, sorted({tag for each in _fleet(ctx).sections.installs for tag in each.tags}))
 
 
 @_or_nothing
 def complete_installs(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
-    """Offer the names of the YAML's installs, and the ids of those without; once something is typed, any id too."""
+    """Offer the names of the YAML's installs, ids of unnamed ones, and any id once a letter is typed."""
     installs = _fleet(ctx).sections.installs
     labels = [each.name or each.id or "" for each in installs]
     ids = [each.id or "" for each in installs] if incomplete else []
@@ -123,7 +123,7 @@ def _runs_beginning(ctx: click.Context, incomplete: str) -> list[CompletionItem[
 
 
 def _runs(state_dir: Path) -> dict[str, str]:
-    """Return the newest runs with what is said of each; where the state has none, those that left a folder."""
+    """Return the newest runs with a description of each; without a state, the runs that left a folder."""
     with suppress(OrchestratorError):
         runs = past_runs(state_dir / FILE_NAME, MOST_RUNS)
         if runs:
@@ -134,17 +134,17 @@ def _runs(state_dir: Path) -> dict[str, str]:
 
 
 def _said(run: PastRun) -> str:
-    """Say what a run came to; fish would end it at a comma."""
+    """Describe the result of a run, without a comma: fish would cut the text there."""
     end = " so far" if run.exit_code is None else ""
     return visible(f"{run.started_at:%Y-%m-%d %H:%M} UTC: {run.succeeded} of {run.planned} backed up{end}")
 
 
 def _fleet(ctx: click.Context) -> CheckedYaml:
-    """Return the YAML that the line names, or the usual one."""
+    """Return the YAML that the command line names, or the default one."""
     named = ctx.params.get("config_file") or os.environ.get("WPE_BACKUP_CONFIG")
     path = named and Path(named).expanduser()
     if path and not path.is_file():
-        message = "standard input, or a pipe, belongs to the line that is not there yet"
+        message = "a completion cannot read standard input or a pipe"
         raise UsageError(message)
     name, text = config_text(str(path) if path else None)
     return read_yaml(text, name, os.environ, with_secrets=False)

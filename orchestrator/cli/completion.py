@@ -1,4 +1,4 @@
-"""``wpe-backup completion``: what a shell needs to complete our commands, options, runs and installs."""
+"""``wpe-backup completion``: print the completion script of a shell."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from orchestrator.cli.parser.grammar import PROGRAM
 _SHELLS: dict[str, type[ShellComplete]] = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}
 
 _VARIABLE = "_WPE_BACKUP_COMPLETE"
-"""By this variable the shell's function asks ``wpe-backup`` itself; click takes the name from the program's."""
+"""The variable by which the script calls ``wpe-backup``. click derives its name from the program's name."""
 
 _SCRIPT_OF_BASH = f"""\
 if (( BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 404 )); then
@@ -21,7 +21,7 @@ else
 %s
 fi
 """
-"""Asks the bash that reads the script; click would ask the one in the path, which need not be there."""
+"""Check the version of the bash that reads the script. click would check the one in the path, if there is one."""
 
 
 def completion(shell: str) -> None:

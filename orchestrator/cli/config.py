@@ -1,4 +1,4 @@
-"""``wpe-backup config``: look at the YAML without asking the API anything."""
+"""``wpe-backup config``: check or print the YAML, without asking the API."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @with_output
 def validate(*, config_file: str | None, no_secrets: bool, output: Output) -> int:
-    """Print what is wrong with the YAML, or that it is valid, and return the exit code."""
+    """Print the problems of the YAML, or that it is valid, and return the exit code."""
     fleet = _fleet(config_file, no_secrets=no_secrets)
     for empty in fleet.empty:
         say(f"warning: {visible(f'{empty.source}: {empty.reason}')}")
@@ -27,13 +27,13 @@ def validate(*, config_file: str | None, no_secrets: bool, output: Output) -> in
 
 
 def told(fleet: CheckedYaml, *, no_secrets: bool) -> str:
-    """Return what a YAML comes to, in one line."""
+    """Return a summary of a YAML in one line."""
     installs = fleet.sections.installs
     discoveries = sum(source.discover is not None for source in fleet.sections.inventory)
     return (
         f"{len(installs)} installs, {sum(install.enabled for install in installs)} of them enabled, "
-        + (f"{discoveries} discover section(s) for more, asked when the plan is made, " if discoveries else "")
-        + f"{len(fleet.sections.accounts)} account(s){', credentials not looked at' if no_secrets else ''}"
+        + (f"{discoveries} discover section(s), resolved when the plan is made, " if discoveries else "")
+        + f"{len(fleet.sections.accounts)} account(s){', credentials not checked' if no_secrets else ''}"
     )
 
 

@@ -1,4 +1,4 @@
-"""``wpe-backup demo``: the whole thing, without credentials."""
+"""``wpe-backup demo``: a run against the stand-in, without credentials."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ CONTRADICTED = 1
 
 @with_output
 def demo(*, output: Output) -> int:
-    """Run the demonstration; return 0 if its report agrees with what the stand-in counted."""
+    """Run the demonstration; return 0 if its report agrees with the counts of the stand-in."""
     redactor = Redactor()
     log = output.log(redactor)
     folder = Path(tempfile.mkdtemp(prefix="wpe-backup-demo-"))
     if not output.is_quiet:
         say(
-            f"A stand-in for the API allows {RATE:g} requests a second and does not say so. "
+            f"A stand-in for the API allows {RATE:g} requests a second, but does not say so. "
             f"Backing up {FLEET_SIZE} installs …"
         )
     end = run_until_stopped(lambda stop: run_demo(folder, log, stop), is_last=True)
@@ -43,7 +43,7 @@ def _say_proof(end: DemoEnd) -> None:
     stats = end.stats
     say(
         f"\nThe stand-in counted {stats['backups_made']} backups of {stats['installs_backed_up']} installs, at most "
-        f"{stats['most_per_install']} of one, {end.refused} refused for good, and {stats['throttled']} times 429."
+        f"{stats['most_per_install']} of one, {end.refused} rejected, and answered 429 {stats['throttled']} times."
     )
     for contradiction in end.contradictions:
         say(f"The report is wrong: {contradiction}.")
@@ -57,5 +57,5 @@ def _say_proof(end: DemoEnd) -> None:
 
 
 def _program() -> str:
-    """Return how this very command is called from here."""
+    """Return the name that calls this command from here."""
     return "wpe-backup" if shutil.which("wpe-backup") else str(Path(sys.argv[0]).absolute())

@@ -1,4 +1,4 @@
-"""``wpe-backup doctor``: can this work at all? Each check with a verdict and a remedy."""
+"""``wpe-backup doctor``: print a verdict and a remedy for each check."""
 
 from __future__ import annotations
 
@@ -54,26 +54,26 @@ def doctor(*, config_file: str | None, output_format: str, state_dir: Path | Non
 
 
 def _configuration(config_file: str | None) -> tuple[Config | None, list[Check]]:
-    """Return the configuration, ``None`` if there is no usable one, and what is to be said of it."""
+    """Return the configuration (``None`` if it is unusable) and the checks of it."""
     try:
         name, text = config_text(config_file)
         fleet = read_yaml(text, name, os.environ, with_secrets=False)
     except UsageError as error:
-        remedy = "write one by wpe-backup init --from-api, or name it with -c FILE"
+        remedy = "write one with wpe-backup init --from-api, or name one with -c FILE"
         return None, [Check("configuration", Grade.FAIL, str(error), remedy)]
     except ConfigError as error:
-        return None, [_wrong("configuration", error, "mend it; wpe-backup config validate shows each line")]
+        return None, [_wrong("configuration", error, "correct it; wpe-backup config validate shows each line")]
     found = f"{fleet.source}: {told(fleet, no_secrets=False)}"
     checks = [Check("configuration", Grade.OK, found), *_inventory(fleet)]
     checks.append(config_file_check(Path(name), holds_password=holds_password(text, name)))
     try:
         return load_config(text, name, os.environ), checks
     except ConfigError as error:
-        return None, [*checks, _wrong("credentials", error, "give them as the message says")]
+        return None, [*checks, _wrong("credentials", error, "provide them as the message says")]
 
 
 def _inventory(fleet: CheckedYaml) -> list[Check]:
-    """Return what is to be said of the files that the YAML takes installs from, if there are any."""
+    """Return the check of the YAML's inventory files, if there are any."""
     if not any(source.files for source in fleet.sections.inventory):
         return []
     failed, empty = (
@@ -84,12 +84,12 @@ def _inventory(fleet: CheckedYaml) -> list[Check]:
         )
     )
     if failed:
-        remedy = "a run backs up the others, and ends with exit code 3: have their owners mend these"
+        remedy = "a run backs up the other installs and exits with 3: ask the owners to correct these files"
         return [Check("inventory", Grade.FAIL, "; ".join(failed + empty), remedy)]
     if empty:
-        remedy = "mend the YAML, or put the files where it looks for them"
+        remedy = "correct the YAML, or put the files in their places"
         return [Check("inventory", Grade.WARN, "; ".join(empty), remedy)]
-    return [Check("inventory", Grade.OK, "every file was read")]
+    return [Check("inventory", Grade.OK, "every file can be read")]
 
 
 def _wrong(name: str, error: ConfigError, remedy: str) -> Check:

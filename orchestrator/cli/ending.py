@@ -1,4 +1,4 @@
-"""How a run ends for whoever looks on: totals, first failures, trouble, and what can be done about it."""
+"""Print the end of a run: totals, first failures, trouble, and the commands that go on."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 
 _NAMELESS = {STDIN_NAME: "-", PIPE_NAME: "<(…)"}
-"""How a command line names a configuration that has no name."""
+"""The name of a configuration from a pipe, in a command line."""
 
 
 def say_end(end: RunEnd, output: Output, log: Log, redactor: Redactor) -> None:
-    """Say on standard error how the run ended: totals, first failures, where the report is."""
+    """Print the end of the run on standard error: totals, first failures, the place of the report."""
     first = list(end.first_failures)
     is_well = end.summary.exit_code == 0
     if output.is_json:
@@ -54,7 +54,7 @@ def _log_trouble(end: RunEnd, log: Log) -> None:
 
 
 def _trouble(end: RunEnd, redactor: Redactor) -> list[str]:
-    """Say what went wrong with the run itself, and which backups were made that the report does not tell of."""
+    """Print the trouble of the run itself, and the backups that the report lacks."""
     lines = []
     if end.crash:
         lines.append("wpe-backup: internal error, please report it:")
@@ -89,25 +89,25 @@ def _show_end(end: RunEnd, output: Output, first: list[dict[str, Any]]) -> None:
 
 
 def where_options(config: str, state_dir: Path) -> str:
-    """Return the options that another command on the same things needs, with a space before each.
+    """Return the options that name configuration and state for the next command, with a space before each.
 
-    A configuration that came through a pipe has to come again: ``<(…)`` stands for the command that writes it.
+    ``<(…)`` stands for the command that writes a configuration to a pipe.
     """
     name = _NAMELESS.get(config) or shlex.quote(visible(config))
     return f" -c {name}{state_option(state_dir)}"
 
 
 def state_option(state_dir: Path) -> str:
-    """Return the option that names the state, with a space before it, unless it is where it is anyway.
+    """Return the option that names the state, with a space before it; nothing if the state is in its usual place.
 
-    In a service of systemd's it is not: whoever types the command does not have the service's variables.
+    The variables of a systemd service do not count: the person who types the command does not have them.
     """
     is_usual = state_dir.absolute() == usual_state_dir()
     return "" if is_usual else f" --state-dir {shlex.quote(visible(str(state_dir)))}"
 
 
 def _next_steps(end: RunEnd) -> list[str]:
-    """Say what can be done about what is missing, each as one command."""
+    """Yield the commands that complete the run."""
     run_id, outcomes = end.summary.run_id, end.summary.outcomes
     state_dir = Path(end.options.state_dir)
     state, where = state_option(state_dir), where_options(end.config, state_dir)

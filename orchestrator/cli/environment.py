@@ -1,4 +1,4 @@
-"""A configuration for what is asked without a YAML: one account, whose credentials the environment has."""
+"""The configuration of a command without a YAML: one account with the credentials of the environment."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ if TYPE_CHECKING:
     from orchestrator.model import Config
 
 NOWHERE = "<environment>"
-"""What stands for the name of the file."""
+"""The name of this configuration, in place of a file name."""
 
 MADE_UP = {"user_id": "any-user-will-do", "password": "any-password-will-do"}
-"""What a stand-in is given. They are in no name and no path: as secrets they are taken out of whatever is said."""
+"""Credentials for a stand-in. These words occur in no name and no path, because the output redacts them."""
 
 _LEAST = "version: 1\ndefaults: {notification_emails: []}\ninventory: [discover: {}]\n"
 
 
 def made_up_credentials(base_url: str | None) -> dict[str, str]:
-    """Return what the account ``default`` sends to a stand-in at ``base_url`` where the environment gives nothing.
+    """Return made-up credentials for a stand-in at ``base_url``, in the form of the YAML.
 
-    The values are as a YAML writes them: what is exported later takes their place. None for an API elsewhere.
+    A secret that the environment has is left out. A variable that is exported later overrides the made-up value. For an
+    API on another machine, return nothing.
     """
     if base_url is None or not is_loopback(base_url):
         return {}
@@ -39,7 +40,7 @@ def made_up_credentials(base_url: str | None) -> dict[str, str]:
 
 
 def config_of_environment(base_url: str | None = None) -> Config:
-    """Return the configuration of the account ``default`` at ``base_url``, else where the API is.
+    """Return the configuration of the account ``default`` at ``base_url``, or at the API's address.
 
     Raises ``UsageError`` if the environment has no usable credentials; a stand-in on this machine needs none.
     """

@@ -1,4 +1,4 @@
-"""``wpe-backup history``: the runs that the state remembers."""
+"""``wpe-backup history``: print the runs in the state."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NAMES = ("run", "started (UTC)", "took", "installs", "backed up", "failed", "ex
 
 @with_output
 def history(*, limit: int, output_format: str, state_dir: Path | None, output: Output) -> int:
-    """Print the runs that the state remembers, the newest first."""
+    """Print the runs in the state, the newest first."""
     state = needed_state_dir(state_dir)
     runs = past_runs(state / FILE_NAME, limit or None)
     if output_format == "json":
@@ -37,14 +37,14 @@ def history(*, limit: int, output_format: str, state_dir: Path | None, output: O
     console = output.console(sys.stdout)
     if not runs:
         where = visible(str(state))
-        console.print(Text(f"There are no runs in {where} yet; name another folder with --state-dir"), soft_wrap=True)
+        console.print(Text(f"There are no runs in {where}; name another directory with --state-dir"), soft_wrap=True)
         return 0
     print_table(console, _NAMES, [*map(_cells, runs)], [*map(_style, runs)])
     return 0
 
 
 def _fields(run: PastRun) -> dict[str, Any]:
-    """Return a run as an object, its fields named as the summary's are."""
+    """Return a run as a JSON object with the field names of the summary."""
     return {
         "run_id": run.id,
         "started_at": iso(run.started_at),

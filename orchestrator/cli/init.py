@@ -1,4 +1,4 @@
-"""``wpe-backup init``: a commented YAML to begin with."""
+"""``wpe-backup init``: write a commented YAML to begin with."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from orchestrator.summary import Ending, exit_code
 from orchestrator.visible import visible
 
 MOST_ACCOUNTS = 5
-"""Names of WP Engine's accounts that a message lists."""
+"""Most names of WP Engine's accounts in a message."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """Where the YAML goes; ``-`` is standard output."""
+    """The place of the YAML; ``-`` is standard output."""
 
     file: str
     replaces: bool
@@ -39,7 +39,7 @@ class _Target:
 
     @property
     def option(self) -> str:
-        """Return the option that names the file to other commands, with a space before it."""
+        """Return the option that names the file for other commands, with a space before it."""
         return f" -c {shlex.quote(visible(self.file))}" if self.file not in {STANDARD_INPUT, DEFAULT_FILE} else ""
 
 
@@ -50,7 +50,7 @@ def init(
     from_api: bool,
     base_url: str | None,
     output: Output,
-    **given: Any,  # noqa: ANN401 - the options above, by name
+    **given: Any,  # noqa: ANN401 - the values of the options, by name
 ) -> int:
     """Write the starter configuration, and return the exit code."""
     target = _Target(config_file, given["force"])
@@ -85,7 +85,7 @@ def _say_failure(error: ErrorInfo) -> int:
 
 
 def _say_nothing_is_seen(found: VisibleInstalls, base_url: str) -> int:
-    """Say that the credentials show no install, and why that may be."""
+    """Print that the credentials show no install, with the likely reasons."""
     seen = "no install" if found.unnamed else "no account and no install"
     if found.accounts:
         names = [*map(visible, found.accounts[:MOST_ACCOUNTS]), *("…" for _ in found.accounts[MOST_ACCOUNTS:][:1])]
@@ -93,22 +93,22 @@ def _say_nothing_is_seen(found: VisibleInstalls, base_url: str) -> int:
     say(
         f"wpe-backup: {base_url} accepts the credentials but shows {seen}, so nothing was written. Check in the "
         "User Portal that the user who generated the credentials has access to the account (Users), that API access is "
-        "enabled for it (API Access), and that this is the API you mean (--base-url)."
+        "enabled for it (API Access), and that --base-url is the right API."
     )
     return exit_code(Ending(failed=1))
 
 
 def _say_what_is_next(target: _Target, found: VisibleInstalls | None) -> None:
-    """Say what was written, and what to do with it: on standard error, where the YAML is not."""
+    """Print the next steps on standard error, since the YAML may be on standard output."""
     lines = [] if target.is_printed else [f"Wrote {visible(target.file)}{_told(found)}"]
     if target.is_printed:
-        lines.append("Put it into a file, wpe-backup.yaml, then:")
+        lines.append("Save it as wpe-backup.yaml, then:")
     elif found is None:
-        lines.append("Put your installs in at its end, or list all of them by --from-api --force, then:")
+        lines.append("Add your installs at its end, or list all of them with --from-api --force, then:")
     steps = {
-        f"config validate{target.option}": "is it right?",
-        f"doctor{target.option}": "credentials, API, clock, disk",
-        f"run{target.option} --dry-run": "what would be backed up",
+        f"config validate{target.option}": "check the YAML",
+        f"doctor{target.option}": "check credentials, API, clock and disk",
+        f"run{target.option} --dry-run": "print the plan",
     }
     widest = max(map(len, steps))
     lines += [f"  wpe-backup {command:<{widest}}   # {why_it}" for command, why_it in steps.items()]

@@ -1,4 +1,4 @@
-"""``wpe-backup installs``: the installs that the API shows, and how the YAML differs from them."""
+"""``wpe-backup installs``: print the installs that the API shows, or the differences from the YAML."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def installs(
     accounts: tuple[str, ...],
     output_format: str,
     output: Output,
-    **given: Any,  # noqa: ANN401 - the options above, by name
+    **given: Any,  # noqa: ANN401 - the values of the options, by name
 ) -> int:
-    """Print the installs that the API shows, or how the YAML differs, and return the exit code."""
+    """Print the installs that the API shows, or the differences; return the exit code."""
     config = _config(config_file, needs_file=diff)
     check_accounts(Selection(accounts=accounts), config.accounts)
     if accounts:
@@ -96,13 +96,13 @@ def _of_difference(each: Difference, names: dict[str, str]) -> tuple[object, ...
 
 
 def _note(each: Difference) -> str:
-    """Return what there is to say of a difference, with its place in the YAML."""
+    """Describe a difference, with its place in the YAML."""
     place = each.configured.place if each.configured else ""
     return "; ".join(part for part in (each.note, place) if part)
 
 
 def _fields(row: SeenInstall | Difference, names: dict[str, str]) -> dict[str, Any]:
-    """Return a row as an object, its fields named as the report's are."""
+    """Return a row as a JSON object with the field names of the report."""
     listed = row.listed
     fields: dict[str, Any] = {}
     if isinstance(row, Difference):
@@ -134,7 +134,7 @@ def _totals(end: InstallsEnd, *, compares: bool) -> str:
     pending = sum(each.listed.is_pending for each in end.installs)
     said += f", {pending} of them pending" if pending else ""
     if compares and not end.differences:
-        said += ": no difference, each is in the YAML or left out by it"
+        said += ": no difference; the YAML lists each install or leaves it out"
     elif compares:
         counts = Counter(each.kind for each in end.differences)
         said += "; " + ", ".join(f"{counts[kind]} {kind}" for kind in DriftKind if counts[kind])

@@ -1,4 +1,4 @@
-"""The system's limit on open files, which every connection counts towards."""
+"""The system's limit on open files; each connection counts as one."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from orchestrator.model import Config
 
 RESERVED = 64
-"""Files that are no connection: the state, the report, logs, name look-ups."""
+"""Files other than connections: the state, the report, logs, name look-ups."""
 
 ENOUGH = 65_536
 
 
 def most_in_flight(config: Config) -> tuple[int, int]:
-    """Return how many requests may be in flight, and how many files be open, which is raised as far as it goes."""
+    """Raise the limit on open files if needed; return the most requests in flight, and the most open files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = ENOUGH if hard == resource.RLIM_INFINITY else min(hard, ENOUGH)
     if soft < wanted:
@@ -30,7 +30,7 @@ def most_in_flight(config: Config) -> tuple[int, int]:
 
 
 def within_open_files(config: Config, log: Log) -> Config:
-    """Return ``config`` with no more requests in flight than the system lets connections be open."""
+    """Return ``config`` with no more requests in flight than the system allows connections."""
     most, files = most_in_flight(config)
     if config.throttle.concurrency <= most:
         return config

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from orchestrator.redaction import Redactor
 
 WIDE = 1000
-"""Columns where there is no terminal: wide enough that a line is never wrapped."""
+"""Columns without a terminal: wide enough that no line is wrapped."""
 
 
 def _as_in_yaml(parse: Callable[[object], Any]) -> Callable[[str, click.Parameter | None], Any]:
@@ -81,7 +81,7 @@ def email(text: str, option: click.Parameter | None) -> str:
 def folder(text: str, _option: click.Parameter | None) -> Path:
     """Return the path of a folder, which need not exist. Raises ``click.BadParameter`` for the path of a file."""
     path = Path(text)
-    if os.path.isfile(path):  # noqa: PTH113 - Path's raises where it may not look
+    if os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises without permission
         message = f"{text!r} is a file, not a directory"
         raise click.BadParameter(message)
     return path
@@ -89,7 +89,7 @@ def folder(text: str, _option: click.Parameter | None) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """How a command speaks to people and machines, on standard error."""
+    """The form of output for people and machines."""
 
     verbosity: int = 0
     log_format: str = "auto"
@@ -102,7 +102,7 @@ class Output:
 
     @property
     def is_json(self) -> bool:
-        """Tell whether standard error is for machines: where that was asked for, and in Kubernetes."""
+        """Tell whether standard error is for machines: on request, and in Kubernetes."""
         if self.log_format == "auto":
             return bool(os.environ.get("KUBERNETES_SERVICE_HOST")) and not sys.stderr.isatty()
         return self.log_format == "json"
@@ -153,7 +153,7 @@ def _verbosity(*, verbose: bool, quiet: bool) -> int:
 
 
 def throttled(policy: ThrottlePolicy, given: dict[str, Any]) -> ThrottlePolicy:
-    """Return the configuration's policy with the options that were ``given`` in its place."""
+    """Return ``policy`` with the ``given`` options instead of the values of the configuration."""
     rate, ceiling, concurrency = given["rate"], given["max_rate"], given["concurrency"]
     if rate is not None:
         policy = replace(policy, fixed_rate=rate[0])
@@ -165,23 +165,24 @@ def throttled(policy: ThrottlePolicy, given: dict[str, Any]) -> ThrottlePolicy:
 
 
 def read_config(config_file: str | None, *, is_strict: bool = False) -> Config:
-    """Return the checked configuration from ``config_file`` or the usual places, and all of its inventory if strict.
+    """Return the checked configuration from ``config_file`` or the usual places.
 
-    Raises ``UsageError`` if there is none, ``ConfigError`` if it cannot be read or used.
+    If ``is_strict``, a mistake in an inventory file is an error. Raises ``UsageError`` if there is no configuration,
+    ``ConfigError`` if it cannot be read or used.
     """
     name, text = config_text(config_file)
     return load_config(text, name, os.environ, is_strict=is_strict)
 
 
 def config_text(config_file: str | None) -> tuple[str, bytes]:
-    """Return the name and the content of ``config_file``, or of the first that is in the usual places."""
+    """Return the name and content of ``config_file``, or of the first file in the usual places."""
     return yaml_text(config_file or _found())
 
 
 def _found() -> str:
     places = config_places()
     for place in places:
-        if os.path.exists(place):  # noqa: PTH110 - Path's raises where it may not look
+        if os.path.exists(place):  # noqa: PTH110 - Path.exists raises without permission
             return str(place)
     looked = ", ".join(map(str, places))
     message = f"there is no configuration: name one with -c FILE (looked for {looked})"

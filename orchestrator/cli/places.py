@@ -1,7 +1,7 @@
-"""Where the state and the configuration are if nobody says: folders of systemd's, of XDG's, and of the user's home.
+"""The default places of state and configuration: directories of systemd, of XDG, and of the user's home.
 
-A user need not have a home: containers run as a number that no passwd file knows. A variable that names no absolute
-path counts as not set, as XDG has it.
+A user need not have a home: containers run as a number that is in no passwd file. A variable without an absolute path
+counts as not set, by the rule of XDG.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from orchestrator.errors import UsageError
 PROGRAM_FOLDER = "wpe-backup"
 
 NO_STATE_DIR = (
-    "there is no folder for the state: neither STATE_DIRECTORY nor XDG_STATE_HOME names one, and this user has no home"
+    "there is no directory for the state: STATE_DIRECTORY and XDG_STATE_HOME are not set, and this user has no home"
 )
 STATE_DIR_REMEDY = "name one with --state-dir"
 
 
 def default_state_dir() -> Path | None:
-    """Return where the state is if nobody says otherwise, ``None`` if there is no such place.
+    """Return the default place of the state, ``None`` if there is none.
 
-    systemd may name several folders; the first is meant.
+    If systemd names several directories, use the first.
     """
     return _absolute("STATE_DIRECTORY", ":") or usual_state_dir()
 
 
 def usual_state_dir() -> Path | None:
-    """Return where the state is for the same user outside a service of systemd's."""
+    """Return the default place of the state for this user outside a systemd service."""
     return _in_xdg("XDG_STATE_HOME", ".local/state")
 
 
 def needed_state_dir(state_dir: Path | None) -> Path:
-    """Return ``state_dir``. Raises ``UsageError`` if nobody named one and there is no default."""
+    """Return ``state_dir``. Raises ``UsageError`` if it is ``None``: there is no default."""
     if state_dir is None:
         message = f"{NO_STATE_DIR}; {STATE_DIR_REMEDY}"
         raise UsageError(message)
@@ -42,7 +42,7 @@ def needed_state_dir(state_dir: Path | None) -> Path:
 
 
 def config_places() -> list[Path]:
-    """Return where a configuration is looked for, in order."""
+    """Return the default places of the configuration, in order."""
     own = _in_xdg("XDG_CONFIG_HOME", ".config")
     return [
         Path("wpe-backup.yaml"),
@@ -52,7 +52,7 @@ def config_places() -> list[Path]:
 
 
 def _in_xdg(variable: str, below_home: str) -> Path | None:
-    """Return the program's folder in the one that ``variable`` names, else in the usual one below the user's home."""
+    """Return the program's directory in the one that ``variable`` names, else below the user's home."""
     base = _absolute(variable)
     if base is None:
         home = _home()

@@ -1,4 +1,4 @@
-"""``wpe-backup report``: read a report again."""
+"""``wpe-backup report``: print totals and failures of a report."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def failures(*, run: str, output_format: str, state_dir: Path | None, output: Ou
 
 
 def _say_trouble(found: ReportFile, output: Output, *, has_said: bool) -> int:
-    """Say on standard error what standard output does not, and return the exit code."""
+    """Log the trouble that standard output does not show, and return the exit code."""
     log = output.log(Redactor())
     if found.foreign:
         log.info("report.foreign_lines", report=found.path, lines=found.foreign)
@@ -69,10 +69,10 @@ def _say_trouble(found: ReportFile, output: Output, *, has_said: bool) -> int:
 
 
 def _meant(run: str, state_dir: Path | None) -> ReportFile:
-    """Return the reports that ``run`` names: those of a file, or of a run of the state."""
+    """Return the reports in the file, or of the run, that ``run`` names."""
     return reports_meant(Path() if is_path(run) else needed_state_dir(state_dir), run)
 
 
 def _unfinished(found: Report) -> dict[str, object]:
-    """Return what can be said of a run without its summary line."""
+    """Return a summary of a run that has no summary line."""
     return {"type": "summary", "run_id": found.run_id, "outcomes": dict(found.outcomes), "exit_code": None}

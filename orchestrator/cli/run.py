@@ -1,4 +1,4 @@
-"""``wpe-backup run``: request a backup of every install that is meant, report every outcome."""
+"""``wpe-backup run``: back up the selected installs and print the end of the run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @with_output
 @with_selection
-def run(*, config_file: str | None, output: Output, **given: Any) -> int:  # noqa: ANN401 - the options above, by name
+def run(*, config_file: str | None, output: Output, **given: Any) -> int:  # noqa: ANN401 - the values of the options, by name
     """Back up the installs that the options select, and return the exit code."""
     options = _options(given)
     config = read_config(config_file, is_strict=options.strict)
@@ -55,7 +55,7 @@ def run(*, config_file: str | None, output: Output, **given: Any) -> int:  # noq
 
 
 def _collect_garbage_seldom() -> None:
-    """Leave what stays for the whole run (the plan, the libraries) out of every collection: a tenth of the time."""
+    """Keep the plan and the libraries out of garbage collection, which took a tenth of the time."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 100)
@@ -85,18 +85,18 @@ def _options(given: dict[str, Any]) -> RunOptions:
 
 
 def _check_together(options: RunOptions, *, dry_run: bool) -> None:
-    """Refuse what contradicts itself. Raises ``UsageError``."""
+    """Raise ``UsageError`` for options that contradict each other."""
     earlier = "--resume" if options.resume is not None else "--retry-failed"
     if options.resume is not None and options.retry_failed is not None:
-        message = "--resume finishes a run, --retry-failed begins a new one: give one of them"
+        message = "--resume finishes a run, and --retry-failed begins a new one: use only one of them"
     elif options.is_new:
         return
     elif replace(options.selection, shard=None) != Selection():
-        message = f"{earlier} takes its installs from the earlier run: give it no INSTALL and no selection but --shard"
+        message = f"{earlier} takes its installs from the earlier run: remove INSTALL and selection options other than --shard"
     elif options.resume is not None and (options.description is not None or options.emails is not None):
-        message = "--resume finishes what the run began: --description and --email go with a new one"
+        message = "--resume finishes the requests of an earlier run: remove --description and --email"
     elif dry_run:
-        message = f"--dry-run shows the plan of a new run: not with {earlier}"
+        message = f"--dry-run shows the plan of a new run: it cannot be used with {earlier}"
     else:
         return
     raise UsageError(message)
@@ -105,12 +105,12 @@ def _check_together(options: RunOptions, *, dry_run: bool) -> None:
 def _refuse_to_overwrite(config_file: str, report: str | None) -> None:
     with suppress(OSError, ValueError):
         if report and Path(config_file).samefile(report):
-            message = f"the report would take the place of the configuration {config_file}: name another file with -o"
+            message = f"the report would overwrite the configuration {config_file}: name another file with -o"
             raise UsageError(message)
 
 
 def _show_plan(config: Config, options: RunOptions, output: Output, log: Log) -> int:
-    """Print what the run would request; 3 if it could not request all of it, 12 if credentials were refused."""
+    """Print the plan; return 3 if a part of it could not be resolved, 12 if credentials were refused."""
     planned, is_refused = run_until_stopped(lambda stop: previewed(config, options, log, stop))
     plan = planned.plan
     for position, each in planned.presettled.items():
@@ -125,6 +125,6 @@ def _show_plan(config: Config, options: RunOptions, output: Output, log: Log) ->
         console = output.console(sys.stdout)
         for row in plan_table(plan):
             console.print(row, soft_wrap=True)
-        ending = f"; as it stands, a run would end with exit code {code}" if code else ""
+        ending = f"; a run would end with exit code {code}" if code else ""
         console.print(Text(plan_totals(plan) + ending), soft_wrap=True)
     return code

@@ -1,4 +1,4 @@
-"""The options that say which installs of the plan are meant, and what they come to."""
+"""The values of the options that select installs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MOST_SHARDS = 10_000
 MOST_PROBLEMS = 10
-"""Lines of a list that a message names: a file that is no list has nothing but such lines."""
+"""Most wrong lines in a message: in a file that is no list, every line is wrong."""
 
 _SHARD = re.compile(r"(\d{1,5})/(\d{1,5})", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -31,7 +31,7 @@ def parse_shard(text: str, _option: click.Parameter | None = None) -> tuple[int,
     match = _SHARD.fullmatch(text)
     number, count = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= number <= count <= MOST_SHARDS:
-        message = f"{text!r} is no I/N: the I-th of N parts, as 1/4, with I from 1 to N and N at most {MOST_SHARDS}"
+        message = f"{text!r} is no I/N, such as 1/4: I goes from 1 to N, and N is at most {MOST_SHARDS}"
         raise click.BadParameter(message)
     return number, count
 
@@ -55,7 +55,7 @@ WORDS = {
     "accounts": "--account",
     "see the plan": "wpe-backup run --dry-run shows what is",
 }
-"""What the command line calls the fields of a selection."""
+"""The names of the fields of a selection on the command line."""
 
 
 def with_selection(work: Callable[..., Any]) -> Any:  # noqa: ANN401 - as click's own decorators
@@ -75,27 +75,27 @@ def with_selection(work: Callable[..., Any]) -> Any:  # noqa: ANN401 - as click'
 
 
 def check_accounts(selection: Selection, known: Collection[str]) -> None:
-    """Raise ``UsageError`` if an account of ``selection`` is not among ``known``, those of the configuration."""
+    """Raise ``UsageError`` if the configuration does not have an account of ``selection`` (``known``)."""
     unknown = [name for name in dict.fromkeys(selection.accounts) if name not in known]
     if unknown:
         names = ", ".join(f"{name!r}{did_you_mean(name, known)}" for name in unknown)
         several = "; repeat --account for several" if any("," in name for name in unknown) else ""
-        message = f"not among the accounts of the configuration ({', '.join(known)}): {names}{several}"
+        message = f"the configuration has no such account ({', '.join(known)}): {names}{several}"
         raise UsageError(message)
 
 
 def read_list(file: str) -> tuple[tuple[str, str], ...]:
     """Return the names and ids in ``file``, each with its place as ``file:line``; ``-`` is standard input.
 
-    Empty lines and those that begin with ``#`` are passed over. Raises ``ConfigError`` if there are none, and if the
-    file cannot be read, is not text or is larger than 64 MiB.
+    Empty lines and lines that begin with ``#`` are ignored. Raises ``ConfigError`` if there is no name and no id, and
+    if the file cannot be read, is not text or is larger than 64 MiB.
     """
     name, content = yaml_text(file)
     lines = Tree.decoded(content, name).text.split("\n")
     stripped = ((number, line.strip()) for number, line in enumerate(lines, 1))
     entries = [(number, entry) for number, entry in stripped if entry and not entry.startswith("#")]
     if not entries:
-        raise ConfigError([Problem(name, 1, 1, "", "holds no name and no id: one a line")])
+        raise ConfigError([Problem(name, 1, 1, "", "has no name and no id: write one a line")])
     problems = [Problem(name, number, 1, "", fault) for number, entry in entries if (fault := _fault(entry))]
     if problems:
         raise ConfigError(problems[:MOST_PROBLEMS])
@@ -103,7 +103,7 @@ def read_list(file: str) -> tuple[tuple[str, str], ...]:
 
 
 def _fault(entry: str) -> str | None:
-    """Say why no install of a configuration has the name or id ``entry``."""
+    """Return the reason why ``entry`` cannot be a name or id, ``None`` if it can."""
     if len(entry) > LONGEST_TEXT:
         return f"is longer than the {LONGEST_TEXT} characters of a name"
-    return "holds a control character, as no name and no id does" if _CONTROL.search(entry) else None
+    return "has a control character; names and ids have none" if _CONTROL.search(entry) else None

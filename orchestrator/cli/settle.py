@@ -1,4 +1,4 @@
-"""``wpe-backup settle``: the operator's word on an unconfirmed install."""
+"""``wpe-backup settle``: record whether an unconfirmed backup exists."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def settle(*, run: str, install: str, state_dir: Path | None, output: Output, **
 
 def _backup_id(exists: object, *, absent: bool) -> str | None:
     if (exists is None) is not absent:
-        message = "say either --exists BACKUP_ID or --absent"
+        message = "use either --exists BACKUP_ID or --absent"
         raise UsageError(message)
     if exists is None:
         return None
     backup_id = str(exists)
     if not backup_id.isprintable() or len(backup_id.split()) != 1 or len(backup_id) > LONGEST_BACKUP_ID:
-        message = f"--exists: {backup_id!r} is no backup id"
+        message = f"--exists: {backup_id!r} is not a backup id"
         raise UsageError(message)
     return backup_id
 
@@ -57,5 +57,5 @@ def _said(end: Settled, backup_id: str | None) -> str:
 
 
 def written_again(report: str | None) -> str:
-    """Say where a report was written again, ``None`` being nowhere."""
-    return visible(report) if report else "not written again, since it is no file"
+    """Return the place where the report was written again; ``None`` is nowhere."""
+    return visible(report) if report else "not written again, because it is not a file"

@@ -1,8 +1,7 @@
-"""What signals do to a command outside the event loop: the first one ends it, from its first moment on.
+"""Handle signals outside the event loop: the first one ends the command, from its first moment on.
 
-``main`` arms this before anything else is imported, so this imports next to nothing. A signal that comes meanwhile must
-not be lost: process 1 of a container has no default to fall back on, since the system drops a signal that process 1
-does not handle.
+``main`` calls ``arm`` before it imports anything else, so this module imports next to nothing. The system drops a
+signal that process 1 of a container does not handle, so the time before ``arm`` must be short.
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ import sys
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 AGAIN_S = 0.25
-"""Between two alarms. Python handles a signal that comes just before a system call only when that returns, which an
-open or a read of a pipe may never do: the alarm interrupts it."""
+"""Seconds between two alarms. If a signal comes just before a system call, Python handles it after that call. An open
+or a read of a pipe may never return, so the alarm interrupts it."""
 
 BEFORE_THE_WORK, AFTER_THE_WORK = "stopped before anything was sent", "stopped"
 
 
 class Interrupt(BaseException):
-    """Say that the signal ``signum`` ends the command, past everything that catches an ``Exception``."""
+    """The signal ``signum`` ends the command. This is no ``Exception``, so nothing between catches it."""
 
     def __init__(self, signum: int) -> None:
         """Keep the signal's number."""
@@ -31,7 +30,7 @@ class Interrupt(BaseException):
 
 
 class _Watch:
-    """What has come so far, and what is done about it. There is one for the process, as there is of its handlers."""
+    """The signals that came so far. There is one watch for the process, because there is one set of handlers."""
 
     def __init__(self) -> None:
         self.armed: list[signal.Signals] = []
@@ -43,7 +42,7 @@ class _Watch:
         """Handle a signal: raise ``Interrupt`` in the main thread, or only remember it."""
         self.first = self.first or signum
         if not self.holds:
-            ignore()  # the end has begun, and a second signal must not cut it short
+            ignore()  # a second signal must not interrupt the end
             raise Interrupt(signum)
 
 
@@ -51,7 +50,7 @@ _watch = _Watch()
 
 
 def arm() -> None:
-    """Let each signal raise ``Interrupt`` from now on; one that the parent has this command ignore stays ignored."""
+    """Let each signal raise ``Interrupt`` from now on. A signal that the parent ignores stays ignored."""
     not_ignored = (signal.SIG_DFL, signal.default_int_handler, _watch.came)
     _watch.armed = [signum for signum in SIGNALS if signal.getsignal(signum) in not_ignored]
     for signum in _watch.armed:
@@ -63,7 +62,7 @@ def arm() -> None:
 
 
 def block() -> None:
-    """Let signals wait until this process, or what takes its place, calls ``arm``."""
+    """Let signals wait until this process, or its replacement by ``exec``, calls ``arm``."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     _interrupt_every(0.0)
 
@@ -75,7 +74,7 @@ def hold() -> None:
 
 
 def held() -> int | None:
-    """Return the first signal that has come and was not acted on, ``None`` if there is none."""
+    """Return the first signal that came and was not handled, ``None`` if there is none."""
     return _watch.first
 
 
@@ -89,14 +88,14 @@ def rearm() -> None:
 
 
 def ignore() -> None:
-    """Ignore every signal from now on: only the end is left."""
+    """Ignore every signal from now on, during the end of the command."""
     _interrupt_every(0.0)
     for signum in SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
 
 
 def exit_code_of(interrupt: Interrupt) -> int:
-    """Say on standard error why the command ends, unless that would have to wait, and return its exit code."""
+    """Print the reason on standard error, if that does not block; return the exit code."""
     if sys.stderr is not None:
         try:
             waiting = select.poll()
@@ -113,7 +112,7 @@ def _interrupt_every(seconds: float) -> None:
 
 
 def _end_even_here(unraisable: sys.UnraisableHookArgs) -> None:
-    """End the command although ``Interrupt`` was raised where Python lets no exception out, as in a ``__del__``."""
+    """End the command if ``Interrupt`` was raised where Python swallows exceptions, such as in ``__del__``."""
     if isinstance(unraisable.exc_value, Interrupt):
         os._exit(exit_code_of(unraisable.exc_value))
     sys.__unraisablehook__(unraisable)

@@ -29,10 +29,10 @@ SHARES = (
     ("timed_out", Kind.GATEWAY_TIMEOUT, False),
     ("timed_out_created", Kind.GATEWAY_TIMEOUT, True),
 )
-"""The options that are faults: name, kind, and whether the backup is made."""
+"""The options that cause faults: name, kind, and whether the backup is made."""
 
 
-def simulate(*, port: int, host: str, scenario: str | None, **settings: Any) -> int:  # noqa: ANN401 - the options above, by name
+def simulate(*, port: int, host: str, scenario: str | None, **settings: Any) -> int:  # noqa: ANN401 - the values of the options, by name
     """Serve the stand-in until a signal comes, and return 0."""
     base = Scenario()
     if scenario is not None:
@@ -72,17 +72,17 @@ def _with_options(base: Scenario, settings: dict[str, Any]) -> Scenario:
 
 
 def _welcome(simulator: Simulator) -> str:
-    """Say what the stand-in shows, and to whom."""
+    """Return the welcome: the installs that the stand-in shows, and the credentials that it accepts."""
     world, wanted = simulator.world, simulator.scenario.credentials
     said = f"Serving until Ctrl-C. {len(world.installs)} installs of {len(world.accounts)} account(s) are listed"
     if simulator.scenario.accounts is None:
-        said += "; backups of any other install id can be requested, too"
-    said += ".\nGive this address as base_url of an account"
+        said += "; any other install id is accepted, too"
+    said += ".\nSet base_url of an account to this address"
     if wanted.user_id is None and wanted.password is None:
-        return f"{said}; any credentials will do."
+        return f"{said}; any credentials are accepted."
     return (
-        f"{said}, with the credentials of the scenario, or else of WPE_API_USER_ID and WPE_API_PASSWORD as they are"
-        " set here: set them where you run the other commands, too."
+        f"{said}, and use the credentials of the scenario, or those in WPE_API_USER_ID and WPE_API_PASSWORD: set"
+        " these variables to the same values for the other commands."
     )
 
 
@@ -95,7 +95,7 @@ async def _serve(simulator: Simulator, stop: StopSwitch) -> None:
             raise UsageError(message) from error
         sys.stdout.write(f"{simulator.base_url}\n")
         if stdout_failure():
-            return  # which is said at the end: nobody knows where to find it
+            return  # the reason is printed at the end
         say(_welcome(simulator))
         await stop.draining.wait()
     counted = simulator.stats()

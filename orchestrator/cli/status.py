@@ -1,4 +1,4 @@
-"""``wpe-backup status``: how the backups of a run ended."""
+"""``wpe-backup status``: print the state of the backups of a run."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def status(
     output_format: str,
     state_dir: Path | None,
     output: Output,
-    **given: Any,  # noqa: ANN401 - the options above, by name
+    **given: Any,  # noqa: ANN401 - the values of the options, by name
 ) -> int:
-    """Print how the backups of a run ended, update its report, and return the exit code."""
+    """Print the state of the backups of a run, update its report, and return the exit code."""
     config = read_config(config_file)
     config = replace(config, throttle=throttled(config.throttle, given))
     log = output.log(redactor_of(config))
@@ -66,7 +66,7 @@ def _show(end: StatusEnd, output: Output, *, as_json: bool) -> None:
 
 
 def _fields(run_id: str, known: Known) -> dict[str, Any]:
-    """Return a backup as an object, its fields named as the report's are."""
+    """Return a backup as a JSON object with the field names of the report."""
     install = known.install
     return {
         "run_id": run_id,
@@ -104,7 +104,7 @@ def _totals(end: StatusEnd) -> str:
 
 
 def _say_end(end: StatusEnd, output: Output, log: Log, where: str) -> None:
-    """Say on standard error what the table does not, and what can be done about it."""
+    """Print on standard error the notes that the table lacks, and the commands that go on."""
     if output.is_json:
         counts = {condition.name.lower(): count for condition, count in end.counts.items()}
         fields = {"asked": end.asked, "report": end.report, "exit_code": end.exit_code, **counts}
@@ -113,11 +113,11 @@ def _say_end(end: StatusEnd, output: Output, log: Log, where: str) -> None:
     console = output.console(sys.stderr)
     lines = []
     if not end.asked and not end.counts[Condition.UNKNOWN]:
-        lines.append("Nothing was asked: no backup of those that have an outcome is under way")
+        lines.append("Nothing was asked: no backup with an outcome is under way")
     if end.unfinished:
         lines.append(
-            f"The run did not come to its end, and {end.unfinished} of its installs have no outcome, though backups of"
-            " them may exist: --resume knows what was requested"
+            f"The run is not finished: {end.unfinished} installs have no outcome, and backups of them may"
+            " exist: --resume knows which were requested"
         )
         lines.append(f"Finish it:     wpe-backup run{where} --resume {end.run_id}")
     if end.counts[Condition.ABORTED]:

@@ -1,4 +1,4 @@
-"""Signals, and the options by which a run stops by itself."""
+"""Run work in an event loop that signals can stop."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LINGER_S = 1.0
-"""Seconds that a thread may go on when all else has ended, before nobody waits for it any more."""
+"""Seconds to wait for threads at the end of the command."""
 
 _FAILURES = re.compile(r"(\d{1,6})|(\d{1,3}(?:\.\d{1,6})?)%", re.ASCII)
 WHOLE_PERCENT = 100.0
@@ -40,17 +40,17 @@ def parse_failure_limit(value: str, _option: click.Parameter | None = None) -> F
         return FailureLimit(failures=int(failures), option=MAX_FAILURES)
     if percent and 0 < float(percent) <= WHOLE_PERCENT:
         return FailureLimit(percent=float(percent), option=MAX_FAILURES)
-    message = f"{value!r} is neither a number of installs from 1 on, as 10, nor a share above 0%, as 5%"
+    message = f"{value!r} is neither a number from 1, such as 10, nor a percentage above 0%, such as 5%"
     raise click.BadParameter(message)
 
 
 def run_until_stopped(work: Callable[[StopSwitch], Coroutine[object, object, T]], *, is_last: bool = False) -> T:
-    """Return what ``work`` comes to in an event loop, where signals press the switch that it is given.
+    """Run ``work`` in an event loop and return its result. Signals press the switch that it gets.
 
-    The first SIGINT or SIGTERM drains a run, the second aborts it; so does SIGHUP, when a terminal is closed, unless
-    the command was started with nohup. Once the work has ended, signals end the command again. If the work ``is_last``,
-    they are ignored instead: the exit code is in a run's summary by then, and only the closing words are left to be
-    said. Raises ``StoppedError`` if a signal came before the work could begin.
+    The first SIGINT, SIGTERM or SIGHUP drains a run, and the second aborts it. A command that is started with nohup
+    ignores SIGHUP. After the work, a signal ends the command. If the work ``is_last``, signals are ignored instead: the
+    summary has the exit code already, and only the closing words are left to print. Raises ``StoppedError`` if a signal
+    came before the work could begin.
     """
     signals.hold()
     try:
@@ -82,16 +82,16 @@ async def _stoppable(work: Callable[[StopSwitch], Coroutine[object, object, T]])
 
 
 class _LoneThreads(ThreadPoolExecutor):
-    """Run each call in a thread of its own, which does not keep the command from ending.
+    """Run each call in a thread of its own that does not delay the end of the command.
 
-    A look-up of a name can take minutes where no DNS server answers, and nothing can break it off.
+    Without an answer of a DNS server, the look-up of a name takes minutes, and nothing can interrupt it.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._running: set[threading.Thread] = set()
 
-    def submit(self, call: Callable[..., Any], /, *given: Any, **named: Any) -> Future[Any]:  # noqa: ANN401 - whatever the call takes
+    def submit(self, call: Callable[..., Any], /, *given: Any, **named: Any) -> Future[Any]:  # noqa: ANN401 - the arguments of the call
         """Begin ``call``, and return its future."""
         future: Future[Any] = Future()
         thread = threading.Thread(target=self._work, args=(future, partial(call, *given, **named)), daemon=True)
@@ -103,12 +103,12 @@ class _LoneThreads(ThreadPoolExecutor):
         if future.set_running_or_notify_cancel():
             try:
                 future.set_result(call())
-            except BaseException as error:  # noqa: BLE001 - it is raised again where it is waited for
+            except BaseException as error:  # noqa: BLE001 - the future raises it again
                 future.set_exception(error)
         self._running.discard(threading.current_thread())
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 - the executor's signature
-        """Let what is under way end within ``LINGER_S``, as a file that is being opened does."""
+        """Wait up to ``LINGER_S`` for calls under way, such as opening a file."""
         super().shutdown(wait=False, cancel_futures=cancel_futures)
         until = time.monotonic() + LINGER_S
         while wait and self._running and time.monotonic() < until:

@@ -1,8 +1,8 @@
-"""Standard output and standard error, which never fail whoever writes to them.
+"""Standard output and standard error that never raise.
 
-A reader may go away, a disk be full, a stream be closed, a locale lack a character. None of that may cost a run its
-outcomes, or end in a traceback. What standard output lost is said once, at the end (``stdout_failure``). Data goes out
-in UTF-8, text for people in the encoding of their locale.
+A reader may go away, the disk may be full, a stream may be closed, the locale may lack a character. None of these may
+cost a run its outcomes, or end in a traceback. ``stdout_failure`` reports a failure of standard output once, at the
+end. Data is UTF-8; text for people has the encoding of their locale.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class _Descriptor(io.FileIO):
-    """Write to an open descriptor as long as that works; keep why it did not, and drop what comes after that."""
+    """Write to an open descriptor until that fails; then keep the reason and drop the rest."""
 
     def __init__(self, descriptor: int, *, is_closed: bool = False) -> None:
         super().__init__(descriptor, "w", closefd=False)
@@ -32,7 +32,7 @@ class _Descriptor(io.FileIO):
         self._is_closed = is_closed
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Return how many bytes were written, all of them once it has failed."""
+        """Return the number of bytes written; after a failure, the number of all bytes."""
         while self.failure is None:
             try:
                 written = self._written(data)
@@ -51,16 +51,16 @@ class _Descriptor(io.FileIO):
 
 
 def _wait_until_writable(descriptor: int) -> None:
-    """Wait for whoever reads a stream that somebody has made non-blocking."""
+    """Wait until a non-blocking stream accepts data."""
     waiting = select.poll()
     waiting.register(descriptor, select.POLLOUT)
     waiting.poll()
 
 
 def prepare() -> None:
-    """Put streams that never fail in the place of Python's own.
+    """Replace Python's streams with streams that never raise.
 
-    A closed one is filled, so that no file of ours gets its descriptor.
+    A closed stream gets a descriptor, so that no file of ours takes its number.
     """
     if sys.stdin is None:
         sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: PTH123, SIM115 - open while we run
@@ -69,7 +69,7 @@ def prepare() -> None:
 
 
 def _unfailing(stream: TextIO | None, *, is_terminal_like: bool) -> TextIO:
-    """Return the stream to use in the place of ``stream``, ``None`` being a closed one."""
+    """Return the replacement of ``stream``; ``None`` is a closed stream."""
     if stream is None:
         raw, encoding = _Descriptor(os.open(os.devnull, os.O_WRONLY), is_closed=True), "utf-8"
     else:
@@ -90,7 +90,7 @@ def _raw(stream: TextIO) -> _Descriptor | None:
 
 
 def stdout_failure() -> str | None:
-    """Return why not all of standard output was written; a reader that went away wanted no more."""
+    """Return the reason why standard output is incomplete, ``None`` if it is complete or its reader went away."""
     sys.stdout.flush()
     raw = _raw(sys.stdout)
     if raw is None or raw.failure is None or isinstance(raw.failure, BrokenPipeError):
@@ -99,11 +99,11 @@ def stdout_failure() -> str | None:
 
 
 def let_go() -> None:
-    """Drop what is not written yet: whoever should read it may keep the command from ending."""
+    """Drop unwritten output, because a slow reader would delay the end of the command."""
     for stream in (sys.stdout, sys.stderr):
         raw = _raw(stream) if stream is not None else None
         if raw is not None:
-            raw.failure = raw.failure or BrokenPipeError(errno.EPIPE, "nobody waits for it any more")
+            raw.failure = raw.failure or BrokenPipeError(errno.EPIPE, "the command ends")
 
 
 def say(text: str) -> None:
@@ -112,11 +112,11 @@ def say(text: str) -> None:
 
 
 def print_data(text: str) -> None:
-    """Write ``text`` to standard output in UTF-8, for programs: YAML, say, is in no other encoding."""
+    """Write ``text`` to standard output in UTF-8, for programs."""
     sys.stdout.flush()
     sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))
 
 
 def print_json(value: object, indent: int | None = None) -> None:
-    """Write ``value`` to standard output as JSON, all of it ASCII."""
+    """Write ``value`` to standard output as JSON in ASCII."""
     sys.stdout.write(json.dumps(value, indent=indent) + "\n")

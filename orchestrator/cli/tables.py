@@ -1,4 +1,4 @@
-"""Tables of what a command found, and why something could not be."""
+"""Tables and reasons for the output of a command."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def print_table(
     console: Console, names: Sequence[str], rows: Sequence[Sequence[object]], styles: Sequence[str]
 ) -> None:
-    """Print ``rows`` in their ``styles`` below the names of the columns, without the last one if it is empty."""
+    """Print ``rows`` in their ``styles`` below the names of the columns. Leave out the last column if it is empty."""
     width = len(names) if any(row[-1] for row in rows) else len(names) - 1
     for row, style in zip(columns(names[:width], (row[:width] for row in rows)), ("", *styles), strict=True):
         row.stylize(style)
@@ -25,6 +25,6 @@ def print_table(
 
 
 def why(error: ErrorInfo) -> str:
-    """Return what ``error`` says, with its HTTP status where it has one."""
+    """Return the message of ``error`` with its HTTP status, if there is one."""
     status = "" if error.status is None else str(error.status)
     return error.message if error.message.startswith(status) else f"{status} {error.message}"

@@ -1,7 +1,7 @@
-"""Text is UTF-8, whatever the locale: arguments, variables, and the names of files.
+"""Treat arguments, variables and file names as UTF-8 in any locale.
 
-The YAML names files in UTF-8, and so do people. Where Python has taken another encoding from the locale, it can neither
-open these nor tell what an argument says, and no call changes that in a process that runs.
+The YAML and people name files in UTF-8. If Python took another encoding from the locale, it cannot open these files or
+decode an argument, and a running process cannot change its encoding.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import sys
 from orchestrator.cli import signals
 
 PRINTS = "wpe-backup-prints"
-"""By this option of the interpreter, the process that goes on knows the encoding that people's terminals have."""
+"""This option of the interpreter tells the restarted process the encoding of the terminal."""
 
 
 def restart_unless_utf8() -> None:
-    """Have Python begin anew in its UTF-8 mode, in the same process, unless names are UTF-8 already.
+    """Restart Python in UTF-8 mode, in the same process, unless names are UTF-8 already.
 
-    Signals wait meanwhile. Where nobody can tell how this process was started, it goes on as it is.
+    Signals wait in the meantime. If it is unknown how this process was started, it goes on unchanged.
     """
     if sys.getfilesystemencoding() == "utf-8" or "utf8" in sys._xoptions:  # noqa: SLF001 - its documented name
         return
@@ -36,6 +36,6 @@ def restart_unless_utf8() -> None:
 
 
 def encoding_of_terminals() -> str | None:
-    """Return the encoding that the locale, or ``PYTHONIOENCODING``, asked for before Python began anew, if it did."""
+    """Return the encoding of the locale or ``PYTHONIOENCODING`` before the restart, ``None`` without a restart."""
     prints = sys._xoptions.get(PRINTS)  # noqa: SLF001 - its documented name
     return prints if isinstance(prints, str) else None

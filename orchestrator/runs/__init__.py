@@ -1,1 +1,1 @@
-"""The work of a run: what it has to do, how it is recorded, how it ends."""
+"""The work of a run: how a run is planned, recorded, resumed, retried and ended."""

@@ -1,4 +1,4 @@
-"""A run that is over told anew, since more is known of its outcomes: in the journal, in its report, in its summary."""
+"""Amend a run that is over with newer outcomes: in the journal, its report and its summary."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StoredRun:
-    """A run that nobody is at, with its plan and what came of it."""
+    """A run that no process works on, with its plan and its outcomes."""
 
     record: RunRecord
     stored: list[StoredBackup]
 
     @property
     def lines(self) -> list[Line]:
-        """Return the lines of the outcomes that it has, in the order of the report."""
+        """Return the lines of its outcomes, in the order of the report."""
         return runs.in_report_order(self.stored)
 
     @property
     def is_whole(self) -> bool:
-        """Tell whether it has come to its end, and so to a summary."""
+        """Return whether the run has ended and each planned backup has an outcome."""
         return self.record.has_ended and all(each.line for each in self.stored)
 
 
 async def run_at_rest(stack: AsyncExitStack, store: Store, folder: StateFolder, run_id: str) -> StoredRun:
-    """Lock a run for as long as ``stack`` is open, and return it as it stands then.
+    """Lock a run while ``stack`` is open, and return it as stored.
 
-    Raises ``LockedError`` if it is alive, and ``StorageError``.
+    Raises ``LockedError`` if the run is going on, and ``StorageError``.
     """
     await stack.enter_async_context(locked(run_lock(folder.path, run_id), f"run {run_id} is going on"))
     record = await runs.find(store, run_id, f"in {folder.path}")
@@ -55,10 +55,10 @@ async def run_at_rest(stack: AsyncExitStack, store: Store, folder: StateFolder, 
 async def amend_run(
     store: Store, folder: StateFolder, run: StoredRun, changed: Sequence[Line], now: datetime
 ) -> str | None:
-    """Keep ``changed`` in the place of the run's lines, and write its report and summary again.
+    """Replace lines of the run with ``changed``, and write its report and summary again.
 
-    Returns the report that says so now, ``None`` if it is no file that can be written again. The journal's summary
-    comes last: where it counts otherwise than the lines, this did not come to its end. Raises ``StorageError``.
+    Return the path of the report, ``None`` if it is not a regular file. The journal's summary is written last: if its
+    counts differ from the lines, an amendment was interrupted. Raises ``StorageError``.
     """
     record, run_id = run.record, run.record.run.id
     news = {line.position: line for line in changed}
@@ -75,7 +75,7 @@ async def amend_run(
 
 
 def summary_now(record: RunRecord, lines: Iterable[Line], report: str) -> dict[str, Any] | None:
-    """Return the run's summary line with its outcomes counted anew; ``None`` if it never came to one."""
+    """Return the run's summary line with its outcomes counted again, ``None`` if it never had a summary."""
     if record.summary is None:
         return None
     counts: Counter[OutcomeKind] = Counter()

@@ -1,4 +1,4 @@
-"""What every step of a run works with. What options and configuration come to is decided here, once."""
+"""The context of a run, which all its steps share. Options and configuration are combined here, once."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 
 class RunContext:
-    """A run's configuration and options, and the real things that it uses, open for as long as ``stack`` is.
+    """A run's configuration and options, with its state, locks and connections, which are open while ``stack`` is.
 
-    ``began`` is the monotonic instant at which the command began it, and ``new_run`` the run that begins then, unless
-    an earlier one is resumed. ``scopes`` are those of the configuration, and ``part`` is the part of it that is meant.
-    ``persistence`` says how long listings are asked for while the run is planned.
+    ``began`` is the monotonic instant at which the command began. ``new_run`` is the run that begins then, unless an
+    earlier one is resumed. ``scopes`` are those of the configuration, and ``part`` is its selected part.
+    ``persistence`` limits the time for reading listings while the run is planned.
     """
 
     def __init__(self, config: Config, options: RunOptions, log: Log, stop: StopSwitch, stack: AsyncExitStack) -> None:
-        """Decide what follows from ``options``; nothing is made or opened yet."""
+        """Apply ``options`` to ``config``. Make and open nothing yet."""
         self.clock = SYSTEM_CLOCK
         self.began = self.clock.monotonic()
         self.new_run = new_run(self.clock)
@@ -51,12 +51,12 @@ class RunContext:
         self.connections = Connections(self.config, self.store, log, stack, self.clock)
 
     async def open_state(self) -> None:
-        """Open the state, which is made where there is none. Raises ``StateError``."""
+        """Open the state, and make it if there is none. Raises ``StateError``."""
         make_folder(self.folder.path)
         await self.stop.unless_pressed(self.stack.enter_async_context(self.store))
 
     def limits(self) -> RunLimits:
-        """Return the limits of the requests, what is left until the deadline from now on among them."""
+        """Return the limits of the run, with the seconds that are left until the deadline."""
         options, deadline_s = self.options, self.options.deadline_s
         if deadline_s is not None:
             deadline_s = max(0.0, deadline_s - (self.clock.monotonic() - self.began))
@@ -69,5 +69,5 @@ class RunContext:
         )
 
     def where(self) -> str:
-        """Return where the runs are, for people."""
+        """Return the place of the runs, as messages name it."""
         return f"in {self.options.state_dir}"

@@ -1,4 +1,4 @@
-"""What failed in an earlier run, read from the journal or from a report's file."""
+"""The installs that failed in an earlier run, read from the journal or from a report file."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ _RETRIED = {
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One failed install of the earlier run, as far as that is known.
+    """One install that failed in the earlier run, with the details that are known.
 
-    ``sought`` are the runs that may have made a backup of it; ``backup`` is one that was accepted and had not ended,
-    which is polled and never requested again.
+    ``sought`` are the runs that may have made a backup of it. ``backup`` was accepted and had not ended: it is polled,
+    and no other is requested. The other fields are as in ``Checkpoint``.
     """
 
     install: Install
@@ -53,11 +53,11 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Failures:
-    """What failed in ``retried``, a run or a report. ``scope`` is the retry's, ``None`` where that run is not known.
+    """The failures of ``retried``, a run or a report file. ``scope`` is that of the retry, ``None`` for a report file.
 
-    ``failed_sources`` are those of the inventory that it could not read, as its summary tells of them. What it missed
-    is of the ``selection``, and not among what the run and those before it ``covered``. Without a ``selection`` nobody
-    can tell. ``unread`` says what of a report could not be read: nobody knows which failures are missing.
+    ``failed_sources`` are the sources that the earlier run could not read, as its summary has them. The installs that
+    it missed are in its ``selection`` and not in ``covered``. Without a ``selection``, nobody knows which they are.
+    ``unread`` describes the damage of a report: nobody knows which failures are missing.
     """
 
     retried: str
@@ -70,12 +70,12 @@ class Failures:
 
     @property
     def reads_again(self) -> bool:
-        """Tell whether there are sources to be read again, and it is known what of them is meant."""
+        """Return whether there are failed sources to read again, and the selection from them is known."""
         return bool(self.failed_sources) and self.selection is not None
 
     @property
     def unread_source(self) -> tuple[dict[str, Any], ...]:
-        """Return the report as a source of installs that could not be read, as the summary tells of it."""
+        """Return the report as a failed source if it is damaged, in the form of the summary."""
         if self.unread is None:
             return ()
         return (source_fields(FailedSource(self.retried, None, ErrorInfo(ErrorKind.PROTOCOL, self.unread))),)
@@ -85,12 +85,13 @@ async def failures_of(context: RunContext) -> Failures:
     """Return the failures of the run or the report that the options name. Raises ``UsageError``, ``StorageError``."""
     word, config, store = context.options.retry_failed or "", context.config, context.store
     if is_path(word):
-        return await asyncio.to_thread(_of_file, Path(word), context.log)  # a pipe, maybe: signals must get through
+        # The file may be a pipe: a blocked read must not hold up a signal.
+        return await asyncio.to_thread(_of_file, Path(word), context.log)
     run = await run_meant(store, config, word, context.options.state_dir, context.part)
     record = await find(store, run.id, context.where())
     stored = await load(store, run.id)
     if any(each.line is None for each in stored):
-        message = f"run {run.id} did not come to its end: finish it first, with --resume {run.id}"
+        message = f"run {run.id} is not finished: finish it first with --resume {run.id}"
         raise UsageError(message)
     failed = [each for each in stored if each.line and each.line.kind in _RETRIED]
     installs = (each.planned.install for each in stored)
@@ -118,9 +119,9 @@ def _failure(run_id: str, stored: StoredBackup) -> Failure:
 
 
 def _of_file(path: Path, log: Log) -> Failures:
-    """Return what failed in a report's file, as far as that can be read; of several runs in it, in the newest one.
+    """Return the failures that can be read in a report file. If it has several runs, read the newest.
 
-    What a damaged one does not tell may be anything, so none of its failed sources is read again.
+    A damaged report may lack installs that the run covered, so its failed sources are not read again.
     """
     file = read_reports(path)
     report = file.newest
@@ -128,17 +129,17 @@ def _of_file(path: Path, log: Log) -> Failures:
         log.info("report.several_runs", report=str(path), retried=report.run_id, others=len(file.reports) - 1)
     damage = list(report.damage)
     if report.summary is None:
-        damage.append("there is no summary line, so it is not the whole report of a run")
+        damage.append("there is no summary line, so the report is not complete")
     failures = []
     for line in report.failures:
         if not isinstance(line.get("run_id"), str) or line.get("outcome") not in _RETRIED:
-            continue  # the damage tells of it
+            continue  # the reader has recorded this damage
         failure = _of_line(line)
         if isinstance(failure, Failure):
             failures.append(failure)
         else:
             damage.append(failure)
-    unread = f"{told_damage(damage)}; installs that cannot be read there are not retried" if damage else None
+    unread = f"{told_damage(damage)}; the retry leaves out the failures that it cannot read there" if damage else None
     if unread:
         log.error("report.damaged", report=str(path), run_id=report.run_id, reason=unread)
     summary = report.summary or {}
@@ -155,14 +156,14 @@ def _of_file(path: Path, log: Log) -> Failures:
 
 
 def _source(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return a failed source as this program tells of it, whatever the file holds."""
+    """Return a failed source with valid fields, whatever the file has."""
     account, error = fields.get("account"), _error(fields.get("error"))
-    error = error or ErrorInfo(ErrorKind.UNAVAILABLE, "its error is not told")
+    error = error or ErrorInfo(ErrorKind.UNAVAILABLE, "the report does not give its error")
     return source_fields(FailedSource(str(fields.get("source")), account if isinstance(account, str) else None, error))
 
 
 def _of_line(line: dict[str, Any]) -> Failure | str:
-    """Return the failure that a line tells of, or why it does not."""
+    """Return the failure in ``line``, or the reason why it cannot be read."""
     install_id, name = line.get("install_id"), line.get("name")
     if not isinstance(install_id, str) and (install_id is not None or not isinstance(name, str)):
         return "an install has no install_id and no name"
@@ -175,7 +176,7 @@ def _of_line(line: dict[str, Any]) -> Failure | str:
     )
     if line.get("outcome") == OutcomeKind.INCOMPLETE:
         backup = _backup(line.get("backup"))
-        return Failure(install, backup=backup) if backup else f"{install.label} is incomplete, and has no backup id"
+        return Failure(install, backup=backup) if backup else f"{install.label} is incomplete but has no backup id"
     if line.get("outcome") != OutcomeKind.UNCONFIRMED:
         return Failure(install)
     sought = runs_marked(" ".join(map(str, line.get("look_for") or ()))) or {line["run_id"]}

@@ -1,4 +1,4 @@
-"""How a run ends: its summary in three places, its exit code, and what is removed of runs long ago."""
+"""The end of a run: its summary in three places, its exit code, and the removal of old runs."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 
 FOUND_OUT_ANEW = {ExitCode.OK, ExitCode.BUG, ExitCode.FAILED, ExitCode.STORAGE}
-"""Exit codes of a run that are found out anew: by its outcomes, now that they are all written."""
+"""Earlier exit codes that a resumed run replaces by the code of its outcomes, now that all are written."""
 
 NOBODY_ASKED = AccountTotals(0, 0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class RunTotals:
-    """What a run has come to when nothing is under way any more. ``duration_s`` is of this process."""
+    """The totals of a run when nothing is under way any more. ``duration_s`` counts only this process, in seconds."""
 
     work: RunWork
     tally: Tally
@@ -45,7 +45,10 @@ class RunTotals:
 async def closed(
     context: RunContext, totals: RunTotals, report: ReportWriter, end: DispatchEnd
 ) -> tuple[Summary, StorageError | None]:
-    """Write the summary wherever it goes; failing anywhere is exit code 4, unless a bug has made it 1."""
+    """Write the summary to the run's folder, the journal and the report.
+
+    If one of them fails, the exit code is 4, or 1 after a bug. Return the summary and the first error.
+    """
     ending = Ending(
         crashed=end.crash is not None,
         unwritten=end.write_error is not None,
@@ -70,7 +73,7 @@ async def closed(
 
 
 async def _kept(context: RunContext, summary: Summary) -> StorageError | None:
-    """Write ``summary`` into the journal and the run's folder, and return the first failure."""
+    """Write ``summary`` into the run's folder and the journal, and return the first failure."""
     line, failure = summary_line(summary), None
     try:
         write_summary(context.folder.of_run(summary.run_id), line)
@@ -108,12 +111,12 @@ def _summary(totals: RunTotals, ending: Ending) -> Summary:
 
 
 def _is_late(failed_sources: tuple[dict[str, Any], ...]) -> bool:
-    """Tell whether a part of the inventory was not read since the deadline had passed."""
+    """Return whether a source was not read because the deadline had passed."""
     return any(source["error"]["kind"] == ErrorKind.DEADLINE for source in failed_sources)
 
 
 def _as_it_ended(totals: RunTotals, summary: Summary) -> Summary:
-    """Return the summary of a run with nothing left to do with the code of its end, as long as that still applies."""
+    """Keep the earlier exit code of a resumed run that had ended and has nothing left to do, if it still applies."""
     work, before = totals.work, totals.work.record.summary
     is_done = not (work.is_new or work.pending or work.presettled) and work.record.has_ended
     if (
@@ -128,7 +131,7 @@ def _as_it_ended(totals: RunTotals, summary: Summary) -> Summary:
 
 
 def _by_account(accounts: dict[str, AccountTotals], tally: Tally) -> dict[str, AccountTotals]:
-    """Add how the installs of each account ended; of one that nobody was asked of, that too."""
+    """Add the outcomes of each account, also of accounts that received no request."""
     names = [*accounts, *(name for name in tally.by_account if name not in accounts)]
     return {
         name: replace(accounts.get(name, NOBODY_ASKED), outcomes=dict(tally.by_account.get(name, {}))) for name in names
@@ -136,7 +139,7 @@ def _by_account(accounts: dict[str, AccountTotals], tally: Tally) -> dict[str, A
 
 
 def _with_earlier(accounts: dict[str, AccountTotals], record: RunRecord) -> dict[str, AccountTotals]:
-    """Add what an earlier part of the run asked, as far as it came to tell."""
+    """Add the requests of an earlier part of the run, if that part wrote a summary."""
     earlier = (record.summary or {}).get("accounts", {})
     added = dict(accounts)
     for name, asked in earlier.items():
@@ -150,7 +153,7 @@ def _with_earlier(accounts: dict[str, AccountTotals], record: RunRecord) -> dict
 
 
 def _times(totals: RunTotals) -> tuple[datetime, float]:
-    """Return when the run ended and how long that took; of one with nothing left to do, when it did end."""
+    """Return the end of the run and its duration. If nothing was left to do, both stay as they were."""
     work, before = totals.work, totals.work.record.summary
     if work.is_new:
         return totals.finished_at, totals.duration_s
@@ -160,7 +163,7 @@ def _times(totals: RunTotals) -> tuple[datetime, float]:
 
 
 async def remove_old_runs(context: RunContext, record: RunRecord) -> None:
-    """Remove the runs of the same scope that ended longer before this one began than the configuration says."""
+    """Remove the runs of the same scope that ended more than ``keep_s`` seconds before this run began."""
     is_alike = context.scopes.alike(record)
     try:
         before = record.run.started_at - timedelta(seconds=context.config.keep_s)

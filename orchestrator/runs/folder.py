@@ -1,4 +1,4 @@
-"""The state's folder: where the database, each run's folder, its own report and its lock are."""
+"""The state folder: the places of the database, and of each run's folder, own report and lock."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StateFolder:
-    """The folder ``path``, which is absolute."""
+    """The state folder at ``path``, which is absolute."""
 
     path: Path
 
@@ -31,11 +31,11 @@ class StateFolder:
 
     @property
     def database(self) -> Path:
-        """Return the state's file."""
+        """Return the path of the database."""
         return self.path / FILE_NAME
 
     def existing_database(self) -> Path:
-        """Return the state's file, which is not made just to be looked into. Raises ``UsageError``."""
+        """Return the path of the database. Raises ``UsageError`` if it does not exist, and does not make it."""
         if not is_there(self.database):
             message = f"there are no runs in {self.path} yet; {ANOTHER_FOLDER}"
             raise UsageError(message)
@@ -46,13 +46,14 @@ class StateFolder:
         return self.path / "runs" / run_id
 
     def own_report(self, run_id: str) -> str:
-        """Return where the report of a run goes if nobody says otherwise."""
+        """Return the path of a run's own report, which is the default."""
         return str(self.of_run(run_id) / OWN_REPORT)
 
     def report_of(self, record: RunRecord) -> str:
-        """Return where the report of a run goes: if that is its own folder, where that is now.
+        """Return the target of a run's report.
 
-        If another run has put its report there meanwhile, it is the run's own folder, too.
+        If it is the own report, return its present path: the state folder may have moved. If another run's report has
+        taken the place meanwhile, return the own report, too.
         """
         own = self.own_report(record.run.id)
         is_own = Path(record.report).parts[-2:] == Path(own).parts[-2:]

@@ -1,4 +1,4 @@
-"""The locks of a run: nobody else is at its scopes, nor at the run itself, while it goes on."""
+"""The locks of a run: only one process at a time works on its scopes, and on the run itself."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RunLocks:
-    """Take locks in ``state_dir``, waiting for each up to ``wait_s`` seconds, and hold them while ``stack`` is open."""
+    """Take locks in ``state_dir`` and hold them while ``stack`` is open. Wait up to ``wait_s`` seconds for each."""
 
     state_dir: Path
     wait_s: float
@@ -30,19 +30,19 @@ class RunLocks:
     held: list[HeldLock] = field(default_factory=list)
 
     async def take_scopes(self, scopes: Sequence[Scope], config: str) -> None:
-        """Let one run at a time be of ``scopes``, which are of ``config``. Raises ``LockedError``.
+        """Lock ``scopes`` of the configuration ``config``. Raises ``LockedError``.
 
-        Everybody takes them in one order, so that nobody waits for ever.
+        Every process takes the locks in the same order, which prevents a deadlock.
         """
         for path in sorted(scope_lock(self.state_dir, str(scope)) for scope in scopes):
             self.held.append(await self._take(path, f"a run of {config} is going on"))
 
     async def take_run(self, run_id: str) -> None:
-        """Let nobody else be at the run. Raises ``LockedError``."""
+        """Lock the run ``run_id``. Raises ``LockedError``."""
         self.held.append(await self._take(run_lock(self.state_dir, run_id), f"run {run_id} is going on"))
 
     def tell(self, run: Run) -> None:
-        """Have the locks name ``run``, which holds them all."""
+        """Write ``run`` into all lock files as the holder."""
         for each in self.held:
             each.tell(run)
 
@@ -53,4 +53,4 @@ class RunLocks:
         def say(busy: str) -> None:
             self.log.info("lock.waiting", reason=busy, at_most_s=self.wait_s)
 
-        return Patience(self.wait_s, "wait for its end, or let --lock-wait do it", say)
+        return Patience(self.wait_s, "wait for its end, or use --lock-wait", say)

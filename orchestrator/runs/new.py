@@ -1,4 +1,4 @@
-"""The plan of a new run: the installs that are meant, what of them cannot be requested, and what is to be said."""
+"""The plan of a new run: the selected installs, those that cannot be requested, and the warnings."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PlannedRun:
-    """The plan of a new run, and what of it cannot be requested, by its position."""
+    """The plan of a new run. ``presettled`` has, by position, the backups that cannot be requested.
+
+    ``failed`` and ``empty`` are the sources that could not be read, and those without an install.
+    """
 
     plan: Plan
     presettled: dict[int, Presettled]
@@ -41,7 +44,7 @@ class PlannedRun:
 
 
 def refuse_mistakes(context: RunContext) -> None:
-    """Raise ``UsageError`` for a selection that means nothing, as far as that is known without asking anybody."""
+    """Raise ``UsageError`` if a new run selects no install. Check only if the plan needs no request to the API."""
     config, options = context.config, context.options
     if options.is_new and not asked_accounts(config, options.selection):
         _chosen(config, options, offline(config))
@@ -56,9 +59,9 @@ def _chosen(config: Config, options: RunOptions, inventory: Inventory) -> Chosen
 
 
 def planned_run(config: Config, options: RunOptions, inventory: Inventory, run: Run) -> PlannedRun:
-    """Return the plan of what the options mean.
+    """Return the plan for the installs that the options select.
 
-    Raises ``UsageError`` if that is nothing, or if it is not certain and has to be.
+    Raises ``UsageError`` if they select nothing, or if ``strict`` is set and something is unresolved.
     """
     chosen = _chosen(config, options, inventory)
     is_named = options.selection.is_named
@@ -80,7 +83,7 @@ def planned_run(config: Config, options: RunOptions, inventory: Inventory, run: 
 
 
 async def new_work(context: RunContext) -> RunWork:
-    """Return the work of a new run, with what listings show where names or discoveries need them.
+    """Return the work of a new run. Read listings if names or discoveries need them.
 
     Raises ``UsageError`` if there is nothing to do, and ``StoppedError`` if a signal comes first.
     """
@@ -107,10 +110,10 @@ async def new_work(context: RunContext) -> RunWork:
 
 
 def say_warnings(config: Config, plan: Plan, log: Log) -> None:
-    """Warn of what the plan has to say."""
+    """Log the warnings of the plan, and one if the fixed rate is above the ceiling."""
     for warning in plan.warnings:
         log.warning("plan.warning", reason=warning)
     throttle = config.throttle
     if throttle.fixed_rate is not None and throttle.fixed_rate > throttle.ceiling:
-        reason = f"the rate {throttle.fixed_rate:g} is held to max_requests_per_second, {throttle.ceiling:g}"
+        reason = f"the rate {throttle.fixed_rate:g} is lowered to max_requests_per_second, {throttle.ceiling:g}"
         log.warning("plan.warning", reason=reason)

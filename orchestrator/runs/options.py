@@ -1,4 +1,4 @@
-"""What a run is asked to do besides what its configuration says."""
+"""The options of one run, beside its configuration."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """Where a run keeps its state and puts its report, what it is about, and what it goes on with.
+    """The places of a run's state and report, its selection, the earlier run that it continues, and its limits.
 
-    ``report`` of ``None`` is a file in the run's own folder, ``-`` the descriptor ``stdout_fd``, which is ``None``
-    where standard output is closed. ``resume`` and ``retry_failed`` name an earlier run: its id, the beginning of one,
-    or ``latest``. ``lock_wait_s`` is how long another run of the same configuration is waited for. ``description`` and
-    ``emails`` stand in for what the configuration says. With ``strict``, whatever cannot be resolved ends the run
-    before anything is sent. ``waits`` tells that accepted backups are waited for. ``recent_s`` is how old a completed
-    backup may be that makes another needless. Requests end ``deadline_s`` seconds after the run began, or when the
-    ``failure_limit`` is reached.
+    If ``report`` is ``None``, the report is a file in the run's own folder. If it is ``-``, the report goes to the
+    descriptor ``stdout_fd``, which is ``None`` if standard output is closed. ``resume`` and ``retry_failed`` name an
+    earlier run by its id, a prefix of the id, or ``latest``; ``retry_failed`` may also be a report file. The run waits
+    up to ``lock_wait_s`` seconds for another run of the same configuration. ``description`` and ``emails`` replace
+    those of the configuration. With ``strict``, the run ends before anything is sent if something is unresolved. With
+    ``waits``, the run waits for accepted backups. A completed backup younger than ``recent_s`` seconds makes a request
+    needless. Requests end ``deadline_s`` seconds after the run began, or when the ``failure_limit`` is reached.
     """
 
     state_dir: str | os.PathLike[str]
@@ -46,11 +46,11 @@ class RunOptions:
 
     @property
     def is_new(self) -> bool:
-        """Tell whether the run goes on with nothing."""
+        """Return whether the run neither resumes nor retries an earlier run."""
         return self.resume is None and self.retry_failed is None
 
     def report_or(self, default: str) -> str:
-        """Return where the report goes: to ``default`` if nothing is said."""
+        """Return the target of the report: ``default`` if no option names one."""
         if self.report is None:
             return default
         return self.report if self.report == STANDARD_OUTPUT else str(Path(self.report).absolute())
@@ -64,7 +64,7 @@ class RunOptions:
         return install
 
     def applied_to(self, config: Config) -> Config:
-        """Return ``config`` as this run takes it: its own words for every install."""
+        """Return ``config`` with the description and the addresses of this run for every install."""
         if self.description is None and self.emails is None:
             return config
         installs = tuple(map(self.in_words_of, config.installs))

@@ -1,8 +1,8 @@
-"""What a run keeps: checkpoints and outcomes into the journal, then outcomes into the report; failures are said.
+"""Write checkpoints and outcomes into the journal, then outcomes into the report, and log failures.
 
-This is the one place where writes are grouped. While one transaction is under way, whatever comes gathers for the next:
-so the disk is asked a few dozen times a second, however many requests there are. The report has a thread of its own,
-and a reader that pauses holds up no checkpoint, and so no request.
+Only this module groups writes. Entries that arrive during one transaction wait for the next. So the run writes to
+disk a few dozen times a second, at any number of requests. The report has a thread of its own: if its reader pauses,
+checkpoints and requests go on.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 OnOutcome = Callable[["Outcome"], None]
 
 MOST_TOGETHER = 1000
-"""Outcomes of one transaction: a fleet that is cancelled at once must not hold up a checkpoint for seconds."""
+"""Most outcomes in one transaction. If a whole fleet is cancelled, a checkpoint must not wait for seconds."""
 
 
 @value
 class _Recorded:
-    """An outcome with its line, and whom to tell if it cannot be kept."""
+    """An outcome with its line, and the callback for a failure to store it."""
 
     outcome: Outcome
     line: Line
@@ -45,7 +45,7 @@ class _Recorded:
 
 @dataclass(slots=True)
 class _Gathered:
-    """What waits for the next transaction, and the callers who wait for it to be on disk."""
+    """The entries for the next transaction, and the futures of callers that wait for their checkpoints."""
 
     checkpoints: list[Checkpoint] = field(default_factory=list)
     waiting: list[asyncio.Future[None]] = field(default_factory=list)
@@ -55,19 +55,19 @@ class _Gathered:
         return bool(self.checkpoints or self.outcomes)
 
     def taken(self) -> _Gathered:
-        """Take out what goes together, in order."""
+        """Remove and return the entries of the next transaction, in order."""
         together = _Gathered(self.checkpoints, self.waiting, self.outcomes[:MOST_TOGETHER])
         self.checkpoints, self.waiting, self.outcomes = [], [], self.outcomes[MOST_TOGETHER:]
         return together
 
 
 class Recorder:
-    """Keep what happens to a run; the engine's ``Journal`` and ``OutcomeSink``."""
+    """Record a run. Implements the engine's ``Journal`` and ``OutcomeSink``."""
 
     def __init__(
         self, run_id: str, store: Store, report: ReportWriter, log: Log, on_outcome: OnOutcome | None = None
     ) -> None:
-        """Write to ``store`` and ``report``, many at a time; call ``on_outcome`` with what is kept."""
+        """Write to ``store`` and ``report`` in groups. Call ``on_outcome`` with each recorded outcome."""
         self._run_id = run_id
         self._store = store
         self._report = report
@@ -80,7 +80,7 @@ class Recorder:
         self.tally = Tally()
 
     def has(self, lines: Iterable[Line]) -> None:
-        """Count ``lines``, which journal and report have already."""
+        """Count ``lines``, which are already recorded."""
         for line in lines:
             self.tally.add(line)
 
@@ -92,19 +92,19 @@ class Recorder:
         await on_disk
 
     def note_soon(self, checkpoint: Checkpoint) -> None:
-        """Keep ``checkpoint``; losing it costs a lookup, no more."""
+        """Store ``checkpoint`` soon. If it is lost, the only cost is a lookup."""
         self._gathered.checkpoints.append(checkpoint)
         self._write()
 
     def record(self, outcome: Outcome, on_failure: Callable[[Outcome, Exception], None]) -> None:
-        """Keep one outcome for good, soon; call ``on_failure`` if journal or report cannot take it."""
+        """Record one outcome soon. Call ``on_failure`` if the journal or the report cannot store it."""
         line = line_of(self._run_id, outcome)
         self.tally.add(line)
         self._gathered.outcomes.append(_Recorded(outcome, line, on_failure))
         self._write()
 
     async def drain(self) -> None:
-        """Return when everything is kept, or has failed. Raises what a bug raised after an outcome was kept."""
+        """Return when every outcome is recorded or has failed. Raises the exception of a callback that failed."""
         while self._writing or self._reporting:
             await asyncio.wait([*([self._writing] if self._writing else []), *self._reporting])
         if self._bug:
@@ -132,15 +132,15 @@ class Recorder:
         lines = [each.line for each in together.outcomes]
         try:
             await runs.keep(self._store, self._run_id, lines, together.checkpoints)
-        except Exception as error:  # noqa: BLE001 - it is raised, or told, where it is waited for
+        except Exception as error:  # noqa: BLE001 - the callers get it
             return error
         return None
 
     async def _reported(self, recorded: list[_Recorded], error: Exception | None) -> None:
-        """Report ``recorded`` in any case: what the journal cannot take may still be told."""
+        """Write ``recorded`` to the report even if the journal failed with ``error``: the report may still work."""
         try:
             await self._report.write(b"".join(each.line.data for each in recorded))
-        except Exception as unwritten:  # noqa: BLE001 - it is told to whom it concerns
+        except Exception as unwritten:  # noqa: BLE001 - on_failure gets it
             error = error or unwritten
         for each in recorded:
             if error:

@@ -1,4 +1,4 @@
-"""The rest of an interrupted run: what is known stays, what is open is looked up, what was not tried is requested."""
+"""The rest of an interrupted run: keep known outcomes, look up backups in doubt, and request the others."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ _GOES_ON = {OutcomeKind.CANCELLED, OutcomeKind.UNCONFIRMED}
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """An earlier run that nobody else is at, what it stored, and what of it is to be gone on with."""
+    """An earlier run that this process has locked, its stored backups, and those ``left`` to work on."""
 
     record: RunRecord
     stored: list[StoredBackup]
     left: list[StoredBackup]
 
     def nameless(self) -> list[str]:
-        """Return the accounts whose listings have to be read, for names that could not be looked up then."""
+        """Return the accounts whose listings are needed, because names could not be looked up in the earlier run."""
         installs = (each.planned.install for each in self.left)
         return sorted({each.account for each in installs if _is_to_be_looked_up(each)})
 
 
 async def resumed_work(context: RunContext, run: KnownRun) -> RunWork:
-    """Return the rest of ``run``, which is locked before it is looked at.
+    """Lock ``run``, then return the rest of it.
 
     Raises ``UsageError``, ``LockedError``, ``StorageError``, and ``StoppedError`` if a signal comes first.
     """
@@ -67,7 +67,7 @@ async def _what_is_left(context: RunContext, run: KnownRun) -> Left:
 
 
 async def _listings_of(context: RunContext, accounts: list[str]) -> Inventory:
-    """Return an inventory that knows the listings of ``accounts``, and nothing else."""
+    """Return an inventory that has only the listings of ``accounts``."""
     inventory = Inventory()
 
     async def read_listings(queries: Queries) -> None:
@@ -80,7 +80,7 @@ async def _listings_of(context: RunContext, accounts: list[str]) -> Inventory:
 
 
 def _rest(context: RunContext, left: Left, inventory: Inventory) -> RunWork:
-    """Return the work that ``left`` comes to, with the names that ``inventory``'s listings show by now."""
+    """Return the run work for ``left``. Names get their ids from the listings of ``inventory``."""
     record, config = left.record, context.config
     log = context.log.bind(run_id=record.run.id)
     _say_differences(config, record, left.stored, log)
@@ -111,7 +111,7 @@ def _rest(context: RunContext, left: Left, inventory: Inventory) -> RunWork:
 def _unless_settled(
     pending: PendingBackup, stored: StoredBackup, record: RunRecord, inventory: Inventory
 ) -> PendingBackup | Presettled:
-    """Return ``pending``, or how it ends without a request."""
+    """Return ``pending``, or its outcome if no request is to be made."""
     install = pending.planned.install
     if install in inventory.lacks:
         return Presettled(pending, *inventory.lacks[install])
@@ -131,7 +131,10 @@ def _is_to_be_looked_up(install: Install) -> bool:
 def _with_id(
     config: Config, record: RunRecord, stored: StoredBackup, inventory: Inventory, others: dict[str, str]
 ) -> StoredBackup:
-    """Return ``stored`` with what a listing shows by now; ``others`` are installs of the run by id, which stay one."""
+    """Return ``stored`` with the id and other details that a listing shows now.
+
+    ``others`` are the labels of the run's installs by id. An install that is already among them ends as cancelled.
+    """
     planned = stored.planned
     if not _is_to_be_looked_up(planned.install):
         return stored
@@ -139,7 +142,7 @@ def _with_id(
     if install.id is None:
         return stored
     if install.id in others:
-        message = f"it is the same install as {others[install.id]}, which this run has already"
+        message = f"it is the same install as {others[install.id]}, which is already in this run"
         inventory.lacks[planned.install] = (OutcomeKind.CANCELLED, ErrorInfo(ErrorKind.STOPPED, message))
         return stored
     (rendered,) = make_plan(replace(config, installs=(install,)), record.run).backups
@@ -147,7 +150,7 @@ def _with_id(
 
 
 def _end_of_stranger(stored: StoredBackup) -> tuple[OutcomeKind, ErrorInfo]:
-    """Return again how an entry of a list ended that was not in the plan."""
+    """Return the outcome of a list entry that is not in the plan, as in the earlier part of the run."""
     if stored.line and stored.line.kind is OutcomeKind.CANCELLED:
         message = (stored.line.fields()["error"] or {}).get("message") or "it is not in the plan"
         return OutcomeKind.CANCELLED, ErrorInfo(ErrorKind.STOPPED, message)
@@ -155,7 +158,11 @@ def _end_of_stranger(stored: StoredBackup) -> tuple[OutcomeKind, ErrorInfo]:
 
 
 def _still_failed(record: RunRecord, inventory: Inventory) -> Iterator[dict[str, Any]]:
-    """Yield the sources of a run that were not read since; of a selection, nobody knows what else they would hold."""
+    """Yield the failed sources that still count as failed.
+
+    Names of an account no longer fail once its listing is read. The exception is a run of only a part of the
+    configuration: nobody knows which other names were meant.
+    """
     for source in record.failed_sources:
         is_of_names = source["source"] == names_of(source["account"])
         listing = inventory.listings.get(source["account"])
@@ -164,7 +171,7 @@ def _still_failed(record: RunRecord, inventory: Inventory) -> Iterator[dict[str,
 
 
 def _pending(record: RunRecord, stored: StoredBackup, policy: WaitPolicy | None) -> PendingBackup:
-    """Return what is left of ``stored``: in doubt, waited for with ``policy``, or to be requested."""
+    """Return the pending backup for ``stored``: in doubt, waited for with ``policy``, or to be requested."""
     run_id = record.run.id
     checkpoint = stored.checkpoint or Checkpoint(stored.planned)
     checkpoint = replace(checkpoint, planned=_planned(stored.planned, checkpoint, run_id))
@@ -189,7 +196,7 @@ def _pending(record: RunRecord, stored: StoredBackup, policy: WaitPolicy | None)
 
 
 def _planned(planned: PlannedBackup, checkpoint: Checkpoint, run_id: str) -> PlannedBackup:
-    """Return what is requested by now: after an aborted backup, that has another marker."""
+    """Return the planned backup to request next. After an aborted backup, its description has another marker."""
     if not checkpoint.made.is_second:
         return planned
     description = described_again(planned.request.description, run_id)
@@ -197,7 +204,7 @@ def _planned(planned: PlannedBackup, checkpoint: Checkpoint, run_id: str) -> Pla
 
 
 def _shown(stored: StoredBackup) -> Backup | None:
-    """Return the backup that the line of an outcome shows."""
+    """Return the backup in the line of the outcome, if any."""
     fields = stored.line.fields()["backup"] if stored.line else None
     return Backup(**fields) if fields else None
 
@@ -206,10 +213,13 @@ def check_accounts(
     config: Config,
     record: RunRecord,
     names: Iterable[str],
-    cannot: str = "cannot go on",
+    cannot: str = "cannot be resumed",
     remedy: str = "begin a new run",
 ) -> None:
-    """Refuse to ask anybody else than the run did: what is not listed there proves nothing. Raises ``UsageError``."""
+    """Raise ``UsageError`` if an account is gone or has another base URL than in the run.
+
+    A listing at another base URL proves nothing about the backups of the run.
+    """
     for name in sorted(names):
         account = config.accounts.get(name)
         if account is None:
@@ -224,7 +234,10 @@ def check_accounts(
 
 
 def _say_differences(config: Config, record: RunRecord, stored: list[StoredBackup], log: Log) -> None:
-    """Say how the configuration differs by now from the plan of a run of all of it."""
+    """Warn of differences between the configuration and the plan.
+
+    This skips retries, selections and configurations with discoveries: their plans differ anyway.
+    """
     if record.retried is not None or record.is_part or config.discoveries:
         return
     ids = {(each.planned.install.account, each.planned.install.name): each.planned.install.id for each in stored}

@@ -1,4 +1,4 @@
-"""A new run of only the failures of an earlier one, with what the configuration says of them now."""
+"""A retry: a new run of the failures of an earlier run, with their present configuration."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ _Key = tuple[str, str]
 
 
 async def retried_work(context: RunContext) -> RunWork:
-    """Return the new run. What is no longer configured is given up; an unknown account has nobody to ask.
+    """Return the work of the retry. Failures that are no longer configured are cancelled.
 
-    Where the earlier run could not read a source, what that shows now is requested, too. Raises ``UsageError``,
-    ``StorageError``, and ``StoppedError`` if a signal comes first.
+    If the earlier run could not read a source, the retry also requests the installs that the source shows now. Raises
+    ``UsageError``, ``StorageError``, and ``StoppedError`` if a signal comes first.
     """
     failures = await context.stop.unless_pressed(failures_of(context))
     inventory = await _inventory_now(context, failures)
@@ -69,7 +69,7 @@ async def retried_work(context: RunContext) -> RunWork:
 
 
 async def _inventory_now(context: RunContext, failures: Failures) -> Inventory:
-    """Return the inventory as far as the failures, and what was missed beside them, need it."""
+    """Return the present inventory. Read listings only if the failures or the failed sources need them."""
     if _needs_listing(context.config, failures):
         selection = Selection()
     elif failures.reads_again:
@@ -80,7 +80,7 @@ async def _inventory_now(context: RunContext, failures: Failures) -> Inventory:
 
 
 def _needs_listing(config: Config, failures: Failures) -> bool:
-    """Tell whether it takes a listing to know which failures are still in the configuration."""
+    """Return whether only a listing can tell which failures are still in the configuration."""
     listed = {install.id for install in config.installs if install.id}
     has_others = any(each.install.id not in listed for each in failures.failures)
     return has_others and (bool(config.discoveries) or any(install.id is None for install in config.installs))
@@ -89,7 +89,10 @@ def _needs_listing(config: Config, failures: Failures) -> bool:
 def _installs_now(
     context: RunContext, failures: Failures, inventory: Inventory
 ) -> dict[_Key, tuple[Failure, Install | None]]:
-    """Return each failure with what it is now, ``None`` if it is gone: in the order of the plan, what is new last."""
+    """Return each failure with its present install, ``None`` if that is gone.
+
+    First come the failures in the order of the plan, then newly shown installs, then the failures that are gone.
+    """
     config = context.config
     wanted = sorted(failures.failures, key=lambda each: (bool(each.sought), each.backup is not None))
     by_key = {_key(each.install): each for each in wanted}
@@ -103,7 +106,7 @@ def _installs_now(
 
 
 def _unless_settled(pending: PendingBackup, retried: str, inventory: Inventory) -> PendingBackup | Presettled:
-    """Return ``pending``, or how it ends without a request."""
+    """Return ``pending``, or its outcome if no request can be made."""
     install = pending.planned.install
     if install.place == NOT_IN_THE_PLAN:
         return Presettled(pending, *end_of_stranger("is not in the plan", inventory))
@@ -115,14 +118,14 @@ def _unless_settled(pending: PendingBackup, retried: str, inventory: Inventory) 
 
 
 def _is_not_meant(was: Install, now: Install, selection: Selection | None) -> bool:
-    """Tell whether an install whose environment was not known then is of another one than was meant."""
+    """Return whether a listing now shows that the install is of an environment that was not selected."""
     is_known_now = was.id is None and was.environment is None and now.environment is not None
     environments = selection.environments if selection else ()
     return is_known_now and bool(environments) and now.environment not in environments
 
 
 def _record(context: RunContext, failures: Failures, inventory: Inventory) -> RunRecord:
-    """Return the record of the new run: while a source fails, with what a retry of this one has to know, too."""
+    """Return the record of the new run. While a source still fails, it also has what a later retry needs."""
     scope = failures.scope or str(context.scopes.now(context.part))
     failed = tuple(_not_read_again(each, failures.retried) for each in failures.failed_sources)
     if failures.reads_again:
@@ -141,14 +144,14 @@ def _record(context: RunContext, failures: Failures, inventory: Inventory) -> Ru
 
 def _not_read_again(source: dict[str, Any], retried: str) -> dict[str, Any]:
     reason = (
-        f"{source['error']['message']}; it is not read again, since {retried} does not tell what was meant of it: name"
-        " the run by its id, or begin a new one with --skip-if-recent"
+        f"{source['error']['message']}; it is not read again, because {retried} does not show"
+        " which installs it missed: name the run by its id, or begin a new run with --skip-if-recent"
     )
     return source | {"error": source["error"] | {"message": reason}}
 
 
 def _still_failed(failures: Failures, inventory: Inventory) -> list[FailedSource]:
-    """Return the sources that fail now and may hold what the earlier run meant."""
+    """Return the sources that fail now and may hold installs that the earlier run selected."""
     accounts = failures.selection.accounts if failures.selection else ()
     return [each for each in inventory.failed if not accounts or each.account is None or each.account in accounts]
 
@@ -156,9 +159,9 @@ def _still_failed(failures: Failures, inventory: Inventory) -> list[FailedSource
 def _newly_shown(
     config: Config, failures: Failures, inventory: Inventory, retried: Collection[str | None]
 ) -> list[Install]:
-    """Return what the earlier run meant and did not have in its plan, since a source of it could not be read.
+    """Return the installs that the earlier run selected but could not plan, because a source could not be read.
 
-    Names that could not be looked up then were of the shard that their names decide, whatever their ids are.
+    If a name could not be looked up then, the name decided its shard. It still does here, although the id is known.
     """
     if failures.selection is None or not failures.reads_again:
         return []
@@ -169,7 +172,7 @@ def _newly_shown(
     }
     try:
         meant = selected(tuple(as_seen), replace(failures.selection, limit=None)).installs
-    except UsageError:  # nothing is meant
+    except UsageError:  # nothing is selected
         return []
     ids = {install_id for _, _, install_id in failures.covered if install_id} | set(retried)
     nameless = {(account, name) for account, name, install_id in failures.covered if install_id is None}
@@ -188,7 +191,10 @@ def _key(install: Install) -> _Key:
 
 
 def _current(context: RunContext, failures: dict[_Key, Failure], inventory: Inventory) -> dict[_Key, Install]:
-    """Return what is still in the configuration, by the key of the failure; nobody knows of a source that failed."""
+    """Return the failed installs that are, or may be, still configured, by the key of the failure.
+
+    An install may be configured if a source that failed now may hold it.
+    """
     known = _Known(context.config, inventory)
     order = {install: position for position, install in enumerate(inventory.installs)}
     found: dict[_Key, Install] = {}
@@ -200,7 +206,7 @@ def _current(context: RunContext, failures: dict[_Key, Failure], inventory: Inve
 
 
 class _Known:
-    """The enabled installs of an inventory, to be looked up in as an earlier plan had them."""
+    """An index of the enabled installs of an inventory, to find the installs of an earlier plan."""
 
     def __init__(self, config: Config, inventory: Inventory) -> None:
         self._config = config
@@ -211,7 +217,7 @@ class _Known:
         self._by_word = {each.name: each for each in reversed(enabled)}
 
     def now(self, was: Install) -> Install | None:
-        """Return what ``was`` is now, ``None`` if it is no longer there."""
+        """Return the present install for ``was``, ``None`` if it is gone."""
         named = self._by_name.get((was.account, was.name))
         if was.id is None:
             if named is None and was.name:
@@ -225,18 +231,21 @@ class _Known:
         return install or self._in_what_failed(was)
 
     def _in_what_failed(self, was: Install) -> Install | None:
-        """Return ``was`` if it may be in a source that failed: as the journal has it, if that source is a file."""
+        """Return the install if a source that failed may hold it.
+
+        If that source is a file, keep the settings in the journal. If it is a listing, use those of discoveries.
+        """
         holds = [each for each in self._failed.values() if _may_hold(each, was)]
         if not holds or was.account not in self._config.accounts:
             return None
         if was.place and any(each.path for each in holds):
             return replace(was, enabled=True)
         same = {"id": was.id, "name": was.name, "environment": was.environment, "account": was.account}
-        return replace(self._config.discovered, **same)  # type: ignore[arg-type]  # they are of an Install
+        return replace(self._config.discovered, **same)  # type: ignore[arg-type]  # the types are those of Install
 
 
 def _may_hold(source: FailedSource, was: Install) -> bool:
-    """Tell whether ``source`` may hold an install, as an earlier plan had it; a report does not tell its place."""
+    """Return whether ``source`` may hold ``was``, of an earlier plan. An install from a report has no place."""
     if not source.path:
         return source.account == was.account
     file = was.place.rpartition(":")[0]

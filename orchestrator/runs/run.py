@@ -1,4 +1,4 @@
-"""The main job: plan, dispatch under a limiter, report. ``run_backups`` is the list of its steps."""
+"""The main job: plan, dispatch under a limiter, report. ``run_backups`` lists the steps."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ ABANDON_AFTER_S, ABANDON_POLL_S = 2.0, 0.2
 
 @dataclass(frozen=True, slots=True)
 class RunEnd:
-    """What a run came to: its summary, the lines of the first failures, and what went wrong with the run itself.
+    """The result of a run: its summary, the lines of the first failures, and the errors of the run itself.
 
-    ``options`` and ``config`` are what it was given, to be resumed with; ``unfinished`` counts what that would go on
-    with. ``unwritten`` are outcomes that journal or report did not take because of ``write_error``. ``crash`` is a
-    bug's exception.
+    ``options`` and ``config`` are those to resume the run with. ``unfinished`` counts the backups that a resumed run
+    would work on. ``unwritten`` are the outcomes that the journal or the report could not store because of
+    ``write_error``. ``crash`` is the exception of a bug.
     """
 
     options: RunOptions
@@ -63,11 +63,11 @@ class RunEnd:
 async def run_backups(
     config: Config, options: RunOptions, log: Log, stop: StopSwitch, on_outcome: OnOutcome | None = None
 ) -> RunEnd:
-    """Request a backup of every install that the options mean, once, and report every outcome.
+    """Request one backup of every selected install, and report every outcome.
 
-    ``on_outcome`` is called with each outcome the moment it is kept. Raises ``UsageError`` if there is nothing to do,
-    ``StorageError`` if the state or the report cannot be begun, ``LockedError`` if another process is at it, and
-    ``StoppedError`` if a signal comes before it is begun; no backup was requested then.
+    The run calls ``on_outcome`` with each outcome as soon as it is recorded. Raises ``UsageError`` if there is nothing
+    to do, ``StorageError`` if the state or the report cannot be opened, ``LockedError`` if another process holds a
+    lock, and ``StoppedError`` if a signal comes before the run begins. No backup was requested in these cases.
     """
     async with AsyncExitStack() as stack:
         context = RunContext(config, options, log, stop, stack)
@@ -83,9 +83,10 @@ async def run_backups(
 
 
 async def locked_scopes(context: RunContext) -> KnownRun | None:
-    """Take the locks of what is meant, and return the run that is to be resumed, if one is.
+    """Take the locks of the scopes, and return the run to resume, or ``None``.
 
-    The latest run is known once nobody else can begin another; any other run says what has to be locked.
+    To resume ``latest``, lock first and look it up then, so that no other process can begin a newer run. To resume
+    another run, look it up first: its scope decides the locks.
     """
     config, word, scopes = context.config, context.options.resume, context.scopes
     if word is None or word == LATEST:
@@ -100,7 +101,7 @@ async def locked_scopes(context: RunContext) -> KnownRun | None:
 
 
 async def planned_work(context: RunContext, earlier: KnownRun | None) -> RunWork:
-    """Return what is to be done: the rest of ``earlier``, the failures of another run, or a new plan."""
+    """Return the run work: the rest of ``earlier``, the failures of another run, or a new plan."""
     if earlier:
         return await resumed_work(context, earlier)
     if context.options.retry_failed is not None:
@@ -109,7 +110,10 @@ async def planned_work(context: RunContext, earlier: KnownRun | None) -> RunWork
 
 
 async def begun(context: RunContext, work: RunWork) -> ReportWriter:
-    """Lock a new run, open the report, begin or reopen the journal; what cannot even begin leaves nothing behind."""
+    """Lock a new run, open the report, and begin the run in the journal or reopen it there.
+
+    If a new run cannot begin, this leaves no files behind.
+    """
     run_id, target = work.record.run.id, work.record.report
     folder = context.folder.of_run(run_id)
     is_own = target == context.folder.own_report(run_id)
@@ -135,15 +139,15 @@ async def begun(context: RunContext, work: RunWork) -> ReportWriter:
 
 
 async def _abandon_on_abort(report: ReportWriter, stop: StopSwitch) -> None:
-    """Let a report whose reader does not read hold up the second signal for no longer than ``ABANDON_AFTER_S``."""
+    """After a second signal, give up a report whose reader has not read for ``ABANDON_AFTER_S`` seconds."""
     await stop.aborting.wait()
-    while report.stuck_s() < ABANDON_AFTER_S:  # noqa: ASYNC110 - what is waited for happens in a thread that is stuck
+    while report.stuck_s() < ABANDON_AFTER_S:  # noqa: ASYNC110 - the thread that is stuck cannot set an event
         await asyncio.sleep(ABANDON_POLL_S)
     report.abandon()
 
 
 async def dispatched(context: RunContext, work: RunWork, recorder: Recorder) -> DispatchEnd:
-    """Have every planned backup come to its outcome, and each outcome kept."""
+    """Work on every planned backup until it has an outcome, and record each outcome."""
     connections, record = context.connections, work.record
     log = context.log.bind(run_id=record.run.id)
     recorder.has(work.recorded)
@@ -162,7 +166,7 @@ async def dispatched(context: RunContext, work: RunWork, recorder: Recorder) -> 
 
 
 async def _queue_all(context: RunContext, work: RunWork) -> list[Settlement]:
-    """Queue what is pending with its accounts; return how that ends whose account has stopped while it was planned."""
+    """Queue the pending backups with their accounts. If an account stopped during planning, return how they end."""
     connections, began_at = context.connections, context.clock.monotonic()
     stopped: list[Settlement] = []
     for pending in work.pending:
@@ -182,7 +186,7 @@ async def _queue_all(context: RunContext, work: RunWork) -> list[Settlement]:
 async def finished(
     context: RunContext, work: RunWork, recorder: Recorder, report: ReportWriter, end: DispatchEnd
 ) -> RunEnd:
-    """Write the summary, remember the limits, remove old runs, and return what the run came to."""
+    """Write the summary, store the learned limits, remove old runs, and return the result of the run."""
     clock, connections, tally = context.clock, context.connections, recorder.tally
     totals = RunTotals(work, tally, connections.totals(), clock.now(), clock.monotonic() - context.began)
     summary, write_error = await closed(context, totals, report, end)

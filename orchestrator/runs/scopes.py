@@ -1,8 +1,8 @@
-"""Which runs are of one configuration, and what only one run at a time may do.
+"""Scopes: which runs belong to one configuration, and which parts of it only one run at a time may work on.
 
-A configuration is known by its ``name``; without one by its path as given, so that a link which is swapped for another
-leaves it the same; and one that came over a stream by its installs. Earlier releases followed the links. What they have
-stored is found all the same, and their locks are respected.
+A configuration is known by its ``name``. Without a name, it is known by its path as given, so it stays the same if a
+link in the path gets another target. A configuration from a stream is known by its installs. Earlier releases followed
+links: their runs are still found, and their locks are respected.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from orchestrator.selection import Selection
 
 WHOLE, NAMED = "", "named"
-"""The parts of a configuration that are no shard: all of it, and installs that were named one by one."""
+"""The parts of a configuration that are not a shard: the whole of it, and installs named one by one."""
 
 _NAMED_ONE_BY_ONE = "named: "
 _NAME = "name: "
@@ -40,9 +40,9 @@ _MOST_OTHERS = 3
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """A part of a configuration. ``base`` tells the configuration, ``part`` is a shard as ``1/3`` or one of the above.
+    """A part of a configuration. ``base`` identifies the configuration. ``part`` is a shard (``1/3``) or a constant.
 
-    Two runs of one scope may not go on at once, except of installs that were named one by one.
+    Only one run of a scope may go on at a time. Runs of installs named one by one are excepted.
     """
 
     base: str
@@ -50,45 +50,45 @@ class Scope:
 
     @classmethod
     def parsed(cls, text: str) -> Scope:
-        """Return the scope whose text is ``text``, as the journal has it."""
+        """Parse ``text``, which the journal stores."""
         if text.startswith(_NAMED_ONE_BY_ONE):
             return cls(text.removeprefix(_NAMED_ONE_BY_ONE), NAMED)
         shard = _SHARD.fullmatch(text)
         return cls(shard["base"], shard["part"]) if shard else cls(text)
 
     def __str__(self) -> str:
-        """Return the text that the journal keeps, and that tells the lock."""
+        """Return the text that the journal stores. It also decides the lock file."""
         if self.part == NAMED:
             return f"{_NAMED_ONE_BY_ONE}{self.base}"
         return f"{self.base} shard {self.part}" if self.part else self.base
 
     @property
     def is_locked(self) -> bool:
-        """Tell whether only one run at a time may be of it."""
+        """Return whether only one run at a time may have this scope."""
         return self.part != NAMED
 
     @property
     def label(self) -> str:
-        """Return what people call it."""
+        """Return the scope in words for people."""
         base = self.base.removeprefix(_NAME)
-        base = f"a YAML without a file ({base.removeprefix(_STREAM)})" if base.startswith(_STREAM) else base
+        base = f"a YAML from a stream ({base.removeprefix(_STREAM)})" if base.startswith(_STREAM) else base
         if self.part == NAMED:
             return f"named installs of {base}"
         return f"shard {self.part} of {base}" if self.part else base
 
 
 def part_of(selection: Selection) -> str:
-    """Return the part of a configuration that ``selection`` is about."""
+    """Return the part of a configuration that ``selection`` means."""
     if selection.is_named:
         return NAMED
     return WHOLE if selection.shard is None else f"{selection.shard[0]}/{selection.shard[1]}"
 
 
 class Scopes:
-    """The scopes of one configuration: those that its runs have now, and those that earlier ones may have."""
+    """The scopes of one configuration: those of its new runs, and those under which earlier runs may be stored."""
 
     def __init__(self, config: Config) -> None:
-        """Find out by what ``config`` is known."""
+        """Work out every base under which runs of ``config`` are known."""
         self._config = config
         self._real = _real_path(config.source)
         unnamed = [config.path] if config.path else [_by_installs(config), _as_released(config, config.source)]
@@ -102,12 +102,12 @@ class Scopes:
         return Scope(self._bases[0], part)
 
     def to_lock(self, part: str) -> list[Scope]:
-        """Return the scopes that such a run locks: also those by which an older release, or another path, knows it."""
+        """Return the scopes that a new run locks, including those that an older release or another path uses."""
         scopes = {str(scope): scope for base in self._locked if (scope := Scope(base, part)).is_locked}
         return list(scopes.values())
 
     def has(self, run: KnownRun | RunRecord) -> bool:
-        """Tell whether a run is of this configuration, whatever part of it."""
+        """Return whether ``run`` is of this configuration, in any part."""
         base = Scope.parsed(run.scope).base
         key = base, run.config
         if key not in self._known:
@@ -115,30 +115,30 @@ class Scopes:
         return self._known[key]
 
     def has_as(self, part: str, run: KnownRun | RunRecord) -> bool:
-        """Tell whether a run is of this part of the configuration."""
+        """Return whether ``run`` is of this part of the configuration."""
         return Scope.parsed(run.scope).part == part and self.has(run)
 
     def alike(self, run: RunRecord) -> Callable[[KnownRun], bool]:
-        """Return what tells whether another run is of the same scope as ``run``, whenever that was stored."""
+        """Return a function that tells whether another run has the scope of ``run``, in the form of any release."""
         if self.has(run):
             return partial(self.has_as, Scope.parsed(run.scope).part)
         return lambda other: other.scope == run.scope
 
     def to_lock_for(self, run: KnownRun | RunRecord) -> list[Scope]:
-        """Return the scopes that going on with ``run`` locks."""
+        """Return the scopes to lock before resuming ``run``."""
         scope = Scope.parsed(run.scope)
         ours = self.to_lock(scope.part) if self.has(run) else []
         return ours if not scope.is_locked or scope in ours else [scope, *ours]
 
     def _was_ours(self, base: str, source: str) -> bool:
-        """Tell whether a path leads to the same file now, or ``source`` named this one when an older release ran."""
+        """Return whether ``base`` is another path to this file, or an older release ran it from ``source``."""
         if self._config.path is None:
             return base == _as_released(self._config, source)
         return source == self._config.path or (self._real is not None and _real_path(base) == self._real)
 
 
 def _real_path(source: str) -> str | None:
-    """Return what earlier releases knew the file ``source`` by."""
+    """Return the path, with links resolved, by which earlier releases knew the file ``source``."""
     try:
         return str(Path(source).resolve()) if Path(source).is_file() else None
     except (OSError, ValueError, RuntimeError):
@@ -146,17 +146,17 @@ def _real_path(source: str) -> str | None:
 
 
 def _by_installs(config: Config) -> str:
-    """Return what tells a configuration that came over a stream, whichever descriptor that was."""
+    """Return the base of a configuration from a stream, which is the same for every descriptor."""
     return _STREAM + _digest(config, [str(replace(each, place="")) for each in config.discoveries])
 
 
 def _as_released(config: Config, source: str) -> str:
-    """Return what release 0.1 knew such a configuration by, when it came from ``source``."""
+    """Return the base that release 0.1 used for a configuration from the stream ``source``."""
     return f"{source} {_digest(config, [_released_text(each, source) for each in config.discoveries])}"
 
 
 def _released_text(discovery: Discovery, source: str) -> str:
-    """Return the text that release 0.1 had of a discovery; it is written out here, and stays as it is."""
+    """Return the text that release 0.1 hashed for a discovery. Do not change it: stored scopes depend on it."""
     place = f"{source}:{discovery.place.rpartition(':')[2]}"
     return (
         f"Discovery(account={discovery.account!r}, wpengine_accounts={discovery.wpengine_accounts!r},"
@@ -172,9 +172,10 @@ def _digest(config: Config, discoveries: Sequence[str]) -> str:
 async def run_meant(
     store: Store, config: Config, word: str, state_dir: str | os.PathLike[str], part: str | None
 ) -> KnownRun:
-    """Return the run that ``word`` means; ``latest`` is the newest of ``config``, or of one ``part`` of it.
+    """Return the run that ``word`` means. ``latest`` is the newest run of ``config``, or of one ``part`` of it.
 
-    Raises ``UsageError``, which names the other configurations that have runs, and ``StorageError``.
+    Raises ``StorageError``, and ``UsageError`` if there is none. Without a run of ``config``, that error names the
+    scopes that have runs.
     """
     where = f"in {os.fspath(state_dir)}"
     known, scopes = await runs.known(store), Scopes(config)
@@ -188,7 +189,7 @@ async def run_meant(
 
 
 def _others(known: Sequence[KnownRun]) -> str:
-    """Say which scopes have runs, the newest first, and what to do about it; nothing if there are none."""
+    """Return a sentence that lists the scopes with runs, newest first, and the remedy. It is empty without runs."""
     newest: dict[str, str] = {}
     for run in reversed(known):
         newest.setdefault(run.scope, run.id)
@@ -197,4 +198,4 @@ def _others(known: Sequence[KnownRun]) -> str:
     said += [f"{len(shown) - _MOST_OTHERS} more"] if len(shown) > _MOST_OTHERS else []
     if not said:
         return ""
-    return f"there are runs of {', '.join(said)}: give the id of a run, or put the same name: into both YAMLs"
+    return f"there are runs of {', '.join(said)}: give the id of a run, or set the same name: in both YAMLs"

@@ -1,4 +1,4 @@
-"""What a run has to do, whether it is a new one, the rest of an interrupted one, or the failures of an earlier one."""
+"""Run work: the plan of a new run, the rest of an interrupted run, or the failures of an earlier run."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from orchestrator.runs.context import RunContext
     from orchestrator.summary import Line
 
-CUT_OFF = ErrorInfo(ErrorKind.INTERRUPTED, "the run was cut off before it knew the answer")
+CUT_OFF = ErrorInfo(ErrorKind.INTERRUPTED, "the run was interrupted before it recorded an answer")
 
 
 @dataclass(frozen=True, slots=True)
 class Presettled:
-    """A planned backup whose outcome is known before anything is sent, and why."""
+    """A planned backup whose outcome is known before anything is sent, with the reason."""
 
     pending: PendingBackup
     kind: OutcomeKind
@@ -34,26 +34,27 @@ class Presettled:
 
     @property
     def may_exist(self) -> bool:
-        """Tell whether the journal has to know how it stands: a backup of it exists, or may."""
+        """Return whether a backup exists or may exist, so that the journal needs a checkpoint."""
         return bool(self.pending.sought) or isinstance(self.pending.state, CompletionWait)
 
     def checkpoint(self) -> Checkpoint:
-        """Return its checkpoint: somebody else's backup is none that was made for it."""
+        """Return its checkpoint. If the backup is skipped, leave out the recent backup: this plan did not make it."""
         checkpoint = self.pending.checkpoint()
         return replace(checkpoint, made=Made()) if self.kind is OutcomeKind.SKIPPED else checkpoint
 
     def settlement(self) -> Settlement:
-        """Return what the dispatcher is to record."""
+        """Return the settlement that the dispatcher records."""
         return self.pending, self.kind, self.error, self.reason
 
 
 @dataclass(frozen=True, slots=True)
 class RunWork:
-    """A run, what is left of it, and what it has already.
+    """A run with its plan, the work that is left, and the outcomes that are already recorded.
 
-    ``planned`` is the whole plan; ``pending`` are those of it that are still to be requested, looked up or waited for.
-    ``recorded`` are the lines that stand. ``presettled`` are settled before anything is sent. ``specimens`` are
-    installs by account whose backups are known to exist. ``is_new`` tells that the journal does not know the run yet.
+    ``planned`` is the whole plan. ``pending`` are its backups still to be requested, looked up or waited for.
+    ``recorded`` are the lines of the outcomes that the journal already has. ``presettled`` are settled before anything
+    is sent. ``specimens`` has, by account, the id of an install whose backup is known to exist. ``is_new`` is true if
+    the journal does not know the run yet.
     """
 
     record: RunRecord
@@ -65,20 +66,20 @@ class RunWork:
     is_new: bool = True
 
     def checkpoints(self) -> list[Checkpoint]:
-        """Return what the journal has to know before the run goes on: what may exist, or is taken up again."""
+        """Return the checkpoints to store before the first request. Of a new run, these are backups that may exist."""
         left = (each for each in self.pending if not self.is_new or each.sought or not each.is_to_be_requested)
         settled = (each for each in self.presettled if not self.is_new or each.may_exist)
         return [*(each.checkpoint() for each in left), *(each.checkpoint() for each in settled)]
 
     def known(self) -> dict[str, object]:
-        """Return what makes it other than a new run of its own, for the log."""
+        """Return log fields that tell a resumed run, a retry or presettled backups from a plain new run."""
         known: dict[str, object] = {} if self.is_new else {"resumed": True, "kept": len(self.recorded)}
         known |= {"presettled": len(self.presettled)} if self.presettled else {}
         return known | ({} if self.record.retried is None else {"retries": self.record.retried})
 
 
 def divided(works: Iterable[PendingBackup | Presettled]) -> tuple[tuple[PendingBackup, ...], tuple[Presettled, ...]]:
-    """Return what is to be done, and what is settled before anything is sent."""
+    """Divide ``works`` into the pending backups and the presettled ones."""
     given = tuple(works)
     pending = tuple(each for each in given if isinstance(each, PendingBackup))
     return pending, tuple(each for each in given if isinstance(each, Presettled))
@@ -97,28 +98,31 @@ def record_of(context: RunContext, run: Run, scope: str) -> RunRecord:
 
 
 def check_resolved(unresolved: list[str]) -> None:
-    """Raise ``UsageError`` if anything is ``unresolved``."""
+    """Raise ``UsageError`` with the lines ``unresolved`` if there are any."""
     if unresolved:
-        raise UsageError("\n".join([*unresolved, "nothing was sent, by --strict"]))
+        raise UsageError("\n".join([*unresolved, "nothing was sent because of --strict"]))
 
 
 def gone_since(retried: str) -> ErrorInfo:
-    """Return why an install that failed in ``retried`` is not retried."""
-    reason = "had it no longer enabled when this run began; --retry-failed asks again"
-    return ErrorInfo(ErrorKind.STOPPED, f"it failed in {retried}, and the configuration {reason}")
+    """Return the error of an install that failed in ``retried`` and is not enabled any more."""
+    reason = "it was no longer enabled in the configuration when this run began; enable it, then use --retry-failed"
+    return ErrorInfo(ErrorKind.STOPPED, f"it failed in {retried}, but {reason}")
 
 
 def wait_for_earlier(backup: Backup, wait_s: float | None) -> CompletionWait:
-    """Return the wait for a backup that an earlier run made: polled, once without ``wait_s``, and never repeated."""
+    """Return the wait for a backup that an earlier run made.
+
+    The run polls for ``wait_s`` seconds, or once if that is ``None``, and does not request the backup again.
+    """
     until = asyncio.get_running_loop().time() + (wait_s or 0.0)
     return CompletionWait(backup, until, may_repeat=False, is_polled_once=wait_s is None)
 
 
 def pending_in_doubt(checkpoint: Checkpoint) -> PendingBackup:
-    """Return the backup that goes on from ``checkpoint``, whose fate is open since another process.
+    """Return a backup in doubt that continues from ``checkpoint``, which another process wrote.
 
-    The grace begins now, unless the server's clock shows that its answer came longer ago. Of one without an answer
-    nobody knows when it left: its intent may have waited for the disk, or the machine been suspended.
+    The grace begins now, unless the server's clock shows that the answer came earlier. If there was no answer, the time
+    of sending is unknown: the intent may have waited for the disk, or the machine may have been suspended.
     """
     is_unanswered = checkpoint.error is None
     spent = checkpoint.spent
@@ -144,9 +148,9 @@ def pending_in_doubt(checkpoint: Checkpoint) -> PendingBackup:
 
 
 async def check_recency_first(context: RunContext, work: RunWork) -> None:
-    """Have each install that is to be requested checked first, with what the journal knows of it.
+    """Put a recency check before each request if ``recent_s`` is set.
 
-    Raises ``StorageError``.
+    The check starts with the completed backup that the journal knows, if any. Raises ``StorageError``.
     """
     recent_s = context.options.recent_s
     if recent_s is None:

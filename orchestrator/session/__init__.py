@@ -1,1 +1,1 @@
-"""What every command that asks the API shares: the connections, what is asked over them, what is said meanwhile."""
+"""The parts that all commands with requests to the API share: connections, queries, the inventory, progress logs."""

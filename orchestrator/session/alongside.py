@@ -1,4 +1,4 @@
-"""Run something beside the main flow, for as long as that lasts."""
+"""Run a task beside the main flow, and cancel it when that ends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def alongside(work: Coroutine[object, object, None]) -> AsyncIterator[None]:
-    """Run ``work`` while the context is entered, and cancel it at its end."""
+    """Run ``work`` while the context is open, then cancel it."""
     task = asyncio.ensure_future(work)
     try:
         yield

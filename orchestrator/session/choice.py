@@ -1,4 +1,4 @@
-"""Which installs of an inventory are meant, and how those end that cannot be asked about."""
+"""Select installs of an inventory, and decide the outcome of those that cannot be requested."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ if TYPE_CHECKING:
     from orchestrator.session.inventory import Inventory, Lack
 
 NOT_IN_THE_PLAN = "--installs-from"
-"""The place of what only a list names, as the journal has it: nothing in the configuration does, so it is never looked
-up."""
+"""The ``place`` of an install that only a list names. It is not in the configuration, so its name is never looked up.
+
+The journal stores this text: do not change it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The installs that are meant. ``lacks`` says of those without an id how they end.
+    """The selected installs. ``lacks`` has the outcomes of those without an id.
 
-    ``unknown`` are the entries of a list that are not in the plan, each with why; they are among ``installs``, too.
+    ``unknown`` are the entries of a list that are not in the plan, with the reasons. They are in ``installs``, too.
+    ``disabled`` counts the installs that would be selected if they were enabled.
     """
 
     installs: tuple[Install, ...] = ()
@@ -33,9 +35,10 @@ class Chosen:
 
 
 def chosen_from(inventory: Inventory, config: Config, selection: Selection) -> Chosen:
-    """Return the installs of ``inventory`` that ``selection`` means; none where they may be in a source that failed.
+    """Return the installs of ``inventory`` that ``selection`` means.
 
-    Raises ``UsageError`` if nothing is meant, or an install that was named is not there.
+    Raises ``UsageError`` if an install named as an argument is not there, or if nothing is selected. But if a source
+    failed, it may hold the selected installs: then return none, or only the entries of a list.
     """
     if not inventory.failed:
         check_values(inventory.installs, selection)
@@ -58,9 +61,12 @@ def chosen_from(inventory: Inventory, config: Config, selection: Selection) -> C
 
 
 def end_of_stranger(why: str, inventory: Inventory) -> Lack:
-    """Return how an entry of a list ends that is not in the plan: it may be in a source that could not be read."""
+    """Return the outcome of a list entry that is not in the plan.
+
+    It is cancelled if a source failed, which may hold the install, and rejected otherwise.
+    """
     if inventory.failed:
         source = inventory.failed[0]
-        message = f"{why}; it may be in what could not be read: {source.source}: {source.error.message}"
+        message = f"{why}; it may be in a source that could not be read: {source.source}: {source.error.message}"
         return OutcomeKind.CANCELLED, replace(source.error, message=message)
     return OutcomeKind.REJECTED, ErrorInfo(ErrorKind.NOT_FOUND, why)

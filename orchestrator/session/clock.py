@@ -1,4 +1,4 @@
-"""Time and chance as they are; whoever needs them takes a clock, and this one if nobody gives another."""
+"""The system clock and random numbers, behind the engine's ``Clock``. Tests pass another clock."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
 class SystemClock:
-    """The engine's ``Clock``."""
+    """Implement the engine's ``Clock`` with the event loop, the system time and ``random``."""
 
     def monotonic(self) -> float:
-        """Return the running loop's time."""
+        """Return the time of the running event loop, in seconds."""
         return asyncio.get_running_loop().time()
 
     def now(self) -> datetime:
-        """Return the wall clock's time."""
+        """Return the system time, in UTC."""
         return datetime.now(UTC)
 
     def draw(self) -> float:
-        """Return a number that is uniform in [0, 1)."""
+        """Return a random number, uniform in [0, 1)."""
         return random()  # noqa: S311 - jitter, not a secret
 
 
@@ -38,7 +38,7 @@ SYSTEM_CLOCK = SystemClock()
 def new_run(clock: Clock = SYSTEM_CLOCK) -> Run:
     """Return a run that begins now.
 
-    Its id is a ULID: 48 bits of milliseconds and 80 of chance in Crockford's base 32, so that ids sort by time.
+    Its id is a ULID: 48 bits of milliseconds and 80 random bits in Crockford's base 32, so ids sort by time.
     """
     now = clock.now()
     number = int(now.timestamp() * 1000) << 80 | secrets.randbits(80)

@@ -1,7 +1,7 @@
-"""The accounts of a plan made ready to be asked: clients, queues, the budgets they share, the limiters of these.
+"""Connections to the accounts of a plan: clients, queues, and the budgets that they share, with their limiters.
 
-What an earlier run learned of a budget's limits is read before the first request, and what this one learned is kept
-after the last. That is a help and no promise: where it cannot be kept, the run says so and ends as it would have.
+The limits that an earlier run learned are read before the first request. Those that this run learned are stored after
+the last. If they cannot be read or stored, the run logs a warning, and its outcome is the same.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BudgetKey = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class _Limited:
-    """One budget with the gate behind it, and the name by which the log speaks of it."""
+    """A budget with its gate, and its name in the log."""
 
     name: str
     gate: Gate
@@ -42,12 +42,15 @@ class _Limited:
 
 
 class Connections:
-    """The accounts that are asked: a client and a queue for each, and the budgets that they share."""
+    """The connected accounts: a client and a queue for each, and the budgets that they share."""
 
     def __init__(
         self, config: Config, store: Store | None, log: Log, stack: AsyncExitStack, clock: Clock = SYSTEM_CLOCK
     ) -> None:
-        """Reach accounts of ``config``, with what ``store`` remembers of their limits; ``stack`` closes it all."""
+        """Prepare to connect to accounts of ``config``.
+
+        ``store`` has the limits that were learned, if it is given. ``stack`` closes the clients.
+        """
         self.config = config
         self.clock = clock
         self.log = log
@@ -64,7 +67,7 @@ class Connections:
         return [each.budget for each in self._limited.values()]
 
     async def reach(self, name: str) -> AccountQueue:
-        """Return the queue of the account ``name``, made if there is none yet."""
+        """Return the queue of the account ``name``. Make it, with its client, if there is none yet."""
         if name not in self.accounts:
             account = self.config.accounts[name]
             key = budget_of(account, per_host=self.config.throttle.per_host)
@@ -101,11 +104,11 @@ class Connections:
         return len(self._lookups())
 
     def watched(self) -> int:
-        """Return how many backups are waited for."""
+        """Return how many backups are in a completion wait."""
         return sum(account.watched for account in self.accounts.values())
 
     def next_lookup_s(self) -> float:
-        """Return the seconds until the last of the lookups that are planned so far."""
+        """Return the seconds until the last lookup that is planned so far, 0 if there is none."""
         return max(0.0, max(self._lookups(), default=0.0) - self.clock.monotonic())
 
     def _lookups(self) -> list[float]:
@@ -114,7 +117,7 @@ class Connections:
         return [at for at, work in entries if isinstance(work, PendingBackup) and isinstance(work.state, InDoubt)]
 
     def totals(self) -> dict[str, AccountTotals]:
-        """Return what each account asked, and what its budget found out."""
+        """Return the requests of each account, with the rate and the limit that its budget measured."""
         return {name: self._totals(name, account) for name, account in self.accounts.items()}
 
     def _totals(self, name: str, account: AccountQueue) -> AccountTotals:
@@ -131,7 +134,7 @@ class Connections:
         )
 
     async def remember(self) -> None:
-        """Keep what each budget learned, all at once."""
+        """Store the limits that each budget learned, all at once."""
         if self._store is None:
             return
         at = self.clock.now()

@@ -1,7 +1,7 @@
-"""Names and discoveries made installs: what WP Engine's listing shows when the plan is made.
+"""Resolve names and discoveries to installs, with WP Engine's listings at the time of the plan.
 
-One vanished site must not cost a fleet its night: a name that the listing does not hold, and a listing that cannot be
-had, concern the installs that need them alone. A listing that fails is never taken for one that lacks an install.
+One vanished install must not stop the backups of a fleet. A name that is not in the listing, and a listing that cannot
+be read, concern only the installs that need them. A failed listing never counts as a listing without the install.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 LONGEST_NAME = 100
 
 MOST_SAID = 20
-"""Failed sources that are said one by one: a client's file may hold ten thousand wrong rows."""
+"""Most failed sources to log one by one: a file of installs may hold ten thousand wrong rows."""
 
 Lack = tuple[OutcomeKind, ErrorInfo]
-"""How an install ends that has no id, and why."""
+"""The outcome of an install without an id, and its error."""
 
 
 class InstallIndex:
-    """What the listing of an account showed, to be looked up in."""
+    """The listing of an account, indexed for lookups."""
 
     def __init__(self, installs: Iterable[ListedInstall]) -> None:
         """Index ``installs`` by name and by id."""
@@ -48,11 +48,11 @@ class InstallIndex:
 
 @dataclass(slots=True)
 class Inventory:
-    """The installs of a configuration, names looked up and discoveries made.
+    """The installs of a configuration, after names are looked up and discoveries are made.
 
-    ``lacks`` says of the installs that have no id how they end. ``failed`` are sources that could not be read.
-    ``renamed`` says where a listing contradicts the configuration. ``listings`` is what each account's whole listing
-    showed, where it was read, or why it could not be.
+    ``lacks`` has the outcome of each install without an id. ``failed`` are the sources that could not be read.
+    ``warnings`` and ``renamed`` are messages. ``renamed`` tells where a listing contradicts a name in the
+    configuration. ``listings`` has, by account, each whole listing that was read, or the error.
     """
 
     installs: list[Install] = field(default_factory=list)
@@ -63,7 +63,7 @@ class Inventory:
     listings: dict[str, InstallIndex | ErrorInfo] = field(default_factory=dict)
 
     def unresolved(self, lacks: dict[Install, Lack]) -> list[str]:
-        """Return one line for each of ``lacks``, and for each source that could not be read."""
+        """Return one line for each of ``lacks``, and one for each source that could not be read."""
         lines = [f"{each.place or each.label}: {each.label}: {error.message}" for each, (_, error) in lacks.items()]
         return lines + [f"{each.source}: {each.error.message}" for each in self.failed]
 
@@ -76,12 +76,12 @@ def asked_accounts(config: Config, selection: Selection) -> list[str]:
 
 
 def offline(config: Config) -> Inventory:
-    """Return the inventory of a configuration that needs no listing."""
+    """Return the inventory of ``config`` without reading a listing."""
     return Inventory(installs=list(config.installs), failed=list(config.failed_sources))
 
 
 async def resolved(config: Config, selection: Selection, queries: Queries) -> Inventory:
-    """Return the inventory of ``config``, as far as ``selection`` may mean it."""
+    """Return the inventory of ``config``. Read only the listings that ``selection`` may need."""
     inventory = Inventory(failed=list(config.failed_sources))
     discoveries = _meant_discoveries(config, selection)
     whole = {each.account for each in _nameless(config.installs, selection)}
@@ -107,7 +107,7 @@ async def resolved(config: Config, selection: Selection, queries: Queries) -> In
 async def inventory_of(
     config: Config, selection: Selection, connections: Connections, stop: StopSwitch, persistence: Persistence = WATCHED
 ) -> Inventory:
-    """Return the inventory of ``config``, asking with ``persistence`` whom it takes.
+    """Return the inventory of ``config``. Read the listings that it needs within the limits of ``persistence``.
 
     Raises ``StoppedError`` if a signal comes first.
     """
@@ -118,13 +118,13 @@ async def inventory_of(
 
 
 async def read_listing(inventory: Inventory, account: str, queries: Queries) -> None:
-    """Read the whole listing of ``account``."""
+    """Read the whole listing of ``account`` into ``inventory``."""
     answer = await queries.installs(account)
     inventory.listings[account] = answer if isinstance(answer, ErrorInfo) else InstallIndex(answer)
 
 
 def looked_up(install: Install, inventory: Inventory) -> Install:
-    """Return ``install`` with its id, and what else it lacks, from its account's listing, as far as that was read."""
+    """Return ``install`` with missing details (id, name, environment) from its account's listing, if that was read."""
     listing = inventory.listings.get(install.account)
     if listing is None or (isinstance(listing, ErrorInfo) and install.id is not None):
         return install
@@ -156,7 +156,7 @@ def looked_up(install: Install, inventory: Inventory) -> Install:
 
 
 def _name_of(shown: ListedInstall) -> str | None:
-    """Return the name that a listing shows, if descriptions, logs and reports can have it."""
+    """Return the name in the listing if it is printable and short enough for descriptions, logs and reports."""
     return shown.name if shown.name.isprintable() and len(shown.name) <= LONGEST_NAME else None
 
 
@@ -169,20 +169,20 @@ def _nameless(installs: Iterable[Install], selection: Selection) -> list[Install
 
 
 def _meant_discoveries(config: Config, selection: Selection) -> list[Discovery]:
-    """Return the discoveries that may find what is meant: a found install has its account and the default tags."""
+    """Return the discoveries that may find selected installs, by their account and the default tags."""
     return [
         each for each in config.discoveries if may_be_meant(replace(config.discovered, account=each.account), selection)
     ]
 
 
 Told = Sequence[dict[str, Any]]
-"""Failed or empty sources, as the summary tells of them."""
+"""Failed or empty sources, in the form of the summary."""
 
 
 def say_sources(failed: Told, empty: Told, log: Log) -> None:
-    """Say which parts of the inventory could not be read, and which hold nothing: quiet or not, somebody has to look.
+    """Log the sources that could not be read, and those without an install, as errors, which ``-q`` does not hide.
 
-    Of many, the first are said; the summary has all of them.
+    Log only the first ``MOST_SAID`` of each kind, and the number of the others. The summary has all of them.
     """
     reasons = [("source.failed", each["source"], each["error"]["message"]) for each in failed[:MOST_SAID]]
     reasons += [("source.empty", each["source"], each["reason"]) for each in empty[:MOST_SAID]]
@@ -194,12 +194,15 @@ def say_sources(failed: Told, empty: Told, log: Log) -> None:
 
 
 def told(sources: Iterable[FailedSource | EmptySource]) -> tuple[dict[str, Any], ...]:
-    """Return ``sources`` as the summary tells of them."""
+    """Return ``sources`` in the form of the summary."""
     return tuple(map(source_fields, sources))
 
 
 def missing_from(selection: Selection, inventory: Inventory) -> tuple[FailedSource, ...]:
-    """Return the failed sources that may hold more of what is meant: installs named one by one have all been found."""
+    """Return the failed sources that may hold more selected installs.
+
+    If installs are named one by one, all of them were found, so failed files do not count.
+    """
     return tuple(each for each in inventory.failed if not (selection.is_named and each.path))
 
 
@@ -209,17 +212,20 @@ def empty_lines(config: Config) -> list[str]:
 
 
 def names_of(account: str | None) -> str:
-    """Return what people call the look-up of names in the listing of ``account``."""
+    """Return the name of the source that looks up names in the listing of ``account``.
+
+    The journal stores this text: do not change it.
+    """
     return f"the names of account {account}"
 
 
 def source_of(discovery: Discovery) -> str:
-    """Return what people call ``discovery``: where it stands, and whom it asks."""
+    """Return the name of ``discovery`` as a source, with its place and its account."""
     return f"{discovery.place}: discover {discovery.account}" if discovery.place else f"discover {discovery.account}"
 
 
 def _add(inventory: Inventory, known: dict[str, Install], install: Install, config: Config) -> None:
-    """Add a listed install, unless it turns out to be one that is there already."""
+    """Add an install of the configuration, unless it is the same as an earlier one: then warn."""
     first = known.setdefault(install.id, install) if install.id else install
     if first is install:
         inventory.installs.append(install)
@@ -227,7 +233,7 @@ def _add(inventory: Inventory, known: dict[str, Install], install: Install, conf
     inventory.warnings.append(
         f"{install.place or config.source}: {install.label} is the same install as {first.label}"
         f" ({first.place or first.id}); "
-        + ("it is backed up once, as that says" if first.enabled else "it is disabled there, and not backed up")
+        + ("it is backed up once, as configured there" if first.enabled else "it is disabled there, and not backed up")
     )
 
 
@@ -238,7 +244,9 @@ def _add_discovered(
     pending = [each.name for each in listed if each.is_pending]
     if pending:
         shown = ", ".join(pending[:5]) + (", …" if len(pending) > 5 else "")  # noqa: PLR2004 - as many as fit a line
-        inventory.warnings.append(f"{source_of(discovery)}: {len(pending)} pending, and left out until active: {shown}")
+        inventory.warnings.append(
+            f"{source_of(discovery)}: {len(pending)} pending install(s) left out until active: {shown}"
+        )
     nameless = {each.name for each in inventory.installs if each.id is None}
     for each in listed:
         if each.is_pending or each.id in known or each.name in nameless:
@@ -256,7 +264,7 @@ def _add_discovered(
 
 
 async def _discovered(discovery: Discovery, inventory: Inventory, queries: Queries) -> list[ListedInstall] | ErrorInfo:
-    """Return what ``discovery`` finds, or why it could not look."""
+    """Return the installs that ``discovery`` finds, or the error of a listing."""
     seen = await looked_through(discovery, inventory, queries)
     if isinstance(seen, ErrorInfo):
         return seen
@@ -267,9 +275,9 @@ async def _discovered(discovery: Discovery, inventory: Inventory, queries: Queri
 async def looked_through(
     discovery: Discovery, inventory: Inventory, queries: Queries
 ) -> tuple[ListedInstall, ...] | ErrorInfo:
-    """Return every install that ``discovery`` looks at, wanted or not, or why it could not look.
+    """Return every install that ``discovery`` looks at, before its filters, or the error of a listing.
 
-    The whole listing of its account has to be read before, unless it names WP Engine's accounts.
+    Unless it names WP Engine's accounts, the whole listing of its account must be in ``inventory``.
     """
     if not discovery.wpengine_accounts:
         whole = inventory.listings[discovery.account]

@@ -1,4 +1,4 @@
-"""What a run says while it goes on: each change of pace and why, a heartbeat."""
+"""The log of a run while it goes on: each change of pace with its cause, and a heartbeat."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 HEARTBEAT_S = 30.0
 
 COINCIDENCE_S, COINCIDENCES = 1.0, 3
-"""Holds of two budgets count as simultaneous within a second; thrice is hardly chance."""
+"""Two budgets coincide if their holds begin within one second. Three coincidences are hardly chance."""
 
 
 class PaceNarrator:
-    """Say each change of a budget's pace, and why."""
+    """Log each change of a budget's pace, with its cause."""
 
     def __init__(self, budget: str, log: Log, on_held: Callable[[str, float], None]) -> None:
-        """Speak of the budget of the account ``budget`` and those that share it; tell ``on_held`` of 429s."""
+        """Log to ``log`` under the name ``budget``. Call ``on_held(budget, instant)`` for a hold after a 429."""
         self._budget = budget
         self._log = log.bind(budget=budget)
         self._on_held = on_held
 
     def __call__(self, before: Pace, after: Pace, observation: Observation | None) -> None:
-        """Say what changed between ``before`` and ``after``, which ``observation`` brought about, or a start did."""
+        """Log the change from ``before`` to ``after``. ``observation`` caused it, or a start if it is ``None``."""
         if after.epoch != before.epoch and observation is not None:
             self._say_held(before, after, observation)
         elif before.phase is not Phase.FLOWING and after.phase is Phase.FLOWING:
@@ -60,16 +60,16 @@ def _rates(pace: Pace) -> dict[str, object]:
 
 
 class Neighbours:
-    """Notice that budgets of one base URL are refused at the same moments: then the limit is one per address."""
+    """Notice budgets of one base URL that get a 429 at the same moments: they may share one limit per IP address."""
 
     def __init__(self, log: Log) -> None:
-        """Warn once to ``log``."""
+        """Warn once, in ``log``."""
         self._log = log
         self._last: dict[str, tuple[str, float]] = {}
         self._coincidences = 0
 
     def of(self, base_url: str) -> Callable[[str, float], None]:
-        """Return what to tell, with its name and the instant, when a budget of ``base_url`` is held."""
+        """Return a callback ``(budget, instant)``, to call when a budget of ``base_url`` is held."""
 
         def held(budget: str, at: float) -> None:
             other, other_at = self._last.get(base_url, (budget, at))
@@ -78,7 +78,7 @@ class Neighbours:
                 return
             self._coincidences += 1
             if self._coincidences == COINCIDENCES:
-                hint = "the limit may be one per address: throttle.scope: host makes one budget of all accounts"
+                hint = "the limit may be one per IP address; set throttle.scope: host to share one budget"
                 self._log.warning("throttle.refused_together", budgets=[other, budget], hint=hint)
 
         return held

@@ -1,7 +1,7 @@
-"""Ask the API something without requesting a backup, under the limiter of the account that is asked.
+"""Send read requests to the API, under the limiter of each account, without requesting a backup.
 
-Many questions are asked at once, each account by itself. How long it will take is said before, and how far it is under
-way. What was found out by then stays known when a signal comes, or when an account stops.
+Many questions go out at once, for each account by itself. The log shows the expected duration first, then the progress.
+If a signal comes or an account stops, the answers so far are kept.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MOST_PAGES_OF_INSTALLS = 10_000
-"""A million installs."""
+"""Enough for a million installs."""
 
 AT_A_TIME = 256
-"""Questions that wait for the limiter at once: more than it ever lets through together, and few enough to hold."""
+"""Questions to one account that are open at once: more than the default concurrency, and few enough for memory."""
 
 ENDLESS = ErrorInfo(ErrorKind.PROTOCOL, f"the listing has no end ({MOST_PAGES_OF_INSTALLS} pages)")
 
 
 @dataclass(frozen=True, slots=True)
 class Persistence:
-    """How long something is asked: ``within_s`` seconds in all, ``None`` for as long as it takes.
+    """The time limits of read requests: ``within_s`` seconds in all, ``None`` for no limit.
 
-    An account that cannot be reached is tried for ``reach_s`` seconds, and no longer than ``throttle.give_up``.
+    If an account cannot be reached, it is tried for ``reach_s`` seconds, but no longer than ``throttle.give_up``.
     """
 
     within_s: float | None = None
@@ -56,11 +56,11 @@ class Persistence:
 
 
 WATCHED = Persistence(reach_s=60.0)
-"""That of a command that somebody waits for."""
+"""The persistence of a command that a person waits for."""
 
 
 class _Nowhere:
-    """The journal and the sink of what requests nothing."""
+    """A journal and an outcome sink for a dispatcher that requests no backup."""
 
     async def note(self, _checkpoint: object) -> NoReturn:
         raise NotImplementedError
@@ -76,17 +76,17 @@ class _Nowhere:
 
 
 class Queries:
-    """Ask accounts. Each answer is what was asked for, or why it could not be had."""
+    """Send read requests to accounts. Each method returns the answer, or the error if there is none."""
 
     def __init__(self, dispatcher: Dispatcher, connections: Connections) -> None:
-        """Ask through ``dispatcher``, which has to attend to whoever asks, what is in ``connections``."""
+        """Ask the accounts of ``connections`` through ``dispatcher``, which has to be attending."""
         self._dispatcher = dispatcher
         self._connections = connections
 
     async def ask(
         self, account: str, call: Callable[[Api], Coroutine[object, object, AttemptResult]]
     ) -> AttemptResult | ErrorInfo:
-        """Return the answer of ``account`` to one request, whatever is in it."""
+        """Send one request to ``account``, and return its answer unchecked."""
         return await self._dispatcher.ask(account, call)
 
     async def installs(self, account: str, of: str | None = None) -> tuple[ListedInstall, ...] | ErrorInfo:
@@ -111,7 +111,7 @@ class Queries:
         return answer.backup
 
     def now_s(self, account: str) -> float | None:
-        """Return the seconds since 1970 by the clock of the server that ``account`` asks, ``None`` if it has none."""
+        """Return the time of the account's server in seconds since 1970, ``None`` if it is not known."""
         return self._connections.accounts[account].server_time(self._connections.clock.monotonic())
 
     async def _whole(
@@ -120,7 +120,7 @@ class Queries:
         call: Callable[[Api, int], Coroutine[object, object, AttemptResult]],
         page_of: Callable[[AttemptResult], Page[Entry] | None],
     ) -> tuple[Entry, ...] | ErrorInfo:
-        """Read a listing to its end: ``call`` asks for the page at an offset, ``page_of`` finds it in the answer."""
+        """Read a listing to its end. ``call`` requests the page at an offset, ``page_of`` finds it in the answer."""
         entries: list[Entry] = []
         cursor, progress = PageCursor(), Progress.MORE
         while not progress.is_whole:
@@ -129,7 +129,7 @@ class Queries:
                 return answer
             page = page_of(answer)
             if page is None:
-                return ErrorInfo(ErrorKind.PROTOCOL, "the answer is no page of a listing", answer.status)
+                return ErrorInfo(ErrorKind.PROTOCOL, "the answer is not a page of a listing", answer.status)
             progress = cursor.after(page, MOST_PAGES_OF_INSTALLS)
             if progress is Progress.ENDLESS:
                 return ENDLESS
@@ -147,7 +147,7 @@ def _page_at(
 
 
 def limits_of(config: Config) -> RunLimits:
-    """Return the limits that ``config`` sets to any request."""
+    """Return the limits that ``config`` sets for every request."""
     return RunLimits(config.retry, config.reconcile, config.throttle.max_pause_s, config.throttle.give_up_s)
 
 
@@ -158,7 +158,7 @@ async def asked(
     stop: StopSwitch,
     persistence: Persistence = WATCHED,
 ) -> T:
-    """Return what ``work`` finds out of ``accounts``, with ``persistence``.
+    """Return the result of ``work``, which may ask ``accounts`` within the limits of ``persistence``.
 
     Raises ``StoppedError`` if a signal comes first.
     """
@@ -173,7 +173,7 @@ async def asked(
 
 
 async def each(items: Iterable[T], ask: Callable[[T], Coroutine[object, object, None]]) -> None:
-    """Call ``ask`` for each of ``items``, ``AT_A_TIME`` of them together, in order."""
+    """Call ``ask`` for each of ``items`` in order, ``AT_A_TIME`` at once."""
     remaining = iter(items)
 
     async def some() -> None:
@@ -185,12 +185,12 @@ async def each(items: Iterable[T], ask: Callable[[T], Coroutine[object, object, 
 
 # -- many questions at once ------------------------------------------------------------------------------------------
 
-NOT_ASKED = ErrorInfo(ErrorKind.INTERRUPTED, "a signal came before there was an answer")
+NOT_ASKED = ErrorInfo(ErrorKind.INTERRUPTED, "a signal stopped the command before it had an answer")
 
 
 @dataclass(frozen=True, slots=True)
 class Question(Generic[T]):
-    """One thing to be found out of ``account``, and how."""
+    """A question to ``account``. ``ask`` finds the answer."""
 
     account: str
     ask: Callable[[Queries], Coroutine[object, object, T | ErrorInfo]]
@@ -198,7 +198,7 @@ class Question(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Answers(Generic[T]):
-    """An answer to each question, in order, or why there is none. ``signum`` is of the signal that came first."""
+    """The answer to each question, in order, or its error. ``signum`` is the signal that stopped them, if any."""
 
     answers: tuple[T | ErrorInfo, ...]
     signum: int | None = None
@@ -206,7 +206,7 @@ class Answers(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Which command asks, and about how many of what: for the log."""
+    """The command that asks, and the noun for its questions, for the log."""
 
     command: str
     what: str
@@ -215,7 +215,7 @@ class Subject:
 async def answers_to(
     subject: Subject, questions: Sequence[Question[T]], connections: Connections, stop: StopSwitch
 ) -> Answers[T]:
-    """Ask all ``questions``; without any, nobody is asked."""
+    """Ask all ``questions`` and return their answers. Send nothing if there are none."""
     beginning, beat, end = (f"{subject.command}.{word}" for word in ("asking", "progress", "stopped"))
     total = {subject.what: len(questions)}
     found: dict[int, T | ErrorInfo] = {}
@@ -248,7 +248,7 @@ async def answers_to(
 
 
 def are_credentials_refused(connections: Connections) -> bool:
-    """Tell whether an account that was asked has refused its credentials."""
+    """Return whether an account's credentials were refused."""
     return any(
         account.stop is not None and account.stop.kind is ErrorKind.CREDENTIALS
         for account in connections.accounts.values()
@@ -256,7 +256,10 @@ def are_credentials_refused(connections: Connections) -> bool:
 
 
 def _expected(connections: Connections, counts: dict[str, int]) -> dict[str, object]:
-    """Say how many requests ``counts`` by account come to, with those for the credentials, and how long they take."""
+    """Return the expected number of requests and their duration, for the log.
+
+    ``counts`` are the questions by account. Each account whose credentials are unchecked adds one request.
+    """
     requests, longest_s = 0, 0.0
     for budget in connections.budgets:
         asked_accounts_ = [account for account in budget.accounts if account.name in counts]

@@ -56,7 +56,7 @@ def test_two_pipes_are_one_configuration_only_if_they_list_the_same_installs(tmp
         assert first.code == 0, first.stderr
         for arguments in ("run --resume latest", "status latest", "run --retry-failed latest"):
             other = piped(arguments, "two.yaml", tmp_path)
-            assert (other.code, "there are no runs of a YAML without a file" in other.stderr) == (2, True), other
+            assert (other.code, "there are no runs of a YAML from a stream" in other.stderr) == (2, True), other
             assert piped(arguments, "one.yaml", tmp_path).code in {0, 3}
         assert len(server.backups()) == 1
 

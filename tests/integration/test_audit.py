@@ -108,14 +108,16 @@ inventory: [discover: {{}}]
         sick, nameless, elsewhere, strict, fine = rows
         assert (sick["error"]["status"], sick["backup"], sick["ours"]) == (503, None, None)
         assert "could not be looked up" in nameless["error"]["message"]
-        assert elsewhere["error"]["message"].startswith("is not in the plan (list.txt:5); it may be in what could not")
+        assert elsewhere["error"]["message"].startswith(
+            "is not in the plan (list.txt:5); it may be in a source that could not"
+        )
         assert (strict["max_age_s"], strict["error"]) == (1.0, None)
         assert fine["under_way"]["status"] in {"requested", "in_progress"}
         assert "source.failed" in ended.stderr
         table = audit(tmp_path)
         assert "wpe-backup.yaml" in table.stderr
         assert table.stdout.splitlines()[-1].endswith("sources that could not be read: 2")
-        assert f"another is under way: {fine['under_way']['id']}" in table.stdout
+        assert f"another backup is under way: {fine['under_way']['id']}" in table.stdout
         ruled_out = audit(tmp_path, "--tag", "listed")
         assert (ruled_out.code, ruled_out.stderr.count("source.failed")) == (0, 0)
         nothing = audit(tmp_path, "--only", "x*")

@@ -90,7 +90,7 @@ def test_the_rehearsal_of_the_readme_works_with_any_exported_credentials(
 
 def test_the_commands_of_the_readmes_first_day_work_without_other_preparation(tmp_path: Path) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    day = readme.partition("\n$ .venv/bin/wpe-backup simulate\n")[2].partition("```")[0]
+    day = readme.partition("\nIn the second terminal")[2].partition("\n```\n")[0]
     lines = re.findall(r"^\$ \S+wpe-backup (.+)$", day, re.MULTILINE)
     assert [line.split()[0] for line in lines] == ["init", "doctor", "run", "status", "audit"]
     with stand_in(**NOTHING) as running:

@@ -103,7 +103,7 @@ installs:
     assert sorted(lines) == ["agencyon000001", "agencyon000005", "torquemag", "torqueshop"]
     assert lines["torquemag"]["description"].startswith("By hand [")
     assert summary["planned"] == len(server.backups()) == 4
-    assert "1 pending, and left out until active: newsite" in ended.stderr
+    assert "1 pending install(s) left out until active: newsite" in ended.stderr
 
 
 def test_a_failed_source_is_exit_3_and_the_others_run(server: StandIn, tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_a_name_identifies_a_configuration_at_any_path(tmp_path: Path) -> None:
         found = run_command("run", "--retry-failed", "latest", "--deadline", "1ms", cwd=tmp_path)
         assert found.code == 10, found.stderr  # a run from before the YAML had a name is found
         with going_on(tmp_path, server):
-            named = ("a run of nightly is going on, run 01", " UTC, in process ", "or let --lock-wait do it")
+            named = ("a run of nightly is going on, run 01", " UTC, in process ", "or use --lock-wait")
             refused(run_command("run", "-c", "moved.yaml", cwd=tmp_path), 11, *named)
             refused(run_command("run", "-c", "-", cwd=tmp_path, stdin=moved.read_text()), 11, *named)
         other = tmp_path / "other.yaml"

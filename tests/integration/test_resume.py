@@ -324,7 +324,7 @@ def test_a_moved_or_removed_account_is_exit_2_and_nothing_is_sent(tmp_path: Path
                 )
             )
             moved = run_command("run", "--resume", "latest", cwd=tmp_path)
-            refused(moved, 2, f"run {report.parent.name} cannot go on: the account default", why)
+            refused(moved, 2, f"run {report.parent.name} cannot be resumed: the account default", why)
         assert (sent(server), report.read_bytes()) == (requests, before)
 
 
@@ -452,7 +452,7 @@ def test_a_retry_of_a_run_without_failures_does_nothing_and_of_an_unfinished_run
         process.ended()
         requests, run_id = sent(server), only_report(tmp_path).parent.name
         early = run_command("run", "--retry-failed", "latest", cwd=tmp_path)
-        refused(early, 2, f"run {run_id} did not come to its end: finish it first, with --resume {run_id}")
+        refused(early, 2, f"run {run_id} is not finished: finish it first with --resume {run_id}")
         assert sent(server) == requests
         assert run_command("run", "--resume", "latest", *PACE, cwd=tmp_path).code == 0
         assert made_of_each(server) == dict.fromkeys(install_ids(4), 1)

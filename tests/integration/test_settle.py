@@ -96,10 +96,10 @@ def test_a_settled_install_stays_settled_when_the_run_is_resumed(server: StandIn
         (["latest", "shop4", "--exists", "x-1"], "shop4 is rejected; only"),
         (["latest", "shop", "--absent"], "there is no install shop"),
         (["01ZZZ", "shop2", "--absent"], "there is no run 01ZZZ; the newest runs"),
-        (["latest", "shop2"], "say either --exists BACKUP_ID or --absent"),
+        (["latest", "shop2"], "use either --exists BACKUP_ID or --absent"),
         (["latest", "shop2", "--absent", "--exists", "x-1"], "say either"),
-        (["latest", "shop2", "--exists", "two words"], "is no backup id"),
-        (["latest", "shop2", "--exists", "x\x1b[2J"], "is no backup id"),
+        (["latest", "shop2", "--exists", "two words"], "is not a backup id"),
+        (["latest", "shop2", "--exists", "x\x1b[2J"], "is not a backup id"),
     ],
 )
 def test_wrong_arguments_are_exit_2_and_change_nothing(

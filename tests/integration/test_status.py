@@ -229,7 +229,7 @@ def test_an_impossible_question_is_refused_before_any_request(tmp_path: Path) ->
         unknown = status(tmp_path, "01ZZZ")
         assert (unknown.code, "there is no run 01ZZZ" in unknown.stderr) == (2, True)
         elsewhere = status(tmp_path, "-c", "-", stdin=fleet(server.base_url, 2))
-        assert (elsewhere.code, "there are no runs of a YAML without a file" in elsewhere.stderr) == (2, True)
+        assert (elsewhere.code, "there are no runs of a YAML from a stream" in elsewhere.stderr) == (2, True)
         gone = fleet(server.base_url, 1).replace("default:", "other:", 1).replace("name:", "account: other, name:")
         ended = status(
             tmp_path, path.name, "-c", "-", stdin=gone.replace("other: {", 'other: {user_id: u, password: "p", ')

@@ -44,7 +44,7 @@ def is_of(config: Config, scope: str, source: str = "elsewhere.yaml", part: str 
         ("named: /etc/fleet.yaml", "/etc/fleet.yaml", NAMED, "named installs of /etc/fleet.yaml"),
         ('name: "named: x shard 1/2"', 'name: "named: x shard 1/2"', WHOLE, '"named: x shard 1/2"'),
         ('name: "x" shard 1/2', 'name: "x"', "1/2", 'shard 1/2 of "x"'),
-        ("<stdin> cfcb", "<stdin> cfcb", WHOLE, "a YAML without a file (cfcb)"),
+        ("<stdin> cfcb", "<stdin> cfcb", WHOLE, "a YAML from a stream (cfcb)"),
         ("/a\nb shard 1/2", "/a\nb", "1/2", "shard 1/2 of /a\nb"),
     ],
 )
@@ -166,7 +166,7 @@ def test_if_there_are_only_runs_of_other_configurations_the_message_names_them(t
     assert str(caught.value) == (
         f"there are no runs of /etc/fleet.yaml in {tmp_path}; there are runs of named installs of /etc/fleet.yaml"
         ' (the newest is 01JD5), "x" (the newest is 01JD4), shard 1/2 of /etc/fleet.yaml (the newest is 01JD3), 2 more:'
-        " give the id of a run, or put the same name: into both YAMLs"
+        " give the id of a run, or set the same name: in both YAMLs"
     )
     with pytest.raises(UsageError, match=r"^there are no runs of shard 2/2 of /etc/fleet.yaml in "):
         meant("latest", "2/2")
