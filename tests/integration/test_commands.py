@@ -153,7 +153,7 @@ def test_a_full_disk_behind_standard_output_is_reported(tmp_path: Path) -> None:
     assert process.returncode == 4
 
 
-def test_the_stand_in_prints_its_address_and_what_it_counted(tmp_path: Path) -> None:
+def test_the_stand_in_prints_its_address_and_its_counts(tmp_path: Path) -> None:
     process = start_command("simulate", "--port", "0", cwd=tmp_path)
     url = process.stdout.readline().strip()
     (tmp_path / "wpe-backup.yaml").write_text(fleet(url, 2))
@@ -263,7 +263,7 @@ def test_a_yaml_comes_from_standard_input_too(tmp_path: Path) -> None:
         ("/proc/self/mem", "Input/output error"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_one_clear_message(tmp_path: Path, name: str, why: str) -> None:
+def test_an_unreadable_file_gives_one_clear_message(tmp_path: Path, name: str, why: str) -> None:
     ended = run_command("config", "validate", "-c", name, cwd=tmp_path)
     assert (ended.code, ended.stdout, ended.stderr) == (2, "", f"{name}:1:1: cannot be read: {why}\n")
 

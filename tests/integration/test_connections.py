@@ -78,7 +78,7 @@ def outcomes(ended: Ended) -> Counter[str]:
 @pytest.mark.parametrize(
     "breaks",
     [lambda nth: nth == 2, lambda nth: nth > 1, lambda nth: nth % 3 == 0],
-    ids=["the second", "every one but the first", "every third"],
+    ids=["the second request", "all but the first request", "every third request"],
 )
 def test_a_reset_of_a_reused_connection_uses_no_attempt(tmp_path: Path, breaks: Any) -> None:
     api = Api(breaks)

@@ -208,7 +208,7 @@ def test_a_night_whose_listing_failed_once_backs_up_every_install(tmp_path: Path
     assert len(backups) == 4
 
 
-def test_a_night_without_its_listing_ends_with_3(tmp_path: Path) -> None:
+def test_a_night_whose_listing_always_fails_ends_with_exit_code_3(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     ended, backups = _night(tmp_path, 3)
     assert ended.code == 3, ended.stderr

@@ -90,7 +90,9 @@ installs:
         configure(tmp_path, server, f"{discover}installs: [{TORQUE[0]}, torqueshop, newsite]\n")
         assert differences(tmp_path) == (0, [])
         well = installs(tmp_path, "--diff")
-        assert well.stdout == ("7 installs, 1 of them pending: no difference; the YAML lists each install or leaves it out\n")
+        assert well.stdout == (
+            "7 installs, 1 of them pending: no difference; the YAML lists each install or leaves it out\n"
+        )
         assert installs(tmp_path, "--diff", "-q").stdout == ""
         configure(tmp_path, server, "inventory: [discover: {environments: [development]}]\n")
         assert differences(tmp_path) == (0, [])

@@ -590,7 +590,7 @@ def test_the_backends_work_after_a_504_does_not_touch_the_connection(kind: str) 
         ("in_progress", "in_progress", "in_progress"),
     ],
 )
-def test_a_backup_may_begin_with_another_status(first: str, in_the_answer: str, later: str) -> None:
+def test_a_scenario_can_set_the_first_status_of_a_backup(first: str, in_the_answer: str, later: str) -> None:
     async def script(call: Any) -> None:
         backup = (await call("POST", BACKUPS, json=BODY))[1]
         assert (backup["status"], backup["complete_time"] is not None) == (in_the_answer, first == "completed")

@@ -100,7 +100,7 @@ def test_an_encoding_from_the_environment_is_kept(folder: Path) -> None:
     assert r"\u65e5\u672c sichert café".encode("latin-1") in printed
 
 
-@pytest.mark.parametrize("locale", [{}, ASCII], ids=["as it is", "ASCII"])
+@pytest.mark.parametrize("locale", [{}, ASCII], ids=["default", "ASCII"])
 def test_arguments_that_are_no_utf8_are_refused_and_named(locale: dict[str, str], folder: Path) -> None:
     for arguments, what in (
         (("run", "--only", b"caf\xe9*"), r"argument 3 is not UTF-8 text: caf\xe9*; "),

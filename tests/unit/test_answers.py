@@ -152,7 +152,7 @@ def test_a_long_body_that_is_not_json_is_shown_in_part() -> None:
     assert len(read(502, b"x" * 5000).message) < 300
 
 
-def test_long_strings_are_cut_with_a_mark() -> None:
+def test_long_strings_are_cut_and_the_cut_is_marked() -> None:
     result = read(400, {"message": "m" * 5000})
     assert result.message == cut("m" * 5000)
     assert result.message.endswith("… [cut, 5000 characters]")

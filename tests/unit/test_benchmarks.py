@@ -205,7 +205,7 @@ def test_the_time_to_a_rate_ends_with_the_first_window_at_that_rate() -> None:
     assert time_to_s([0.0, 1.0, 2.0], 2.0) == float("inf")
 
 
-def test_a_fixed_rate_at_the_known_limit_is_hardly_ever_rejected_and_half_of_it_takes_twice_as_long() -> None:
+def test_a_fixed_rate_at_the_limit_is_almost_never_rejected_and_half_the_rate_takes_twice_as_long() -> None:
     at = server(bucket(10, 10), latency=["20ms", "80ms"], batch=300)
     seen = seen_of(known_rate, at)
     assert seen.rejected <= 1
@@ -213,7 +213,7 @@ def test_a_fixed_rate_at_the_known_limit_is_hardly_ever_rejected_and_half_of_it_
     assert seen_of(fixed_rate(5.0), at).ended_at == pytest.approx(60.0, abs=0.5)
 
 
-def test_the_throttle_alone_never_starts_more_than_its_ceiling_in_a_second() -> None:
+def test_the_throttle_alone_starts_at_most_its_ceiling_in_a_second() -> None:
     at = replace(server(batch=500), concurrency=500)
     seen = seen_of(throttle_alone, at)
     assert seen.accepted_at[199] == pytest.approx(seen.accepted_at[0])
@@ -228,7 +228,7 @@ def test_every_client_finishes_and_the_same_seed_gives_the_same_figures(client: 
     assert all(each.figures["time_over_ideal"] >= 1.0 for each in measured)
 
 
-def test_the_limiter_gets_each_install_accepted_once_though_a_canary_only_reads() -> None:
+def test_the_limiter_gets_each_install_accepted_once_even_if_a_canary_only_reads() -> None:
     ill = server(backend={"slots": 1, "takes": "500ms"}, gateway_timeout="1s", batch=100)
     simulation = Simulation(ill.scenario, 3)
     Limited(simulation, ill, None)

@@ -83,7 +83,7 @@ def test_the_excess_is_the_least_burst_that_allows_the_admissions(rate: float, r
     assert excess(STEPS, UNTIL, rate) == requests
 
 
-def test_the_excess_looks_back_only() -> None:
+def test_the_excess_ignores_later_admissions() -> None:
     assert excess((*STEPS, (5.0, 0)), UNTIL, 50.0) == 30.0
     assert excess((), UNTIL, 50.0) == 0.0
 

@@ -233,7 +233,7 @@ def test_a_server_that_hangs_does_not_delay_the_end_of_the_wait() -> None:
     assert bench.seconds < TIMEOUT_S + LAST_POLL_S + 1
 
 
-@pytest.mark.parametrize("after_s", [0.3, 30.0, TIMEOUT_S - 1], ids=["at once", "early", "late"])
+@pytest.mark.parametrize("after_s", [0.3, 30.0, TIMEOUT_S - 1], ids=["immediately", "early", "late"])
 def test_a_held_limiter_does_not_delay_the_end_of_the_wait(after_s: float) -> None:
     bench = waiting(installs=3, held_after_s=after_s)
     bench.api.ends_after_s = 1e6
@@ -355,7 +355,7 @@ def test_the_second_request_keeps_to_the_longest_description() -> None:
     assert again == f"{text[:-3]}… {SECOND}"
 
 
-def test_the_second_backup_has_a_wait_of_its_own() -> None:
+def test_the_second_backup_has_its_own_wait() -> None:
     bench = aborting()
     bench.api.ends_after_s = TIMEOUT_S - 100
     bench.run()

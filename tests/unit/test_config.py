@@ -95,7 +95,7 @@ def test_a_yaml_with_every_key_is_read_completely() -> None:
 
 
 @pytest.mark.parametrize("entry", ["torqueshop", "{name: torqueshop}", "{id: , name: torqueshop}", "${SHOP}"])
-def test_a_name_is_enough(entry: str) -> None:
+def test_an_entry_needs_only_a_name(entry: str) -> None:
     text = f"{HEAD}installs: [{ID}, '{entry}']\n" if "$" in entry else f"{HEAD}installs: [{ID}, {entry}]\n"
     config = load_config(text.encode(), "f.yaml", ENVIRONMENT | {"SHOP": "torqueshop"})
     assert [(each.id, each.name) for each in config.installs] == [(ID, None), (None, "torqueshop")]

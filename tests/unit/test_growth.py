@@ -440,7 +440,7 @@ def test_a_refused_probe_costs_credit_and_doubles_the_quiet_time(probes: int, fa
     assert refused_at(longest, server.now).growth.quiet_s <= LONGEST_QUIET_S
 
 
-def test_after_a_fall_the_quiet_time_is_short() -> None:
+def test_after_a_fall_of_the_limit_the_quiet_time_is_short() -> None:
     server = Server(rate=50.0, burst=50.0, latency_s=(0.02, 0.06))
     pace = server.serve(SEEKING, 60.0)
     assert pace.growth.peak == pytest.approx(50.0, rel=0.1)

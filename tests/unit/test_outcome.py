@@ -143,7 +143,9 @@ def test_each_answer_to_a_check_of_credentials_has_its_decision(answer: Answer, 
 @pytest.mark.parametrize(
     ("attempts", "draw", "seconds"), [(1, 0, 0.25), (1, 1, 0.5), (2, 0, 0.5), (4, 1, 4.0), (7, 1, 30.0), (99, 0, 15.0)]
 )
-def test_backoff_doubles_to_thirty_seconds_and_half_of_it_is_fixed(attempts: int, draw: float, seconds: float) -> None:
+def test_backoff_doubles_to_thirty_seconds_and_half_of_each_wait_is_fixed(
+    attempts: int, draw: float, seconds: float
+) -> None:
     assert backoff(attempts, draw) == pytest.approx(seconds)
 
 

@@ -110,7 +110,7 @@ def test_reads_get_a_tenth_of_the_turns_while_there_are_posts(read: type) -> Non
     assert {index % TURNS_OF_READS for index, each in enumerate(order) if each == name} == {TURNS_OF_READS - 1}
 
 
-def test_polls_and_other_reads_share_that_tenth() -> None:
+def test_polls_and_other_reads_share_the_tenth_of_reads() -> None:
     subject = account()
     subject.fresh.extend(fresh(number) for number in range(900))
     for number in range(200):

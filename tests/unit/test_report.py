@@ -518,7 +518,7 @@ def test_a_report_in_another_place_is_found_through_the_summary(tmp_path: Path) 
         find_report(tmp_path, "latest")
 
 
-def test_a_tally_counts_and_keeps_the_first_failures() -> None:
+def test_a_tally_counts_outcomes_and_keeps_the_first_failures() -> None:
     tally = Tally()
     found = replace(ACCEPTED, spent=Spent(2, 2, 3, AT), reconciled=True)
     for outcome in [ACCEPTED, found, *[REJECTED] * 7]:

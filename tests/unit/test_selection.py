@@ -265,7 +265,7 @@ def test_each_missing_entry_and_each_disabled_install_belongs_to_one_shard() -> 
     assert sum(part.disabled for part in parts) == 1
 
 
-def test_an_enabled_install_goes_before_a_disabled_one_of_the_same_name() -> None:
+def test_an_enabled_install_has_precedence_over_a_disabled_one_of_the_same_name() -> None:
     fleet = [install(1, "shop", enabled=False), install(2, "shop")]
     assert [each.id for each in selected(fleet, Selection(names=("shop",))).installs] == [install_id(2)]
     assert selected(fleet, Selection(listed=listed("shop"))).unknown == ()
@@ -331,7 +331,7 @@ def test_a_selection_knows_whether_it_has_options_and_names() -> None:
 
 
 def asked(*arguments: str, stdin: str | None = None, **environment: str) -> Result:
-    """Return what a command with these options gets, as JSON; an exception of ours ends it."""
+    """Run a command with these options, which prints the selection that it gets as JSON."""
 
     def work(*, config_file: str | None, selection: SelectionOfAnybody) -> None:
         click.echo(json.dumps(asdict(replace(selection, words={})) | {"config_file": config_file}))
@@ -359,7 +359,7 @@ def test_options_come_from_the_command_line_and_repeat() -> None:
     assert given_of(asked()) == {}
 
 
-def test_options_come_from_the_environment_where_commas_separate() -> None:
+def test_options_come_from_the_environment_with_commas_between_values() -> None:
     found = asked(
         WPE_BACKUP_ONLY="a*, b c,",
         WPE_BACKUP_ENVIRONMENT="production,staging",
