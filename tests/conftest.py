@@ -1,6 +1,6 @@
-"""Fixtures for every test, and how Hypothesis draws its examples.
+"""Provide fixtures for every test, and set how Hypothesis draws its examples.
 
-The examples are the same in every run, and none is bound to a time that a busy machine may not meet.
+The examples are the same in every run. They have no deadline, because a busy machine may miss one.
 ``pytest --hypothesis-profile explore`` draws new ones.
 """
 
@@ -31,5 +31,5 @@ def _nothing_foreign_in_the_environment() -> Iterator[None]:
 
 @pytest.fixture
 def without_coverage(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measure no coverage in the processes that a test starts: it makes them a third slower, and others cover it."""
+    """Measure no coverage in processes that a test starts: it makes them a third slower, and other tests measure it."""
     monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)

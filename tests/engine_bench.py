@@ -1,14 +1,14 @@
-"""The bench of the engine's tests: a fleet, a scripted server, virtual time, and what holds whatever happens.
+"""The bench of the engine's tests: a fleet, a scripted server, virtual time, and checks that every run must pass.
 
-A test says what there is and by which rules it runs, scripts the answers, runs it, and looks at what was sent and how
-each ended::
+A test gives the installs and the rules of the run, scripts the answers and runs the bench. Then it checks the requests
+and the outcomes::
 
     bench = Bench(installs=3, wait=WAIT)
     bench.api.script(1, GATEWAY_TIMEOUT, ACCEPTED)
     end = bench.run()
     assert (bench.kinds(), bench.posted(1)) == ({COMPLETE: 3}, [...])
 
-Whoever only asks runs ``bench.attend(bench.ask())`` instead. The parts (``fakes.py``) may be replaced: ``api``,
+A test that only reads runs ``bench.attend(bench.ask())`` instead. A test may replace the parts (``fakes.py``): ``api``,
 ``throttle``, ``journal``, ``sink``, ``clock``.
 """
 
@@ -56,7 +56,7 @@ COMPLETE, ABORT, INCOMPLETE = OutcomeKind.COMPLETED, OutcomeKind.ABORTED, Outcom
 UNKNOWN, EXHAUST = OutcomeKind.UNCONFIRMED, OutcomeKind.EXHAUSTED
 
 BEGAN_S = 1000.0
-"""When virtual time begins."""
+"""The start of virtual time."""
 HOUR_S = 3600.0
 RETRY = RetryPolicy(3, HOUR_S)
 LOOKS, FAILS = ReconcilePolicy(), ReconcilePolicy(looks=False)
@@ -65,9 +65,9 @@ TIMEOUT_S, INTERVAL_S = 600.0, 15.0
 WAIT = WaitPolicy(TIMEOUT_S, INTERVAL_S)
 REPEAT = replace(WAIT, retry_aborted=True)
 HELD_S = 3 * TIMEOUT_S
-"""Until when a limiter lets nothing through, where it is held."""
+"""If the limiter is held, it lets nothing through until this time after the start."""
 LONGEST_S = 20_000.0
-"""After so many virtual seconds a run has no end."""
+"""A run that takes more virtual seconds counts as endless."""
 SECOND = marker(second(RUN_ID))
 
 
@@ -78,15 +78,15 @@ def status(name: str, backup_id: str = "b-1", **fields: str) -> AttemptResult:
 
 @dataclass
 class Bench:
-    """A dispatcher of the account ``default`` and of ``other``, whose installs are numbered from 100, in one budget.
+    """A dispatcher for the accounts ``default`` and ``other`` in one budget. The installs of ``other`` start at 100.
 
-    ``pending`` are queued instead of ``installs`` new ones. ``signals`` come so many seconds after the beginning, each
-    with its number; the limiter lets nothing through from ``held_after_s`` on. The rest are the rules of a run, as
-    ``RunLimits`` has them.
+    If ``pending`` is given, it is queued instead of ``installs`` new ones. ``signals`` are pairs: seconds after the
+    start, and the signal's number. From ``held_after_s`` on the limiter lets nothing through. The other fields are the
+    rules of a run, as in ``RunLimits``.
 
-    Whatever a test is about: each planned backup has one outcome, none is made twice except after an abort, none is
-    requested twice under one marker or without its intent on disk, polled before it is in the journal, lost, or made
-    up; no ticket and no task is left.
+    Every run is checked: each planned backup has one outcome. No backup is made twice except after an abort, and none
+    is lost or invented. No request is sent twice under one marker, or before its intent is on disk. No backup is polled
+    before it is in the journal. No ticket and no task is left.
     """
 
     installs: int = 1
@@ -123,15 +123,15 @@ class Bench:
         return run_virtual(self._run())
 
     def attend(self, work: Coroutine[object, object, T]) -> T:
-        """Return what ``work`` returns, which asks by ``ask``. A run of one more install goes on after it."""
+        """Return the result of ``work``, which reads with ``ask``. Then check that one more install can be run."""
         return run_virtual(self._attend(work))
 
     async def ask(self, account: str = "default", number: int = 0) -> AttemptResult | ErrorInfo:
-        """Ask for the first page of an install's backups, while somebody attends."""
+        """Read the first page of an install's listing; works only inside ``attend``."""
         return await self.dispatcher.ask(account, lambda api: api.list_backups(install_id(number), 0))
 
     def press_after(self, turns: int, *signums: int) -> None:
-        """Let signals come so many turns of the running loop from now."""
+        """Send the signals after so many turns of the running loop."""
         if turns:
             asyncio.get_running_loop().call_soon(self.press_after, turns - 1, *signums)
             return
@@ -171,7 +171,7 @@ class Bench:
         except StoppedError:
             self._ended()
             raise
-        await asyncio.sleep(0)  # the switch's own task ends
+        await asyncio.sleep(0)  # let the switch's own task end
         self._ended()
         if self.accounts[0].stop is None:
             self.accounts[0].fresh.append(PendingBackup(planned(9)))
@@ -207,7 +207,7 @@ class Bench:
             else:
                 account.queue(pending, BEGAN_S)
 
-    # -- what holds ---------------------------------------------------------------------------------------------------
+    # -- checks -------------------------------------------------------------------------------------------------------
 
     def _watch(self, api: FakeApi) -> None:
         requested, polled = api.on_request, api.on_poll
@@ -264,41 +264,41 @@ class Bench:
         assert bool(outcome.reason) is (kind is SKIP)
 
     def _real(self, install: str) -> set[str] | None:
-        """Return the ids of an install's backups, ``None`` where scripted listings may show others."""
+        """Return the ids of an install's backups, or ``None`` if its listing is scripted and may show others."""
         if self.api.is_listing_scripted(install) or self.other_api.is_listing_scripted(install):
             return None
         return _ids(*self.all_made(install)) | self._inherited.get(install, set())
 
-    # -- what was sent, and how each ended ----------------------------------------------------------------------------
+    # -- requests and outcomes ----------------------------------------------------------------------------------------
 
     def kinds(self) -> dict[object, int]:
-        """Count the outcomes by how they ended."""
+        """Count the outcomes by kind."""
         return counted(outcome.kind for outcome in self.sink.outcomes)
 
     @property
     def only(self) -> Outcome:
-        """The one outcome of a bench of one install."""
+        """The only outcome of a bench with one install."""
         (outcome,) = self.sink.outcomes
         return outcome
 
     def posted(self, number: int = 0) -> list[float]:
-        """Return after how many seconds an install was requested."""
+        """Return the times of an install's POSTs, in seconds after the start."""
         return [at - BEGAN_S for at in self._api_of(number).post_times[install_id(number)]]
 
     def looked(self, number: int = 0) -> list[float]:
-        """Return after how many seconds a page of an install's listing was asked for."""
+        """Return the times of the reads of an install's listing, in seconds after the start."""
         return [at - BEGAN_S for at, _ in self._api_of(number).looks[install_id(number)]]
 
     def polled(self, number: int = 0) -> list[float]:
-        """Return after how many seconds an install's backup was polled."""
+        """Return the times of the polls of an install's backups, in seconds after the start."""
         return [at - BEGAN_S for at in self._api_of(number).polls[install_id(number)]]
 
     def offsets(self, number: int = 0) -> list[int]:
-        """Return which pages of an install's listing were asked for."""
+        """Return the offsets at which an install's listing was read."""
         return [offset for _, offset in self._api_of(number).looks[install_id(number)]]
 
     def requested(self) -> list[str]:
-        """Return the descriptions of what was made for the first install."""
+        """Return the descriptions of the backups made for the first install."""
         return [each.description or "" for each in self.all_made(install_id(0))]
 
     def all_made(self, install: str) -> list[Backup]:

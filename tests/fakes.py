@@ -1,4 +1,4 @@
-"""Fakes of the core's Protocols, and short ways to make the domain's objects."""
+"""Fakes of the core's Protocols, and shortcuts to make the domain's objects."""
 
 from __future__ import annotations
 
@@ -79,16 +79,16 @@ def shown(backup_id: str, description: str | None = None, **fields: str) -> Back
 
 
 def listing(*backups: Backup, next_offset: int | None = None) -> AttemptResult:
-    """Return the answer that is one page of a listing."""
+    """Return an answer with one page of a listing."""
     return AttemptResult(status=200, page=Page(backups, next_offset))
 
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
-"""What the wall clock shows at second 0 of virtual time."""
+"""The wall clock's time at second 0 of virtual time."""
 
 
 class FakeClock:
-    """The running loop's time, a wall clock that follows it, and draws of a half."""
+    """The running loop's time, a wall clock that follows it, and random draws that are always 0.5."""
 
     def monotonic(self) -> float:
         return asyncio.get_running_loop().time()
@@ -101,13 +101,13 @@ class FakeClock:
 
 
 class FakeThrottle:
-    """Admit at once, ``concurrency`` at a time, and remember what it was told.
+    """Admit without delay, ``concurrency`` at a time, and remember all feedback.
 
-    With ``spaced`` starts are a tenth of a second apart, as ``rate`` says; none is before ``held_until``.
+    If ``spaced``, starts are 0.1 s apart (as ``rate`` says). Nothing starts before ``held_until``.
     """
 
     always_waits = False
-    """Whether even the first ticket is waited for."""
+    """Whether even the first ticket needs a wait."""
 
     def __init__(self, concurrency: int = 4, *, spaced: bool = False) -> None:
         self._slots = asyncio.Semaphore(concurrency)
@@ -127,7 +127,7 @@ class FakeThrottle:
         ):
             return None
         with suppress(StopIteration):
-            self._slots.acquire().send(None)  # which does not wait for one that is free
+            self._slots.acquire().send(None)  # a free slot needs no wait
         return self._started()
 
     async def admit(self) -> Ticket:
@@ -174,12 +174,13 @@ class FakeThrottle:
 
 
 class FakeApi:
-    """Answer each install's POSTs, its listing, and the checks, from scripts; the last entry of a script repeats.
+    """Answer each install's POSTs, its listing and the credential checks from scripts. A script's last entry repeats.
 
-    A POST that is answered with a backup makes one, and so does every POST of an install in ``makes``, whatever it is
-    answered. A listing without a script shows what was made ``lists_after_s`` ago, with its description, on one page.
-    ``takes_s`` is how long each answer takes. A backup ends ``ends_after_s`` after its POST, ``ends_as`` says how;
-    ``on_poll`` is told the install, the backup and how often it was polled, and answers, or leaves it to the truth.
+    A POST whose answer has a backup makes a backup. Every POST of an install in ``makes`` makes one too, whatever its
+    answer. A listing without a script shows the backups that are at least ``lists_after_s`` old, with their
+    descriptions, on one page. Each answer takes ``takes_s``. A backup ends ``ends_after_s`` after its POST with the
+    status ``ends_as``. ``on_poll`` gets the install, the backup and the number of the poll; it returns the answer, or
+    ``None`` for the real one.
     """
 
     def __init__(self, default: AttemptResult = ACCEPTED, takes_s: float = 0.1) -> None:
@@ -207,15 +208,15 @@ class FakeApi:
         self.on_request: Callable[[BackupRequest], None] = lambda _: None
 
     def script(self, number: int, *results: AttemptResult) -> None:
-        """Say what the POSTs of an install are answered."""
+        """Set the answers to an install's POSTs."""
         self._scripts[install_id(number)] = list(results)
 
     def script_listing(self, number: int, *results: AttemptResult | None) -> None:
-        """Say what the looks at an install's listing are answered; ``None`` is the truth."""
+        """Set the answers to the reads of an install's listing; ``None`` is the real listing."""
         self._listings[install_id(number)] = list(results)
 
     def lose(self, number: int, *results: AttemptResult) -> None:
-        """Say the same of POSTs each of which makes a backup, whatever it is answered."""
+        """Set the answers to an install's POSTs, and let each POST make a backup whatever its answer."""
         self.makes.add(install_id(number))
         self.script(number, *results)
 
@@ -224,15 +225,15 @@ class FakeApi:
         return [backup.id for _, backup in self._made[install_id(number)]]
 
     def backups_of(self, install_id: str) -> list[Backup]:
-        """Return an install's backups as they were made."""
+        """Return an install's backups as first made, without later changes of status."""
         return [backup for _, backup in self._made.get(install_id, [])]
 
     def is_listing_scripted(self, install_id: str) -> bool:
-        """Tell whether an install's listing may show what was never made."""
+        """Tell whether an install's listing is scripted, and so may show backups that were never made."""
         return install_id in self._listings
 
     def unmake(self, install_id: str) -> None:
-        """Forget an install's backups, which were not made after all."""
+        """Forget an install's backups, as if they had never been made."""
         self._made.pop(install_id)
 
     async def create_backup(self, request: BackupRequest) -> AttemptResult:
@@ -298,9 +299,9 @@ async def _after(takes_s: float, result: AttemptResult) -> AttemptResult:
 
 
 class FakeJournal:
-    """Keep standings in a list, each ``takes_s`` after it was given; refuse from the ``full_after``-th on.
+    """Keep checkpoints in a list; a write takes ``takes_s``. After ``full_after`` checkpoints every write fails.
 
-    ``noted`` are those of them that somebody waited for: the intents, and the backups that are to be polled.
+    ``noted`` has the checkpoints that a caller waited for: intents, and backups that will be polled.
     """
 
     def __init__(self, full_after: int | None = None, takes_s: float = 0.0) -> None:
@@ -337,21 +338,21 @@ class FakeJournal:
         return self._full_after is not None and len(self.checkpoints) >= self._full_after
 
     def last_if_noted(self, install_id: str) -> Checkpoint | None:
-        """Return how an install stands, if somebody waited until that was on disk."""
+        """Return an install's last checkpoint, or ``None`` if no caller waited until it was on disk."""
         last = self._last.get(install_id)
         return last if last is self._last_noted.get(install_id) else None
 
     def has_backup(self, install_id: str, backup_id: str) -> bool:
-        """Tell whether somebody waited until it was on disk that this backup exists."""
+        """Tell whether a caller waited until a checkpoint with this backup was on disk."""
         return (install_id, backup_id) in self._backups
 
     def of(self, number: int) -> list[Checkpoint]:
-        """Return how an install stood, one after the other."""
+        """Return an install's checkpoints in order."""
         return [each for each in self.checkpoints if each.planned.install.id == install_id(number)]
 
 
 class ListSink:
-    """Keep outcomes in a list, each in ``takes_s`` seconds; refuse from the ``full_after``-th on."""
+    """Keep outcomes in a list; each takes ``takes_s`` seconds. After ``full_after`` outcomes every write fails."""
 
     def __init__(self, full_after: int | None = None, takes_s: Callable[[Outcome], float] = lambda _: 0.0) -> None:
         self.outcomes: list[Outcome] = []

@@ -1,4 +1,4 @@
-"""What ``kills.py`` holds a run against that was killed and resumed: what the stand-in made, and what it answered."""
+"""Check a run that ``kills.py`` killed and resumed against the stand-in's backups and answers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Line = dict[str, Any]
 
 TOLD_TO_STOP = 128 + signal.SIGTERM
 OPEN = {"unconfirmed", "cancelled", "incomplete"}
-"""Outcomes that a resumption takes up again; all others stay as they are."""
+"""Outcomes that a resumed run takes up again; all others stay."""
 
 
 ENDED = {"completed", "aborted"}
@@ -25,11 +25,11 @@ ENDED = {"completed", "aborted"}
 
 @dataclass(slots=True)
 class Figures:
-    """What trials came to.
+    """The totals of trials.
 
-    ``stops`` are SIGTERMs. ``anew`` counts the runs that were killed before the journal knew them, and begun again.
-    ``twice`` are installs with several backups, ``late`` those of them whose first backup came after the grace;
-    ``lost`` are backups that no line tells of.
+    ``stops`` counts SIGTERMs. ``anew`` counts runs that were killed before the journal knew them, and begun again.
+    ``twice`` counts installs with several backups; ``late`` counts those of them whose first backup came after the
+    grace. ``lost`` counts backups that no line of the report names.
     """
 
     kills: int = 0
@@ -52,9 +52,9 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """The fleet's size, and what the promise depends on: the grace, and how long the listing lags.
+    """The fleet's size, and the times that the promise depends on: the grace and the lag of the listing.
 
-    ``waits`` tells that backups are waited for, ``repeats`` that an aborted one is requested once more.
+    If ``waits``, the run waits for its backups. If ``repeats``, it requests an aborted backup once more.
     """
 
     installs: int
@@ -66,7 +66,7 @@ class Terms:
 
 @dataclass(frozen=True)
 class Seen:
-    """A report as a command left it, how that ended, and what the stand-in had made and been asked by then."""
+    """The report and exit code of a command, and the backups and requests that the stand-in had by then."""
 
     terms: Terms
     data: bytes
@@ -75,7 +75,7 @@ class Seen:
     requests: list[Line]
     lines: list[Line] = field(init=False)
     posts: dict[str, list[Line]] = field(init=False)
-    """By install, in order."""
+    """The POSTs of each install, in order."""
 
     def __post_init__(self) -> None:
         posts: dict[str, list[Line]] = {}
@@ -93,18 +93,18 @@ class Seen:
         return {line["install_id"]: line["outcome"] for line in self.backup_lines}
 
     def is_final(self) -> bool:
-        """Tell whether nothing is left to be requested."""
+        """Tell whether the run has ended and no install remains to be requested."""
         return self.code in {0, 3} and not {"cancelled", "incomplete"} & set(self.outcomes().values())
 
     def twice(self) -> dict[str, list[Line]]:
-        """Return the backups of the installs that have several, other than an aborted one and the one that followed."""
+        """Return the backups of installs that have several. An aborted backup and its replacement count as one."""
         made: dict[str, list[Line]] = {}
         for backup in self.made:
             made.setdefault(backup["install_id"], []).append(backup)
         return {install_id: backups for install_id, backups in made.items() if len(self._without_aborted(backups)) > 1}
 
     def _without_aborted(self, backups: list[Line]) -> list[Line]:
-        """Return ``backups`` without one that was aborted, if another was rightly requested after it."""
+        """Return ``backups`` without the aborted one, if its replacement was allowed."""
         is_followed = self.terms.repeats and any("/2]" in each["description"] for each in backups)
         first = next((each for each in backups if is_followed and "/2]" not in each["description"]), None)
         return [each for each in backups if first is None or each is not first or each["status"] != "aborted"]
@@ -119,7 +119,7 @@ class Seen:
         return is_unseen and before[1] - before[0] >= self.terms.grace_s
 
     def lost(self) -> list[Line]:
-        """Return the backups of which the report does not tell, though it does not call them unknown either."""
+        """Return the backups that the report does not name, except those of unconfirmed installs."""
         told = {each["id"] for line in self.backup_lines for each in _backups_of(line)}
         outcomes = self.outcomes()
         return [
@@ -139,7 +139,7 @@ class Seen:
 
 
 def stands(line: bytes) -> bool:
-    """Tell whether a line is whole, and of an outcome that a resumption must keep."""
+    """Tell whether a line is complete and has an outcome that a resumed run must keep."""
     if not line.endswith(b"\n"):
         return False
     read = json.loads(line)
@@ -147,7 +147,7 @@ def stands(line: bytes) -> bool:
 
 
 def problems_of(seen: Seen, run_id: str | None, report: Path, kills: int) -> list[str]:
-    """Say what is wrong with a report after so many ``kills``, and with what the stand-in made."""
+    """Return the problems of a report, and of the stand-in's backups, after so many ``kills``."""
     found = [f"line {n}: {problem}" for n, line in enumerate(seen.lines, 1) for problem in report_line_problems(line)]
     if [line["type"] for line in seen.lines] != ["backup"] * seen.terms.installs + ["summary"]:
         return [*found, f"not one line an install, then the summary: {Counter(line['type'] for line in seen.lines)}"]
@@ -155,7 +155,7 @@ def problems_of(seen: Seen, run_id: str | None, report: Path, kills: int) -> lis
 
 
 def problems_of_rest(before: Seen, after: Seen) -> list[str]:
-    """Say what was wrong with resuming once more after ``before``: only what is open may be asked about."""
+    """Return the problems of one more resumption after ``before``: it may send requests for open installs only."""
     found = []
     is_open = {each for each, outcome in before.outcomes().items() if outcome in OPEN}
     asked = {each: len(after.posts[each]) - len(before.posts.get(each, ())) for each in after.posts.keys() - is_open}
@@ -169,7 +169,7 @@ def problems_of_rest(before: Seen, after: Seen) -> list[str]:
 
 
 def _of_the_whole(seen: Seen, run_id: str | None, report: Path) -> list[str]:
-    """Hold the lines against one another: one an install, one run, totals and exit code as they say."""
+    """Check the lines: one for each install, all of one run; the totals and the exit code must fit them."""
     found = []
     summary, counted = seen.lines[-1], Counter(seen.outcomes().values())
     if sorted(line["install_id"] for line in seen.backup_lines) != install_ids(seen.terms.installs):
@@ -187,7 +187,7 @@ def _of_the_whole(seen: Seen, run_id: str | None, report: Path) -> list[str]:
 
 
 def _of_backups(seen: Seen, run_id: str | None) -> list[str]:
-    """Hold the report against what was made."""
+    """Check the report against the stand-in's backups."""
     found = [
         f"{install_id} was backed up {len(backups)} times: {backups}; POSTs: {seen.posts[install_id]}"
         for install_id, backups in seen.twice().items()
@@ -209,7 +209,7 @@ def _of_backups(seen: Seen, run_id: str | None) -> list[str]:
 
 
 def _of_answers(seen: Seen, kills: int) -> list[str]:
-    """Hold each line against the answers that were given; a kill may have counted one POST too many."""
+    """Check each line against the stand-in's answers. After a kill, a line may count one POST too many."""
     found = []
     for line in seen.backup_lines:
         statuses = [post["status"] for post in seen.posts.get(line["install_id"], ())]

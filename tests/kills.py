@@ -1,11 +1,12 @@
-"""Kill the command at random moments while the stand-in misbehaves, resume it, and judge by what the stand-in made.
+"""Kill the command at random moments while the stand-in misbehaves, resume it, and check the stand-in's backups.
 
     .venv/bin/python tests/kills.py [--kills N] [--seed N] [--trial N]... [--jobs N]
 
-A trial is one run over a fleet: begun, killed (or told to stop, or both) once or several times, resumed to its end, and
-resumed once more for nothing. Its scenario, YAML and blows follow from seed and number, so it can be played again; what
-a blow hits depends on the machine's timing. Trials go on until so many processes were killed. Exit code 1 if anything
-that ``docs/reliability.md`` promises was broken; the evidence stays in the folder that is printed then.
+A trial is one run over a fleet. The run is begun, killed or stopped (or both) at least once, and resumed to its end.
+Then it is resumed once more, with nothing left to do. Seed and number give the scenario, the YAML and the blows, so a
+trial can be repeated; only the moment of a blow depends on the machine's timing. Trials go on until ``--kills``
+processes were killed. If a promise of ``docs/reliability.md`` was broken, the exit code is 1, and the printed folder
+keeps the evidence.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-sys.path.insert(0, str(Path(__file__).parent / "integration"))  # where pytest finds it by its own settings
+sys.path.insert(0, str(Path(__file__).parent / "integration"))  # pytest finds this folder by its own settings
 
 from command import COMMAND, StandIn, environment, fleet, stand_in
 from kill_verdict import TOLD_TO_STOP, Figures, Seen, Terms, problems_of, problems_of_rest, stands
@@ -38,13 +39,13 @@ if TYPE_CHECKING:
 Line = dict[str, Any]
 
 PATIENCE_S = 120.0
-"""How long a command may take to its end: several graces and holds, on a machine that has other work."""
+"""The longest time for one command: several graces and holds, on a busy machine."""
 SLACK_S = 1.2
-"""How much longer the grace is than the stand-in's own delays: what a busy machine adds to them."""
+"""The grace exceeds the stand-in's own delays by this, because a busy machine adds delays."""
 SHARE_THAT_WAITS = 0.5
-"""Of the trials: their backups are waited for, and killed while they are."""
+"""The share of trials that wait for their backups, and are killed during the wait too."""
 MOST_RESUMES = 4
-"""Resumptions until nothing is cancelled any more: a sick API may stop an account."""
+"""The most resumptions until no install is cancelled: a failing API may stop an account."""
 
 POST_FAULTS: tuple[Line, ...] = (
     *({"kind": "gateway_timeout", "created": created} for created in (True, False)),
@@ -61,12 +62,12 @@ POLL_FAULTS: tuple[Line, ...] = tuple(
     {"kind": kind, "operation": "show"} for kind in ("unavailable", "reset", "broken_json", "not_found", "missing_id")
 )
 BACKENDS = (("0ms", 50, 29_000), ("10ms", 700, 500), ("10ms", 1250, 29_000))
-"""The backend's quickest and slowest (ms), and its gateway's patience (ms): well; 504 before the backup is made; made
-after the client, who waits 1 s, has gone."""
+"""The backend's shortest and longest time, and the gateway's timeout (ms). The three rows: all is well; a 504 comes
+before the backup is made; the backup is made after the client has gone, which waits 1 s."""
 
 
 class Moment(StrEnum):
-    """What a blow waits for."""
+    """The event that a blow waits for."""
 
     START = "start"
     STATE = "state"
@@ -79,9 +80,9 @@ class Moment(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Blow:
-    """When and how a process is hit: ``after_s`` beyond the moment, if warned, with SIGTERM ``warned_s`` before.
+    """When and how a process is hit: ``after_s`` after the moment. With ``warned_s``, a SIGTERM comes so long before.
 
-    ``share`` says how many POSTs, requests or lines it is let have: of those that are still to come.
+    ``share`` is the share of the remaining POSTs, requests or lines that the process may complete first.
     """
 
     moment: Moment
@@ -103,7 +104,7 @@ class Trial:
 
 
 def drawn(seed: int, number: int, installs: tuple[int, int] = (30, 60)) -> Trial:
-    """Return trial ``number`` of ``seed``, over a fleet of so many installs."""
+    """Draw trial ``number`` of ``seed``; the fleet has between ``installs[0]`` and ``installs[1]`` installs."""
     rng = random.Random(f"{seed} {number}")
     (quickest, slowest, patience), *_ = rng.choices(BACKENDS, (3, 4, 2))
     lag = rng.choice((0, 200, 500))
@@ -140,7 +141,7 @@ def drawn(seed: int, number: int, installs: tuple[int, int] = (30, 60)) -> Trial
 
 
 def _shared(rng: random.Random, faults: Sequence[Line], most: float) -> list[Line]:
-    """Return ``faults``, each with its share of at most ``most`` together."""
+    """Return ``faults``, each with a share; the shares add up to ``most`` at most."""
     weights = [rng.random() for _ in faults]
     total = rng.uniform(0.2, 1.0) * most / sum(weights)
     return [fault | {"share": weight * total} for fault, weight in zip(faults, weights, strict=True)]
@@ -157,7 +158,7 @@ def _blow(rng: random.Random, *, is_first: bool) -> Blow:
 
 @dataclass
 class Play:
-    """A trial as it is played in ``folder`` against ``server``."""
+    """One execution of a trial in ``folder`` against ``server``."""
 
     trial: Trial
     folder: Path
@@ -171,7 +172,7 @@ class Play:
     last: Seen | None = None
 
     def play(self) -> None:
-        """Begin, strike, resume to the end and once more."""
+        """Begin the run, strike it, resume it to its end, and resume it once more."""
         (self.folder / "wpe-backup.yaml").write_text(
             fleet(self.server.base_url, self.trial.terms.installs, self.trial.sections)
         )
@@ -237,7 +238,7 @@ class Play:
             process.send_signal(blow.last)
 
     def _condition(self, blow: Blow) -> Callable[[], bool]:
-        """Return what tells whether the moment of ``blow`` has come, counted from now on."""
+        """Return a function that tells whether the moment of ``blow`` has come, counted from now on."""
         kept, runs, before = len(self.stood), self._runs(), self._report_number()
         left = 1 + int(blow.share * (self.trial.terms.installs - kept))
         match blow.moment:
@@ -255,7 +256,7 @@ class Play:
             case _:
                 return lambda: True
 
-    # -- what it left -------------------------------------------------------------------------------------------------
+    # -- the results --------------------------------------------------------------------------------------------------
 
     def _judge(self, code: int, *, was_told: bool) -> None:
         text = (self.folder / f"{self.commands}.log").read_text()
@@ -283,7 +284,7 @@ class Play:
 
     def _judge_report(self, data: bytes, code: int) -> None:
         until = time.monotonic() + PATIENCE_S
-        while self.server.stats()["working"] and time.monotonic() < until:  # what it works on may still be made
+        while self.server.stats()["working"] and time.monotonic() < until:  # the backend may still make backups
             time.sleep(0.02)
         self.last = Seen(self.trial.terms, data, code, self.server.backups(), self.server.requests())
         self.problems += problems_of(self.last, self.run_id, self._report(), self.commands - 1)
@@ -320,7 +321,7 @@ def _objects(lines: Iterable[str]) -> Iterable[str]:
 
 
 def played(trial: Trial, folder: Path) -> Play:
-    """Play ``trial`` in ``folder``; if anything is wrong, leave the evidence there."""
+    """Play ``trial`` in ``folder``. If there is a problem, leave the evidence there."""
     scenario = folder / "scenario.yaml"
     scenario.write_text(json.dumps(trial.scenario, indent=1))
     with stand_in("--scenario", str(scenario)) as server:
@@ -350,7 +351,7 @@ class Soak:
             self.play(number)
 
     def play(self, number: int) -> None:
-        """Play one trial, and say how it ended."""
+        """Play one trial, and print its result."""
         began = time.monotonic()
         folder = Path(tempfile.mkdtemp(prefix=f"wpe-kills-{self._seed}-{number}-"))
         play = played(drawn(self._seed, number), folder)

@@ -1,4 +1,4 @@
-"""A server of raw bytes on loopback: it plays the answers that no well-behaved library would send."""
+"""A server of raw bytes on loopback, for answers that no well-behaved library would send."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def raw_server(handler: Handler, tls: ssl.SSLContext | None = None) -> Asy
         try:
             await handler(reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # the end of the test cancels; Python 3.11 would complain of a connection's task that is
+            pass  # the test's end cancels the task; Python 3.11 would log that as an error
         finally:
             tasks.discard(task)
             writer.close()

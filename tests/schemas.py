@@ -1,4 +1,4 @@
-"""Hold what the command writes to the JSON Schemas that are published in ``docs/``."""
+"""Check the command's output against the JSON Schemas in ``docs/``."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ REPORT_SCHEMA: dict[str, Any] = json.loads((DOCS / "report.schema.json").read_te
 REPORT_LINE = Draft202012Validator(REPORT_SCHEMA)
 
 _BRANCHES = {"backup": 0, "summary": 1}
-"""Which of the schema's ``oneOf`` a line is meant to be, by its ``type``."""
+"""The index of the schema's ``oneOf`` branch for each ``type`` of a line."""
 
 
 def report_line_problems(line: Any, validator: Draft202012Validator = REPORT_LINE) -> list[str]:
-    """Say what is wrong with one line of a report, each as ``path: what``; nothing if it is as the schema wants it."""
+    """Return the problems of one line of a report as ``path: message``; an empty list if it fits the schema."""
     kind = line.get("type") if isinstance(line, dict) else None
     branch = _BRANCHES.get(kind) if isinstance(kind, str) else None
     errors = (each for error in validator.iter_errors(line) for each in _meant(error, branch))
@@ -30,6 +30,6 @@ def report_line_problems(line: Any, validator: Draft202012Validator = REPORT_LIN
 
 
 def _meant(error: ValidationError, branch: int | None) -> Iterator[ValidationError]:
-    """Yield what is wrong with the branch that the line is meant to be, instead of that no branch fits."""
+    """Yield the errors of the line's own branch, instead of the error that no branch fits."""
     meant = [each for each in error.context or () if each.relative_schema_path[0] == branch]
     yield from meant or [error]

@@ -1,4 +1,4 @@
-"""Short ways to use a state's file in a test."""
+"""Shortcuts to use a state's file in a test."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def numbers(connection: sqlite3.Connection) -> list[int]:
 
 
 class Hold:
-    """Keep the writer's thread busy until ``release``, so that what is written meanwhile waits."""
+    """Keep the writer's thread busy until ``release``, so that all other writes wait."""
 
     def __init__(self, store: Store) -> None:
         self._began, self._go = threading.Event(), threading.Event()
@@ -95,6 +95,6 @@ class Hold:
 
 
 def fill(connection: sqlite3.Connection) -> None:
-    """Let the file grow no further: SQLite fails as it does where the disk is full."""
+    """Stop the file from growing: SQLite then fails as it does on a full disk."""
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     connection.execute(f"PRAGMA max_page_count = {pages}").fetchone()

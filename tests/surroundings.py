@@ -1,4 +1,4 @@
-"""What a developer's shell has exported must not decide how a test ends: such variables are taken away."""
+"""Find the variables of a developer's shell that could change a test's result; tests remove them."""
 
 from __future__ import annotations
 

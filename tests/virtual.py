@@ -28,7 +28,7 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Start at second 1000, and never wait."""
+    """An event loop whose time starts at second 1000, and which never waits."""
 
     def __init__(self) -> None:
         self._jumping = _JumpingSelector()

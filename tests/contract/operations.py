@@ -1,7 +1,7 @@
-"""The API's eight operations as JSON Schemas: ``operations.json``, made from the public specification by this file.
+"""Make ``operations.json`` from the public specification: the API's eight operations as JSON Schemas.
 
-``python tests/contract/operations.py SPECIFICATION`` writes it again. Descriptions, examples and the gateway's own
-settings are left out; so is the ``Authorization`` header, which the specification declares as a UUID.
+``python tests/contract/operations.py SPECIFICATION`` writes it again. It leaves out descriptions, examples and the
+gateway's own settings. It also leaves out the ``Authorization`` header, which the specification declares as a UUID.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def from_specification(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def committed() -> dict[str, Any]:
-    """Return the operations as they stand in ``operations.json``."""
+    """Read the operations from ``operations.json``."""
     operations: dict[str, Any] = json.loads(COMMITTED.read_text())
     return operations
 

@@ -1,4 +1,4 @@
-"""What the help shows: groups, one line an option, names that exist; and that it starts fast."""
+"""Help has groups and one line for each option, names only options that exist, and starts fast."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_the_help_shows_the_commands_in_sections_and_the_options_of_run_in_group
 
 
 @pytest.mark.parametrize("path", COMMANDS)
-def test_everything_that_a_command_imports_when_it_runs_is_there(path: str) -> None:
+def test_every_late_import_of_a_command_exists(path: str) -> None:
     command = COMMANDS[path]
     assert isinstance(command, Command)
     assert callable(function(command.work))
@@ -93,13 +93,13 @@ def test_everything_that_a_command_imports_when_it_runs_is_there(path: str) -> N
             assert callable(function(parameter.type.reference))
 
 
-def test_the_choices_of_the_parser_are_those_of_the_code() -> None:
+def test_the_parser_and_the_code_have_the_same_choices() -> None:
     assert tuple(form.value for form in RetryAfter) == RETRY_AFTER
     assert ENVIRONMENTS == KNOWN_ENVIRONMENTS
 
 
 @pytest.mark.parametrize("name", ["installs", "runs", "reports", "accounts", "tags"])
-def test_each_completer_that_the_parser_names_is_there(name: str) -> None:
+def test_each_completer_that_the_parser_names_exists(name: str) -> None:
     parser = "".join(path.read_text() for path in (ROOT / "orchestrator/cli/parser").glob("*.py"))
     assert f'"complete_{name}"' in parser
     assert callable(getattr(completers, f"complete_{name}"))
@@ -108,11 +108,11 @@ def test_each_completer_that_the_parser_names_is_there(name: str) -> None:
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["run", "--help"], ["report", "failures", "-h"], ["--version"], ["run", "--nonsense"], []]
 )
-def test_help_and_usage_errors_import_nothing_that_a_command_works_with(arguments: list[str], tmp_path: Path) -> None:
+def test_help_and_usage_errors_import_no_heavy_module(arguments: list[str], tmp_path: Path) -> None:
     assert _imported(arguments, tmp_path) == []
 
 
-def test_completing_commands_and_options_imports_nothing_that_a_command_works_with(tmp_path: Path) -> None:
+def test_completion_of_commands_and_options_imports_no_heavy_module(tmp_path: Path) -> None:
     for words in ("wpe-backup ", "wpe-backup run --m"):
         asking = {
             "WPE_BACKUP_RATE": "5",
@@ -124,7 +124,7 @@ def test_completing_commands_and_options_imports_nothing_that_a_command_works_wi
 
 
 def _imported(arguments: list[str], folder: Path, **environment: str) -> list[str]:
-    """Return which heavy modules a command has imported when it ends."""
+    """Run a command, and return the heavy modules that it imported."""
     script = (
         "import sys\n"
         f"sys.argv = {['wpe-backup', *arguments]!r}\n"
@@ -139,7 +139,7 @@ def _imported(arguments: list[str], folder: Path, **environment: str) -> list[st
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
-def test_no_document_shows_an_option_that_does_not_exist(path: Path) -> None:
+def test_documents_show_only_options_that_exist(path: Path) -> None:
     known = {name for context in PAGES.values() for parameter in context.command.params for name in parameter.opts}
     shown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", path.read_text()))
     assert shown - known - FOREIGN - {"--help", "--version"} == set()

@@ -1,4 +1,4 @@
-"""The stand-in's answers and our requests, held to the schemas of the operations, and those to the specification."""
+"""Check the stand-in's answers and our requests against the schemas, and the schemas against the specification."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ ACCOUNTS = [
 BODY = {"description": "d", "notification_emails": ["a@b"]}
 
 NOT_DECLARED = {302, 500, 502, 504}
-"""Statuses that the gateway answers with, whatever an operation declares."""
+"""Statuses that the gateway may answer with, even if an operation does not declare them."""
 
 OWN = {400: "bad_request", 403: "forbidden", 404: "not_found"}
-"""Faults that may answer an operation which declares no such status."""
+"""Faults that a scenario may ask for, even if an operation does not declare their status."""
 
 formats = FormatChecker([])
 formats.checks("uuid")(
@@ -49,7 +49,7 @@ formats.checks("date-time")(
 
 
 def closed(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return ``schema`` so that it takes no property that it does not name."""
+    """Return ``schema`` with a ban on properties that it does not name."""
     changed = {key: closed(each) if isinstance(each, dict) else each for key, each in schema.items()}
     if "properties" in schema:
         changed["properties"] = {key: closed(each) for key, each in schema["properties"].items()}
@@ -62,7 +62,7 @@ def faults_of(schema: dict[str, Any], value: Any) -> list[str]:
 
 
 def operation_of(method: str, path: str) -> tuple[str, dict[str, str]]:
-    """Return the operation that a request asks for, and what stands in its path."""
+    """Return the operation that a request asks for, and the parameters in its path."""
     for name, each in OPERATIONS.items():
         match = re.fullmatch(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", each["path"]), path)
         if match and each["method"] == method.lower():
@@ -74,11 +74,11 @@ def operation_of(method: str, path: str) -> tuple[str, dict[str, str]]:
 
 
 @pytest.mark.skipif(not SPECIFICATIONS, reason="the public specification is not beside this checkout")
-def test_the_committed_schemas_are_the_specifications() -> None:
+def test_the_committed_schemas_match_the_specification() -> None:
     assert operations.from_specification(json.loads(SPECIFICATIONS[-1].read_text())) == OPERATIONS
 
 
-def test_each_operation_that_we_use_is_there_and_says_what_it_answers() -> None:
+def test_each_operation_that_we_use_has_a_schema_for_its_success() -> None:
     assert set(OPERATIONS) == set(operations.OPERATIONS)
     for name, each in OPERATIONS.items():
         assert each["operation_id"] == name
@@ -89,7 +89,7 @@ def test_each_operation_that_we_use_is_there_and_says_what_it_answers() -> None:
 
 
 def ask_everything(scenario: dict[str, Any]) -> list[tuple[str, int, Any]]:
-    """Ask the stand-in for each operation; return the operation, the status, and the JSON of what has a schema."""
+    """Call each operation of the stand-in. Return the operation, status and JSON (or None) of each answer."""
 
     async def main() -> list[tuple[str, int, Any]]:
         answers: list[tuple[str, int, Any]] = []
@@ -153,20 +153,20 @@ FAULTS = [
     ],
     ids=json.dumps,
 )
-def test_what_the_stand_in_answers_is_what_the_specification_declares(scenario: dict[str, Any]) -> None:
+def test_the_stand_in_answers_as_the_specification_declares(scenario: dict[str, Any]) -> None:
     answers = ask_everything(scenario)
     assert {name for name, _, _ in answers} == set(OPERATIONS)
     for name, status, body in answers:
         declared = OPERATIONS[name]["answers"].get(str(status))
         if declared is None:
-            # what only the gateway says, and what a fault was asked to say
+            # An answer that only the gateway gives, or one that the scenario's fault asked for.
             asked_for = [fault["kind"] for fault in scenario.get("faults", [])]
             assert status in NOT_DECLARED or any(OWN[status] == kind for kind in asked_for), (name, status)
         elif declared:
             assert faults_of(declared, body) == [], (name, status, body)
 
 
-def test_the_check_of_an_answer_can_fail() -> None:
+def test_the_schema_check_refuses_wrong_answers() -> None:
     schema = OPERATIONS["createBackup"]["answers"]["202"]
     good = {"id": ID, "status": "requested", "create_time": "2026-01-01T00:00:00Z", "complete_time": None}
     assert faults_of(schema, good) == []
@@ -188,7 +188,7 @@ ASK: dict[str, Callable[[Client], Awaitable[Any]]] = {
 }
 
 
-def test_every_operation_of_the_client_is_held_to_the_schemas() -> None:
+def test_every_operation_of_the_client_is_checked_against_the_schemas() -> None:
     public = {
         name for name, each in inspect.getmembers(Client, inspect.iscoroutinefunction) if not name.startswith("_")
     }
@@ -196,7 +196,7 @@ def test_every_operation_of_the_client_is_held_to_the_schemas() -> None:
 
 
 @pytest.mark.parametrize("name", ASK)
-def test_what_we_ask_is_what_the_specification_describes(name: str) -> None:
+def test_our_requests_match_the_specification(name: str) -> None:
     seen: list[tuple[str, str, dict[str, str], Any, bytes]] = []
 
     async def remember(request: web.Request) -> web.Response:

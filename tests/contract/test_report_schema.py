@@ -1,4 +1,4 @@
-"""The report is what its published schema says, and docs/exit-codes.md names the exit codes that there are."""
+"""Check the report against its published schema, and docs/exit-codes.md against the code."""
 
 from __future__ import annotations
 
@@ -83,12 +83,12 @@ TABLE_ROW = re.compile(r"^\| (\d+) \|", re.MULTILINE)
 
 
 def written(line: dict[str, Any]) -> Any:
-    """Return ``line`` as a reader gets it."""
+    """Return ``line`` as a reader of the report gets it."""
     return json.loads(encode(line))
 
 
 def closed(schema: Any) -> Any:
-    """Return ``schema`` with every object held to the properties that are described."""
+    """Return ``schema`` with a ban on properties that it does not describe."""
     if isinstance(schema, list):
         return [closed(each) for each in schema]
     if not isinstance(schema, dict):
@@ -100,12 +100,12 @@ def closed(schema: Any) -> Any:
 DESCRIBED_ONLY = Draft202012Validator(closed(REPORT_SCHEMA))
 
 
-def test_the_schema_is_one() -> None:
+def test_the_schema_is_a_valid_json_schema() -> None:
     Draft202012Validator.check_schema(REPORT_SCHEMA)
 
 
 @pytest.mark.parametrize("kind", OutcomeKind)
-def test_a_line_of_each_outcome_with_each_error_is_as_the_schema_says(kind: OutcomeKind) -> None:
+def test_a_line_of_each_outcome_with_each_error_fits_the_schema(kind: OutcomeKind) -> None:
     outcomes = [each for each in OUTCOMES if each.kind is kind]
     assert len(outcomes) >= 2
     for outcome in outcomes:
@@ -113,20 +113,20 @@ def test_a_line_of_each_outcome_with_each_error_is_as_the_schema_says(kind: Outc
 
 
 @pytest.mark.parametrize("kind", sorted(EXISTS - {OutcomeKind.SKIPPED}))
-def test_a_line_of_what_was_found_in_the_listing_is_as_the_schema_says(kind: OutcomeKind) -> None:
+def test_a_line_of_a_backup_found_in_the_listing_fits_the_schema(kind: OutcomeKind) -> None:
     outcome = next(each for each in OUTCOMES if each.kind is kind)
     found = replace(outcome, reconciled=True, earlier=(BARE, REQUESTED))
     assert report_line_problems(written(backup_line(RUN_ID, found)), DESCRIBED_ONLY) == []
 
 
 @pytest.mark.parametrize("kind", [OutcomeKind.ACCEPTED, OutcomeKind.EXHAUSTED])
-def test_a_line_that_an_operator_settled_is_as_the_schema_says(kind: OutcomeKind) -> None:
+def test_a_line_that_an_operator_settled_fits_the_schema(kind: OutcomeKind) -> None:
     line = written(GOOD[kind]) | {"settled_by": OPERATOR}
     assert report_line_problems(line, DESCRIBED_ONLY) == []
 
 
 @pytest.mark.parametrize("install", INSTALLS, ids=["bare", "without id", "full"])
-def test_a_line_of_each_install_is_as_the_schema_says(install: Install) -> None:
+def test_a_line_of_each_kind_of_install_fits_the_schema(install: Install) -> None:
     never_sent = Outcome(replace(planned(2), install=install), OutcomeKind.CANCELLED, AT, error=ERRORS[0])
     assert report_line_problems(written(backup_line(RUN_ID, never_sent)), DESCRIBED_ONLY) == []
 
@@ -145,7 +145,7 @@ def test_a_line_of_each_install_is_as_the_schema_says(install: Install) -> None:
         Ending(failed=1),
     ],
 )
-def test_a_summary_of_each_exit_code_is_as_the_schema_says(ending: Ending) -> None:
+def test_a_summary_of_each_exit_code_fits_the_schema(ending: Ending) -> None:
     summary = replace(SUMMARY, exit_code=exit_code(ending))
     assert report_line_problems(written(summary_line(summary)), DESCRIBED_ONLY) == []
 
@@ -156,9 +156,11 @@ def test_a_summary_of_each_exit_code_is_as_the_schema_says(ending: Ending) -> No
         ("reconcile: {grace: 200ms}", {"accepted", "rejected"}, {400, 403, 404}),
         ("on_ambiguous: fail", {"accepted", "rejected", "unconfirmed"}, {400, 403, 404, 504}),
     ],
-    ids=["looked up", "left open"],
+    ids=["with lookups", "without lookups"],
 )
-def test_a_real_run_writes_what_the_schema_says(more: str, kinds: set[str], statuses: set[int], tmp_path: Path) -> None:
+def test_the_report_of_a_real_run_fits_the_schema(
+    more: str, kinds: set[str], statuses: set[int], tmp_path: Path
+) -> None:
     faults = ("--invalid", "0.1", "--forbidden", "0.1", "--not-found", "0.1", "--timed-out", "0.1")
     is_looked_up = "unconfirmed" not in kinds
     limit = ("--bucket-rate", "15", "--bucket-burst", "5", "--retry-after", "seconds") if is_looked_up else ()
@@ -186,7 +188,7 @@ def test_a_line_may_have_fields_that_the_schema_does_not_know() -> None:
         assert report_line_problems(newer, DESCRIBED_ONLY) != []
 
 
-def test_the_schema_demands_every_field_that_is_written() -> None:
+def test_the_schema_requires_every_field_that_is_written() -> None:
     lines = [GOOD[OutcomeKind.ACCEPTED], GOOD[OutcomeKind.REJECTED], summary_line(SUMMARY)]
     for line, way in [
         *((each, ()) for each in lines),
@@ -273,7 +275,7 @@ def test_a_wrong_summary_is_refused(change: dict[str, Any], problem: str) -> Non
     assert re.search(problem, "\n".join(report_line_problems(line | change)))
 
 
-def test_the_example_of_the_operating_guide_is_as_the_schema_says() -> None:
+def test_the_example_of_the_operating_guide_fits_the_schema() -> None:
     (example,) = re.findall(r"```json\n(.*?)```", (DOCS / "operating.md").read_text(encoding="utf-8"), re.DOTALL)
     line, whole = json.loads(example), written(GOOD[OutcomeKind.ACCEPTED])
     for shown, full in ((line, whole), (line["backup"], whole["backup"])):
@@ -282,16 +284,16 @@ def test_the_example_of_the_operating_guide_is_as_the_schema_says() -> None:
 
 
 @pytest.mark.parametrize("line", [None, [], "backup", 7, {}, {"type": "backup"}, {"type": ["backup"]}])
-def test_what_is_no_line_is_refused(line: Any) -> None:
+def test_a_value_that_is_no_line_is_refused(line: Any) -> None:
     assert report_line_problems(line) != []
 
 
-def test_the_exit_codes_document_names_exactly_the_codes_that_there_are() -> None:
+def test_the_exit_codes_document_names_every_code_and_no_other() -> None:
     named = [int(code) for code in TABLE_ROW.findall((DOCS / "exit-codes.md").read_text(encoding="utf-8"))]
     assert named == sorted(codes_of_the_code())
 
 
-def test_the_exit_codes_document_has_the_order_in_which_they_apply() -> None:
+def test_the_exit_codes_document_names_them_in_the_order_of_precedence() -> None:
     text = (DOCS / "exit-codes.md").read_text(encoding="utf-8")
     (order,) = re.findall(r"the first that fits of ([\d/, ]+)", text)
     signals = "/".join(str(128 + signum) for signum in sorted(signals_that_stop()))
@@ -311,7 +313,7 @@ def test_the_exit_codes_document_has_the_order_in_which_they_apply() -> None:
 
 
 def codes_of_the_code() -> set[int]:
-    """Return every exit code that the command can end with: of runs, of exceptions, of click, and those named."""
+    """Return every exit code of the command: of runs, of exceptions, of click, of the demo, and literal ones."""
     signums = signals_that_stop()
     booleans = (False, True)
     endings = itertools.product(booleans, booleans, (None, *signums), booleans, booleans, (0, 1))
@@ -326,7 +328,7 @@ def subclasses(kind: type[errors.OrchestratorError]) -> set[type[errors.Orchestr
 
 
 def returned_codes() -> set[int]:
-    """Return the numbers that functions of the command line return as they stand."""
+    """Return the literal numbers that functions of the command line return."""
     folder = Path(cli.__file__).parent
     nodes = [node for path in folder.glob("*.py") for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
     values = [node.value for node in nodes if isinstance(node, ast.Return)]
@@ -334,7 +336,7 @@ def returned_codes() -> set[int]:
 
 
 def signals_that_stop() -> set[signal.Signals]:
-    """Return the signals that stop a run, as the command line really sets them up."""
+    """Return the signals for which the command line installs a handler."""
 
     async def handled(_stop: StopSwitch) -> set[signal.Signals]:
         return {signum for signum in ours if signal.getsignal(signum) != kept[signum]}

@@ -1,4 +1,4 @@
-"""What the repository promises: files that load, documents that agree with the command, one exit code a meaning."""
+"""Check the repository: its files load, its documents agree with the command, and an exit code has one meaning."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_each_scenario_loads(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [*EXAMPLES, *SCENARIOS], ids=lambda path: path.name)
-def test_each_example_is_commented_and_is_valid_by_the_schema_that_it_names(path: Path) -> None:
+def test_each_example_has_comments_and_fits_the_schema_that_it_names(path: Path) -> None:
     text = path.read_text()
     named = re.match(r"# yaml-language-server: \$schema=(\S+)\n", text)
     assert named is not None
@@ -63,7 +63,7 @@ def test_each_example_is_commented_and_is_valid_by_the_schema_that_it_names(path
     assert len(re.findall(r"^ *[^#\s].*# \w|^# ", text, re.MULTILINE)) >= 2
 
 
-def test_the_configurations_are_the_ones_that_the_readme_names() -> None:
+def test_the_readme_names_every_configuration() -> None:
     names = {path.name for path in ROOT.glob("configs/*.yaml")}
     assert names == {"minimal.yaml", "nightly.yaml", "pre-maintenance.yaml", "agency.yaml"}
     assert all(f"configs/{name}" in (ROOT / "README.md").read_text() for name in names)
@@ -76,7 +76,7 @@ def test_the_configurations_are_the_ones_that_the_readme_names() -> None:
 @pytest.mark.parametrize(
     "bad", [{"installs": [{"id": "x"}]}, {"instals": []}, {"throttle": {"rate": "fast"}}, {"wait": 1}, {"installs": []}]
 )
-def test_the_schema_refuses_what_the_command_refuses(bad: dict[str, object]) -> None:
+def test_the_schema_and_the_command_refuse_the_same_documents(bad: dict[str, object]) -> None:
     good = {"version": 1, "defaults": {"notification_emails": []}, "installs": ["294deacc-d8b8-4005-82c4-0727ba8ddde0"]}
     validator = Draft202012Validator(config_schema())
     assert validator.is_valid(good)
@@ -98,7 +98,7 @@ def test_the_schema_refuses_what_the_command_refuses(bad: dict[str, object]) -> 
         *((text, False) for text in ("a@x ", "a@", "@x", "a", "a@x\t", "a@x:25", "a@\u00a0x")),
     ],
 )
-def test_the_schema_and_the_command_agree_on_what_is_one_address(address: str, is_one: bool) -> None:  # noqa: FBT001 - a table
+def test_the_schema_and_the_command_accept_the_same_email_addresses(address: str, is_one: bool) -> None:  # noqa: FBT001 - a table
     document = {"version": 1, "defaults": {"notification_emails": [address]}, "installs": ["torqueshop"]}
     assert Draft202012Validator(config_schema()).is_valid(document) is is_one
     if is_one:
@@ -129,7 +129,7 @@ def test_run_ids_sort_by_time_and_none_is_the_prefix_of_another() -> None:
     assert [each[:10] for each in ids] == sorted(each[:10] for each in ids)
 
 
-def test_each_error_has_the_exit_code_that_its_tree_says() -> None:
+def test_each_error_has_the_exit_code_in_the_docstrings_tree() -> None:
     found = {
         name: kind.exit_code
         for name, kind in vars(errors).items()

@@ -1,4 +1,4 @@
-"""What the tests themselves promise: they replace nothing of ours, and those of units wait for nothing."""
+"""Check the tests themselves: they replace no code of ours, and unit tests wait in virtual time only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REPLACED = {
     "unit/test_gate.py": {"asyncio_throttle.throttler"},
     "integration/test_client.py": {"aiohttp.client_proto"},
 }
-"""What is replaced all the same: modules of libraries that offer no argument for it."""
+"""The exceptions: modules of libraries that offer no argument for the replacement."""
 
 REPLACING = {"setattr", "delattr", "setitem", "delitem"}
 
@@ -31,14 +31,14 @@ def nodes_of(path: Path) -> list[ast.AST]:
 
 
 def calls(path: Path) -> list[tuple[str, str, list[ast.expr]]]:
-    """Return whose method each call of a file is, its name, and the arguments."""
+    """Return the owner, the method and the arguments of each method call in a file."""
     nodes = [node for node in nodes_of(path) if isinstance(node, ast.Call)]
     found = [(node.func, node.args) for node in nodes if isinstance(node.func, ast.Attribute)]
     return [(ast.unparse(method.value), method.attr, arguments) for method, arguments in found]
 
 
 def imported(path: Path) -> set[str]:
-    """Return the modules that a file imports, and ``module.name`` of what it imports from them."""
+    """Return the modules that a file imports, and ``module.name`` for each name that it imports from one."""
     names: set[str] = set()
     for node in nodes_of(path):
         if isinstance(node, ast.Import):
@@ -49,14 +49,14 @@ def imported(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_nothing_of_ours_is_replaced(path: Path) -> None:
+def test_no_test_replaces_our_own_code(path: Path) -> None:
     replaced = {ast.unparse(arguments[0]) for _, method, arguments in calls(path) if method in REPLACING}
     assert replaced == REPLACED.get(name_of(path), set())
     assert not {each for each in imported(path) if each.split(".")[0] in {"mock", "pytest_mock"} or "unittest" in each}
 
 
 @pytest.mark.parametrize("path", UNITS, ids=name_of)
-def test_what_tests_a_unit_sleeps_in_virtual_time_only(path: Path) -> None:
+def test_unit_tests_sleep_only_in_virtual_time(path: Path) -> None:
     modules, used = imported(path), calls(path)
     assert not {"time.sleep", "threading.Timer"} & modules
     assert not {("time", "sleep"), ("threading", "Timer")} & {(owner, method) for owner, method, _ in used}

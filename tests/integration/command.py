@@ -1,4 +1,4 @@
-"""Run the real command as a process, and the stand-in for the API as another."""
+"""Run the real command as a process, and the stand-in for the API as another process."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 
 COMMAND = [sys.executable, "-m", "orchestrator"]
 PATIENCE_S = 60.0
-"""How long something may take on the busiest machine; only a fault takes longer."""
+"""The longest wait on a very busy machine; only a bug takes longer."""
 
 AT_THE_TRUE_TIME = {"LD_PRELOAD": ""}
-"""What whoever starts a program with closed streams changes: faketime keeps its state in a file that it opens, and that
-would become standard output, and be written over."""
+"""Changes of the environment for a program with closed streams: they switch faketime off. Faketime opens a file for its
+state, which would become standard output and be overwritten."""
 
 USER, PASSWORD = "an-api-user", "a-secret-password"
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """Return the environment of a command: the test's own without what changes it from outside."""
+    """Return the environment for a command: the test's own without variables that could change the result."""
     kept = {name: value for name, value in os.environ.items() if not is_foreign(name)}
     return kept | {"WPE_API_USER_ID": USER, "WPE_API_PASSWORD": PASSWORD} | changes
 
@@ -45,7 +45,7 @@ def _environment_in(cwd: Path, changes: dict[str, str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended."""
+    """The exit code and the output of a command."""
 
     code: int
     stdout: str
@@ -56,22 +56,22 @@ class Ended:
 
 
 def run_command(*arguments: str, cwd: Path, stdin: str = "", **changes: str) -> Ended:
-    """Run ``wpe-backup`` with ``arguments`` in ``cwd``, where its state goes too."""
+    """Run ``wpe-backup`` with ``arguments`` in ``cwd``; its state is in ``cwd`` too."""
     return start_command(*arguments, cwd=cwd, stdin=stdin, **changes).ended()
 
 
 def run_program(*words: str, cwd: Path, **changes: str) -> Ended:
-    """Run any program in ``cwd`` as ``run_command`` runs ours: what must see Python start, or starts it in its way."""
+    """Run any program in ``cwd`` with the environment of ``run_command``, for tests that must start Python itself."""
     env = _environment_in(cwd, changes)
     ended = subprocess.run(words, cwd=cwd, env=env, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     return Ended(ended.returncode, ended.stdout, ended.stderr)
 
 
 class Live:
-    """A command that is running, with what it prints as it prints it."""
+    """A running command, with its output as it comes."""
 
     def __init__(self, arguments: Sequence[str], env: dict[str, str], cwd: Path, stdin: str) -> None:
-        """Start ``wpe-backup`` with ``arguments``, and ``stdin`` to read."""
+        """Start ``wpe-backup`` with ``arguments`` and with ``stdin`` as its input."""
         (out, out_sink), (err, err_sink) = os.pipe(), os.pipe()
         with tempfile.TemporaryFile() as given:
             given.write(stdin.encode())
@@ -84,16 +84,16 @@ class Live:
         self.stderr = open(err, encoding="utf-8", newline="")  # noqa: PTH123, SIM115 - likewise
 
     def send_signal(self, signum: int) -> None:
-        """Send it a signal, which is lost if it has ended."""
+        """Send a signal; if the command has ended, do nothing."""
         with suppress(ProcessLookupError):
             os.kill(self.pid, signum)
 
     def wait(self) -> int:
-        """Wait for its end while nobody reads what it prints, and return its exit code."""
+        """Wait for its end without reading its output, and return its exit code."""
         return self._process.wait(PATIENCE_S)
 
     def ended(self) -> Ended:
-        """Wait for its end, and return that with what it printed that was not read before."""
+        """Wait for its end, and return its exit code with the output that was not read before."""
         with ThreadPoolExecutor(2) as readers:
             out, err = (readers.submit(_rest_of, stream) for stream in (self.stdout, self.stderr))
             code = self.wait()
@@ -108,7 +108,7 @@ def _rest_of(stream: TextIO) -> str:
 
 
 def start_command(*arguments: str, cwd: Path, stdin: str = "", **changes: str) -> Live:
-    """Start ``wpe-backup`` as ``run_command`` does; the caller asks how it ended."""
+    """Start ``wpe-backup`` as ``run_command`` does; the caller waits for its end."""
     return Live(arguments, _environment_in(cwd, changes), cwd, stdin)
 
 
@@ -136,7 +136,7 @@ class StandIn:
 def stand_in(*options: str, **changes: str) -> Iterator[StandIn]:
     """Serve the stand-in with ``options`` on a free port.
 
-    Its coverage is not measured: its own tests run it within their process, and here it is only to be fast.
+    Its coverage is not measured, so that it is fast; its own tests run it in their process.
     """
     env = environment(**changes)
     env.pop("COVERAGE_PROCESS_CONFIG", None)
@@ -153,7 +153,7 @@ def stand_in(*options: str, **changes: str) -> Iterator[StandIn]:
 
 
 def until(condition: Callable[[], object]) -> None:
-    """Return once ``condition()`` is true; it is asked again and again, for ``PATIENCE_S`` at most."""
+    """Call ``condition()`` until it is true, for ``PATIENCE_S`` at most."""
     deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline, "it did not come to that"

@@ -1,4 +1,4 @@
-"""What is given on the command line: a YAML without a folder of its own, values that are empty, two values in one."""
+"""Arguments of the command line: a YAML without a folder, empty values, and two values in one option."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize(
     "name", ["<(cat {0})", "/dev/stdin < {0}", "/dev/fd/7 7< {0}", "/proc/self/fd/7 7< {0}", "fifo"]
 )
-def test_relative_paths_in_a_yaml_without_a_folder_start_at_the_current_one(tmp_path: Path, name: str) -> None:
+def test_relative_paths_in_a_yaml_without_a_folder_start_in_the_current_folder(tmp_path: Path, name: str) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "lists").mkdir()
     (tmp_path / "lists/a.csv").write_text("name\nshop01\n")
@@ -61,14 +61,14 @@ def test_two_pipes_are_one_configuration_only_if_they_list_the_same_installs(tmp
         assert len(server.backups()) == 1
 
 
-def test_a_pipe_through_which_nothing_comes_says_so(tmp_path: Path) -> None:
+def test_an_empty_pipe_is_refused_with_a_hint(tmp_path: Path) -> None:
     (tmp_path / "empty.yaml").touch()
     ended = piped("run", "empty.yaml", tmp_path)
     assert ended == Ended(2, "", "<pipe>:1:1: nothing came: check whether the command that writes it failed\n")
 
 
 def piped(arguments: str, file: str, folder: Path) -> Ended:
-    """Run a command whose YAML a shell pipes to it."""
+    """Run a command; a shell pipes the YAML to it."""
     command, *rest = arguments.split()
     line = f"{sys.executable} -m orchestrator {command} -c <(cat {file}) {' '.join(rest)}"
     return run_program("bash", "-c", line, cwd=folder)
@@ -84,7 +84,7 @@ def _options(group: click.Command = cli, *path: str) -> Iterator[tuple[tuple[str
             yield path, each.opts[-1]
 
 
-def test_no_option_takes_nothing(tmp_path: Path) -> None:
+def test_every_option_refuses_an_empty_value(tmp_path: Path) -> None:
     cli.load_parsers()
     options = [*_options()]
     assert len(options) > 80
@@ -99,7 +99,7 @@ def test_no_option_takes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("address", ["a@x.example,b@y.example", "a@x.example;b@y.example", "a@x.example b@y.example"])
-def test_two_addresses_in_one_are_not_one_mail(tmp_path: Path, address: str) -> None:
+def test_two_email_addresses_in_one_option_are_refused(tmp_path: Path, address: str) -> None:
     (tmp_path / "f.yaml").write_text(fleet("http://127.0.0.1:9/v1", 2))
     ended = run_command("run", "-c", "f.yaml", "-n", "--email", address, cwd=tmp_path)
     shown = " ".join(ended.stderr.replace("│", " ").split())

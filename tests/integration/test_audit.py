@@ -1,4 +1,4 @@
-"""How old the newest backups of a fleet are, by the real command against the stand-in."""
+"""The real ``audit`` against the stand-in: how old the newest backups of a fleet are."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def told(folder: Path, *arguments: str) -> tuple[Ended, list[dict[str, Any]]]:
     return ended, json.loads(ended.stdout)
 
 
-def test_checkpoints_of_wp_engine_count_as_ours_do_and_all_pages_are_read(tmp_path: Path) -> None:
+def test_wp_engines_own_checkpoints_count_and_all_pages_are_read(tmp_path: Path) -> None:
     with stand_in(*scenario(tmp_path, FLEET + "listing: {nightly: 3, order: oldest}\n")) as server:
         configure(tmp_path, server, "inventory: [discover: {}]\n")
         ended, rows = told(tmp_path)
@@ -75,7 +75,7 @@ def test_checkpoints_of_wp_engine_count_as_ours_do_and_all_pages_are_read(tmp_pa
         assert server.stats()["requests"] == requests + 1 + 2 + 4 * 2
 
 
-def test_what_is_missing_unknown_or_stale_comes_first_with_what_is_known_of_it(tmp_path: Path) -> None:
+def test_unknown_and_stale_installs_come_first_with_their_reasons(tmp_path: Path) -> None:
     text = f"""\
 latency: 1ms
 listing: {{nightly: 1}}
@@ -124,7 +124,7 @@ inventory: [discover: {{}}]
         assert (nothing.code, "source.failed" in nothing.stderr) == (3, True), "one may be in the source that failed"
 
 
-def test_an_install_without_backups_is_missing_and_one_without_a_listing_unknown(tmp_path: Path) -> None:
+def test_an_install_without_backups_is_missing_and_one_without_a_listing_is_unknown(tmp_path: Path) -> None:
     with stand_in(*scenario(tmp_path, FLEET)) as server:
         configure(tmp_path, server, "installs: [{name: agency000001}, {name: goneone}]\n")
         ended, rows = told(tmp_path)
@@ -140,7 +140,7 @@ def test_an_install_without_backups_is_missing_and_one_without_a_listing_unknown
         assert (ended.code, "404 Not Found" in ended.stdout, "1 unknown" in ended.stdout) == (3, True, True)
 
 
-def test_credentials_that_are_refused_cost_the_other_account_nothing(tmp_path: Path) -> None:
+def test_refused_credentials_of_one_account_do_not_affect_the_other(tmp_path: Path) -> None:
     text = f"latency: 1ms\nlisting: {{nightly: 1}}\ncredentials: {{user_id: {USER}, password: {PASSWORD}}}\n"
     with stand_in(*scenario(tmp_path, text)) as server:
         (tmp_path / "wpe-backup.yaml").write_text(f"""\
@@ -160,7 +160,7 @@ installs: [{{id: {IDS[0]}, name: one}}, {{id: {IDS[1]}, name: two, account: b}}]
         assert audit(tmp_path, "--account", "default").code == 0
 
 
-def test_a_state_that_cannot_be_used_is_no_reason_not_to_look(tmp_path: Path) -> None:
+def test_an_unusable_state_does_not_stop_the_audit(tmp_path: Path) -> None:
     with stand_in(*scenario(tmp_path, "latency: 1ms\nlisting: {nightly: 1}\n")) as server:
         configure(tmp_path, server, f"installs: [{{id: {IDS[0]}}}]\n")
         (tmp_path / "state").mkdir()
@@ -177,7 +177,7 @@ def test_a_state_that_cannot_be_used_is_no_reason_not_to_look(tmp_path: Path) ->
         (["nobody"], "not in the plan: nobody"),
     ],
 )
-def test_what_cannot_be_meant_is_exit_2_and_sends_nothing(tmp_path: Path, arguments: list[str], said: str) -> None:
+def test_wrong_arguments_are_exit_2_and_send_nothing(tmp_path: Path, arguments: list[str], said: str) -> None:
     configure(tmp_path, StandIn("http://127.0.0.1:9/v1"), f"installs: [{{id: {IDS[0]}}}]\n")
     ended = audit(tmp_path, *arguments)
     shown = " ".join(ended.stderr.replace("│", " ").split())

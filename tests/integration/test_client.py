@@ -1,4 +1,4 @@
-"""The client against raw sockets: every way in which an answer can fail becomes an attempt result."""
+"""The client against raw sockets: every failure of an answer becomes an attempt result."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ID = "294deacc-d8b8-4005-82c4-0727ba8ddde0"
 REQUEST = BackupRequest(ID, "d [wpe-backup R]", ("a@b",))
 ACCEPTED = b'{"id": "b", "status": "requested"}'
 QUICK = Timeouts(connect_s=0.5, read_s=0.5)
-"""Where it is the time that runs out."""
+"""For tests in which a timeout must come soon."""
 
 PATIENT = Timeouts(connect_s=30.0, read_s=30.0)
 
@@ -56,7 +56,7 @@ def play(data: bytes, *, then_reset: bool = False, pause_s: float = 0.0) -> Atte
     return asyncio.run(main())
 
 
-def test_a_request_says_what_the_specification_asks_for() -> None:
+def test_a_request_has_the_headers_and_the_body_of_the_specification() -> None:
     async def main() -> bytes:
         seen: list[bytes] = []
 
@@ -119,20 +119,20 @@ def test_the_credentials_are_checked_with_the_cheapest_call() -> None:
         (answer("302 F", b"", "Location: http://127.0.0.1:9/x"), (302, None, Answer.PERMANENT)),
     ],
 )
-def test_each_answer_is_what_it_is(data: bytes, expected: tuple[int | None, Fault | None, Answer]) -> None:
+def test_each_answer_gets_its_class(data: bytes, expected: tuple[int | None, Fault | None, Answer]) -> None:
     result = play(data)
     assert (result.status, result.fault, classify(result)) == expected
     assert result.sent
 
 
-def test_a_reset_is_ambiguous_before_and_in_the_answer() -> None:
+def test_a_reset_before_or_within_the_answer_is_ambiguous() -> None:
     assert classify(play(b"", then_reset=True)) is Answer.AMBIGUOUS
     assert classify(play(b"HTTP/1.1 20", then_reset=True)) is Answer.AMBIGUOUS
     cut_short = play(b"HTTP/1.1 202 A\r\nContent-Length: 50\r\n\r\n{", then_reset=True)
     assert classify(cut_short) is Answer.UNREADABLE
 
 
-def test_a_reset_before_the_request_was_read_is_not_taken_for_unsent() -> None:
+def test_a_reset_before_the_request_is_read_is_ambiguous_or_not_sent() -> None:
     async def main() -> AttemptResult:
         async def handler(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             reset(writer)
@@ -149,7 +149,7 @@ def test_headers_that_never_come_are_a_read_timeout() -> None:
     assert result.message == "no complete answer within 0.5 s"
 
 
-def test_a_body_that_drips_for_ever_ends_all_the_same() -> None:
+def test_a_body_that_drips_for_ever_ends_at_the_read_timeout() -> None:
     async def main() -> AttemptResult:
         async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await read_request(reader)
@@ -165,7 +165,7 @@ def test_a_body_that_drips_for_ever_ends_all_the_same() -> None:
     assert classify(asyncio.run(main())) is Answer.UNREADABLE
 
 
-def test_a_refused_connection_and_an_unknown_name_were_not_sent() -> None:
+def test_a_refused_connection_or_an_unknown_host_means_not_sent() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         refused = asyncio.run(post(free.getsockname()[1]))
@@ -178,7 +178,7 @@ def test_a_refused_connection_and_an_unknown_name_were_not_sent() -> None:
     assert classify(asyncio.run(main())) is Answer.NOT_SENT
 
 
-def test_a_connection_that_never_stands_is_a_connect_timeout() -> None:
+def test_a_connection_that_is_never_established_is_a_connect_timeout() -> None:
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen(0)
@@ -188,7 +188,7 @@ def test_a_connection_that_never_stands_is_a_connect_timeout() -> None:
     assert (result.fault, classify(result)) == (Fault.CONNECT_TIMEOUT, Answer.NOT_SENT)
 
 
-def test_no_tls_where_tls_is_expected_was_not_sent() -> None:
+def test_a_server_without_tls_means_not_sent() -> None:
     async def main() -> AttemptResult:
         async with raw_server(playing(b"HTTP/1.1 400 Bad\r\n\r\n")) as port:
             return await post(port, QUICK, scheme="https")
@@ -196,7 +196,7 @@ def test_no_tls_where_tls_is_expected_was_not_sent() -> None:
     assert classify(asyncio.run(main())) is Answer.NOT_SENT
 
 
-def test_a_cancelled_post_returns_its_fate_instead_of_raising() -> None:
+def test_a_cancelled_post_returns_a_result_instead_of_raising() -> None:
     async def main() -> AttemptResult:
         has_come = asyncio.Event()
 
@@ -216,7 +216,7 @@ def test_a_cancelled_post_returns_its_fate_instead_of_raising() -> None:
 
 
 @pytest.mark.parametrize("asked_for", [True, False])
-def test_a_proxy_is_used_only_when_asked_for_and_netrc_never(
+def test_a_proxy_is_used_only_on_request_and_netrc_is_never_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, asked_for: bool
 ) -> None:
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login other password other\n")
@@ -242,7 +242,7 @@ def test_a_proxy_is_used_only_when_asked_for_and_netrc_never(
     assert b"Basic " + base64.b64encode(b"user:password") in seen[0]
 
 
-def test_a_proxy_is_not_used_for_a_host_that_the_environment_excepts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_is_not_used_for_a_host_in_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     account = Account("default", "http://127.0.0.1:1/v1", "u", "p", proxy_from_environment=True)
@@ -288,7 +288,7 @@ FAULTS = {
 }
 
 
-def test_every_exception_of_aiohttps_client_has_the_fault_that_it_means() -> None:
+def test_every_exception_of_aiohttps_client_becomes_a_fault() -> None:
     found = {
         name: fault_of(kind.__new__(kind))
         for name, kind in inspect.getmembers(aiohttp.client_exceptions, inspect.isclass)
@@ -308,11 +308,11 @@ def test_every_exception_of_aiohttps_client_has_the_fault_that_it_means() -> Non
         (UnicodeError(), Fault.INVALID_URL),
     ],
 )
-def test_what_the_system_raises_has_a_fault_too(error: Exception, fault: Fault) -> None:
+def test_every_exception_of_the_system_becomes_a_fault(error: Exception, fault: Fault) -> None:
     assert fault_of(error) is fault
 
 
-def test_aiohttps_errors_of_parsing_have_a_fault_too() -> None:
+def test_every_parsing_error_of_aiohttp_becomes_a_fault() -> None:
     kinds = [
         kind
         for _, kind in inspect.getmembers(http_exceptions, inspect.isclass)
@@ -322,7 +322,7 @@ def test_aiohttps_errors_of_parsing_have_a_fault_too() -> None:
     assert {fault_of(kind.__new__(kind)) for kind in kinds} == {Fault.MALFORMED}
 
 
-def test_a_value_that_is_wrong_is_the_url_only_before_anything_was_sent() -> None:
+def test_a_value_error_means_a_wrong_url_only_before_the_request_is_sent() -> None:
     client = Client(Account("default", "http://127.0.0.1/v1", "u", "p"), QUICK)
     assert client._failed(ValueError(), Transmission()).fault is Fault.INVALID_URL
     after = client._failed(ValueError(), Transmission(sent_at=0.0))
@@ -344,7 +344,7 @@ async def with_client(port: int, ask: Ask, scheme: str = "http", ca_file: str | 
 
 
 @pytest.mark.parametrize("unasked", ["408 Request Timeout", "202 Accepted"])
-def test_what_a_server_says_on_an_idle_connection_is_no_answer_to_the_next_request(unasked: str) -> None:
+def test_bytes_on_an_idle_connection_do_not_answer_the_next_request(unasked: str) -> None:
     connections: list[int] = []
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -369,7 +369,7 @@ def test_what_a_server_says_on_an_idle_connection_is_no_answer_to_the_next_reque
     assert [each.backup and each.backup.id for each in results] == ["of connection 1", "of connection 2"]
 
 
-def test_a_server_that_speaks_before_it_is_asked_is_sent_nothing_and_not_called_again() -> None:
+def test_a_server_that_speaks_first_gets_no_request_and_no_second_connection() -> None:
     connections: list[bytes] = []
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -399,7 +399,7 @@ def test_a_server_that_speaks_before_it_is_asked_is_sent_nothing_and_not_called_
     assert connections == [b""]
 
 
-def test_a_quiet_connection_is_used_again() -> None:
+def test_a_quiet_connection_is_reused() -> None:
     connections: list[int] = []
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -432,10 +432,10 @@ def test_a_quiet_connection_is_used_again() -> None:
         ("429 T", b"ZZ\r\n"),
     ],
 )
-def test_a_chunk_that_is_broken_costs_the_body_and_not_the_status(
+def test_a_broken_chunk_loses_the_body_but_not_the_status(
     monkeypatch: pytest.MonkeyPatch, parser: type, chunk: bytes, status: str
 ) -> None:
-    monkeypatch.setattr(aiohttp.client_proto, "HttpResponseParser", parser)  # aiohttp chooses by what could be built
+    monkeypatch.setattr(aiohttp.client_proto, "HttpResponseParser", parser)  # aiohttp picks the C parser if it can
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
@@ -452,7 +452,7 @@ def test_a_chunk_that_is_broken_costs_the_body_and_not_the_status(
     assert classify(result) is (Answer.THROTTLED if result.status == 429 else Answer.UNREADABLE)
 
 
-def test_a_reset_while_a_large_body_is_on_its_way_is_ambiguous() -> None:
+def test_a_reset_while_a_large_body_is_sent_is_ambiguous() -> None:
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         await reader.read(100_000)
@@ -480,12 +480,12 @@ def test_a_reset_while_a_large_body_is_on_its_way_is_ambiguous() -> None:
         (b"HTTP/1.1 202 \xff\r\nX-Request-ID: \xff\r\nContent-Length: 34\r\n\r\n" + ACCEPTED, Answer.ACCEPTED),
     ],
 )
-def test_a_head_that_is_odd_is_what_it_is(data: bytes, expected: Answer) -> None:
+def test_each_odd_head_gets_its_class(data: bytes, expected: Answer) -> None:
     result = play(data)
     assert (result.sent, classify(result)) == (True, expected)
 
 
-def test_what_an_odd_head_says_holds_no_credentials() -> None:
+def test_the_message_about_an_odd_head_holds_no_credentials() -> None:
     encoded = base64.b64encode(b"user:password")
     result = play(b"HTTP/1.1 202 A\r\nBasic " + encoded + b" password\r\n\r\n")
     assert result.fault is Fault.MALFORMED
@@ -548,7 +548,7 @@ def test_a_listing_that_fails_is_never_an_empty_page(
 
 
 @pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nX: ", LISTING_HEAD + b"Content-Length: 1000\r\n\r\n"])
-def test_a_listing_that_drips_ends_all_the_same(head: bytes) -> None:
+def test_a_listing_that_drips_for_ever_ends_at_the_read_timeout(head: bytes) -> None:
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         writer.write(head)
@@ -565,7 +565,7 @@ def test_a_listing_that_drips_ends_all_the_same(head: bytes) -> None:
     assert (result.page, classify(result)) in {(None, Answer.AMBIGUOUS), (None, Answer.UNREADABLE)}
 
 
-def test_each_page_is_asked_for_by_its_offset() -> None:
+def test_each_page_is_requested_by_its_offset() -> None:
     seen: list[bytes] = []
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -580,7 +580,7 @@ def test_each_page_is_asked_for_by_its_offset() -> None:
     assert seen[0].startswith(f"GET /v1/installs/{ID}/backups?limit=100&offset=200 HTTP/1.1\r\n".encode())
 
 
-def test_a_backup_id_stays_one_part_of_the_path_whatever_is_in_it() -> None:
+def test_any_backup_id_stays_one_part_of_the_path() -> None:
     seen: list[bytes] = []
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -640,7 +640,7 @@ def test_installs_accounts_and_one_backup_are_read_from_the_stand_in_page_by_pag
     asyncio.run(main())
 
 
-def test_a_listing_whose_next_page_is_said_to_be_elsewhere_is_read_by_its_offset() -> None:
+def test_a_next_page_on_another_host_is_read_by_its_offset_from_our_host() -> None:
     async def main() -> None:
         scenario = Scenario.model_validate(FLEET | {"pages": {"size": 1, "next": "elsewhere"}})
         async with Simulator(scenario) as simulator:
@@ -657,7 +657,7 @@ def test_a_listing_whose_next_page_is_said_to_be_elsewhere_is_read_by_its_offset
 
 
 def self_signed(folder: Path) -> ssl.SSLContext:
-    """Return what a server needs to show a certificate that it signed itself, kept in ``folder`` as ``own.pem``."""
+    """Return a server's TLS context with a self-signed certificate, which is also written to ``folder/own.pem``."""
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("the openssl command, which makes the certificate, is not installed")
@@ -669,7 +669,7 @@ def self_signed(folder: Path) -> ssl.SSLContext:
     return context
 
 
-def test_a_certificate_that_signed_itself_is_believed_only_as_ca_file(tmp_path: Path) -> None:
+def test_a_self_signed_certificate_is_trusted_only_as_ca_file(tmp_path: Path) -> None:
     context = self_signed(tmp_path)
 
     async def main(ca_file: str | None) -> AttemptResult:
@@ -681,7 +681,7 @@ def test_a_certificate_that_signed_itself_is_believed_only_as_ca_file(tmp_path: 
     assert classify(asyncio.run(main(str(tmp_path / "own.pem")))) is Answer.ACCEPTED
 
 
-def test_a_reset_right_after_the_handshake_is_ambiguous_once_the_request_left(tmp_path: Path) -> None:
+def test_a_reset_right_after_the_handshake_is_ambiguous_if_the_request_was_sent(tmp_path: Path) -> None:
     context = self_signed(tmp_path)
 
     async def handler(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -696,7 +696,7 @@ def test_a_reset_right_after_the_handshake_is_ambiguous_once_the_request_left(tm
     assert classify(result) is (Answer.AMBIGUOUS if result.sent else Answer.NOT_SENT)
 
 
-def test_a_client_outside_its_context_is_a_mistake() -> None:
+def test_using_a_client_outside_its_context_raises() -> None:
     client = Client(Account("default", "http://127.0.0.1/v1", "u", "p"), QUICK)
     with pytest.raises(RuntimeError, match="context manager"):
         asyncio.run(client.check_credentials())

@@ -1,4 +1,4 @@
-"""The other commands as processes: config, report, simulate, demo, and what every command does."""
+"""The other commands as processes: config, report, simulate, demo, and the behaviour that all commands share."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_the_version_and_the_help(tmp_path: Path) -> None:
+def test_version_and_help_are_printed(tmp_path: Path) -> None:
     assert run_command("--version", cwd=tmp_path).stdout == f"wpe-backup {__version__}\n"
     shown = run_command("--help", cwd=tmp_path).stdout
     assert all(command in shown for command in ("run", "config", "report", "simulate", "demo"))
@@ -47,14 +47,14 @@ def test_the_version_and_the_help(tmp_path: Path) -> None:
         ["run", "-v", "-q"],
     ],
 )
-def test_bad_usage_is_exit_2_and_no_traceback(tmp_path: Path, arguments: list[str]) -> None:
+def test_bad_usage_is_exit_2_without_a_traceback(tmp_path: Path, arguments: list[str]) -> None:
     ended = run_command(*arguments, cwd=tmp_path)
     assert ended.code == 2
     assert "Traceback" not in ended.stderr
     assert ended.stdout == ""
 
 
-def test_a_missing_configuration_says_where_it_was_looked_for(tmp_path: Path) -> None:
+def test_a_missing_configuration_names_the_places_that_were_searched(tmp_path: Path) -> None:
     ended = run_command("config", "validate", cwd=tmp_path)
     assert ended.code == 2
     assert "wpe-backup.yaml" in ended.stderr
@@ -79,7 +79,7 @@ def test_the_configuration_is_found_in_the_usual_places_and_on_standard_input(tm
     assert run_command("config", "validate", "-c", "-", cwd=tmp_path, stdin="a: 1").code == 2
 
 
-def test_a_configuration_too_large_is_refused_wherever_it_comes_from(tmp_path: Path) -> None:
+def test_a_configuration_that_is_too_large_is_refused_from_any_source(tmp_path: Path) -> None:
     text = fleet("http://127.0.0.1:9/v1", 1) + "#" * (64 * 1024 * 1024)
     (tmp_path / "large.yaml").write_text(text)
     for name, stdin in (("large.yaml", ""), ("-", text)):
@@ -109,7 +109,7 @@ def test_a_report_is_read_by_run_and_by_file(tmp_path: Path) -> None:
     assert all(line["name"] in table and line["request_id"] in table for line in failed)
 
 
-def test_a_report_of_a_killed_run_still_reads(tmp_path: Path) -> None:
+def test_the_report_of_a_killed_run_can_be_read(tmp_path: Path) -> None:
     line = {"type": "backup", "run_id": "R", "name": "shop0", "outcome": "accepted"}
     (tmp_path / "r.jsonl").write_text(json.dumps(line) + "\n" + json.dumps(line)[:20])
     shown = run_command("report", "summary", "r.jsonl", cwd=tmp_path).stdout
@@ -122,14 +122,14 @@ def test_a_report_of_a_killed_run_still_reads(tmp_path: Path) -> None:
     assert failures.code == 3
 
 
-def test_a_report_that_is_not_there_is_exit_2(tmp_path: Path) -> None:
+def test_a_missing_report_is_exit_2(tmp_path: Path) -> None:
     for name in ("gone.jsonl", "latest"):
         ended = run_command("report", "failures", name, cwd=tmp_path)
         assert ended.code == 2
         assert ended.stderr.startswith("wpe-backup: ")
 
 
-def test_a_reader_of_a_report_may_go_away(tmp_path: Path) -> None:
+def test_a_closed_pipe_is_no_error_for_report_failures(tmp_path: Path) -> None:
     line = {"type": "backup", "run_id": "R", "outcome": "rejected", "error": {"message": "x" * 200}}
     (tmp_path / "r.jsonl").write_text((json.dumps(line) + "\n") * 5000)
     process = start_command("report", "failures", "r.jsonl", cwd=tmp_path)
@@ -138,7 +138,7 @@ def test_a_reader_of_a_report_may_go_away(tmp_path: Path) -> None:
     assert process.ended().stderr == ""
 
 
-def test_a_full_disk_behind_standard_output_is_said(tmp_path: Path) -> None:
+def test_a_full_disk_behind_standard_output_is_reported(tmp_path: Path) -> None:
     (tmp_path / "wpe-backup.yaml").write_text(fleet("http://127.0.0.1:9/v1", 1))
     with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
         process = subprocess.Popen(
@@ -153,7 +153,7 @@ def test_a_full_disk_behind_standard_output_is_said(tmp_path: Path) -> None:
     assert process.returncode == 4
 
 
-def test_the_stand_in_prints_its_address_and_what_it_counted(tmp_path: Path) -> None:
+def test_the_stand_in_prints_its_address_and_its_counts(tmp_path: Path) -> None:
     process = start_command("simulate", "--port", "0", cwd=tmp_path)
     url = process.stdout.readline().strip()
     (tmp_path / "wpe-backup.yaml").write_text(fleet(url, 2))
@@ -173,7 +173,7 @@ def test_a_port_that_is_taken_is_exit_2(tmp_path: Path) -> None:
     assert "choose another --port" in ended.stderr
 
 
-def test_the_demo_proves_itself(tmp_path: Path) -> None:
+def test_the_demo_checks_its_own_report(tmp_path: Path) -> None:
     ended = run_command("demo", cwd=tmp_path, TMPDIR=str(tmp_path))
     assert ended.code == 0, ended.stderr
     (folder,) = tmp_path.glob("wpe-backup-demo-*")
@@ -195,7 +195,7 @@ def test_ctrl_c_in_the_demo_is_exit_130(tmp_path: Path) -> None:
     assert process.ended().code == 130
 
 
-def test_on_a_terminal_logs_are_for_people(tmp_path: Path) -> None:
+def test_logs_on_a_terminal_are_coloured_text(tmp_path: Path) -> None:
     with stand_in() as server:
         (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 2))
         ours, theirs = pty.openpty()
@@ -224,7 +224,7 @@ def test_the_credentials_of_the_stand_in_come_from_the_environment(tmp_path: Pat
         assert run_command("run", cwd=tmp_path, WPE_API_USER_ID="other").code == 12
 
 
-def test_a_listing_shows_what_was_made(tmp_path: Path) -> None:
+def test_the_stand_ins_admin_page_shows_the_backups(tmp_path: Path) -> None:
     with stand_in() as server:
         (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 2))
         run_command("run", cwd=tmp_path)
@@ -236,7 +236,7 @@ def test_a_listing_shows_what_was_made(tmp_path: Path) -> None:
 BAD = "version: 1\ndefaults: {notification_emails: [" + ", ".join(["ops@example.com"] * 30) + "]}\ninstals: []\n"
 
 
-def test_a_mistake_is_shown_where_it_is_and_never_wrapped(tmp_path: Path) -> None:
+def test_a_mistake_is_shown_with_its_place_and_never_wrapped(tmp_path: Path) -> None:
     (tmp_path / "f.yaml").write_text(BAD)
     for command in (("config", "validate"), ("config", "show"), ("run",)):
         ended = run_command(*command, "-c", "f.yaml", cwd=tmp_path)
@@ -263,12 +263,12 @@ def test_a_yaml_comes_from_standard_input_too(tmp_path: Path) -> None:
         ("/proc/self/mem", "Input/output error"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_one_clear_message(tmp_path: Path, name: str, why: str) -> None:
+def test_an_unreadable_file_gives_one_clear_message(tmp_path: Path, name: str, why: str) -> None:
     ended = run_command("config", "validate", "-c", name, cwd=tmp_path)
     assert (ended.code, ended.stdout, ended.stderr) == (2, "", f"{name}:1:1: cannot be read: {why}\n")
 
 
-def test_without_secrets_a_yaml_can_be_checked_where_there_are_none(tmp_path: Path) -> None:
+def test_a_yaml_can_be_validated_without_secrets(tmp_path: Path) -> None:
     (tmp_path / "f.yaml").write_text(
         fleet("http://127.0.0.1:1/v1", 2).replace("default: {", 'default: {user_id: "${NO_SUCH}", ')
     )
@@ -279,7 +279,7 @@ def test_without_secrets_a_yaml_can_be_checked_where_there_are_none(tmp_path: Pa
     assert ended.stdout.endswith("1 account(s), credentials not looked at\n")
 
 
-def test_what_is_shown_can_be_run_and_holds_no_secret(tmp_path: Path) -> None:
+def test_the_output_of_config_show_can_be_run_and_holds_no_secret(tmp_path: Path) -> None:
     with stand_in(WPE_API_USER_ID="", WPE_API_PASSWORD="") as server:
         (tmp_path / "f.yaml").write_text(fleet(server.base_url, 2))
         shown = run_command("config", "show", "-c", "f.yaml", cwd=tmp_path)
@@ -307,7 +307,7 @@ def test_credentials_of_files_and_commands_reach_the_api(tmp_path: Path) -> None
 # -- scenarios --------------------------------------------------------------------------------------------------------
 
 
-def test_a_scenario_that_is_wrong_says_where(tmp_path: Path) -> None:
+def test_a_wrong_scenario_is_refused_with_its_place(tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text("seed: 1\nfaults:\n  - {kind: unavailable, shre: 1}\n  - {kind: nope}\n")
     ended = run_command("simulate", "--port", "0", "--scenario", "s.yaml", cwd=tmp_path)
     assert (ended.code, ended.stdout) == (2, "")
@@ -317,13 +317,13 @@ def test_a_scenario_that_is_wrong_says_where(tmp_path: Path) -> None:
     assert (ended.code, ended.stderr) == (2, "nowhere.yaml:1:1: cannot be read: No such file or directory\n")
 
 
-def test_shares_that_add_up_to_more_than_everything_are_refused(tmp_path: Path) -> None:
+def test_shares_that_add_up_to_more_than_1_are_refused(tmp_path: Path) -> None:
     ended = run_command("simulate", "--port", "0", "--timed-out", "0.6", "--unavailable", "0.6", cwd=tmp_path)
     assert ended.code == 2
     assert "must add up to at most 1" in ended.stderr
 
 
-def test_options_come_on_top_of_a_scenario(tmp_path: Path) -> None:
+def test_options_are_added_to_a_scenario(tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text("seed: 1\nlatency: 1ms\nfaults: [{kind: not_found, share: 0.5}]\n")
     with stand_in("--scenario", str(tmp_path / "s.yaml"), "--forbidden", "0.5", "--completes-after", "5ms") as server:
         (tmp_path / "f.yaml").write_text(fleet(server.base_url, 20))

@@ -1,4 +1,4 @@
-"""What shells are offered: the scripts, the protocol that they speak with the real command, and what is offered."""
+"""Shell completion: the scripts, their protocol with the real command, and the words that are offered."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def two_runs(store: Store) -> None:
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
-    """Return the state directory of two runs, of which the newer one has not ended."""
+    """Return a state directory with two runs; the newer run has not ended."""
     with_store(tmp_path / "state" / FILE_NAME, two_runs)
     return tmp_path / "state"
 
@@ -73,7 +73,7 @@ def script(capsys: pytest.CaptureFixture[str]) -> Callable[[str], str]:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_each_script_is_of_its_shell_and_asks_the_command(script: Callable[[str], str], shell: str) -> None:
+def test_each_script_fits_its_shell_and_calls_the_command(script: Callable[[str], str], shell: str) -> None:
     text = script(shell)
     assert f"_WPE_BACKUP_COMPLETE={shell}_complete" in text
     assert "wpe-backup" in text
@@ -83,7 +83,7 @@ def test_each_script_is_of_its_shell_and_asks_the_command(script: Callable[[str]
         assert (checked.returncode, checked.stderr) == (0, "")
 
 
-def test_an_old_bash_says_so_and_completes_nothing(script: Callable[[str], str]) -> None:
+def test_an_old_bash_gets_a_message_and_no_completion(script: Callable[[str], str]) -> None:
     old = "BASH_IS=(3 2)\n" + script("bash").replace("BASH_VERSINFO", "BASH_IS") + "\ncomplete -p wpe-backup"
     ended = subprocess.run(["bash", "-c", old], capture_output=True, text=True, timeout=10, check=False)  # noqa: S607 - the PATH's
     first, second = ended.stderr.splitlines()
@@ -141,7 +141,7 @@ def test_the_command_answers_each_shell(state: Path, shell: str, at: str, expect
     assert [each.name for each in state.iterdir()] == [FILE_NAME]
 
 
-# -- what is offered ---------------------------------------------------------------------------------------------------
+# -- the offered words -------------------------------------------------------------------------------------------------
 
 
 def offered(complete: Callable[..., Any], incomplete: str = "", **given: object) -> list[str]:
@@ -150,7 +150,7 @@ def offered(complete: Callable[..., Any], incomplete: str = "", **given: object)
     return [item.value for item in complete(context, click.Option(["--x"]), incomplete)]
 
 
-def test_runs_are_offered_by_their_beginning_and_a_report_may_be_a_file(state: Path) -> None:
+def test_runs_are_offered_by_the_start_of_their_id_and_a_report_may_be_a_file(state: Path) -> None:
     assert offered(complete_runs, "01jd", state_dir=state) == [NEWER]
     assert offered(complete_runs, "la", state_dir=state) == ["latest"]
     assert offered(complete_runs, "./", state_dir=state) == []
@@ -160,7 +160,7 @@ def test_runs_are_offered_by_their_beginning_and_a_report_may_be_a_file(state: P
     assert (file.type, file.value) == ("file", "~/r")
 
 
-def test_without_a_state_that_can_be_read_the_runs_folders_are_offered(state: Path) -> None:
+def test_if_the_state_cannot_be_read_the_folders_of_runs_are_offered(state: Path) -> None:
     by_hand(state / FILE_NAME, "DROP TABLE outcomes")
     assert offered(complete_runs, state_dir=state) == []
     for run_id in (OLDER, NEWER, "$(touch x)"):
@@ -185,7 +185,7 @@ installs:
 """
 
 
-def test_accounts_tags_and_installs_are_offered_without_the_secrets(
+def test_accounts_tags_and_installs_are_offered_without_secrets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "wpe-backup.yaml"
@@ -202,7 +202,7 @@ def test_accounts_tags_and_installs_are_offered_without_the_secrets(
 
 
 @pytest.mark.parametrize("text", ["installs: [", "", "version: 1\n"])
-def test_a_yaml_that_cannot_be_used_offers_nothing_and_says_nothing(
+def test_an_unusable_yaml_offers_nothing_and_prints_nothing(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], text: str
 ) -> None:
     (tmp_path / "f.yaml").write_text(text)
@@ -212,7 +212,7 @@ def test_a_yaml_that_cannot_be_used_offers_nothing_and_says_nothing(
     assert capfd.readouterr() == ("", "")
 
 
-def test_what_takes_too_long_is_broken_off(tmp_path: Path) -> None:
+def test_completion_stops_if_it_takes_too_long(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGALRM)
     os.mkfifo(tmp_path / "f.yaml")
     with pytest.raises(_LateError), _within(0.05):

@@ -1,4 +1,4 @@
-"""Connections that break when they are used again, and proxies: judged by what raw servers on loopback saw."""
+"""Reused connections that break, and proxies: checked by the requests that raw servers on loopback saw."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PACE = ("--rate", "200", "--max-rate", "200", "-o", "-")
 
 
 class Api:
-    """A server of raw bytes that makes backups; ``breaks`` tells whether a connection is reset at its nth request."""
+    """A server of raw bytes that makes backups. If ``breaks(n)``, it resets a connection at its n-th request."""
 
     def __init__(self, breaks: Any) -> None:
         self.breaks = breaks
@@ -60,7 +60,7 @@ class Api:
 
 
 def backed_up(folder: Path, api: Api, count: int, more: str = "") -> Ended:
-    """Run a fleet of ``count`` installs against ``api``, each of which may be tried once."""
+    """Run a fleet of ``count`` installs against ``api``, with one attempt for each."""
 
     async def main() -> Ended:
         async with raw_server(api.handler) as port:
@@ -78,11 +78,9 @@ def outcomes(ended: Ended) -> Counter[str]:
 @pytest.mark.parametrize(
     "breaks",
     [lambda nth: nth == 2, lambda nth: nth > 1, lambda nth: nth % 3 == 0],
-    ids=["the second", "every one but the first", "every third"],
+    ids=["the second request", "all but the first request", "every third request"],
 )
-def test_a_connection_that_is_reset_when_it_is_used_again_costs_no_install_its_attempts(
-    tmp_path: Path, breaks: Any
-) -> None:
+def test_a_reset_of_a_reused_connection_uses_no_attempt(tmp_path: Path, breaks: Any) -> None:
     api = Api(breaks)
     ended = backed_up(tmp_path, api, 120)
     assert api.resets > 0
@@ -91,7 +89,7 @@ def test_a_connection_that_is_reset_when_it_is_used_again_costs_no_install_its_a
     assert "ten failures" not in ended.stderr
 
 
-def test_a_new_connection_that_is_reset_counts_as_an_attempt(tmp_path: Path) -> None:
+def test_a_reset_of_a_new_connection_uses_an_attempt(tmp_path: Path) -> None:
     ended = backed_up(tmp_path, Api(lambda _nth: True), 3, "throttle: {give_up: 1s}")
     assert (ended.code, outcomes(ended)) == (3, {"cancelled": 3})
 
@@ -100,7 +98,7 @@ def test_a_new_connection_that_is_reset_counts_as_an_attempt(tmp_path: Path) -> 
 
 
 def with_proxy(folder: Path, handler: Any, scheme: str = "https", **more: str) -> Ended:
-    """Run a fleet of three whose API is behind the proxy ``handler``."""
+    """Run a fleet of three installs; the API is behind the proxy ``handler``."""
 
     async def main() -> Ended:
         async with raw_server(handler) as port:
@@ -121,7 +119,7 @@ def words(ended: Ended) -> str:
 
 @pytest.mark.parametrize("scheme", ["https", "http"])
 @pytest.mark.parametrize(("user", "remedy"), [("", "put them into"), ("me:s3cret@", "correct them there")])
-def test_a_proxy_that_wants_credentials_ends_the_account_with_the_remedy(
+def test_a_proxy_that_wants_credentials_stops_the_account_and_names_the_remedy(
     tmp_path: Path, scheme: str, user: str, remedy: str
 ) -> None:
     seen: list[bytes] = []
@@ -156,7 +154,7 @@ def test_a_proxy_that_cannot_reach_the_api_is_tried_again(tmp_path: Path) -> Non
     assert {line["error"]["kind"] for line in ended.lines()[:-1]} == {"network"}
 
 
-def test_a_proxy_that_hangs_is_given_the_time_that_a_connection_has(tmp_path: Path) -> None:
+def test_a_proxy_that_hangs_ends_at_the_connect_timeout(tmp_path: Path) -> None:
     async def handler(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         await asyncio.Event().wait()
@@ -166,7 +164,7 @@ def test_a_proxy_that_hangs_is_given_the_time_that_a_connection_has(tmp_path: Pa
     assert ended.lines()[-1]["duration_s"] < 6 * 2, "two or three tries of 2 s, not of 8 s"
 
 
-def test_a_proxy_that_cannot_be_used_is_an_error_of_the_configuration(tmp_path: Path) -> None:
+def test_an_unusable_proxy_is_an_error_of_the_configuration(tmp_path: Path) -> None:
     text = fleet("https://127.0.0.1:9/v1", 1).replace('/v1"', '/v1", proxy_from_environment: true')
     (tmp_path / "wpe-backup.yaml").write_text(text)
     ended = run_command("run", cwd=tmp_path, HTTPS_PROXY="socks5://me:s3cret@p:1080")

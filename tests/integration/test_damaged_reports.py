@@ -1,4 +1,4 @@
-"""Reports that are torn, foreign, or of several runs: what can be read is retried, and the rest is told."""
+"""Reports that are truncated, foreign, or of several runs: the readable part is retried, the rest is reported."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[StandIn]:
-    """Serve an API that refuses the second and the fourth of four installs at first."""
+    """Serve an API that refuses the first requests of the second and the fourth of four installs."""
     ids = install_ids(4)
     bad = {"kind": "bad_request", "installs": [ids[1], ids[3]], "first_tries": 1}
     with stand_in(*scenario(tmp_path, faults=[bad])) as server:
@@ -29,7 +29,7 @@ def retry(folder: Path, name: str, *more: str) -> Any:
     return run_command("run", "-q", "--retry-failed", name, "-o", "retry.jsonl", *PACE, *more, cwd=folder)
 
 
-def test_a_report_that_is_cut_off_is_retried_as_far_as_it_can_be_read(tmp_path: Path, server: StandIn) -> None:
+def test_a_truncated_report_is_retried_as_far_as_it_can_be_read(tmp_path: Path, server: StandIn) -> None:
     assert run_command("run", "-o", "r.jsonl", "--concurrency", "1", cwd=tmp_path).code == 3
     whole = (tmp_path / "r.jsonl").read_bytes()
     lines = whole.splitlines(keepends=True)
@@ -56,7 +56,9 @@ def test_a_report_that_is_cut_off_is_retried_as_far_as_it_can_be_read(tmp_path: 
 
 
 @pytest.mark.parametrize("bytes_left", [0, 100])
-def test_what_is_no_report_is_refused_before_anything_is_sent(tmp_path: Path, server: StandIn, bytes_left: int) -> None:
+def test_a_file_that_is_no_report_is_refused_before_anything_is_sent(
+    tmp_path: Path, server: StandIn, bytes_left: int
+) -> None:
     assert run_command("run", "-o", "r.jsonl", cwd=tmp_path).code == 3
     posts = server.stats()["posts"]
     (tmp_path / "b.jsonl").write_bytes((tmp_path / "r.jsonl").read_bytes()[:bytes_left])
@@ -67,7 +69,7 @@ def test_what_is_no_report_is_refused_before_anything_is_sent(tmp_path: Path, se
     assert server.stats()["posts"] == posts
 
 
-def test_of_several_runs_in_one_file_each_is_shown_and_the_newest_is_retried(tmp_path: Path, server: StandIn) -> None:
+def test_a_file_with_several_runs_shows_each_run_and_retries_the_newest(tmp_path: Path, server: StandIn) -> None:
     with (tmp_path / "app.jsonl").open("a") as log:
         for _ in range(2):
             ended = run_command("run", "-q", "-o", "-", *PACE, cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""Can this work at all: each check of the real command has a verdict and a remedy, whatever is wrong."""
+"""The real ``doctor``: each check has a verdict, and a remedy if something is wrong."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def configure(folder: Path, url: str, more: str = f"installs: [{IDS[0]}]\n", acc
 
 
 def doctor(folder: Path, *arguments: str, **changes: str) -> tuple[Ended, dict[str, tuple[str, str, str | None]]]:
-    """Return how it ended, and each check's verdict, finding and remedy."""
+    """Run ``doctor``. Return its end, and the verdict, finding and remedy of each check."""
     ended = run_command("doctor", "--format", "json", *arguments, cwd=folder, **changes)
     rows: list[dict[str, Any]] = json.loads(ended.stdout)
     assert all(bool(row["remedy"]) == (row["verdict"] in {"warn", "fail"}) for row in rows)
@@ -62,7 +62,7 @@ def bad(found: dict[str, tuple[str, str, str | None]]) -> dict[str, str]:
     return {name: grade for name, (grade, _, _) in found.items() if grade in {"warn", "fail"}}
 
 
-def test_all_is_well_and_nothing_is_made_or_requested(tmp_path: Path) -> None:
+def test_a_healthy_setup_passes_every_check_and_nothing_is_requested(tmp_path: Path) -> None:
     with serve(tmp_path, LISTED + "listing: {nightly: 1}\n") as server:
         configure(tmp_path, server.base_url, f"installs: [{IDS[1]}, nameless]\n")
         ended, found = doctor(tmp_path)
@@ -99,7 +99,7 @@ def test_all_is_well_and_nothing_is_made_or_requested(tmp_path: Path) -> None:
         ("limits: [{kind: fixed_window, requests: 1, per: 300ms}]", 0, {"api": "warn"}, "who else uses"),
     ],
 )
-def test_what_the_server_does_has_its_verdict_and_remedy(
+def test_each_problem_of_the_server_has_a_verdict_and_a_remedy(
     tmp_path: Path, scenario: str, code: int, expected: dict[str, str], remedy: str
 ) -> None:
     with serve(tmp_path, f"{LISTED}{scenario}\n") as server:
@@ -110,7 +110,7 @@ def test_what_the_server_does_has_its_verdict_and_remedy(
         assert PASSWORD not in ended.stdout
 
 
-def test_an_install_that_is_gone_is_not_blamed_on_the_api_nor_names_on_ids(tmp_path: Path) -> None:
+def test_a_missing_install_has_its_own_remedy(tmp_path: Path) -> None:
     more = "accounts: [{name: agency}]\nfaults: [{kind: forbidden, operation: installs, of: requests}]\n"
     with serve(tmp_path, more) as server:
         configure(tmp_path, server.base_url, f"installs: [{IDS[0]}, nameless]\n")
@@ -130,7 +130,7 @@ def test_an_install_that_is_gone_is_not_blamed_on_the_api_nor_names_on_ids(tmp_p
         ("http://127.0.0.1:{}/v1", None, "does not speak plain HTTP"),
     ],
 )
-def test_a_server_that_cannot_be_asked_is_told_of_by_what_keeps_us_from_it(
+def test_an_unreachable_server_has_a_remedy_for_its_cause(
     tmp_path: Path, url: str, certificate: str | None, remedy: str
 ) -> None:
     async def garbage(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -152,7 +152,7 @@ def test_a_server_that_cannot_be_asked_is_told_of_by_what_keeps_us_from_it(
     assert {found[name][0] for name in ("credentials", "installs", "backups", "clock")} == {"skipped"}
 
 
-def test_a_bad_configuration_is_a_failed_check_and_the_machine_is_checked_all_the_same(tmp_path: Path) -> None:
+def test_a_bad_configuration_fails_one_check_and_the_machine_is_still_checked(tmp_path: Path) -> None:
     ended, found = doctor(tmp_path)
     assert (ended.code, bad(found)) == (3, {"configuration": "fail"})
     assert "wpe-backup init" in str(found["configuration"][2])
@@ -178,7 +178,7 @@ def test_a_bad_configuration_is_a_failed_check_and_the_machine_is_checked_all_th
     assert run_command("config", "validate", "-q", cwd=tmp_path).code == 2
 
 
-def test_a_literal_password_is_its_owners_alone(tmp_path: Path) -> None:
+def test_a_file_with_a_literal_password_must_be_readable_by_its_owner_only(tmp_path: Path) -> None:
     configure(tmp_path, "http://127.0.0.1:1/v1", account=f", user_id: {USER}, password: {PASSWORD}")
     file = tmp_path / "wpe-backup.yaml"
     verdicts = {}
@@ -201,7 +201,7 @@ def of_machine(state_dir: Path, machine: Machine = THIS_MACHINE) -> dict[str, Gr
     return {each.name: each.grade for each in machine_checks(state_dir, None, machine)}
 
 
-def test_the_state_directory_and_what_is_in_it(tmp_path: Path) -> None:
+def test_the_state_directory_and_its_content_are_checked(tmp_path: Path) -> None:
     state = tmp_path / "deep" / "state"
     assert set(of_machine(state).values()) == {Grade.OK}
     assert not state.parent.exists()
@@ -223,8 +223,8 @@ def test_the_state_directory_and_what_is_in_it(tmp_path: Path) -> None:
     assert of_machine(tmp_path / "file" / "state")["state_dir"] is Grade.FAIL
 
 
-def test_what_may_not_be_written_and_a_disk_that_fills(tmp_path: Path) -> None:
-    """Root may write whatever the mode says, so the system's answers are made up."""
+def test_missing_permissions_and_a_full_disk_are_found(tmp_path: Path) -> None:
+    """Root may write despite the file mode, so the test makes up the system's answers."""
     (tmp_path / "state.db").touch()
     forbidden = Machine(may_use=lambda *_: False)
     for place in (tmp_path, tmp_path / "new"):

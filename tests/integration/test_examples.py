@@ -1,4 +1,4 @@
-"""The examples do what they say: every command of examples/README.md, and each script, against the stand-in."""
+"""Run every command of examples/README.md, and each script, against the stand-in."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def exported(request: pytest.FixtureRequest) -> dict[str, str]:
 
 @pytest.fixture
 def server(tmp_path: Path, exported: dict[str, str]) -> Iterator[StandIn]:
-    """Serve the examples' scenario, without its limit and quicker, and have the examples in ``tmp_path`` ask it."""
+    """Serve the examples' scenario, faster and without its limit; point the examples in ``tmp_path`` at it."""
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     scenario = tmp_path / "examples/scenarios/agency.yaml"
     text = scenario.read_text()
@@ -48,7 +48,7 @@ def server(tmp_path: Path, exported: dict[str, str]) -> Iterator[StandIn]:
 
 
 def point_at(running: StandIn, folder: Path) -> None:
-    """Have the examples in ``folder`` ask ``running``."""
+    """Point the examples in ``folder`` at ``running``."""
     for path in (ROOT / "examples").glob("*.yaml"):
         text = path.read_text().replace("http://127.0.0.1:8080/v1", running.base_url)
         (folder / "examples" / path.name).write_text(text)
@@ -70,7 +70,9 @@ def commands() -> list[str]:
         NOTHING | {"WPE_API_USER_ID_COMMAND": "echo me", "WPE_API_PASSWORD_FILE": __file__},
     ],
 )
-def test_the_rehearsal_of_the_readme_works_whatever_is_exported(tmp_path: Path, exported: dict[str, str]) -> None:
+def test_the_rehearsal_of_the_readme_works_with_any_exported_credentials(
+    tmp_path: Path, exported: dict[str, str]
+) -> None:
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (options,) = re.findall(r"^\$ \S+wpe-backup simulate (--.+)$", readme, re.MULTILINE)
@@ -87,7 +89,7 @@ def test_the_rehearsal_of_the_readme_works_whatever_is_exported(tmp_path: Path, 
         assert ended.code == 0, ended.stderr
 
 
-def test_the_first_day_of_the_readme_needs_nothing_else(tmp_path: Path) -> None:
+def test_the_commands_of_the_readmes_first_day_work_without_other_preparation(tmp_path: Path) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     day = readme.partition("\nIn the second terminal")[2].partition("\n```\n")[0]
     lines = re.findall(r"^\$ \S+wpe-backup (.+)$", day, re.MULTILINE)
@@ -101,7 +103,7 @@ def test_the_first_day_of_the_readme_needs_nothing_else(tmp_path: Path) -> None:
         assert (running.stats()["backups_made"], running.stats()["most_per_install"]) == (24, 1)
 
 
-def test_every_command_of_the_walk_ends_as_it_says(server: StandIn, tmp_path: Path) -> None:
+def test_every_command_of_the_examples_readme_ends_as_documented(server: StandIn, tmp_path: Path) -> None:
     assert len(commands()) >= 20
     for line in commands():
         program, *arguments = shlex.split(line.replace("http://127.0.0.1:8080/v1", server.base_url), comments=True)
@@ -119,7 +121,7 @@ THE_COMMAND = f'exec {shlex.join(command_by_fork())} "$@"'
 
 
 def script(folder: Path, name: str, *arguments: str, command: str = THE_COMMAND) -> Ended:
-    """Run a script of the examples, with ``command`` of a shell as ``wpe-backup``."""
+    """Run a script of the examples; the shell command ``command`` replaces ``wpe-backup``."""
     program = folder / "bin" / "wpe-backup"
     program.parent.mkdir()
     program.write_text(f"#!/bin/sh\n{command}\n")
@@ -136,7 +138,7 @@ def test_the_gate_deploys_only_with_completed_backups(server: StandIn, tmp_path:
     assert len(server.backups()) == 2
 
 
-def test_the_gate_stays_closed_for_what_is_not_there(server: StandIn, tmp_path: Path) -> None:
+def test_the_gate_stays_closed_for_a_missing_install(server: StandIn, tmp_path: Path) -> None:
     text = (tmp_path / "examples/agency.yaml").read_text()
     (tmp_path / "examples/agency.yaml").write_text(text + "  - {name: vanished, account: clients}\n")
     ended = script(tmp_path, "maintenance-gate.sh", "torquemag", "vanished")
@@ -148,7 +150,7 @@ CALLED = """\
 echo "$*" >>calls
 exit "$(sed -n "$(wc -l <calls)p" codes)"
 """
-"""A ``wpe-backup`` that ends with the next of the codes, and notes how it was called."""
+"""A replacement for ``wpe-backup`` that logs its arguments and ends with the next code of a list."""
 
 RUN, RESUME, RETRY = "run --wait --deadline", "run --resume latest", "run --retry-failed latest"
 LOOKS = ["audit", "installs --diff"]
@@ -179,7 +181,7 @@ GATE = "run --wait --skip-if-recent"
         *((["maintenance-gate.sh", "a"], [code], [GATE], code) for code in (1, 2, 3, 4, 10, 11, 12, 130, 143)),
     ],
 )
-def test_no_exit_code_is_lost_in_a_script(
+def test_each_script_ends_with_the_right_exit_code(
     tmp_path: Path, words: list[str], codes: list[int], calls: list[str], expected: int
 ) -> None:
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
@@ -192,7 +194,7 @@ def test_no_exit_code_is_lost_in_a_script(
     assert ("deploying." in ended.stdout) == (words[0] == "maintenance-gate.sh" and expected == 0)
 
 
-def test_the_gate_takes_every_word_for_an_install(tmp_path: Path) -> None:
+def test_the_gate_treats_every_argument_as_an_install(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     (tmp_path / "examples" / "agency.yaml").write_text(fleet("http://127.0.0.1:9/v1", 1))
     ended = script(tmp_path, "maintenance-gate.sh", "--help")
@@ -200,14 +202,14 @@ def test_the_gate_takes_every_word_for_an_install(tmp_path: Path) -> None:
     assert "--help" in ended.stderr
 
 
-def test_a_night_in_which_a_listing_failed_once_ends_with_every_install(tmp_path: Path) -> None:
+def test_a_night_whose_listing_failed_once_backs_up_every_install(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     ended, backups = _night(tmp_path, 1)
     assert ended.code == 0, ended.stderr
     assert len(backups) == 4
 
 
-def test_a_night_without_its_listing_ends_with_3(tmp_path: Path) -> None:
+def test_a_night_whose_listing_always_fails_ends_with_exit_code_3(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     ended, backups = _night(tmp_path, 3)
     assert ended.code == 3, ended.stderr
@@ -215,7 +217,7 @@ def test_a_night_without_its_listing_ends_with_3(tmp_path: Path) -> None:
 
 
 def _night(folder: Path, failed_tries: int) -> tuple[Ended, set[str]]:
-    """Run a night of four installs, one by its id, whose listing fails so many times; return who was backed up."""
+    """Run a night of four installs, one given by id; the listing fails ``failed_tries`` times. Return the ids made."""
     scenario = folder / "scenario.yaml"
     scenario.write_text("latency: 1ms\nbackups: {completes_after: 100ms}\naccounts: [{name: agencyone, installs: 4}]\n")
     with stand_in("--scenario", str(scenario), WPE_API_USER_ID="", WPE_API_PASSWORD="") as server:
@@ -247,7 +249,7 @@ def _fleet(folder: Path, server: StandIn, *ids: str) -> Path:
     return path
 
 
-def test_a_night_ends_with_an_audit_and_tells_of_drift(server: StandIn, tmp_path: Path) -> None:
+def test_a_night_ends_with_an_audit_and_reports_drift(server: StandIn, tmp_path: Path) -> None:
     ended = script(tmp_path, "nightly.sh")
     assert ended.code == 3, ended.stderr
     assert "pending" in ended.stdout, "the audit is well, and one install is in no list"

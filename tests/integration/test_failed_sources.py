@@ -1,4 +1,4 @@
-"""Sources of installs that cannot be read, by the real command: what is said of them, and what a retry makes good."""
+"""The real command with sources of installs that cannot be read: the messages, and how a retry reads them again."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def client(folder: Path, name: str, *numbers: int, wrong: str = "") -> None:
 
 
 def run(folder: Path, *arguments: str) -> tuple[Ended, list[str], dict[str, Any]]:
-    """Run with ``arguments``; return how it ended, the names of the installs it had, its summary."""
+    """Run with ``arguments``. Return its end, the names of its installs and its summary."""
     ended = run_command("run", "-o", "-", *arguments, cwd=folder)
     lines = ended.lines()
     summary = next((line for line in lines if line["type"] == "summary"), {})
@@ -52,13 +52,11 @@ def run(folder: Path, *arguments: str) -> tuple[Ended, list[str], dict[str, Any]
 
 
 def made(server: StandIn) -> list[int]:
-    """Return which installs the server made backups of, as often as it did."""
+    """Return the number of the install of each backup that the server made, sorted."""
     return sorted(IDS.index(backup["install_id"]) for backup in server.backups())
 
 
-def test_a_folder_that_is_not_there_is_exit_3_with_the_reason_and_the_others_run(
-    server: StandIn, tmp_path: Path
-) -> None:
+def test_a_missing_folder_is_exit_3_with_the_reason_and_other_sources_run(server: StandIn, tmp_path: Path) -> None:
     configure(tmp_path, server, "clients/*.csv", "mnt/*.csv")
     client(tmp_path, "clients/a.csv", 1)
     ended, names, summary = run(tmp_path, "-q")
@@ -81,7 +79,7 @@ def test_a_folder_that_is_not_there_is_exit_3_with_the_reason_and_the_others_run
     ]
 
 
-def test_what_is_empty_is_in_the_summary_and_said_though_quiet(server: StandIn, tmp_path: Path) -> None:
+def test_an_empty_source_is_in_the_summary_and_reported_even_with_quiet(server: StandIn, tmp_path: Path) -> None:
     configure(tmp_path, server, "clients/*.csv", "clients/*.yaml", "clients/*.jsonl")
     client(tmp_path, "clients/a.csv")
     (tmp_path / "clients/b.yaml").write_text("[]\n")
@@ -103,7 +101,7 @@ def test_what_is_empty_is_in_the_summary_and_said_though_quiet(server: StandIn, 
     assert (valid.code, valid.stderr.count("warning: ")) == (0, 3)
 
 
-def test_every_command_makes_sense_of_a_clients_file_that_is_wrong(server: StandIn, tmp_path: Path) -> None:
+def test_every_command_reports_a_wrong_clients_file(server: StandIn, tmp_path: Path) -> None:
     configure(tmp_path, server, "clients/*.csv")
     client(tmp_path, "clients/a.csv", 1, wrong="not-an-id,x\n")
     client(tmp_path, "clients/b.csv", 1, 2)
@@ -135,7 +133,7 @@ def test_every_command_makes_sense_of_a_clients_file_that_is_wrong(server: Stand
     assert run_command("history", cwd=tmp_path).code == 0
 
 
-def test_where_every_file_is_wrong_nothing_is_requested_and_that_is_exit_3(server: StandIn, tmp_path: Path) -> None:
+def test_if_every_file_is_wrong_nothing_is_requested_and_the_exit_code_is_3(server: StandIn, tmp_path: Path) -> None:
     configure(tmp_path, server, "clients/*.csv")
     text = (tmp_path / "wpe-backup.yaml").read_text()
     (tmp_path / "wpe-backup.yaml").write_text(text[: text.index("installs:")])
@@ -144,9 +142,7 @@ def test_where_every_file_is_wrong_nothing_is_requested_and_that_is_exit_3(serve
     assert (ended.code, names, len(summary["failed_sources"])) == (3, [], 1)
 
 
-def test_an_install_that_is_named_and_found_is_not_held_up_by_somebody_elses_file(
-    server: StandIn, tmp_path: Path
-) -> None:
+def test_a_named_install_runs_even_if_another_clients_file_is_wrong(server: StandIn, tmp_path: Path) -> None:
     configure(tmp_path, server, "clients/*.csv", "mnt/*.csv")
     client(tmp_path, "clients/a.csv", 1, wrong="not-an-id,x\n")
     ended, names, summary = run(tmp_path, "shop1")
@@ -165,7 +161,7 @@ def test_an_install_that_is_named_and_found_is_not_held_up_by_somebody_elses_fil
     assert (again.code, names, summary["failed_sources"]) == (0, ["shop9"], []), "what was listed, and nothing else"
 
 
-def test_a_retry_reads_again_what_could_not_be_read_until_nothing_is_missing(server: StandIn, tmp_path: Path) -> None:
+def test_a_retry_reads_failed_sources_again_until_none_is_missing(server: StandIn, tmp_path: Path) -> None:
     configure(tmp_path, server, "clients/*.csv", "mnt/*.csv")
     client(tmp_path, "clients/a.csv", 1, wrong="not-an-id,x\n")
     report = tmp_path / "first.jsonl"
@@ -187,7 +183,7 @@ def test_a_retry_reads_again_what_could_not_be_read_until_nothing_is_missing(ser
     assert (ended.code, names, made(server)) == (0, [], [0, 1, 2, 3, 4])
 
 
-def test_a_report_alone_is_enough_to_make_good_what_was_not_read(server: StandIn, tmp_path: Path) -> None:
+def test_a_report_alone_is_enough_to_retry_a_failed_source(server: StandIn, tmp_path: Path) -> None:
     configure(tmp_path, server, "mnt/*.csv")
     report = tmp_path / "first.jsonl"
     run_command("run", "-o", str(report), cwd=tmp_path)
@@ -216,7 +212,7 @@ def test_a_report_alone_is_enough_to_make_good_what_was_not_read(server: StandIn
         (("--tag", "x"), [], ["shop4"]),
     ],
 )
-def test_a_retry_takes_no_more_than_the_earlier_run_meant(
+def test_a_retry_keeps_to_the_selection_of_the_earlier_run(
     server: StandIn, tmp_path: Path, selection: tuple[str, ...], first: list[str], then: list[str]
 ) -> None:
     configure(tmp_path, server, "clients/*.csv", "mnt/*")
@@ -231,7 +227,7 @@ def test_a_retry_takes_no_more_than_the_earlier_run_meant(
     assert len(server.backups()) == len({backup["install_id"] for backup in server.backups()})
 
 
-def test_the_shards_of_a_night_make_good_their_own_parts(server: StandIn, tmp_path: Path) -> None:
+def test_each_shard_of_a_night_retries_its_own_part(server: StandIn, tmp_path: Path) -> None:
     configure(tmp_path, server, "clients/*.csv", "mnt/*.csv")
     client(tmp_path, "clients/a.csv", 1, 2, 3)
     for part in (1, 2, 3):
@@ -242,7 +238,7 @@ def test_the_shards_of_a_night_make_good_their_own_parts(server: StandIn, tmp_pa
     assert made(server) == [0, 1, 2, 3, 4, 5, 6, 7]
 
 
-def test_an_install_that_failed_and_whose_file_is_torn_since_is_requested_as_it_was(tmp_path: Path) -> None:
+def test_a_failed_install_is_retried_unchanged_even_if_its_file_is_now_damaged(tmp_path: Path) -> None:
     (tmp_path / "scenario.yaml").write_text(
         f"faults: [{{kind: unavailable, created: false, installs: [{IDS[1]}], first_tries: 1}}]\n"
     )
@@ -257,7 +253,7 @@ def test_an_install_that_failed_and_whose_file_is_torn_since_is_requested_as_it_
     assert backup["description"].startswith("Of its own [wpe-backup ")
 
 
-def test_names_that_could_not_be_looked_up_stay_in_their_shards(tmp_path: Path) -> None:
+def test_names_that_could_not_be_resolved_stay_in_their_shards(tmp_path: Path) -> None:
     scenario = tmp_path / "scenario.yaml"
     scenario.write_text(
         "latency: 1ms\n"
@@ -281,7 +277,7 @@ def test_names_that_could_not_be_looked_up_stay_in_their_shards(tmp_path: Path) 
         assert server.stats()["backups_made"] == server.stats()["installs_backed_up"] == 8
 
 
-def test_a_name_that_turns_out_to_be_of_another_environment_was_not_meant(tmp_path: Path) -> None:
+def test_a_name_that_turns_out_to_be_in_another_environment_is_left_out(tmp_path: Path) -> None:
     scenario = tmp_path / "scenario.yaml"
     scenario.write_text(
         "latency: 1ms\n"
@@ -298,7 +294,7 @@ def test_a_name_that_turns_out_to_be_of_another_environment_was_not_meant(tmp_pa
         assert (again.code, names, len(server.backups())) == (0, ["stage1"], 1)
 
 
-def test_ten_thousand_wrong_rows_are_all_in_the_summary_and_few_on_the_screen(server: StandIn, tmp_path: Path) -> None:
+def test_ten_thousand_wrong_rows_are_all_in_the_summary_but_few_are_printed(server: StandIn, tmp_path: Path) -> None:
     configure(tmp_path, server, "clients/*.csv")
     client(tmp_path, "clients/a.csv", 1, wrong="not-an-id,x\n" * 10_000)
     ended, names, summary = run(tmp_path)

@@ -1,4 +1,4 @@
-"""The command against every fault that it must survive, over real sockets, judged by what the server counted."""
+"""The command against every fault that it must survive, over real sockets, checked by the server's counts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CERTS = Path(__file__).parents[1] / "certs"
 PACE = ("--rate", "40", "--max-rate", "40")
 QUICK = "timeouts: {connect: 1s, read: 2s}\nreconcile: {grace: 1s}\nretry: {max_attempts: 3}\n"
 PATIENT = QUICK.replace("max_attempts: 3", "max_attempts: 9")
-"""For faults that do not last: how many hit one install is up to chance."""
+"""For temporary faults: chance decides how many of them hit one install."""
 
 Fault = dict[str, Any]
 LOST: Fault = {"kind": "gateway_timeout", "created": True, "first_tries": 1}
@@ -38,7 +38,7 @@ NOT_MADE: Fault = {"kind": "gateway_timeout", "first_tries": 1}
 
 @dataclass(frozen=True)
 class Case:
-    """What hits one install, and how it must end: ``posts`` that came, backups that were ``made``."""
+    """The faults of one install and its expected end: ``posts`` that arrive, backups that are ``made``."""
 
     name: str = "nothing"
     faults: tuple[Fault, ...] = ()
@@ -53,7 +53,7 @@ HEALTHY = Case()
 
 @dataclass(frozen=True)
 class Seen:
-    """How the command ended, and what the server counted."""
+    """The end of the command, and the backups and requests that the server counted."""
 
     ended: Ended
     made: list[dict[str, Any]]
@@ -67,7 +67,7 @@ class Seen:
         return [line["outcome"] for line in sorted(self.lines, key=lambda line: line["install_id"])]
 
     def end_of(self, install_id: str, case: Case) -> Case:
-        """Return ``case`` as it really ended, once the report and the server agree on the attempts."""
+        """Return ``case`` with its real end. Check that the report and the server agree on the attempts."""
         (line,) = (line for line in self.lines if line["install_id"] == install_id)
         path = f"/v1/installs/{install_id}/backups"
         posts = sum((each["method"], each["path"]) == ("POST", path) for each in self.requests)
@@ -80,7 +80,7 @@ class Seen:
 
 
 def run(folder: Path, server: StandIn, text: str, *options: str) -> Seen:
-    """Run the command with the YAML ``text``, and hold its report against what ``server`` counted."""
+    """Run the command with the YAML ``text``, and check its report against the counts of ``server``."""
     (folder / "wpe-backup.yaml").write_text(text)
     ended = run_command("run", "-o", "-", *options, cwd=folder)
     seen = Seen(ended, server.backups(), server.requests())
@@ -89,7 +89,7 @@ def run(folder: Path, server: StandIn, text: str, *options: str) -> Seen:
 
 
 def hold(seen: Seen, planned: int) -> None:
-    """Nothing is made twice, nothing is lost, nothing is guessed, and every install has exactly one line."""
+    """Check that no backup is made twice, lost or guessed, and that every install has exactly one line."""
     assert "Traceback" not in seen.ended.stderr
     assert seen.ended.stdout, seen.ended.stderr
     *lines, summary = seen.ended.lines()
@@ -107,7 +107,7 @@ def hold(seen: Seen, planned: int) -> None:
 
 
 def rehearse(folder: Path, scenario: dict[str, Any], cases: Sequence[Case], more: str = QUICK) -> Seen:
-    """Run the command over one install a case, and hold each against its case."""
+    """Run the command with one install for each case, and check that each ends as its case says."""
     ids = install_ids(len(cases))
     faults = [fault | {"installs": [each]} for each, case in zip(ids, cases, strict=True) for fault in case.faults]
     (folder / "scenario.yaml").write_text(json.dumps({"seed": 1} | scenario | {"faults": faults}))
@@ -118,7 +118,7 @@ def rehearse(folder: Path, scenario: dict[str, Any], cases: Sequence[Case], more
 
 
 def with_healthy_ones(cases: Sequence[Case]) -> list[Case]:
-    """Put an install that nothing hits after each other one: ten failures in a row would hold the account."""
+    """Put a healthy install after each other one, because ten failures in a row would hold the account."""
     return [each for case in cases for each in (case, HEALTHY)]
 
 
@@ -157,7 +157,7 @@ GROUPS = {
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_every_install_ends_as_its_own_fault_demands(group: str, tmp_path: Path) -> None:
+def test_every_install_gets_the_outcome_of_its_own_fault(group: str, tmp_path: Path) -> None:
     seen = rehearse(tmp_path, {}, with_healthy_ones(GROUPS[group]))
     assert seen.ended.code == (0 if set(seen.outcomes()) == {"accepted"} else 3)
 
@@ -168,7 +168,7 @@ MADE_OR_NOT = [Case("made", (LOST,), reconciled=True), HEALTHY, Case("not made",
 
 
 @pytest.mark.parametrize(("order", "link"), [("oldest", "path"), ("newest", "url"), ("random", "path")])
-def test_a_listing_of_three_pages_that_lags_settles_it_in_whatever_order(order: str, link: str, tmp_path: Path) -> None:
+def test_a_lagging_listing_of_three_pages_settles_doubts_in_any_order(order: str, link: str, tmp_path: Path) -> None:
     listing = {"nightly": 2, "order": order, "lag": "700ms"}
     scenario = {"listing": listing, "pages": {"size": 1, "next": link}}
     assert rehearse(tmp_path, scenario, MADE_OR_NOT).ended.code == 0
@@ -187,7 +187,7 @@ def test_a_listing_of_three_pages_that_lags_settles_it_in_whatever_order(order: 
     ],
     ids=str,
 )
-def test_a_listing_without_our_marker_proves_nothing_but_what_its_times_prove(
+def test_a_listing_without_our_marker_proves_absence_only_by_its_times(
     scenario: dict[str, Any], *, is_proof_of_absence: bool, tmp_path: Path
 ) -> None:
     made, not_made = Case("made", (LOST,), outcome="unconfirmed"), Case("not made", (NOT_MADE,), posts=2)
@@ -196,14 +196,14 @@ def test_a_listing_without_our_marker_proves_nothing_but_what_its_times_prove(
     assert rehearse(tmp_path, scenario, [made, HEALTHY, not_made, HEALTHY]).ended.code == 3
 
 
-def test_a_202_of_no_use_that_is_never_listed_is_not_requested_again(tmp_path: Path) -> None:
+def test_an_unreadable_202_that_is_never_listed_is_not_requested_again(tmp_path: Path) -> None:
     cases = [Case(kind, ({"kind": kind},), outcome="unconfirmed") for kind in ("broken_json", "missing_id")]
     seen = rehearse(tmp_path, {"listing": {"lag": "1h"}}, cases)
     assert seen.ended.code == 3
     assert {line["error"]["kind"] for line in seen.lines} == {"protocol"}
 
 
-def test_on_ambiguous_fail_looks_nothing_up(tmp_path: Path) -> None:
+def test_on_ambiguous_fail_sends_no_lookup(tmp_path: Path) -> None:
     made, of_no_use = (Case("", (fault,), outcome="unconfirmed") for fault in (LOST, {"kind": "broken_json"}))
     not_made = Case("", (NOT_MADE,), outcome="unconfirmed", made=0)
     seen = rehearse(tmp_path, {}, [made, not_made, of_no_use, HEALTHY], QUICK + "on_ambiguous: fail\n")
@@ -211,13 +211,13 @@ def test_on_ambiguous_fail_looks_nothing_up(tmp_path: Path) -> None:
     assert seen.listings() == 0
 
 
-def test_credentials_that_are_revoked_before_it_is_settled_leave_it_unconfirmed(tmp_path: Path) -> None:
+def test_credentials_revoked_before_the_lookup_leave_the_install_unconfirmed(tmp_path: Path) -> None:
     made = Case("made", (LOST,), outcome="unconfirmed")
-    scenario = {"listing": {"lag": "1h"}, "credentials": {"revoked_after_requests": 1 + 4 + 2}}  # up to the first looks
+    scenario = {"listing": {"lag": "1h"}, "credentials": {"revoked_after_requests": 1 + 4 + 2}}  # the first lookups
     assert rehearse(tmp_path, scenario, [made, HEALTHY, made, HEALTHY]).ended.code == 12
 
 
-# -- what hits everybody ----------------------------------------------------------------------------------------------
+# -- faults of all requests -------------------------------------------------------------------------------------------
 
 
 def outage(kind: str) -> dict[str, Any]:
@@ -240,7 +240,7 @@ LIMITED = {
     [(500, outage("server_error"), PACE), (503, outage("unavailable"), PACE), (504, LATE, PACE), (429, LIMITED, ())],
     ids=["an outage of 500", "an outage of 503", "backups made after the 504", "lost answers under a limit"],
 )
-def test_what_hits_everybody_for_a_while_costs_time_and_no_install(
+def test_a_temporary_fault_of_all_requests_fails_no_install(
     status: int, scenario: dict[str, Any], pace: tuple[str, ...], tmp_path: Path
 ) -> None:
     (tmp_path / "scenario.yaml").write_text(json.dumps(scenario))
@@ -259,7 +259,7 @@ def all_were_made(seen: Seen, planned: int) -> None:
 
 
 def one_request_a_connection(port: int) -> Handler:
-    """Pass a request on to ``port``, and end the connection after its answer: so each request has its own."""
+    """Pass a request on to ``port``, and close the connection after its answer, so that each request has its own."""
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = await read_request(reader)
@@ -272,7 +272,7 @@ def one_request_a_connection(port: int) -> Handler:
 
 
 def behind(pick: Callable[[int], int | None]) -> Handler:
-    """Join the ``n``-th connection, from 0, to the port that ``pick(n)`` names; without one, reset it unread."""
+    """Forward the ``n``-th connection (from 0) to the port ``pick(n)``. If that is ``None``, reset it unread."""
     numbers = count()
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -311,7 +311,7 @@ def secured(port: int, installs: int) -> str:
     return text.replace("{base_url", f"{{ca_file: {CERTS / 'authority.pem'}, base_url")
 
 
-def test_connections_that_are_reset_before_the_request_cost_no_install(tmp_path: Path) -> None:
+def test_connections_that_are_reset_before_the_request_fail_no_install(tmp_path: Path) -> None:
     async def main() -> Seen:
         with stand_in() as server:
             async with (
@@ -332,10 +332,10 @@ def _port_of(server: StandIn) -> int:
     ("certificate", "first_bad", "expected"),
     [(None, 4, {"accepted"}), ("expired.pem", 4, {"accepted", "cancelled"}), ("expired.pem", 0, {"cancelled"})],
 )
-def test_tls_that_breaks_sends_nothing(
+def test_a_broken_tls_connection_sends_nothing(
     certificate: str | None, first_bad: int, expected: set[str], tmp_path: Path
 ) -> None:
-    """Garbage is tried again, a certificate that has expired stops the account; neither sees a request."""
+    """After garbage the client tries again. An expired certificate stops the account. Neither server gets a request."""
     arrived: list[bytes] = []
 
     async def never(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
@@ -359,12 +359,12 @@ def test_tls_that_breaks_sends_nothing(
     assert all(line["attempts"] == (line["outcome"] == "accepted") for line in seen.lines)
 
 
-def test_a_server_that_refuses_connections_for_a_while_costs_no_install(tmp_path: Path) -> None:
+def test_a_server_that_refuses_connections_for_a_while_fails_no_install(tmp_path: Path) -> None:
     async def main() -> Seen:
         numbers = count()
         with stand_in() as server, socket() as held:
             held.setsockopt(SOL_SOCKET, SO_REUSEPORT, 1)
-            held.bind(("127.0.0.1", 0))  # keeps the port while nobody listens
+            held.bind(("127.0.0.1", 0))  # keeps the port reserved while no server listens
             pass_on = one_request_a_connection(_port_of(server))
 
             async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -392,7 +392,7 @@ def test_a_server_that_refuses_connections_for_a_while_costs_no_install(tmp_path
     all_were_made(asyncio.run(main()), 12)
 
 
-def test_a_name_that_does_not_resolve_cancels_and_says_why(tmp_path: Path) -> None:
+def test_a_host_that_does_not_resolve_cancels_all_installs_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "wpe-backup.yaml").write_text(fleet("https://api.invalid/v1", 3, f"{QUICK}throttle: {{give_up: 1s}}\n"))
     seen = Seen(run_command("run", "-o", "-", cwd=tmp_path), [], [])
     hold(seen, 3)

@@ -1,4 +1,4 @@
-"""What a review found: reports and doubts that a later command must not lose."""
+"""Reports and doubts that a later command must not lose; a review found these cases."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def configure(folder: Path, server: StandIn, count: int = COUNT, *without: str) 
 
 
 def until_well(server: StandIn) -> None:
-    """Wait until the listing is there."""
+    """Wait until the scenario's fault of the listing is over."""
     first = server.requests()[0]["at"]
     time.sleep(max(0.0, 12.5 - (time.monotonic() - first)))
 
 
-def test_a_doubt_outlives_a_retry_that_its_install_is_no_longer_part_of(tmp_path: Path) -> None:
+def test_a_doubt_stays_open_when_a_retry_no_longer_has_its_install(tmp_path: Path) -> None:
     (tmp_path / "scenario.yaml").write_text(ILL)
     with stand_in("--scenario", str(tmp_path / "scenario.yaml")) as server:
         configure(tmp_path, server)
@@ -62,7 +62,7 @@ def test_a_doubt_outlives_a_retry_that_its_install_is_no_longer_part_of(tmp_path
         assert Counter(backup["install_id"] for backup in server.backups()) == dict.fromkeys(install_ids(COUNT), 1)
 
 
-def test_what_a_quota_refused_is_not_in_doubt_when_the_run_is_resumed(tmp_path: Path) -> None:
+def test_an_install_that_the_quota_refused_is_not_in_doubt_when_the_run_is_resumed(tmp_path: Path) -> None:
     (tmp_path / "scenario.yaml").write_text("faults: [{kind: quota, until: 3s}]\nlisting: {available: false}\n")
     with stand_in("--scenario", str(tmp_path / "scenario.yaml")) as server:
         configure(tmp_path, server)
@@ -74,7 +74,7 @@ def test_what_a_quota_refused_is_not_in_doubt_when_the_run_is_resumed(tmp_path: 
     assert sum(line["throttled"] for line in again.lines()[:-1]) == again.lines()[-1]["throttled"]
 
 
-def test_a_state_folder_by_another_name_keeps_its_reports(tmp_path: Path) -> None:
+def test_a_state_folder_under_another_name_keeps_its_reports(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
     with stand_in() as server:
@@ -89,7 +89,7 @@ def test_a_state_folder_by_another_name_keeps_its_reports(tmp_path: Path) -> Non
     assert outcomes(lines_of(moved)) == outcomes([json.loads(line) for line in before.splitlines()])
 
 
-def test_the_report_of_a_later_run_at_the_same_place_is_left_alone(tmp_path: Path) -> None:
+def test_settle_does_not_overwrite_the_report_of_a_later_run(tmp_path: Path) -> None:
     (tmp_path / "scenario.yaml").write_text(ILL)
     with stand_in("--scenario", str(tmp_path / "scenario.yaml")) as server:
         configure(tmp_path, server)
@@ -105,7 +105,7 @@ def test_the_report_of_a_later_run_at_the_same_place_is_left_alone(tmp_path: Pat
     assert outcomes(lines_of(own))[LOST] == "exhausted"
 
 
-def test_settling_within_a_run_that_was_killed_does_not_end_it(tmp_path: Path) -> None:
+def test_settling_an_install_of_a_killed_run_does_not_end_the_run(tmp_path: Path) -> None:
     (tmp_path / "scenario.yaml").write_text(ILL.replace("until: 12s", "until: 600s"))
     slowly = ("--rate", "4", "--max-rate", "4")
     with stand_in("--scenario", str(tmp_path / "scenario.yaml")) as server:
@@ -126,7 +126,7 @@ def test_settling_within_a_run_that_was_killed_does_not_end_it(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("option", ["--resume", "--retry-failed"])
-def test_an_empty_name_of_a_run_is_no_new_run(tmp_path: Path, option: str) -> None:
+def test_an_empty_run_id_does_not_start_a_new_run(tmp_path: Path, option: str) -> None:
     with stand_in() as server:
         configure(tmp_path, server)
         assert run_command("run", cwd=tmp_path).code == 0
@@ -134,7 +134,7 @@ def test_an_empty_name_of_a_run_is_no_new_run(tmp_path: Path, option: str) -> No
         assert (ended.code, server.stats()["posts"]) == (2, COUNT)
 
 
-def test_the_report_never_takes_the_place_of_a_configuration_that_was_found(tmp_path: Path) -> None:
+def test_the_report_never_overwrites_the_configuration_in_the_current_folder(tmp_path: Path) -> None:
     with stand_in() as server:
         configure(tmp_path, server)
         before = (tmp_path / "wpe-backup.yaml").read_text()
@@ -143,7 +143,7 @@ def test_the_report_never_takes_the_place_of_a_configuration_that_was_found(tmp_
     assert (tmp_path / "wpe-backup.yaml").read_text() == before
 
 
-def test_a_second_signal_costs_no_line_of_a_report_that_is_being_written(tmp_path: Path) -> None:
+def test_a_second_signal_during_the_report_loses_no_line(tmp_path: Path) -> None:
     count = 3000
     with stand_in() as server:
         configure(tmp_path, server, count)

@@ -1,4 +1,4 @@
-"""The client against servers that no library would be: what each leads to, over real sockets and real TLS."""
+"""The client against servers that break the protocol, over real sockets and real TLS."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def deflated(data: bytes) -> bytes:
         (answer("202 A", b"\xff\xfe"), *LOST),
     ],
 )  # fmt: skip
-def test_an_answer_that_is_odd(data: bytes, status: int | None, fault: Fault | None, expected: Answer) -> None:
+def test_each_odd_answer_gets_its_class(data: bytes, status: int | None, fault: Fault | None, expected: Answer) -> None:
     result = play(data)
     assert (result.status, result.fault, classify(result)) == (status, fault, expected)
     assert result.sent
@@ -117,7 +117,7 @@ def test_ten_thousand_headers_are_refused_or_read_and_never_crash() -> None:
     }
 
 
-def test_a_post_of_which_only_the_head_was_read_is_ambiguous() -> None:
+def test_a_post_whose_head_alone_was_read_is_ambiguous() -> None:
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         reset(writer)
@@ -147,7 +147,7 @@ def test_a_head_that_never_ends_is_a_timeout(begin: bytes, on: bytes) -> None:
 
 @pytest.mark.parametrize("wanted", [post, listing, Client.check_credentials])
 @pytest.mark.parametrize("then_reset", [True, False])
-def test_a_request_whose_connection_breaks_is_not_sent_again(wanted: Ask, *, then_reset: bool) -> None:
+def test_the_client_does_not_repeat_a_request_whose_connection_breaks(wanted: Ask, *, then_reset: bool) -> None:
     seen: list[bytes] = []
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -163,7 +163,7 @@ def test_a_request_whose_connection_breaks_is_not_sent_again(wanted: Ask, *, the
         async with raw_server(handler) as port:
             account = Account("default", f"http://127.0.0.1:{port}/v1", "user", "password")
             async with Client(account, QUICK) as client:
-                await client.check_credentials()  # leaves a connection to be used again
+                await client.check_credentials()  # leaves a connection to reuse
                 return await wanted(client)
 
     assert classify(asyncio.run(main())) is Answer.AMBIGUOUS
@@ -172,7 +172,7 @@ def test_a_request_whose_connection_breaks_is_not_sent_again(wanted: Ask, *, the
 
 @pytest.mark.parametrize("wanted", [post, listing, Client.check_credentials])
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See", "307 Temporary", "308 Permanent"])
-def test_a_redirect_is_not_followed_and_the_credentials_stay(wanted: Ask, status: str) -> None:
+def test_a_redirect_is_not_followed_and_gets_no_credentials(wanted: Ask, status: str) -> None:
     arrived: list[str] = []
 
     async def main() -> AttemptResult:
@@ -216,7 +216,7 @@ def test_a_cookie_is_not_sent_back() -> None:
     assert b"cookie" not in seen[1].lower()
 
 
-def test_a_proxys_credentials_stand_in_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_message_shows_a_proxys_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
 
@@ -248,7 +248,7 @@ def served_with(certificate: str, ca_file: str | None) -> AttemptResult:
     return asyncio.run(main())
 
 
-def test_a_certificate_of_an_authority_that_was_named_is_good() -> None:
+def test_a_certificate_of_the_named_authority_is_accepted() -> None:
     assert served_with("good.pem", str(CERTS / "authority.pem")).backup == Backup("b", "requested")
 
 
@@ -268,7 +268,7 @@ def test_a_certificate_that_does_not_verify_stops_the_account_before_anything_is
     assert says in result.message
 
 
-def test_garbage_instead_of_a_handshake_was_not_sent() -> None:
+def test_garbage_instead_of_a_handshake_means_not_sent() -> None:
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(10)
         writer.write(b"\x15\x03\x01\x00\x02\x02\x28" * 10)
@@ -281,7 +281,7 @@ def test_garbage_instead_of_a_handshake_was_not_sent() -> None:
     assert (result.sent, classify(result)) == (False, Answer.NOT_SENT)
 
 
-def test_a_handshake_that_never_ends_was_not_sent() -> None:
+def test_a_handshake_that_never_ends_means_not_sent() -> None:
     async def handler(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
         await asyncio.Event().wait()
 
@@ -321,14 +321,14 @@ BACKUPS = [{"id": f"b{number}", "status": "completed"} for number in range(100)]
         ({"results": [], "next": "/v1/installs/x/backups?limit=3&offset=53", "count": 99}, None),
     ],
 )
-def test_a_page_says_where_the_next_one_begins(document: dict[str, Any], following: int | None) -> None:
+def test_a_page_gives_the_offset_of_the_next_one(document: dict[str, Any], following: int | None) -> None:
     result = page(document, offset=50)
     assert result.page is not None
     assert (len(result.page.entries), result.page.next_offset) == (len(document["results"]), following)
     assert classify(result) is Answer.ACCEPTED
 
 
-def test_a_page_reads_what_the_api_may_leave_out() -> None:
+def test_a_page_is_read_without_its_optional_fields() -> None:
     result = page(
         {
             "results": [
@@ -357,7 +357,7 @@ def test_a_page_reads_what_the_api_may_leave_out() -> None:
         {"results": [{"id": 3}]},
     ],
 )
-def test_a_page_that_cannot_be_read_whole_proves_nothing(document: Any) -> None:
+def test_a_page_with_an_unreadable_part_proves_nothing(document: Any) -> None:
     result = page(document)
     assert (result.page, result.fault, classify(result)) == (None, Fault.UNREADABLE, Answer.UNREADABLE)
 
@@ -372,7 +372,7 @@ def test_a_page_that_cannot_be_read_whole_proves_nothing(document: Any) -> None:
         "ftp://127.0.0.1:{port}/",
     ],
 )
-def test_a_next_page_on_another_host_is_asked_for_by_its_offset_and_nothing_goes_there(name: str) -> None:
+def test_a_next_page_on_another_host_is_read_from_our_host_by_its_offset(name: str) -> None:
     arrived: list[bytes] = []
 
     async def main() -> AttemptResult:
@@ -397,7 +397,7 @@ def test_a_next_page_on_another_host_is_asked_for_by_its_offset_and_nothing_goes
 
 
 @pytest.mark.parametrize("status", ["404 Not Found", "405 Method Not Allowed", "401 Unauthorized", "429 Too Many"])
-def test_a_listing_that_is_refused_says_so(status: str) -> None:
+def test_a_refused_listing_keeps_the_status_and_the_message(status: str) -> None:
     result = play(answer(status, b'{"message": "no"}'), listing)
     assert (result.status, result.message, result.page) == (int(status[:3]), "no", None)
 

@@ -1,4 +1,4 @@
-"""A YAML to begin with, by the real command: valid as it is written, whatever a server says."""
+"""The real ``init``: its YAML is valid as written, for any answers of a server."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ HOSTILE = (
 )
 
 
-def test_a_starter_is_valid_as_it_is_and_overwrites_nothing(tmp_path: Path) -> None:
+def test_a_starter_is_valid_as_written_and_overwrites_nothing(tmp_path: Path) -> None:
     ended = run_command("init", "--email", "ops@example.com", "--email", "a$b@example.com", cwd=tmp_path)
     assert (ended.code, ended.stdout) == (0, "")
     assert "Wrote wpe-backup.yaml" in ended.stderr
@@ -66,7 +66,7 @@ def test_a_starter_is_valid_as_it_is_and_overwrites_nothing(tmp_path: Path) -> N
     assert [path.name for path in tmp_path.iterdir()] == ["wpe-backup.yaml"]
 
 
-def test_what_is_commented_out_shows_the_defaults() -> None:
+def test_the_commented_settings_show_the_defaults() -> None:
     text = starter((), None, None)
     bare = read_yaml(text.encode(), "f.yaml", {}, with_secrets=False).sections
     whole, settings = re.subn(r"^( *)# ([a-z_]+: )", r"\1\2", text, flags=re.MULTILINE)
@@ -75,7 +75,7 @@ def test_what_is_commented_out_shows_the_defaults() -> None:
     assert shown == bare
 
 
-def test_every_visible_install_is_listed_by_wp_engines_accounts(tmp_path: Path) -> None:
+def test_every_visible_install_is_listed_under_its_wp_engine_account(tmp_path: Path) -> None:
     (tmp_path / "scenario.yaml").write_text(SCENARIO)
     with stand_in("--scenario", str(tmp_path / "scenario.yaml")) as server:
         url = ("--base-url", server.base_url)
@@ -113,7 +113,7 @@ def test_every_visible_install_is_listed_by_wp_engines_accounts(tmp_path: Path) 
         (["--from-api"], "the environment has no usable credentials"),
     ],
 )
-def test_what_cannot_be_meant_is_exit_2_and_writes_nothing(tmp_path: Path, arguments: list[str], said: str) -> None:
+def test_wrong_arguments_are_exit_2_and_write_nothing(tmp_path: Path, arguments: list[str], said: str) -> None:
     (tmp_path / "folder").mkdir()
     ended = run_command("init", *arguments, cwd=tmp_path, WPE_API_USER_ID="")
     shown = " ".join(ended.stderr.split())
@@ -121,7 +121,7 @@ def test_what_cannot_be_meant_is_exit_2_and_writes_nothing(tmp_path: Path, argum
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
-def test_whatever_a_server_says_is_a_name_or_a_comment_and_nothing_else() -> None:
+def test_text_of_a_server_becomes_a_name_or_a_comment_and_nothing_else() -> None:
     listed = [
         ListedInstall(ID.format(n), name, environment=name, status=name, primary_domain=name)
         for n, name in enumerate(HOSTILE)
@@ -138,7 +138,7 @@ def test_whatever_a_server_says_is_a_name_or_a_comment_and_nothing_else() -> Non
     assert max(map(len, text.splitlines())) < 400
 
 
-def test_where_nothing_is_active_yet_what_will_be_is_discovered() -> None:
+def test_if_no_install_is_active_yet_the_starter_discovers_them_later() -> None:
     pending = ListedInstall(ID.format(1), "newsite", status="pending")
     text = starter((), None, [ListedGroup("one", (pending,))])
     fleet = read_yaml(text.encode(), "f.yaml", {}, with_secrets=False)
@@ -156,7 +156,7 @@ def test_where_nothing_is_active_yet_what_will_be_is_discovered() -> None:
         ("accounts: []\nfaults: [{kind: forbidden, operation: accounts, of: requests}]", "shows no install,"),
     ],
 )
-def test_credentials_that_see_no_install_are_told_why_that_may_be(tmp_path: Path, scenario: str, seen: str) -> None:
+def test_credentials_that_see_no_install_get_possible_reasons(tmp_path: Path, scenario: str, seen: str) -> None:
     (tmp_path / "scenario.yaml").write_text(f"latency: 1ms\n{scenario}\n")
     (tmp_path / "mine.yaml").write_text("mine")
     with stand_in("--scenario", str(tmp_path / "scenario.yaml")) as server:
@@ -178,7 +178,7 @@ def test_credentials_that_see_no_install_are_told_why_that_may_be(tmp_path: Path
         ({"CREDENTIALS_DIRECTORY": "folder"}, {"user_id"}),
     ],
 )
-def test_a_stand_in_gets_made_up_credentials_for_those_that_the_environment_lacks(
+def test_init_from_a_stand_in_makes_up_credentials_that_the_environment_lacks(
     tmp_path: Path, given: dict[str, str], made_up: set[str]
 ) -> None:
     (tmp_path / "secret").write_text("from-a-file\n")
@@ -196,7 +196,7 @@ def test_a_stand_in_gets_made_up_credentials_for_those_that_the_environment_lack
     assert "will-do" not in (tmp_path / "wpe-backup.yaml").read_text()
 
 
-def test_the_environment_alone_makes_a_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_environment_alone_gives_a_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("from-a-file\n")
     monkeypatch.setenv("WPE_API_USER_ID", "u")
     monkeypatch.delenv("WPE_API_PASSWORD", raising=False)

@@ -1,4 +1,4 @@
-"""The installs that the API shows, and how the YAML differs from them, by the real command against the stand-in."""
+"""The real ``installs`` against the stand-in: the installs that the API shows, and the drift of the YAML."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_every_page_is_shown_with_the_names_of_wp_engines_accounts(tmp_path: Pat
         assert (unknown.code, "not among the accounts" in unknown.stderr) == (2, True)
 
 
-def test_the_yaml_differs_by_what_nobody_backs_up_and_by_what_is_gone_or_renamed(tmp_path: Path) -> None:
+def test_drift_has_unprotected_gone_renamed_and_pending_installs(tmp_path: Path) -> None:
     with serve(tmp_path) as server:
         listed = f"""\
 installs:
@@ -99,7 +99,7 @@ installs:
         assert server.stats()["posts"] == 0
 
 
-def test_a_listing_that_fails_is_unknown_and_never_gone(tmp_path: Path) -> None:
+def test_a_failed_listing_makes_installs_unknown_and_never_gone(tmp_path: Path) -> None:
     with serve(tmp_path, "faults: [{kind: forbidden, operation: accounts, of: requests}]\n") as server:
         configure(tmp_path, server, "inventory: [discover: {wpengine_accounts: [agencyone]}]\ninstalls: [gonesite]\n")
         assert '"wpengine_account": null' in installs(tmp_path, "--format", "json").stdout
@@ -113,7 +113,7 @@ def test_a_listing_that_fails_is_unknown_and_never_gone(tmp_path: Path) -> None:
         assert "source.failed" in ended.stderr
 
 
-def test_accounts_are_judged_each_by_itself(tmp_path: Path) -> None:
+def test_each_account_is_judged_on_its_own(tmp_path: Path) -> None:
     with serve(tmp_path, f"credentials: {{user_id: {USER}, password: {PASSWORD}}}\n") as server:
         (tmp_path / "wpe-backup.yaml").write_text(f"""\
 version: 1
@@ -133,7 +133,7 @@ installs: [{{id: {TORQUE[3]}, account: b}}]
         assert {row["account"] for row in rows} == {"default"}
 
 
-def test_without_a_yaml_the_environment_has_to_have_the_credentials(tmp_path: Path) -> None:
+def test_without_a_yaml_the_environment_must_have_the_credentials(tmp_path: Path) -> None:
     ended = installs(tmp_path, "--diff")
     assert (ended.code, "there is no configuration" in ended.stderr) == (2, True)
     ended = run_command("installs", cwd=tmp_path, WPE_API_PASSWORD="", WPE_API_USER_ID="")

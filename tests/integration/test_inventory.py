@@ -1,4 +1,4 @@
-"""Where installs come from, and which of them are meant, by the real command against the stand-in."""
+"""The real command against the stand-in: the inventory and the selection of installs."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def server(tmp_path: Path) -> Iterator[StandIn]:
 
 
 def run(folder: Path, *arguments: str) -> tuple[Ended, dict[str, Any], dict[str, Any]]:
-    """Run with ``arguments``; return how it ended, its lines by name, its summary."""
+    """Run with ``arguments``. Return its end, its lines by name and its summary."""
     ended = run_command("run", "-o", "-", *arguments, cwd=folder)
     lines = ended.lines()
     backups = {line["name"] or line["install_id"]: line for line in lines if line["type"] == "backup"}
     return ended, backups, next((line for line in lines if line["type"] == "summary"), {})
 
 
-def test_a_name_is_looked_up_and_one_that_is_gone_fails_alone(server: StandIn, tmp_path: Path) -> None:
+def test_a_name_is_resolved_and_an_unknown_name_fails_alone(server: StandIn, tmp_path: Path) -> None:
     configure(tmp_path, server, "installs: [{name: torquemag}, {name: gonesite, tags: [t]}, torqueshop]\n")
     ended, lines, summary = run(tmp_path)
     assert ended.code == summary["exit_code"] == 3
@@ -70,7 +70,7 @@ def test_a_name_is_looked_up_and_one_that_is_gone_fails_alone(server: StandIn, t
     assert [(line["name"], line["outcome"]) for line in again.lines()[:-1]] == [("gonesite", "rejected")]
 
 
-def test_a_listing_that_fails_is_never_not_found_and_is_read_again_by_resume(tmp_path: Path) -> None:
+def test_a_failed_listing_never_means_not_found_and_a_resumed_run_reads_it_again(tmp_path: Path) -> None:
     sick = SCENARIO + "faults: [{kind: unavailable, operation: installs, first_tries: 1}]\n"
     (tmp_path / "scenario.yaml").write_text(sick)
     with stand_in("--scenario", str(tmp_path / "scenario.yaml")) as server:
@@ -86,7 +86,7 @@ def test_a_listing_that_fails_is_never_not_found_and_is_read_again_by_resume(tmp
         assert len(server.backups()) == 1
 
 
-def test_what_is_discovered_is_backed_up_without_being_listed(server: StandIn, tmp_path: Path) -> None:
+def test_discovered_installs_are_backed_up_without_being_listed(server: StandIn, tmp_path: Path) -> None:
     configure(
         tmp_path,
         server,
@@ -106,7 +106,7 @@ installs:
     assert "1 pending install(s) left out until active: newsite" in ended.stderr
 
 
-def test_a_source_that_cannot_be_read_is_exit_3_and_the_others_run(server: StandIn, tmp_path: Path) -> None:
+def test_a_failed_source_is_exit_3_and_the_others_run(server: StandIn, tmp_path: Path) -> None:
     configure(
         tmp_path,
         server,
@@ -150,7 +150,7 @@ def test_shards_are_parts_of_the_fleet_and_do_not_lock_each_other(server: StandI
     assert {line["name"] for line in latest.lines()[:-1]} == set(parts[0][1])
 
 
-def test_named_installs_need_no_lock_and_are_not_what_resume_takes_for_latest(server: StandIn, tmp_path: Path) -> None:
+def test_named_installs_need_no_lock_and_resume_latest_ignores_their_runs(server: StandIn, tmp_path: Path) -> None:
     configure(tmp_path, server, "installs: [{name: torquemag}, {name: torqueshop}]\n")
     whole, _, summary = run(tmp_path)
     named, lines, _ = run(tmp_path, "torquemag", "--description", "Before the {name} upgrade")
@@ -162,7 +162,7 @@ def test_named_installs_need_no_lock_and_are_not_what_resume_takes_for_latest(se
     assert (unknown.code, "did you mean torquemag?" in unknown.stderr) == (2, True)
 
 
-def test_a_list_may_name_what_the_plan_does_not_have(server: StandIn, tmp_path: Path) -> None:
+def test_a_list_may_name_installs_that_are_not_in_the_plan(server: StandIn, tmp_path: Path) -> None:
     configure(tmp_path, server, "installs: [{name: torquemag}, {name: torqueshop}]\n")
     (tmp_path / "list.txt").write_text("# tonight\ntorquemag\n\nelsewhere\n")
     ended, lines, _ = run(tmp_path, "--installs-from", "list.txt")
@@ -186,7 +186,7 @@ def test_a_list_may_name_what_the_plan_does_not_have(server: StandIn, tmp_path: 
         (["--shard", "3/2"], "is no I/N"),
     ],
 )
-def test_what_cannot_be_meant_is_exit_2_and_sends_nothing(tmp_path: Path, arguments: list[str], said: str) -> None:
+def test_wrong_arguments_are_exit_2_and_send_nothing(tmp_path: Path, arguments: list[str], said: str) -> None:
     (tmp_path / "wpe-backup.yaml").write_text(
         HEAD.format(url="http://127.0.0.1:9/v1") + f"installs: [{{id: {ID}, name: torquemag}}]\n"
     )
@@ -196,7 +196,7 @@ def test_what_cannot_be_meant_is_exit_2_and_sends_nothing(tmp_path: Path, argume
     assert "Traceback" not in ended.stderr
 
 
-def test_an_install_that_has_an_id_and_a_name_is_backed_up_once_after_a_resume_too(
+def test_an_install_listed_by_id_and_by_name_is_backed_up_once_even_after_a_resume(
     server: StandIn, tmp_path: Path
 ) -> None:
     configure(tmp_path, server, "inventory: [discover: {wpengine_accounts: [agencytwo], exclude: [torqueshop]}]\n")
@@ -218,7 +218,7 @@ def test_an_install_that_has_an_id_and_a_name_is_backed_up_once_after_a_resume_t
         assert len(sick.backups()) == 1
 
 
-def test_a_failed_listing_takes_no_install_out_of_sight(tmp_path: Path) -> None:
+def test_a_failed_listing_hides_no_install_from_the_report(tmp_path: Path) -> None:
     (tmp_path / "scenario.yaml").write_text(SCENARIO + "faults: [{kind: unavailable, operation: installs}]\n")
     with stand_in("--scenario", str(tmp_path / "scenario.yaml")) as server:
         configure(
@@ -236,14 +236,14 @@ def test_a_failed_listing_takes_no_install_out_of_sight(tmp_path: Path) -> None:
             assert seen is None or {name: line["outcome"] for name, line in lines.items()} == seen
 
 
-def test_what_is_disabled_is_not_discovered(server: StandIn, tmp_path: Path) -> None:
+def test_a_disabled_install_is_not_discovered(server: StandIn, tmp_path: Path) -> None:
     off = "installs: [{name: torquemag, enabled: false}]\n"
     configure(tmp_path, server, "inventory: [discover: {wpengine_accounts: [agencytwo]}]\n" + off)
     ended, lines, summary = run(tmp_path)
     assert (ended.code, list(lines), summary["disabled"]) == (0, ["torqueshop"], 1)
 
 
-def test_a_deadline_holds_while_the_plan_is_made(tmp_path: Path) -> None:
+def test_a_deadline_also_ends_the_planning(tmp_path: Path) -> None:
     (tmp_path / "scenario.yaml").write_text(SCENARIO + "faults: [{kind: hang, operation: installs}]\n")
     with stand_in("--scenario", str(tmp_path / "scenario.yaml")) as server:
         configure(tmp_path, server, f"installs: [{{name: torquemag}}, {{id: {ID}}}]\n")

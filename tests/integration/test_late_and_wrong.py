@@ -1,4 +1,4 @@
-"""A network that comes late, and a clock that is days off: the real command against the stand-in."""
+"""The real command against the stand-in: a network that comes up late, and a clock that is days off."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def scenario(folder: Path, text: str) -> tuple[str, str]:
 # -- the network is late -----------------------------------------------------------------------------------------------
 
 
-def test_an_api_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
+def test_the_run_waits_for_an_api_that_is_not_up_yet(tmp_path: Path) -> None:
     port = free_port()
     (tmp_path / "wpe-backup.yaml").write_text(fleet(f"http://127.0.0.1:{port}/v1", 3, "retry: {max_attempts: 1}"))
     process = start_command("run", *PACE, cwd=tmp_path)
@@ -52,7 +52,7 @@ def test_an_api_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
     assert "account.reached" in said + ended.stderr
 
 
-def test_an_api_that_is_ill_at_first_is_waited_for(tmp_path: Path) -> None:
+def test_the_deadline_ends_the_wait_for_a_failing_api(tmp_path: Path) -> None:
     ill = "faults: [{kind: unavailable, operation: user, first_tries: 8}]\nlatency: 1ms\n"
     with stand_in(*scenario(tmp_path, ill)) as server:
         (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 3, "retry: {max_attempts: 1}"))
@@ -60,7 +60,7 @@ def test_an_api_that_is_ill_at_first_is_waited_for(tmp_path: Path) -> None:
         assert (ended.code, outcomes(ended)) == (10, {"cancelled": 3})
 
 
-def test_an_api_that_never_comes_is_given_up(tmp_path: Path) -> None:
+def test_the_run_gives_up_an_api_that_never_comes_up(tmp_path: Path) -> None:
     yaml = fleet(f"http://127.0.0.1:{free_port()}/v1", 3, "throttle: {give_up: 1s}")
     (tmp_path / "wpe-backup.yaml").write_text(yaml)
     ended = run_command("run", *PACE, cwd=tmp_path)
@@ -73,8 +73,8 @@ def test_an_api_that_never_comes_is_given_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("skew", ["3d", "-3d", "21h"])
-def test_what_is_recent_goes_by_the_servers_clock_and_not_by_this_machines(tmp_path: Path, skew: str) -> None:
-    """To this machine, a server whose clock is three days ahead is what it is after its own was set back."""
+def test_the_age_of_a_backup_is_measured_by_the_servers_clock(tmp_path: Path, skew: str) -> None:
+    """A server that is three days ahead looks like this machine after its own clock was set back three days."""
     text, port = "backups: {completes_after: 10ms}\nlatency: 1ms\n", free_port()
     (tmp_path / "wpe-backup.yaml").write_text(fleet(f"http://127.0.0.1:{port}/v1", 3, "wait: {poll_interval: 1s}"))
     gate = ("run", "--skip-if-recent", "20h", *PACE)

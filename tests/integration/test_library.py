@@ -1,4 +1,4 @@
-"""The library: what the command does, for a program; its promises are held against the stand-in over a real socket."""
+"""The library, which offers the command's work to programs; its promises are checked against the stand-in."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def reported(folder: Path) -> list[dict[str, Any]]:
 
 @contextmanager
 def slow_stand_in(folder: Path) -> Iterator[str]:
-    """Serve answers that take their time, one install after the other."""
+    """Serve slow answers, one install after the other."""
     (folder / "slow.yaml").write_text(SLOW)
     with stand_in("--scenario", str(folder / "slow.yaml")) as api:
         yield api.base_url
@@ -66,7 +66,7 @@ def slow_stand_in(folder: Path) -> Iterator[str]:
 ONE_AT_A_TIME = "throttle: {concurrency: 1}"
 
 
-def test_a_run_returns_what_the_command_would_have_and_tells_each_outcome_once(
+def test_a_run_returns_the_commands_result_and_reports_each_outcome_once(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     handlers = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
@@ -101,7 +101,7 @@ def test_every_problem_of_a_configuration_has_its_place(tmp_path: Path) -> None:
         load_config(tmp_path / "nowhere.yaml", CREDENTIALS)
 
 
-def test_what_cannot_be_begun_is_an_exception_and_nothing_is_sent(tmp_path: Path) -> None:
+def test_a_run_that_cannot_begin_raises_and_sends_nothing(tmp_path: Path) -> None:
     with stand_in() as api:
         config = config_of(tmp_path, api.base_url)
         with pytest.raises(UsageError, match="client-b"):
@@ -112,7 +112,7 @@ def test_what_cannot_be_begun_is_an_exception_and_nothing_is_sent(tmp_path: Path
         assert api.stats()["requests"] == 0
 
 
-def test_one_configuration_is_run_once_at_a_time_and_two_run_side_by_side(tmp_path: Path) -> None:
+def test_one_configuration_has_one_run_at_a_time_and_two_run_side_by_side(tmp_path: Path) -> None:
     async def main(config: Config, other: Config) -> list[RunResult | BaseException]:
         runs = [(config, options(tmp_path)), (config, options(tmp_path)), (other, options(tmp_path / "other"))]
         return await asyncio.gather(*(back_up(*run) for run in runs), return_exceptions=True)
@@ -125,12 +125,12 @@ def test_one_configuration_is_run_once_at_a_time_and_two_run_side_by_side(tmp_pa
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_cancelling_drains_and_completes_the_report_and_the_run_can_be_resumed(tmp_path: Path, times: int) -> None:
+def test_a_cancelled_run_completes_its_report_and_can_be_resumed(tmp_path: Path, times: int) -> None:
     async def cancelled(config: Config) -> None:
         first = asyncio.Event()
         task = asyncio.create_task(back_up(config, options(tmp_path), on_outcome=lambda _: first.set()))
         await first.wait()
-        await asyncio.sleep(0.1)  # the next one is on its way
+        await asyncio.sleep(0.1)  # the next request is in flight
         for _ in range(times):
             task.cancel()
             await asyncio.sleep(0)
@@ -150,7 +150,7 @@ def test_cancelling_drains_and_completes_the_report_and_the_run_can_be_resumed(t
     assert resumed.summary["outcomes"]["accepted"] == COUNT
 
 
-def test_what_is_cancelled_before_it_has_begun_sends_nothing(tmp_path: Path) -> None:
+def test_a_run_that_is_cancelled_before_it_begins_sends_nothing(tmp_path: Path) -> None:
     async def main(config: Config) -> None:
         task = asyncio.create_task(back_up(config, options(tmp_path)))
         await asyncio.sleep(0)
@@ -163,7 +163,7 @@ def test_what_is_cancelled_before_it_has_begun_sends_nothing(tmp_path: Path) -> 
         assert api.stats()["requests"] == 0
 
 
-def test_a_callback_that_raises_costs_no_install_and_is_told_at_the_end(tmp_path: Path) -> None:
+def test_a_callback_that_raises_fails_no_install_and_its_exception_comes_at_the_end(tmp_path: Path) -> None:
     def fail(outcome: Outcome) -> None:
         raise KeyError(outcome.name)
 
@@ -174,7 +174,7 @@ def test_a_callback_that_raises_costs_no_install_and_is_told_at_the_end(tmp_path
     assert reported(tmp_path)[-1]["outcomes"]["accepted"] == COUNT
 
 
-def test_the_log_goes_where_it_is_wanted_and_holds_no_secret(
+def test_the_log_goes_to_the_given_logger_and_holds_no_secret(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG, "backups")
@@ -198,7 +198,7 @@ def test_the_log_goes_where_it_is_wanted_and_holds_no_secret(
     assert capfd.readouterr() == ("", "")
 
 
-def test_what_is_public_can_be_imported_and_the_rest_cannot() -> None:
+def test_only_public_names_can_be_imported() -> None:
     for name in orchestrator.__all__:
         assert getattr(orchestrator, name) is not None
     with pytest.raises(AttributeError, match="nothing_of_ours"):
@@ -209,7 +209,7 @@ def test_what_is_public_can_be_imported_and_the_rest_cannot() -> None:
 
 
 def examples(word: str) -> str:
-    """Return the code of the one example in which ``word`` stands."""
+    """Return the code of the only example that contains ``word``."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/library.md").read_text(encoding="utf-8"), re.DOTALL)
     (found,) = (block for block in blocks if word in block)
     return str(found)
@@ -223,7 +223,7 @@ def run_example(word: str, name: str = "example") -> dict[str, Any]:
 
 @contextmanager
 def modules(**contents: dict[str, Any]) -> Iterator[None]:
-    """Stand in for packages that the examples import and the project does not need; ``__`` is a dot."""
+    """Replace packages that the examples import and the project does not need; ``__`` means a dot."""
     names = {name.replace("__", "."): content for name, content in contents.items()}
     for name, content in names.items():
         module = types.ModuleType(name)
@@ -238,7 +238,7 @@ def modules(**contents: dict[str, Any]) -> Iterator[None]:
 
 @pytest.fixture
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Serve the stand-in, and be in a folder with a fleet of it."""
+    """Serve the stand-in, and change to a folder with its fleet."""
     monkeypatch.chdir(tmp_path)
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
@@ -262,7 +262,7 @@ def test_the_other_short_examples_run(served: Any) -> None:
     assert served.stats()["requests"] == 0
 
 
-def test_the_airflow_task_backs_up_the_fleet_and_fails_if_that_did(served: Any, tmp_path: Path) -> None:
+def test_the_airflow_task_backs_up_the_fleet_and_fails_if_the_run_failed(served: Any, tmp_path: Path) -> None:
     class AirflowError(Exception):
         pass
 
@@ -274,7 +274,7 @@ def test_the_airflow_task_backs_up_the_fleet_and_fails_if_that_did(served: Any, 
 
         def decorated(work: Callable[[], Any]) -> Callable[[], Any]:
             tasks.append(work)
-            return lambda: None  # called, a task becomes a part of its graph, and does not run
+            return lambda: None  # a call adds the task to its graph and does not run it
 
         return decorated
 

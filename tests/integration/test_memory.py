@@ -1,4 +1,4 @@
-"""What one run learns of the limits, the next one begins with: the command as a process, judged by the stand-in."""
+"""A run begins with the limits that the run before it learned: the command as a process against the stand-in."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("without_coverage")
 
 LIMITED = ("--bucket-rate", "12", "--bucket-burst", "5")
-"""A limit that a busy machine reaches, too."""
+"""A limit that even a busy machine reaches."""
 
 
 def summary(folder: Path) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def summary(folder: Path) -> dict[str, Any]:
     return found
 
 
-def test_the_second_run_begins_with_what_the_first_one_learned(tmp_path: Path) -> None:
+def test_the_second_run_begins_with_the_limits_that_the_first_one_learned(tmp_path: Path) -> None:
     with stand_in(*LIMITED) as api:
         (tmp_path / "wpe-backup.yaml").write_text(fleet(api.base_url, 60))
         first = run_command("run", "--log-format", "json", cwd=tmp_path)
@@ -45,7 +45,7 @@ def test_the_second_run_begins_with_what_the_first_one_learned(tmp_path: Path) -
     assert not {secret for secret in (USER, PASSWORD) if secret.encode() in database.read_bytes()}
 
 
-def test_a_fixed_rate_neither_uses_nor_changes_what_is_remembered(tmp_path: Path) -> None:
+def test_a_fixed_rate_neither_uses_nor_changes_the_remembered_limits(tmp_path: Path) -> None:
     with stand_in(*LIMITED) as api:
         (tmp_path / "wpe-backup.yaml").write_text(fleet(api.base_url, 40))
         run_command("run", cwd=tmp_path)
@@ -67,7 +67,7 @@ def _rows(folder: Path) -> list[tuple[object, ...]]:
 
 
 @pytest.mark.parametrize("kind", ["damaged", "a folder", "of a newer version"])
-def test_a_state_that_cannot_be_used_stops_the_run_before_anything_is_sent(tmp_path: Path, kind: str) -> None:
+def test_an_unusable_state_stops_the_run_before_anything_is_sent(tmp_path: Path, kind: str) -> None:
     state = tmp_path / "state"
     state.mkdir()
     if kind == "damaged":

@@ -1,4 +1,4 @@
-"""A report that is a mount of its own, as a file that is bound into a container: it cannot be replaced."""
+"""A report that is a mount point, like a file bound into a container: it cannot be replaced."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UNSHARE = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--map-ro
 
 
 def mounted(folder: Path, mount: str, *commands: str) -> list[Ended]:
-    """Run each of ``commands`` after ``mount``, all in one namespace of mounts. Skips where that is not allowed."""
+    """Run each of ``commands`` after ``mount`` in a mount namespace. Skip the test if that is not allowed."""
     ended = []
     for command in commands:
         script = f'{mount} || exit 77; exec "$@" {command}'
@@ -37,7 +37,7 @@ READ_ONLY = f"{BOUND} && mount --bind out out && mount --bind real.jsonl out/r.j
 
 
 @pytest.mark.parametrize("mount", [BOUND, READ_ONLY])
-def test_it_is_written_in_place_by_whatever_writes_a_report(tmp_path: Path, mount: str) -> None:
+def test_every_command_writes_a_mounted_report_in_place(tmp_path: Path, mount: str) -> None:
     real, behind = tmp_path / "real.jsonl", tmp_path / "out" / "r.jsonl"
     behind.parent.mkdir()
     behind.touch()
@@ -58,14 +58,14 @@ def test_it_is_written_in_place_by_whatever_writes_a_report(tmp_path: Path, moun
 
 
 def kinds(report: Path) -> list[str]:
-    """Return the outcomes in a whole report."""
+    """Return the outcomes of a complete report."""
     *lines, summary = map(json.loads, report.read_text().splitlines())
     assert summary["planned"] == len(lines)
     return [line["outcome"] for line in lines]
 
 
-def test_a_disk_that_fills_up_meanwhile_costs_no_more_than_the_file(tmp_path: Path) -> None:
-    """The journal has every line, so the report is written whole once there is room."""
+def test_a_disk_that_fills_up_loses_only_the_report_file(tmp_path: Path) -> None:
+    """The journal has every line, so a resumed run writes the complete report where there is room."""
     (tmp_path / "out").mkdir()
     small = "mount -t tmpfs -o size=64k tmpfs out && touch out/real out/r.jsonl && mount --bind out/real out/r.jsonl"
     full = f"{small} && {{ head -c 61440 /dev/zero > out/filler; true; }}"

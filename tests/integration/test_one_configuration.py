@@ -1,4 +1,4 @@
-"""Which runs are of one YAML, though a link is swapped or it came over a stream: judged by what the server counted."""
+"""Which runs belong to one YAML, even if a link is swapped or the YAML comes from a stream."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ RELEASED_RUN = "01M8GAJ06SHVSS4M5DA8SE5KK2"
 
 
 def config_map(folder: Path, text: str, version: int = 1) -> Path:
-    """Lay out what Kubernetes mounts of a ConfigMap, or swap it for a new version; return the path that people name."""
+    """Create what Kubernetes mounts for a ConfigMap, or swap in a new version. Return the path that users give."""
     folder.mkdir(exist_ok=True)
     (folder / f"..{version}").mkdir()
     (folder / f"..{version}" / "fleet.yaml").write_text(text)
@@ -54,7 +54,7 @@ def config_map(folder: Path, text: str, version: int = 1) -> Path:
 
 @contextmanager
 def going_on(folder: Path, server: StandIn, *arguments: str, **changes: str) -> Iterator[Live]:
-    """Begin a slow run, yield it once it has made a backup, and stop it."""
+    """Begin a slow run, yield it after its first backup, and stop it at the end."""
     live = start_command("run", *SLOWLY, *arguments, cwd=folder, **changes)
     try:
         until(server.backups)
@@ -69,7 +69,7 @@ def refused(command: Ended, code: int, *words: str) -> None:
     assert [word for word in words if word not in command.stderr] == []
 
 
-def test_a_config_map_that_is_swapped_loses_neither_its_lock_nor_its_runs(tmp_path: Path) -> None:
+def test_a_swapped_config_map_keeps_its_lock_and_its_runs(tmp_path: Path) -> None:
     with stand_in() as server:
         link = config_map(tmp_path / "etc", fleet(server.base_url, 60, QUICK))
         with going_on(tmp_path, server, "-c", str(link)):
@@ -83,7 +83,7 @@ def test_a_config_map_that_is_swapped_loses_neither_its_lock_nor_its_runs(tmp_pa
         assert Counter(each["install_id"] for each in server.backups()) == dict.fromkeys(install_ids(60), 1)
 
 
-def test_a_folder_that_is_swapped_is_the_same_by_every_way_that_leads_through_it(tmp_path: Path) -> None:
+def test_every_path_through_a_swapped_folder_means_the_same_configuration(tmp_path: Path) -> None:
     with stand_in() as server:
         for version in ("7", "8"):
             (tmp_path / "releases" / version).mkdir(parents=True)
@@ -104,12 +104,12 @@ def test_a_folder_that_is_swapped_is_the_same_by_every_way_that_leads_through_it
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_what_release_0_1_stored_of_a_link_is_found(tmp_path: Path, version: int) -> None:
+def test_runs_that_release_0_1_stored_under_a_link_are_found(tmp_path: Path, version: int) -> None:
     with stand_in() as server:
         text = fleet(server.base_url, 2, QUICK)
         link = config_map(tmp_path / "etc", text)
         (tmp_path / "state").mkdir(mode=0o700)
-        yesterday = str((datetime.now(UTC) - timedelta(days=1)).date())  # what is too old is removed
+        yesterday = str((datetime.now(UTC) - timedelta(days=1)).date())  # older runs would be removed
         dump = RELEASED.read_text().replace("2026-11-28", yesterday)
         dump = dump.replace("@FOLDER@", str(tmp_path)).replace("@BASE_URL@", server.base_url)
         with closing(sqlite3.connect(tmp_path / "state" / "state.db")) as connection:
@@ -128,7 +128,7 @@ def test_what_release_0_1_stored_of_a_link_is_found(tmp_path: Path, version: int
         assert (done.code, f"Run {RELEASED_RUN}: 2 of 2" in done.stderr) == (0, True), done.stderr
 
 
-def test_a_name_stands_in_for_the_path_wherever_the_yaml_is(tmp_path: Path) -> None:
+def test_a_name_identifies_a_configuration_at_any_path(tmp_path: Path) -> None:
     with stand_in() as server:
         text = fleet(server.base_url, 60, QUICK)
         before, moved = tmp_path / "wpe-backup.yaml", tmp_path / "moved.yaml"
@@ -137,7 +137,7 @@ def test_a_name_stands_in_for_the_path_wherever_the_yaml_is(tmp_path: Path) -> N
         before.write_text(f"name: nightly\n{text}")
         moved.write_text(f"name: nightly\n{text}")
         found = run_command("run", "--retry-failed", "latest", "--deadline", "1ms", cwd=tmp_path)
-        assert found.code == 10, found.stderr  # what ran before the YAML had a name is found
+        assert found.code == 10, found.stderr  # a run from before the YAML had a name is found
         with going_on(tmp_path, server):
             named = ("a run of nightly is going on, run 01", " UTC, in process ", "or use --lock-wait")
             refused(run_command("run", "-c", "moved.yaml", cwd=tmp_path), 11, *named)
@@ -151,7 +151,7 @@ def test_a_name_stands_in_for_the_path_wherever_the_yaml_is(tmp_path: Path) -> N
         assert done.code == 0, done.stderr
 
 
-def test_the_same_installs_over_a_stream_are_one_configuration_whatever_its_descriptor(tmp_path: Path) -> None:
+def test_the_same_installs_over_any_stream_are_one_configuration(tmp_path: Path) -> None:
     with stand_in() as server:
         text = fleet(server.base_url, 60, QUICK)
         (tmp_path / "fleet.yaml").write_text(text)
@@ -172,7 +172,7 @@ def test_the_same_installs_over_a_stream_are_one_configuration_whatever_its_desc
         assert done.code == 0, done.stderr
 
 
-def test_a_yaml_that_two_paths_lead_to_is_still_run_once_at_a_time(tmp_path: Path) -> None:
+def test_a_yaml_with_two_paths_has_one_run_at_a_time(tmp_path: Path) -> None:
     with stand_in() as server:
         (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 60, QUICK))
         (tmp_path / "link.yaml").symlink_to("wpe-backup.yaml")

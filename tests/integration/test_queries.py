@@ -1,4 +1,4 @@
-"""Asking about many things at once: two accounts of one stand-in, in this process."""
+"""Many questions at the same time: two accounts of one stand-in, in this process."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SCENARIO = Scenario.model_validate(
 
 
 class Survey:
-    """Ask account a about ``of_a`` listings, account b about ``of_b``; ``on_answer`` hears how many there are yet."""
+    """Read ``of_a`` listings of account a and ``of_b`` of account b; ``on_answer`` gets the count of answers."""
 
     def __init__(self, of_a: int, of_b: int, on_answer: Callable[[StopSwitch, int], None] = lambda *_: None) -> None:
         self.log, self.stop, self._on_answer = ListLog(), StopSwitch(), on_answer
@@ -64,7 +64,7 @@ class Survey:
         return asyncio.run(main())
 
 
-def test_an_account_that_is_refused_costs_the_others_nothing_and_it_is_said_how_long_it_takes() -> None:
+def test_a_refused_account_does_not_affect_others_and_the_expected_time_is_logged() -> None:
     survey = Survey(of_a=4, of_b=300)
     answers, requests, is_refused, progress = survey.run()
     *of_b, a1, a2, a3, a4 = answers.answers
@@ -76,7 +76,7 @@ def test_an_account_that_is_refused_costs_the_others_nothing_and_it_is_said_how_
     assert progress == {"done": 1, "failed": 1, "throttled": 0, "rate": 200.0, "left_s": 2}
 
 
-def test_what_was_found_out_before_a_signal_is_kept() -> None:
+def test_answers_from_before_a_signal_are_kept() -> None:
     def press(stop: StopSwitch, answered: int) -> None:
         if answered == 2:
             stop.press(signal.SIGTERM)
@@ -89,7 +89,7 @@ def test_what_was_found_out_before_a_signal_is_kept() -> None:
     assert survey.log.events[-1] == ("audit.stopped", {"by": "SIGTERM", "answered": len(known), "installs": 50})
 
 
-def test_nobody_is_asked_about_nothing() -> None:
+def test_no_question_sends_no_request() -> None:
     survey = Survey(0, 0)
     answers, requests, *_ = survey.run()
     assert (answers.answers, answers.signum, survey.log.events, requests) == ((), None, [], 0)

@@ -1,4 +1,4 @@
-"""Runs that are finished later, or whose failures are retried: the real command, judged by what the server counted."""
+"""The real command finishes runs later, and retries their failures; checked by the server's counts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def configure(folder: Path, server: StandIn, count: int, more: str = QUICK) -> N
 
 
 def scenario(folder: Path, **settings: Any) -> tuple[str, str]:
-    """Return the stand-in's options for a scenario of ``settings``; answers come at once unless these say otherwise."""
+    """Return the stand-in's options for a scenario with ``settings``; by default answers take 1 to 5 ms."""
     path = folder / "scenario.yaml"
     path.write_text(json.dumps({"latency": ["1ms", "5ms"]} | settings))
     return "--scenario", str(path)
@@ -45,7 +45,7 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 
 
 def ends(path: Path) -> list[str]:
-    """Return the installs of a report in the order of its lines."""
+    """Return the install ids of a report in the order of its lines."""
     return [line["install_id"] for line in lines_of(path)]
 
 
@@ -61,7 +61,7 @@ def cut_short(folder: Path, server: StandIn, *options: str, after: int = 1) -> E
 
 
 @pytest.mark.parametrize("option", ["--resume", "--retry-failed"])
-def test_what_a_killed_resumption_requested_is_looked_up_though_the_run_had_cancelled_it(
+def test_a_request_of_a_killed_resumption_is_looked_up_even_if_the_run_had_cancelled_it(
     tmp_path: Path, option: str
 ) -> None:
     last = install_ids(3)[-1]
@@ -73,14 +73,14 @@ def test_what_a_killed_resumption_requested_is_looked_up_though_the_run_had_canc
         until(lambda: made_of_each(server)[last])
         process.send_signal(signal.SIGKILL)
         process.ended()
-        if option == "--retry-failed":  # either it is refused until the run has been finished, or it looks
+        if option == "--retry-failed":  # refused until the run is finished, or it looks the backup up
             run_command("run", option, "latest", *PACE, cwd=tmp_path)
         done = run_command("run", "--resume", "latest", *PACE, cwd=tmp_path)
         assert made_of_each(server) == dict.fromkeys(install_ids(3), 1)
     assert done.code == 0
 
 
-def test_a_resumption_that_waited_for_a_live_run_goes_on_from_where_that_ended(tmp_path: Path) -> None:
+def test_a_resumption_that_waited_for_a_live_run_continues_after_its_end(tmp_path: Path) -> None:
     with stand_in(*scenario(tmp_path)) as server:
         configure(tmp_path, server, 8)
         (tmp_path / "copy.yaml").write_text((tmp_path / "wpe-backup.yaml").read_text())  # another path: another scope
@@ -93,10 +93,10 @@ def test_a_resumption_that_waited_for_a_live_run_goes_on_from_where_that_ended(t
     assert waited.code == 0
 
 
-# -- where the report goes ---------------------------------------------------------------------------------------------
+# -- the place of the report -------------------------------------------------------------------------------------------
 
 
-def test_the_report_of_a_resumed_run_is_found_where_it_went(tmp_path: Path) -> None:
+def test_the_report_of_a_resumed_run_is_found_at_its_new_place(tmp_path: Path) -> None:
     with stand_in(*scenario(tmp_path)) as server:
         configure(tmp_path, server, 4)
         assert cut_short(tmp_path, server).code == 130
@@ -105,7 +105,7 @@ def test_the_report_of_a_resumed_run_is_found_where_it_went(tmp_path: Path) -> N
     assert "4 of 4 installs backed up" in run_command("report", "summary", "latest", cwd=tmp_path).stdout
 
 
-def test_an_install_that_was_answered_202_is_not_requested_again_by_a_resumption(tmp_path: Path) -> None:
+def test_a_resumed_run_does_not_request_an_install_that_was_answered_202(tmp_path: Path) -> None:
     no_id = {"kind": "missing_id", "first_tries": 1}
     with stand_in(*scenario(tmp_path, faults=[no_id], listing={"lag": "1h"})) as server:
         configure(tmp_path, server, 1, QUICK + "on_ambiguous: fail\n")
@@ -125,7 +125,7 @@ def only_report(folder: Path) -> Path:
 
 
 def whole(path: Path, count: int) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """Return the backup lines by install, and the summary: as the schema wants them, one an install, summary last."""
+    """Return the backup lines by install, and the summary. Check the schema, one line an install, and the order."""
     *lines, summary = map(json.loads, path.read_text().splitlines())
     assert [problem for line in (*lines, summary) for problem in report_line_problems(line)] == []
     assert [line["type"] for line in (*lines, summary)] == ["backup"] * count + ["summary"]
@@ -136,7 +136,7 @@ def whole(path: Path, count: int) -> tuple[dict[str, dict[str, Any]], dict[str, 
 
 
 def told(lines: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """Return the install by the id of each backup that a report tells of."""
+    """Return the install of each backup id in a report."""
     return {line["backup"]["id"]: install_id for install_id, line in lines.items() if line["backup"]}
 
 
@@ -145,19 +145,19 @@ def made(server: StandIn) -> dict[str, str]:
 
 
 def sent(server: StandIn) -> int:
-    """Return how many requests the server has had from the command."""
+    """Return how many requests the command has sent to the server."""
     return len(server.requests())
 
 
 def refused(ended: Ended, code: int, *words: str) -> None:
-    """Hold a command that must not have begun against what it says: one plain message."""
+    """Check that a command ended before it began, with one plain message that contains ``words``."""
     assert ended.code == code, ended.stderr
     assert (ended.stdout, "Traceback" in ended.stderr, ended.stderr.count("\n")) == ("", False, 1), ended.stderr
     for word in words:
         assert word in ended.stderr
 
 
-def test_a_run_that_ctrl_c_stopped_is_finished_under_the_same_id_in_the_same_report(tmp_path: Path) -> None:
+def test_a_run_stopped_by_ctrl_c_is_finished_with_the_same_id_and_report(tmp_path: Path) -> None:
     with stand_in(*scenario(tmp_path)) as server:
         configure(tmp_path, server, 8)
         assert cut_short(tmp_path, server, after=2).code == 130
@@ -176,7 +176,7 @@ def test_a_run_that_ctrl_c_stopped_is_finished_under_the_same_id_in_the_same_rep
     assert json.loads(path.with_name("summary.json").read_text()) == summary
 
 
-def test_what_was_unconfirmed_is_looked_up_and_what_is_absent_is_requested_again(tmp_path: Path) -> None:
+def test_a_resumed_run_looks_up_unconfirmed_installs_and_requests_absent_ones_again(tmp_path: Path) -> None:
     ids = install_ids(4)
     lost = [{"kind": "gateway_timeout", "created": n == 1, "first_tries": 1, "installs": [ids[n]]} for n in (1, 2)]
     with stand_in(*scenario(tmp_path, faults=lost)) as server:
@@ -192,7 +192,7 @@ def test_what_was_unconfirmed_is_looked_up_and_what_is_absent_is_requested_again
     assert (summary["reconciled"], summary["retries"], summary["exit_code"]) == (1, 1, 0)
 
 
-def test_a_run_is_resumed_by_the_beginning_of_its_id_and_latest_is_the_newest_of_this_yaml(tmp_path: Path) -> None:
+def test_a_run_is_resumed_by_the_start_of_its_id_and_latest_is_this_yamls_newest_run(tmp_path: Path) -> None:
     with stand_in(*scenario(tmp_path)) as server:
         configure(tmp_path, server, 8)
         assert cut_short(tmp_path, server).code == 130
@@ -209,12 +209,12 @@ def test_a_run_is_resumed_by_the_beginning_of_its_id_and_latest_is_the_newest_of
         stopped.ended()
         assert run_command("run", "--resume", run_id[:16].lower(), *PACE, cwd=tmp_path).code == 0
         ids = install_ids(8)
-        assert made_of_each(server) == dict.fromkeys(ids, 1) | {ids[0]: 2}  # one of them by the other YAML's run
+        assert made_of_each(server) == dict.fromkeys(ids, 1) | {ids[0]: 2}  # the other YAML's run made one of the two
     lines, _ = whole(tmp_path / "state/runs" / run_id / "report.jsonl", 8)
     assert {line["outcome"] for line in lines.values()} == {"accepted"}
 
 
-def test_what_cannot_be_resumed_is_said_and_nothing_is_sent(tmp_path: Path) -> None:
+def test_an_impossible_resume_is_refused_and_nothing_is_sent(tmp_path: Path) -> None:
     with stand_in(*scenario(tmp_path)) as server:
         configure(tmp_path, server, 2)
         nothing = run_command("run", "--resume", "latest", cwd=tmp_path)
@@ -224,7 +224,7 @@ def test_what_cannot_be_resumed_is_said_and_nothing_is_sent(tmp_path: Path) -> N
         assert sent(server) == 0
 
 
-def test_where_nothing_is_left_to_do_nothing_is_sent_and_the_report_is_written_again(tmp_path: Path) -> None:
+def test_a_finished_run_that_is_resumed_writes_its_report_again_and_sends_nothing(tmp_path: Path) -> None:
     bad = {"kind": "bad_request", "installs": [install_ids(4)[2]]}
     with stand_in(*scenario(tmp_path, faults=[bad])) as server:
         configure(tmp_path, server, 4)
@@ -235,7 +235,7 @@ def test_where_nothing_is_left_to_do_nothing_is_sent_and_the_report_is_written_a
         again = run_command("run", "--resume", "latest", *PACE, cwd=tmp_path)
         assert (again.code, sent(server)) == (3, requests)
         assert path.read_bytes() == before
-        # even where the account has moved since: nobody is asked
+        # even if the account has moved since: no request is needed
         configure(tmp_path, server, 4)
         text = (tmp_path / "wpe-backup.yaml").read_text().replace(server.base_url, "http://127.0.0.1:1/v1")
         (tmp_path / "wpe-backup.yaml").write_text(text)
@@ -246,7 +246,7 @@ def test_where_nothing_is_left_to_do_nothing_is_sent_and_the_report_is_written_a
     assert summary == summary_before | {"report": str(tmp_path / "copy.jsonl")}
 
 
-def test_a_report_is_written_again_byte_by_byte_in_the_order_in_which_the_installs_ended(tmp_path: Path) -> None:
+def test_a_rewritten_report_has_the_same_bytes_in_the_order_of_the_outcomes(tmp_path: Path) -> None:
     bad = {"kind": "bad_request", "installs": [install_ids(12)[2]]}
     broken = {"kind": "reset", "created": False, "first_tries": 9, "installs": install_ids(12)[4:6]}
     with stand_in(*scenario(tmp_path, latency=["1ms", "400ms"], faults=[bad, broken])) as server:
@@ -264,7 +264,7 @@ def test_a_report_is_written_again_byte_by_byte_in_the_order_in_which_the_instal
         assert path.read_bytes() == settled
 
 
-def test_a_resumed_run_keeps_the_lines_that_it_had_in_their_order_and_adds_the_others(tmp_path: Path) -> None:
+def test_a_resumed_run_keeps_its_lines_in_order_and_adds_the_others(tmp_path: Path) -> None:
     with stand_in(*scenario(tmp_path, latency=["1ms", "400ms"])) as server:
         configure(tmp_path, server, 16)
         paced = ("--rate", "20", "--max-rate", "20")
@@ -282,10 +282,10 @@ def test_a_resumed_run_keeps_the_lines_that_it_had_in_their_order_and_adds_the_o
         assert path.read_bytes() == whole_report
 
 
-# -- what changed meanwhile --------------------------------------------------------------------------------------------
+# -- changes in the meantime -------------------------------------------------------------------------------------------
 
 
-def test_what_changed_in_the_yaml_is_said_and_the_plan_of_the_run_counts(tmp_path: Path) -> None:
+def test_changes_of_the_yaml_are_reported_and_the_plan_of_the_run_counts(tmp_path: Path) -> None:
     with stand_in(*scenario(tmp_path)) as server:
         configure(tmp_path, server, 6)
         assert cut_short(tmp_path, server).code == 130
@@ -305,7 +305,7 @@ def test_what_changed_in_the_yaml_is_said_and_the_plan_of_the_run_counts(tmp_pat
     whole(only_report(tmp_path), 6)
 
 
-def test_an_account_that_moved_or_is_gone_is_exit_2_and_nothing_is_sent(tmp_path: Path) -> None:
+def test_a_moved_or_removed_account_is_exit_2_and_nothing_is_sent(tmp_path: Path) -> None:
     with stand_in(*scenario(tmp_path)) as server:
         configure(tmp_path, server, 6)
         assert cut_short(tmp_path, server).code == 130
@@ -331,7 +331,7 @@ def test_an_account_that_moved_or_is_gone_is_exit_2_and_nothing_is_sent(tmp_path
 # -- one at a time -----------------------------------------------------------------------------------------------------
 
 
-def test_while_a_run_is_alive_neither_its_yaml_nor_itself_is_run_again(tmp_path: Path) -> None:
+def test_a_live_run_blocks_its_yaml_and_its_own_resumption(tmp_path: Path) -> None:
     with stand_in(*scenario(tmp_path)) as server:
         configure(tmp_path, server, 60)
         (tmp_path / "copy.yaml").write_text((tmp_path / "wpe-backup.yaml").read_text())  # another path: another scope
@@ -376,7 +376,7 @@ def test_with_lock_wait_a_run_waits_for_the_one_before_it(tmp_path: Path) -> Non
 
 
 def named(folder: Path, how: str) -> str:
-    """Return the newest run as ``--retry-failed`` is to name it: by its id, or by the file of its report."""
+    """Return the newest run as an argument of ``--retry-failed``: its id, or the file of its report."""
     path = max((folder / "state/runs").glob("*/report.jsonl"))
     return path.parent.name if how == "run" else str(path)
 
@@ -386,7 +386,7 @@ def newest(folder: Path, count: int) -> tuple[dict[str, dict[str, Any]], dict[st
 
 
 @pytest.mark.parametrize("how", ["run", "file"])
-def test_only_failures_are_retried_each_as_its_outcome_demands(tmp_path: Path, how: str) -> None:
+def test_only_failures_are_retried_each_according_to_its_outcome(tmp_path: Path, how: str) -> None:
     ids = install_ids(7)
     bad = {"kind": "bad_request", "of": "requests", "first_tries": 1, "installs": [ids[1], ids[4], ids[5]]}
     lost = [{"kind": "gateway_timeout", "created": n == 2, "first_tries": 1, "installs": [ids[n]]} for n in (2, 3)]
@@ -420,7 +420,7 @@ def test_only_failures_are_retried_each_as_its_outcome_demands(tmp_path: Path, h
 
 
 @pytest.mark.parametrize("how", ["run", "file"])
-def test_a_retry_that_is_itself_unconfirmed_still_looks_for_the_first_run(tmp_path: Path, how: str) -> None:
+def test_an_unconfirmed_retry_still_looks_for_the_first_runs_backup(tmp_path: Path, how: str) -> None:
     (lost,) = install_ids(1)
     faults = [
         {"kind": "gateway_timeout", "created": True, "first_tries": 1},
@@ -443,7 +443,7 @@ def test_a_retry_that_is_itself_unconfirmed_still_looks_for_the_first_run(tmp_pa
     assert (lines[lost]["outcome"], lines[lost]["reconciled"]) == ("accepted", True)
 
 
-def test_a_run_without_failures_leaves_a_retry_nothing_and_an_unfinished_one_is_refused(tmp_path: Path) -> None:
+def test_a_retry_of_a_run_without_failures_does_nothing_and_of_an_unfinished_run_is_refused(tmp_path: Path) -> None:
     with stand_in(*scenario(tmp_path)) as server:
         configure(tmp_path, server, 4)
         process = start_command("run", *SLOWLY, cwd=tmp_path)
@@ -464,10 +464,10 @@ def test_a_run_without_failures_leaves_a_retry_nothing_and_an_unfinished_one_is_
         assert sent(server) == requests
 
 
-# -- what could not be written -----------------------------------------------------------------------------------------
+# -- failed writes -----------------------------------------------------------------------------------------------------
 
 
-def test_a_report_on_a_full_disk_is_written_whole_by_a_resumption(tmp_path: Path) -> None:
+def test_a_resumed_run_writes_a_complete_report_after_a_full_disk(tmp_path: Path) -> None:
     with stand_in(*scenario(tmp_path)) as server:
         configure(tmp_path, server, 12)
         full = run_command("run", "-o", "/dev/full", *PACE, cwd=tmp_path)
@@ -481,7 +481,7 @@ def test_a_report_on_a_full_disk_is_written_whole_by_a_resumption(tmp_path: Path
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Mount a disk of a megabyte, where that is allowed."""
+    """Mount a disk of 1 MB; skip the test if that is not allowed."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = shutil.which("mount") or "mount"
@@ -496,7 +496,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("report_on_it", [False, True])
-def test_a_state_whose_disk_fills_up_in_the_middle_loses_nothing_and_makes_nothing_twice(
+def test_a_state_whose_disk_fills_up_during_a_run_loses_nothing_and_makes_nothing_twice(
     tmp_path: Path,
     small_disk: Path,
     report_on_it: bool,  # noqa: FBT001 - a column of the table
@@ -519,7 +519,7 @@ def test_a_state_whose_disk_fills_up_in_the_middle_loses_nothing_and_makes_nothi
         (report,) = small_disk.rglob("report.jsonl") if report_on_it else (tmp_path / "report.jsonl",)
         reported = report.read_text()
         assert [each for each in made(server) if each not in reported + full.stderr] == []
-        if not report_on_it:  # it has them all, those that the state could not take too
+        if not report_on_it:  # the report has all of them, even those that the state could not store
             lines, summary = whole(report, 30)
             assert (told(lines), summary["exit_code"]) == (made(server), 4)
         filler.unlink()
@@ -529,7 +529,7 @@ def test_a_state_whose_disk_fills_up_in_the_middle_loses_nothing_and_makes_nothi
         assert told(lines) == made(server)
 
 
-def test_a_state_from_the_future_or_a_damaged_one_is_exit_4_and_nothing_is_sent(tmp_path: Path) -> None:
+def test_a_newer_or_damaged_state_is_exit_4_and_nothing_is_sent(tmp_path: Path) -> None:
     with stand_in(*scenario(tmp_path)) as server:
         configure(tmp_path, server, 2)
         state = tmp_path / "state" / "state.db"
@@ -544,7 +544,7 @@ def test_a_state_from_the_future_or_a_damaged_one_is_exit_4_and_nothing_is_sent(
         assert state.read_bytes() == b"no database, by any means" * 100
 
 
-def test_runs_older_than_keep_are_removed_those_of_another_yaml_and_reports_elsewhere_are_not(tmp_path: Path) -> None:
+def test_runs_older_than_keep_are_removed_but_not_another_yamls_runs_or_reports_elsewhere(tmp_path: Path) -> None:
     with stand_in(*scenario(tmp_path)) as server:
         configure(tmp_path, server, 1, QUICK + "state: {keep: 1s}\n")
         (tmp_path / "other.yaml").write_text((tmp_path / "wpe-backup.yaml").read_text())

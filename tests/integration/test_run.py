@@ -1,4 +1,4 @@
-"""The main job as a process over real sockets, judged by what the server counted."""
+"""``run`` as a process over real sockets, checked by the server's counts."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def outcomes(ended: Ended) -> Counter[str]:
 
 
 def assert_true(ended: Ended, server: StandIn, count: int) -> None:
-    """Hold the report against what the server really made."""
+    """Check the report against the server's backups."""
     *backups, summary = ended.lines()
     assert summary["type"] == "summary"
     assert sorted(line["install_id"] for line in backups) == install_ids(count)
@@ -72,7 +72,7 @@ def assert_true(ended: Ended, server: StandIn, count: int) -> None:
     assert {backup["install_id"] for backup in made} <= known, "a backup was lost"
 
 
-def test_a_batch_of_120_under_a_limit_of_40_a_second(tmp_path: Path) -> None:
+def test_a_batch_of_120_is_accepted_under_a_limit_of_40_a_second(tmp_path: Path) -> None:
     with stand_in("--bucket-rate", "40", "--bucket-burst", "10") as server:
         ended = run(tmp_path, server.base_url, 120)
         assert_true(ended, server, 120)
@@ -84,7 +84,7 @@ def test_a_batch_of_120_under_a_limit_of_40_a_second(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["seconds", "date"])
-def test_retry_after_is_obeyed_by_the_whole_pool(tmp_path: Path, form: str) -> None:
+def test_all_requests_obey_retry_after(tmp_path: Path, form: str) -> None:
     with stand_in("--bucket-rate", "3", "--bucket-burst", "3", "--retry-after", form) as server:
         ended = run(tmp_path, server.base_url, 12, "--rate", "20")
         assert_true(ended, server, 12)
@@ -98,7 +98,7 @@ def test_retry_after_is_obeyed_by_the_whole_pool(tmp_path: Path, form: str) -> N
     assert not held
 
 
-def test_permanent_answers_are_reported_whole_and_the_rest_goes_on(tmp_path: Path) -> None:
+def test_permanent_answers_are_reported_completely_and_other_installs_go_on(tmp_path: Path) -> None:
     with stand_in("--invalid", "0.2", "--forbidden", "0.2", "--not-found", "0.2") as server:
         ended = run(tmp_path, server.base_url, 40, *PACE)
         assert_true(ended, server, 40)
@@ -115,7 +115,7 @@ def test_permanent_answers_are_reported_whole_and_the_rest_goes_on(tmp_path: Pat
 AMBIGUOUS = ("--timed-out", "0.2", "--timed-out-created", "0.2", "--unavailable", "0.2")
 
 
-def test_an_ambiguous_post_that_is_not_to_be_looked_up_is_unconfirmed_and_never_repeated(tmp_path: Path) -> None:
+def test_without_lookups_an_ambiguous_post_is_unconfirmed_and_never_repeated(tmp_path: Path) -> None:
     with stand_in(*AMBIGUOUS) as server:
         ended = run(tmp_path, server.base_url, 60, *PACE, more=LEFT_OPEN)
         assert_true(ended, server, 60)
@@ -168,7 +168,7 @@ def test_a_run_without_o_leaves_its_report_and_summary_in_its_own_folder(tmp_pat
     assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
 
 
-def test_python_m_and_options_by_environment_are_the_same(tmp_path: Path) -> None:
+def test_options_from_the_environment_work_like_options(tmp_path: Path) -> None:
     with stand_in() as server:
         (tmp_path / "other.yaml").write_text(fleet(server.base_url, 30))
         began = time.monotonic()
@@ -188,7 +188,7 @@ def test_python_m_and_options_by_environment_are_the_same(tmp_path: Path) -> Non
     assert [event["event"] for event in events] == ["plan.warning", "run.started", "run.finished"]
 
 
-def test_quiet_prints_nothing_when_all_is_well_and_the_failures_when_not(tmp_path: Path) -> None:
+def test_quiet_prints_only_failures(tmp_path: Path) -> None:
     with stand_in() as server:
         assert run(tmp_path, server.base_url, 3, "-q", *PACE).stderr == ""
     with stand_in("--not-found", "1") as server:
@@ -197,14 +197,14 @@ def test_quiet_prints_nothing_when_all_is_well_and_the_failures_when_not(tmp_pat
     assert "shop2" in stderr
 
 
-def test_verbose_says_every_attempt_in_the_console_form_without_colours(tmp_path: Path) -> None:
+def test_verbose_logs_every_attempt_in_the_console_form_without_colours(tmp_path: Path) -> None:
     with stand_in() as server:
         ended = run(tmp_path, server.base_url, 3, "-v", "--log-format", "console", *PACE)
     assert ended.stderr.count("attempt.answered") == 3
     assert "\x1b" not in ended.stderr
 
 
-def test_colours_are_forced_and_forbidden(tmp_path: Path) -> None:
+def test_colours_can_be_forced_and_forbidden(tmp_path: Path) -> None:
     with stand_in() as server:
         options = ("--log-format", "console", *PACE)
         assert "\x1b[" in run(tmp_path, server.base_url, 1, *options, FORCE_COLOR="1").stderr
@@ -213,7 +213,9 @@ def test_colours_are_forced_and_forbidden(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_finishes_what_is_in_flight_and_reports_everything(tmp_path: Path, signum: int) -> None:
+def test_after_the_first_signal_requests_in_flight_finish_and_everything_is_reported(
+    tmp_path: Path, signum: int
+) -> None:
     with stand_in("--latency-min", "300ms", "--latency-max", "600ms") as server:
         (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 100))
         process = start_command("run", "-o", "-", "--rate", "20", cwd=tmp_path)
@@ -229,7 +231,7 @@ def test_the_first_signal_finishes_what_is_in_flight_and_reports_everything(tmp_
     assert {line["error"]["kind"] for line in ended.lines()[:-1] if line["error"]} == {"interrupted"}
 
 
-def test_nothing_to_do_is_an_error_and_sends_nothing(tmp_path: Path) -> None:
+def test_a_plan_without_enabled_installs_is_an_error_and_sends_nothing(tmp_path: Path) -> None:
     (tmp_path / "wpe-backup.yaml").write_text(
         fleet("http://127.0.0.1:9/v1", 1).replace("name: shop0", "name: shop0, enabled: false")
     )
@@ -238,7 +240,7 @@ def test_nothing_to_do_is_an_error_and_sends_nothing(tmp_path: Path) -> None:
     assert "there is no install to back up" in ended.stderr
 
 
-def test_a_bad_configuration_is_said_with_its_places_and_sends_nothing(tmp_path: Path) -> None:
+def test_a_bad_configuration_is_reported_with_places_and_sends_nothing(tmp_path: Path) -> None:
     with stand_in() as server:
         (tmp_path / "f.yaml").write_text(fleet(server.base_url, 2) + "  - {id: nope}\nextra: 1\n")
         ended = run_command("run", "-c", "f.yaml", cwd=tmp_path)
@@ -256,7 +258,7 @@ def test_a_bad_configuration_is_said_with_its_places_and_sends_nothing(tmp_path:
         (["--state-dir", "/dev/null/x"], "name another folder with --state-dir"),
     ],
 )
-def test_a_report_or_state_that_cannot_be_begun_is_exit_4_and_sends_nothing(
+def test_a_report_or_state_that_cannot_be_created_is_exit_4_and_sends_nothing(
     tmp_path: Path, options: list[str], message: str
 ) -> None:
     with stand_in() as server:
@@ -281,7 +283,7 @@ def test_a_disk_that_fills_up_is_exit_4_and_prints_the_ids_that_were_not_stored(
     assert sum(json.loads(summary.read_bytes())["outcomes"].values()) == 30
 
 
-def test_a_reader_that_goes_away_is_exit_4(tmp_path: Path) -> None:
+def test_a_report_whose_reader_goes_away_is_exit_4(tmp_path: Path) -> None:
     with stand_in() as server:
         (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 30))
         process = start_command("run", "-o", "-", "--rate", "30", cwd=tmp_path)
@@ -293,7 +295,7 @@ def test_a_reader_that_goes_away_is_exit_4(tmp_path: Path) -> None:
     assert "Traceback" not in ended.stderr
 
 
-def test_a_reader_of_standard_error_that_goes_away_costs_no_install_its_backup(tmp_path: Path) -> None:
+def test_a_closed_standard_error_fails_no_install(tmp_path: Path) -> None:
     with stand_in("--not-found", "0.3") as server:
         (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 30))
         process = start_command("run", "-v", "-o", "-", "--rate", "30", cwd=tmp_path)
@@ -304,7 +306,7 @@ def test_a_reader_of_standard_error_that_goes_away_costs_no_install_its_backup(t
         assert_true(ended, server, 30)
 
 
-def test_closed_standard_streams_cost_nothing(tmp_path: Path) -> None:
+def test_closed_standard_streams_fail_no_install(tmp_path: Path) -> None:
     with stand_in() as server:
         (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 3))
         shell = f"exec {shlex.join(COMMAND)} run -o r.jsonl <&- >&- 2>&-"
@@ -316,7 +318,7 @@ def test_closed_standard_streams_cost_nothing(tmp_path: Path) -> None:
     assert ended.stderr == "wpe-backup: the report cannot be written to standard output: it is closed\n"
 
 
-def test_a_pipe_that_nobody_reads_can_be_left_with_ctrl_c(tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_wait_for_a_pipes_reader(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "wpe-backup.yaml").write_text(fleet("http://127.0.0.1:9/v1", 3))
     process = start_command("run", "-o", "fifo", cwd=tmp_path)
@@ -336,7 +338,7 @@ def test_a_signal_after_the_summary_changes_nothing(tmp_path: Path) -> None:
     assert (ended.code, "Report: " in ended.stderr) == (0, True)
 
 
-def test_the_report_never_takes_the_place_of_the_configuration(tmp_path: Path) -> None:
+def test_the_report_never_overwrites_the_configuration(tmp_path: Path) -> None:
     text = fleet("http://127.0.0.1:9/v1", 3)
     (tmp_path / "f.yaml").write_text(text)
     ended = run_command("run", "-c", "f.yaml", "-o", "./f.yaml", cwd=tmp_path)
@@ -344,7 +346,7 @@ def test_the_report_never_takes_the_place_of_the_configuration(tmp_path: Path) -
     assert (tmp_path / "f.yaml").read_text() == text
 
 
-def test_a_report_with_a_relative_path_is_found_from_elsewhere(tmp_path: Path) -> None:
+def test_a_report_with_a_relative_path_is_found_from_another_folder(tmp_path: Path) -> None:
     with stand_in() as server:
         (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 2))
         assert run_command("run", "-o", "r.jsonl", cwd=tmp_path).code == 0
@@ -354,7 +356,7 @@ def test_a_report_with_a_relative_path_is_found_from_elsewhere(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("more", [[], ["-v", "--log-format", "json"]])
-def test_no_secret_shows_anywhere(tmp_path: Path, more: list[str]) -> None:
+def test_no_output_or_file_shows_a_secret(tmp_path: Path, more: list[str]) -> None:
     echo = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 
     def script(request: bytes, nth: int) -> bytes:
@@ -374,7 +376,7 @@ def test_no_secret_shows_anywhere(tmp_path: Path, more: list[str]) -> None:
 
 
 @pytest.mark.parametrize("more", [[], ["-v", "--log-format", "json"]])
-def test_no_secret_of_a_listing_shows_anywhere(tmp_path: Path, more: list[str]) -> None:
+def test_no_output_or_file_shows_a_secret_from_a_listing(tmp_path: Path, more: list[str]) -> None:
     asked: list[bytes] = []
 
     def script(request: bytes, _nth: int) -> bytes:
@@ -415,9 +417,9 @@ async def _against(
     *options: str,
     listing: Callable[[bytes], bytes] | None = None,
 ) -> Ended:
-    """Run the command against a server that answers each POST with ``script(request, nth)``, and ``GET /user`` well.
+    """Run the command against a server that accepts the credentials and answers POSTs with ``script(request, nth)``.
 
-    A look at a listing is answered with ``listing(request)``; a server without one has no listings.
+    It answers each read of a listing with ``listing(request)``, or with 404 if that is ``None``.
     """
     posts = 0
 
@@ -510,7 +512,7 @@ def test_a_retry_after_that_makes_no_sense_is_ignored(tmp_path: Path, value: str
     assert outcomes(ended) == {"accepted": 2}
 
 
-def test_an_outage_costs_tens_of_unknown_backups_not_a_fleet_of_them(tmp_path: Path) -> None:
+def test_an_outage_leaves_fewer_than_100_of_500_installs_unconfirmed(tmp_path: Path) -> None:
     def script(_request: bytes, _nth: int) -> bytes:
         return said("503 S", "Service Unavailable")
 
@@ -543,7 +545,7 @@ def test_a_redirect_is_never_followed(tmp_path: Path) -> None:
     assert {(line["outcome"], line["error"]["kind"]) for line in ended.lines()[:-1]} == {("rejected", "protocol")}
 
 
-def test_hostile_text_reaches_the_report_whole_and_the_terminal_harmless(tmp_path: Path) -> None:
+def test_hostile_text_is_unchanged_in_the_report_and_escaped_on_the_terminal(tmp_path: Path) -> None:
     message = "a\x1b[2J\x07\n[bold]b\u202e"
 
     def script(_request: bytes, _nth: int) -> bytes:
@@ -556,7 +558,7 @@ def test_hostile_text_reaches_the_report_whole_and_the_terminal_harmless(tmp_pat
     assert r"a\x1b[2J\x07\x0a[bold]b\u202e" in ended.stderr
 
 
-def test_the_second_signal_stops_at_once_and_says_what_is_unknown(tmp_path: Path) -> None:
+def test_the_second_signal_stops_immediately_and_leaves_open_requests_unconfirmed(tmp_path: Path) -> None:
     async def main() -> Ended:
         posts = asyncio.Semaphore(0)
 
@@ -576,7 +578,7 @@ def test_the_second_signal_stops_at_once_and_says_what_is_unknown(tmp_path: Path
             process.send_signal(signal.SIGINT)
             await asyncio.sleep(0.5)
             process.send_signal(signal.SIGINT)
-            return await asyncio.to_thread(process.ended)  # the requests take longer than that is waited for
+            return await asyncio.to_thread(process.ended)  # the requests take longer than the longest wait
 
     ended = asyncio.run(main())
     assert ended.code == 130
@@ -584,7 +586,7 @@ def test_the_second_signal_stops_at_once_and_says_what_is_unknown(tmp_path: Path
     assert {line["error"]["kind"] for line in ended.lines()[:-1]} == {"interrupted"}
 
 
-def test_a_reader_that_stops_reading_does_not_outlast_the_second_signal(tmp_path: Path) -> None:
+def test_the_second_signal_ends_a_run_whose_report_is_not_read(tmp_path: Path) -> None:
     with stand_in() as server:
         (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 400))
         process = start_command("run", "-o", "-", "--rate", "400", "--max-rate", "400", cwd=tmp_path)
@@ -598,7 +600,7 @@ def test_a_reader_that_stops_reading_does_not_outlast_the_second_signal(tmp_path
         assert all(backup["id"] in ended.stdout + ended.stderr for backup in server.backups())
 
 
-def test_accounts_fail_alone(tmp_path: Path) -> None:
+def test_each_account_fails_alone(tmp_path: Path) -> None:
     with stand_in() as good, stand_in(WPE_API_PASSWORD="another") as bad:
         first, second, third, fourth = install_ids(4)
         (tmp_path / "wpe-backup.yaml").write_text(f"""\

@@ -1,4 +1,4 @@
-"""The command against every scenario of the examples: whatever the server does, what the report says is true."""
+"""The command against every scenario of the examples: the report is true in each."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PATIENCE = "timeouts: {connect: 1s, read: 2500ms}\nthrottle: {give_up: 4s}"
 COUNT = 40
 
 GRACE = {"lost-answers": "4s", "as-documented": "2s", "slow-backend": "2s"}
-"""Longer than a scenario's listing lags, and than its backend works on, where that is not within a second."""
+"""The grace of scenarios whose listing lags, or whose backend works on, for more than a second; the grace is longer."""
 
 KINDS = {
     "agency": {"accepted", "rejected"},
@@ -32,17 +32,17 @@ KINDS = {
     "revoked": {"accepted", "cancelled"},
     "spoiled-descriptions": {"accepted", "unconfirmed"},
 }
-"""What must be among the outcomes of a scenario, and nothing else: where it is not named, every install is accepted."""
+"""The exact set of outcomes of each scenario. In a scenario that is not named here, every install is accepted."""
 
 CANCELLED = {"revoked": "credentials", "quota": "quota", "outage": "unavailable"}
-"""Scenarios that stop the account in the middle, and the reason that the report gives."""
+"""The scenarios that stop the account during the run, and the reason in the report."""
 
 FOUND = {"lost-answers", "hostile"}
-"""Scenarios in which some backup can be known from the listing alone."""
+"""The scenarios in which some backups are found only by a lookup."""
 
 
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
-def test_what_the_report_says_is_what_the_server_did(path: Path, tmp_path: Path) -> None:
+def test_the_report_agrees_with_the_server(path: Path, tmp_path: Path) -> None:
     ids = install_ids(COUNT)
     with stand_in("--scenario", str(path)) as server:
         text = fleet(server.base_url, COUNT, f"{PATIENCE}\nreconcile: {{grace: {GRACE.get(path.stem, '1s')}}}")
@@ -74,7 +74,7 @@ def faults_of_posts(path: Path) -> set[str]:
 
 
 def _hold_against(lines: list[dict[str, Any]], made: dict[str, dict[str, Any]]) -> None:
-    """Hold the report against what was really made: nothing twice, nothing lost, nothing guessed."""
+    """Check the report against the server's backups: none is made twice, lost or guessed."""
     assert max(Counter(backup["install_id"] for backup in made.values()).values(), default=0) <= 1
     accepted = {line["backup"]["id"]: line["install_id"] for line in lines if line["outcome"] == "accepted"}
     assert {backup_id: made[backup_id]["install_id"] for backup_id in accepted} == accepted

@@ -1,4 +1,4 @@
-"""Files, links, secrets and limits of the system, in the real command."""
+"""The real command with links, secrets, permissions and limits of the system."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ listing: {{available: false}}
 """
 
 
-def test_nothing_that_a_run_writes_holds_a_secret(tmp_path: Path) -> None:
-    """Report, summary, state, logs of run, resume, retry and settle."""
+def test_no_file_or_output_of_a_run_holds_a_secret(tmp_path: Path) -> None:
+    """The report, the summary, the state, and the logs of run, resume, retry and settle."""
     (tmp_path / "scenario.yaml").write_text(SCENARIO)
     with stand_in("--scenario", str(tmp_path / "scenario.yaml")) as server:
         (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 3))
@@ -46,7 +46,7 @@ def test_nothing_that_a_run_writes_holds_a_secret(tmp_path: Path) -> None:
     assert [(name, secret) for name, data in written.items() for secret in secrets if secret in data] == []
 
 
-def test_everything_of_the_state_is_its_owners_alone(tmp_path: Path) -> None:
+def test_only_the_owner_can_read_the_state(tmp_path: Path) -> None:
     with stand_in() as server:
         (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 1))
         for more in ((), ("-o", "report.jsonl")):
@@ -76,7 +76,7 @@ def test_a_link_in_a_shared_folder_is_not_followed(tmp_path: Path, way: str) -> 
     assert (target / "report.jsonl").read_text() == "precious"
 
 
-def test_a_link_of_ones_own_is_followed(tmp_path: Path) -> None:
+def test_a_link_in_an_own_folder_is_followed(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "link.jsonl").symlink_to(tmp_path / "elsewhere/report.jsonl")
     with stand_in() as server:
@@ -86,7 +86,7 @@ def test_a_link_of_ones_own_is_followed(tmp_path: Path) -> None:
     assert (tmp_path / "link.jsonl").is_symlink()
 
 
-def test_few_open_files_bound_the_requests_in_flight(tmp_path: Path) -> None:
+def test_a_low_limit_of_open_files_bounds_the_requests_in_flight(tmp_path: Path) -> None:
     count = 200
     with stand_in("--latency-min", "800ms", "--latency-max", "800ms") as server:
         (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, count))

@@ -1,4 +1,4 @@
-"""The operator's word on an unconfirmed install, in the real command."""
+"""The real ``settle``: an operator decides about an unconfirmed install."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ listing: {{available: false}}
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[StandIn]:
-    """A run of six has ended: one is unconfirmed, though it was made, one is rejected."""
+    """Serve the stand-in after a run of six installs: one is unconfirmed but its backup exists, one is rejected."""
     (tmp_path / "scenario.yaml").write_text(SCENARIO)
     with stand_in("--scenario", str(tmp_path / "scenario.yaml")) as server:
         (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, COUNT))
@@ -35,7 +35,7 @@ def server(tmp_path: Path) -> Iterator[StandIn]:
 
 
 def report(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """Return the backup lines by install, and the summary, of the only run; every line is as the schema wants it."""
+    """Return the backup lines by install, and the summary, of the only run. Check every line against the schema."""
     (path,) = (folder / "state/runs").glob("*/report.jsonl")
     *lines, summary = map(json.loads, path.read_text().splitlines())
     assert [problem for line in (*lines, summary) for problem in report_line_problems(line)] == []
@@ -47,7 +47,7 @@ def settle(folder: Path, *arguments: str) -> Ended:
     return run_command("settle", *arguments, cwd=folder)
 
 
-def test_an_unconfirmed_install_names_what_to_look_for(server: StandIn, tmp_path: Path) -> None:
+def test_the_line_of_an_unconfirmed_install_names_the_marker_to_look_for(server: StandIn, tmp_path: Path) -> None:
     lines, summary = report(tmp_path)
     assert lines[LOST]["outcome"] == "unconfirmed"
     assert lines[LOST]["look_for"] == [f"[wpe-backup {summary['run_id']}]"]
@@ -56,7 +56,7 @@ def test_an_unconfirmed_install_names_what_to_look_for(server: StandIn, tmp_path
     assert lines[LOST]["look_for"][0] in made["description"]
 
 
-def test_one_that_exists_is_accepted_in_report_and_summary(server: StandIn, tmp_path: Path) -> None:
+def test_an_install_settled_as_existing_is_accepted_in_report_and_summary(server: StandIn, tmp_path: Path) -> None:
     (made,) = (backup for backup in server.backups() if backup["install_id"] == LOST)
     ended = settle(tmp_path, "latest", "shop2", "--exists", made["id"])
     assert (ended.code, "shop2 is accepted now" in ended.stderr) == (0, True)
@@ -70,7 +70,7 @@ def test_one_that_exists_is_accepted_in_report_and_summary(server: StandIn, tmp_
     assert json.loads((folder / "summary.json").read_text()) == summary
 
 
-def test_one_that_is_absent_is_exhausted_and_retried(server: StandIn, tmp_path: Path) -> None:
+def test_an_install_settled_as_absent_is_exhausted_and_can_be_retried(server: StandIn, tmp_path: Path) -> None:
     run_id = report(tmp_path)[1]["run_id"]
     assert settle(tmp_path, run_id[:20], LOST, "--absent").code == 0
     line = report(tmp_path)[0][LOST]
@@ -82,7 +82,7 @@ def test_one_that_is_absent_is_exhausted_and_retried(server: StandIn, tmp_path: 
     assert server.stats()["posts"] == COUNT + 2
 
 
-def test_what_is_settled_stays_settled_when_the_run_is_resumed(server: StandIn, tmp_path: Path) -> None:
+def test_a_settled_install_stays_settled_when_the_run_is_resumed(server: StandIn, tmp_path: Path) -> None:
     settle(tmp_path, "latest", "shop2", "--absent")
     before, posts = report(tmp_path), server.stats()["requests"]
     assert run_command("run", "--resume", "latest", cwd=tmp_path).code == 3
@@ -102,7 +102,7 @@ def test_what_is_settled_stays_settled_when_the_run_is_resumed(server: StandIn, 
         (["latest", "shop2", "--exists", "x\x1b[2J"], "is not a backup id"),
     ],
 )
-def test_anything_else_is_exit_2_and_changes_nothing(
+def test_wrong_arguments_are_exit_2_and_change_nothing(
     server: StandIn, tmp_path: Path, arguments: list[str], said: str
 ) -> None:
     before, requests = report(tmp_path), server.stats()["requests"]
@@ -111,13 +111,13 @@ def test_anything_else_is_exit_2_and_changes_nothing(
     assert (report(tmp_path), server.stats()["requests"]) == (before, requests)
 
 
-def test_without_any_run_there_is_nothing_to_settle_and_no_state_is_made(tmp_path: Path) -> None:
+def test_without_a_run_settle_is_exit_2_and_makes_no_state(tmp_path: Path) -> None:
     ended = settle(tmp_path, "latest", "shop2", "--absent")
     assert (ended.code, "there are no runs in" in ended.stderr) == (2, True)
     assert not (tmp_path / "state").exists()
 
 
-def test_a_report_that_went_to_a_pipe_is_settled_in_the_journal_alone(tmp_path: Path) -> None:
+def test_if_the_report_went_to_a_pipe_only_the_journal_is_settled(tmp_path: Path) -> None:
     (tmp_path / "scenario.yaml").write_text(SCENARIO)
     with stand_in("--scenario", str(tmp_path / "scenario.yaml")) as server:
         (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, COUNT))

@@ -1,4 +1,4 @@
-"""The stand-in itself, over HTTP: it behaves as the API's documentation says, and fails as a scenario says."""
+"""The stand-in itself, over HTTP: it behaves as the API's documentation says, and fails as the scenario sets."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def against(wanted: Scenario, script: Callable[[Any], Awaitable[None]]) -> Simul
 
 
 def post(wanted: Scenario, times: int = 1, install_id: str = ID) -> tuple[list[Any], Simulator]:
-    """Post one after the other; return the answers, ``None`` for one that broke, and the stand-in."""
+    """Send POSTs one after the other. Return the answers (``None`` if the connection broke) and the stand-in."""
     answers: list[Any] = []
 
     async def script(call: Any) -> None:
@@ -98,7 +98,7 @@ def test_a_share_of_the_backups_is_aborted() -> None:
     against(scenario(backups={"completes_after": "10ms", "aborts": 0.5}), script)
 
 
-def test_credentials_are_asked_for_except_by_status() -> None:
+def test_every_operation_but_status_requires_credentials() -> None:
     async def script(call: Any) -> None:
         assert (await call("GET", "/user"))[0] == 200
         assert (await call("GET", "/status", headers={}))[1]["success"] is True
@@ -109,7 +109,7 @@ def test_credentials_are_asked_for_except_by_status() -> None:
     against(scenario(), script)
 
 
-def test_credentials_may_be_named_and_may_be_revoked() -> None:
+def test_a_scenario_can_set_and_revoke_credentials() -> None:
     statuses: list[int] = []
 
     async def script(call: Any) -> None:
@@ -122,7 +122,7 @@ def test_credentials_may_be_named_and_may_be_revoked() -> None:
 
 
 @pytest.mark.parametrize("body", [None, {}, {"description": "d"}, {"description": 1, "notification_emails": []}, []])
-def test_a_request_that_is_not_as_specified_is_answered_400_with_every_field_of_an_error(body: Any) -> None:
+def test_an_invalid_request_is_answered_400_with_every_field_of_an_error(body: Any) -> None:
     async def script(call: Any) -> None:
         status, answer, _ = await call("POST", BACKUPS, json=body)
         assert status == 400
@@ -131,7 +131,7 @@ def test_a_request_that_is_not_as_specified_is_answered_400_with_every_field_of_
     assert against(scenario(), script).stats()["backups_made"] == 0
 
 
-def test_what_is_not_there_is_not_found() -> None:
+def test_an_unknown_path_or_id_is_not_found() -> None:
     async def script(call: Any) -> None:
         assert (await call("POST", "/installs/nope/backups", json=BODY))[0] == 404
         assert (await call("GET", "/nowhere"))[0] == 404
@@ -157,7 +157,7 @@ def with_raw_sockets(wanted: Scenario, script: Callable[[Simulator], Awaitable[N
 
 
 def answered(wanted: Scenario) -> bytes | None:
-    """Return the bytes that answer one POST, ``None`` for a reset."""
+    """Return the bytes of the answer to one POST, or ``None`` after a reset."""
     found: list[bytes | None] = []
 
     async def script(simulator: Simulator) -> None:
@@ -173,7 +173,7 @@ def answered(wanted: Scenario) -> bytes | None:
     return found[0]
 
 
-def test_a_reset_is_one_on_the_wire_and_a_body_cut_short_too() -> None:
+def test_a_reset_and_a_short_body_are_real_on_the_wire() -> None:
     assert answered(scenario(faults=[{"kind": "reset"}])) is None
     cut = answered(scenario(faults=[{"kind": "cut_short"}]))
     assert cut is not None
@@ -184,7 +184,7 @@ def test_a_reset_is_one_on_the_wire_and_a_body_cut_short_too() -> None:
     assert 0 < len(body) < length
 
 
-def test_a_body_that_is_nonsense_is_answered_400() -> None:
+def test_a_nonsense_body_is_answered_400() -> None:
     async def script(call: Any) -> None:
         for data in (b"[" * 200_000, b"\xff\xfe", b"{"):
             assert (await call("POST", BACKUPS, data=data))[0] == 400
@@ -223,7 +223,7 @@ def test_accounts_and_installs_are_listed_in_pages() -> None:
     against(scenario(accounts=accounts), script)
 
 
-def test_without_accounts_a_fleet_is_shown_and_any_other_id_takes_backups() -> None:
+def test_without_accounts_a_default_fleet_is_listed_and_any_other_id_accepts_backups() -> None:
     async def script(call: Any) -> None:
         (account,) = (await call("GET", "/accounts"))[1]["results"]
         shown: list[Any] = []
@@ -255,7 +255,7 @@ def test_without_accounts_a_fleet_is_shown_and_any_other_id_takes_backups() -> N
 
 
 @pytest.mark.parametrize("accounts", [[], [{"name": "empty", "installs": []}]])
-def test_accounts_that_are_named_are_all_that_exists(accounts: list[Any]) -> None:
+def test_if_the_scenario_names_accounts_no_others_exist(accounts: list[Any]) -> None:
     async def script(call: Any) -> None:
         for path in ("/installs", f"/installs?account_id={ID}"):
             assert (await call("GET", path))[1] == {"previous": None, "next": None, "count": 0, "results": []}
@@ -271,7 +271,7 @@ def test_accounts_that_are_named_are_all_that_exists(accounts: list[Any]) -> Non
 
 
 def listed(listing: dict[str, Any], count: int = 5, **keys: Any) -> list[Any]:
-    """Return the pages of the listing of an install of which ``count`` backups were made."""
+    """Make ``count`` backups of an install, and return the pages of its listing."""
     pages: list[Any] = []
 
     async def script(call: Any) -> None:
@@ -287,7 +287,7 @@ def listed(listing: dict[str, Any], count: int = 5, **keys: Any) -> list[Any]:
     return pages
 
 
-def test_the_listing_has_as_many_pages_as_wanted_in_any_order() -> None:
+def test_a_scenario_sets_the_page_size_and_the_order_of_the_listing() -> None:
     pages = listed({"order": "oldest"}, pages={"size": 2})
     assert [len(page["results"]) for page in pages] == [2, 2, 1]
     assert [page["count"] for page in pages] == [5, 5, 5]
@@ -305,11 +305,11 @@ def test_the_listing_has_as_many_pages_as_wanted_in_any_order() -> None:
 @pytest.mark.parametrize(
     ("form", "begins"), [("path", "/v1/installs"), ("url", "http://127.0.0.1"), ("elsewhere", "https://elsewhere")]
 )
-def test_the_next_page_is_named_in_each_way(form: str, begins: str) -> None:
+def test_the_link_to_the_next_page_can_have_each_form(form: str, begins: str) -> None:
     assert listed({}, pages={"next": form, "size": 3})[0]["next"].startswith(begins)
 
 
-def test_the_listing_may_lag_or_not_be_there() -> None:
+def test_the_listing_may_lag_or_be_missing() -> None:
     async def script(call: Any) -> None:
         await call("POST", BACKUPS, json=BODY)
         assert (await call("GET", BACKUPS))[1]["results"] == []
@@ -331,7 +331,7 @@ def test_the_listing_may_spoil_descriptions() -> None:
     assert set(first(backups={"fields": "minimal"})) == {"id", "status"}
 
 
-def test_the_listing_may_show_the_checkpoints_that_wp_engine_makes_each_night() -> None:
+def test_the_listing_may_show_wp_engines_nightly_checkpoints() -> None:
     async def script(call: Any) -> None:
         results = (await call("GET", BACKUPS))[1]["results"]
         moments = [datetime.fromisoformat(each["create_time"]) for each in results]
@@ -343,7 +343,7 @@ def test_the_listing_may_show_the_checkpoints_that_wp_engine_makes_each_night() 
     against(scenario(listing={"nightly": 3}), script)
 
 
-# -- what sits in front -----------------------------------------------------------------------------------------------
+# -- the gateway ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -354,7 +354,7 @@ def test_the_listing_may_show_the_checkpoints_that_wp_engine_makes_each_night() 
         ("empty", ""), ("huge", "9" * 30), ("hour", "3600"),
     ],
 )  # fmt: skip
-def test_a_429_looks_like_the_gateways_with_each_form_of_retry_after(form: str, value: str | None) -> None:
+def test_a_429_looks_like_the_gateways_and_has_each_form_of_retry_after(form: str, value: str | None) -> None:
     async def script(call: Any) -> None:
         await call("GET", "/user")
         status, body, headers = await call("GET", "/user")
@@ -386,7 +386,7 @@ def test_the_servers_clock_may_be_wrong() -> None:
 
 
 @pytest.mark.parametrize("kind", ["fixed_window", "sliding_window"])
-def test_a_window_lets_so_many_through(kind: str) -> None:
+def test_a_window_lets_its_number_of_requests_through(kind: str) -> None:
     statuses: list[int] = []
 
     async def script(call: Any) -> None:
@@ -398,7 +398,7 @@ def test_a_window_lets_so_many_through(kind: str) -> None:
     assert statuses == [200, 200, 200, 429, 200, 200]
 
 
-def test_no_more_than_so_many_are_let_in_at_a_time() -> None:
+def test_a_limit_in_flight_bounds_the_requests_at_a_time() -> None:
     async def script(call: Any) -> None:
         statuses = [each[0] for each in await asyncio.gather(*(call("GET", "/user") for _ in range(10)))]
         assert sorted(statuses) == [200] * 4 + [429] * 6
@@ -428,7 +428,7 @@ def test_limits_change_on_a_schedule_and_a_bucket_keeps_its_tokens() -> None:
     assert counts == [5, 0, 8]
 
 
-def test_a_backend_that_slows_down_runs_into_the_gateways_504_and_makes_the_backup_all_the_same() -> None:
+def test_a_slow_backend_causes_504s_and_still_makes_the_backups() -> None:
     async def script(call: Any) -> None:
         paths = [f"/installs/{each}/backups" for each in install_ids(6)]
         answers = await asyncio.gather(*(call("POST", path, json=BODY) for path in paths))
@@ -443,7 +443,7 @@ def test_a_backend_that_slows_down_runs_into_the_gateways_504_and_makes_the_back
 
 
 @pytest.mark.parametrize("leave", ["close", "reset"])
-def test_what_a_client_asked_for_is_done_though_it_goes_away(leave: str) -> None:
+def test_a_request_is_carried_out_even_if_the_client_goes_away(leave: str) -> None:
     async def script(simulator: Simulator) -> None:
         for number, install_id in enumerate(install_ids(6)):
             reader, writer = await asyncio.open_connection("127.0.0.1", simulator.port)
@@ -466,7 +466,7 @@ def test_what_a_client_asked_for_is_done_though_it_goes_away(leave: str) -> None
         assert (stats["backups_made"], stats["most_per_install"], stats["in_flight"]) == (6, 1, 0)
 
 
-def test_the_revoked_are_so_many_whoever_comes_at_once() -> None:
+def test_credentials_are_revoked_after_exactly_so_many_concurrent_requests() -> None:
     async def script(call: Any) -> None:
         statuses = [each[0] for each in await asyncio.gather(*(call("GET", "/user") for _ in range(20)))]
         assert sorted(statuses) == [200] * 12 + [401] * 8
@@ -474,7 +474,7 @@ def test_the_revoked_are_so_many_whoever_comes_at_once() -> None:
     against(scenario(latency="50ms", credentials={"revoked_after_requests": 12}), script)
 
 
-def test_a_backend_takes_each_request_its_own_time() -> None:
+def test_a_backend_takes_a_different_time_for_each_request() -> None:
     async def script(call: Any) -> None:
         async def seconds() -> float:
             began = asyncio.get_running_loop().time()
@@ -487,7 +487,7 @@ def test_a_backend_takes_each_request_its_own_time() -> None:
     against(scenario(backend={"slots": 20, "takes": ["10ms", "400ms"]}), script)
 
 
-def test_who_is_inside_counts_across_a_change_of_the_limits() -> None:
+def test_requests_in_flight_still_count_after_the_limits_change() -> None:
     async def script(call: Any) -> None:
         first = [asyncio.create_task(call("GET", "/user")) for _ in range(6)]
         await asyncio.sleep(0.2)
@@ -500,7 +500,7 @@ def test_who_is_inside_counts_across_a_change_of_the_limits() -> None:
     assert against(wanted, script).stats()["most_in_flight"] == 4
 
 
-def test_a_request_that_one_limit_refuses_is_charged_by_none() -> None:
+def test_a_request_that_one_limit_refuses_is_not_counted_by_the_others() -> None:
     async def script(call: Any) -> None:
         for _ in range(2):
             statuses = [each[0] for each in await asyncio.gather(*(call("GET", "/user") for _ in range(10)))]
@@ -510,7 +510,7 @@ def test_a_request_that_one_limit_refuses_is_charged_by_none() -> None:
     against(scenario(latency="100ms", limits=limits), script)
 
 
-def test_limits_may_count_each_api_user_by_itself() -> None:
+def test_limits_may_count_each_api_user_separately() -> None:
     async def script(call: Any) -> None:
         other = {"Authorization": aiohttp.encode_basic_auth("other", "p")}
         assert [(await call("GET", "/user"))[0] for _ in range(2)] == [200, 429]
@@ -519,7 +519,7 @@ def test_limits_may_count_each_api_user_by_itself() -> None:
     against(scenario(limits=[{"kind": "bucket", "rate": 0.001, "burst": 1}], limits_per="credentials"), script)
 
 
-def test_looking_at_what_was_counted_does_not_start_the_clock() -> None:
+def test_reading_the_admin_pages_does_not_start_the_clock() -> None:
     async def script(call: Any) -> None:
         await call("GET", "/../_admin/backups")
         await call("GET", "/../_admin/stats")
@@ -529,7 +529,7 @@ def test_looking_at_what_was_counted_does_not_start_the_clock() -> None:
     against(scenario(faults=[{"kind": "unavailable", "from": "200ms"}]), script)
 
 
-def test_a_page_of_one_accounts_installs_names_the_next_page_of_that_account() -> None:
+def test_a_page_of_one_accounts_installs_links_to_that_accounts_next_page() -> None:
     async def script(call: Any) -> None:
         account_id = (await call("GET", "/accounts"))[1]["results"][0]["id"]
         path, found = f"/installs?account_id={account_id}", list[Any]()
@@ -547,7 +547,7 @@ def test_a_page_of_one_accounts_installs_names_the_next_page_of_that_account() -
     )
 
 
-def test_a_fault_may_take_its_time_and_the_gateway_does_not_wait_for_ever() -> None:
+def test_a_fault_may_be_delayed_up_to_the_gateways_timeout() -> None:
     async def script(call: Any) -> None:
         began = asyncio.get_running_loop().time()
         assert (await call("POST", BACKUPS, json=BODY))[0] == 504
@@ -564,7 +564,7 @@ def test_a_fault_may_take_its_time_and_the_gateway_does_not_wait_for_ever() -> N
 
 
 @pytest.mark.parametrize("kind", ["reset", "cut_short"])
-def test_what_the_backend_does_after_the_gateways_504_does_not_touch_the_connection(kind: str) -> None:
+def test_the_backends_work_after_a_504_does_not_touch_the_connection(kind: str) -> None:
     async def script(simulator: Simulator) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", simulator.port)
         writer.write(raw_post(ID))
@@ -590,7 +590,7 @@ def test_what_the_backend_does_after_the_gateways_504_does_not_touch_the_connect
         ("in_progress", "in_progress", "in_progress"),
     ],
 )
-def test_a_backup_may_begin_with_another_status(first: str, in_the_answer: str, later: str) -> None:
+def test_a_scenario_can_set_the_first_status_of_a_backup(first: str, in_the_answer: str, later: str) -> None:
     async def script(call: Any) -> None:
         backup = (await call("POST", BACKUPS, json=BODY))[1]
         assert (backup["status"], backup["complete_time"] is not None) == (in_the_answer, first == "completed")
@@ -600,7 +600,7 @@ def test_a_backup_may_begin_with_another_status(first: str, in_the_answer: str, 
     against(scenario(backups={"first_status": first, "completes_after": "600ms"}), script)
 
 
-def test_what_is_noted_of_a_request_can_be_held_against_a_report() -> None:
+def test_the_log_of_requests_has_the_fields_to_check_a_report() -> None:
     async def script(call: Any) -> None:
         _, _, headers = await call("POST", BACKUPS, json=BODY)
         (noted,) = (await call("GET", "/../_admin/requests"))[1]["requests"]
@@ -623,7 +623,7 @@ def test_what_is_noted_of_a_request_can_be_held_against_a_report() -> None:
         ("missing_id", 202, 1), ("wrong_type", 202, 1),
     ],
 )  # fmt: skip
-def test_each_fault_of_a_post(kind: str, status: int | None, made: int) -> None:
+def test_each_fault_of_a_post_has_its_status_and_effect(kind: str, status: int | None, made: int) -> None:
     (answer,), simulator = post(scenario(faults=[{"kind": kind}]))
     assert (answer and answer[0]) == status
     assert simulator.stats()["backups_made"] == made
@@ -641,13 +641,13 @@ def test_each_fault_of_a_post(kind: str, status: int | None, made: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["server_error", "bad_gateway", "unavailable", "gateway_timeout", "reset"])
-def test_the_backup_may_be_made_all_the_same(kind: str) -> None:
+def test_a_fault_may_still_make_the_backup(kind: str) -> None:
     answers, simulator = post(scenario(faults=[{"kind": kind, "created": True}]))
     assert answers[0] is None or answers[0][0] >= 500
     assert simulator.stats()["backups_made"] == 1
 
 
-def test_a_hanging_request_ends_when_the_client_goes() -> None:
+def test_a_hanging_request_ends_when_the_client_disconnects() -> None:
     async def script(call: Any) -> None:
         for _ in range(2):
             with pytest.raises(TimeoutError):
@@ -659,7 +659,7 @@ def test_a_hanging_request_ends_when_the_client_goes() -> None:
 
 
 @pytest.mark.parametrize("kind", ["unavailable", "reset", "cut_short", "broken_json", "missing_id", "not_found"])
-def test_the_listing_has_faults_of_its_own(kind: str) -> None:
+def test_each_fault_can_hit_the_listing(kind: str) -> None:
     async def script(call: Any) -> None:
         assert (await call("POST", BACKUPS, json=BODY))[0] == 202
         try:
@@ -674,7 +674,7 @@ def test_the_listing_has_faults_of_its_own(kind: str) -> None:
     against(scenario(faults=[{"kind": kind, "operation": "listing", "first_tries": tries}]), script)
 
 
-def test_a_fault_may_hit_only_some_installs_the_first_tries_and_a_time() -> None:
+def test_a_fault_can_be_limited_to_installs_first_tries_and_a_time() -> None:
     only_one = scenario(faults=[{"kind": "unavailable", "installs": [ID]}])
     assert post(only_one)[0][0][0] == 503
     assert post(only_one, install_id=OTHER)[0][0][0] == 202
@@ -684,7 +684,7 @@ def test_a_fault_may_hit_only_some_installs_the_first_tries_and_a_time() -> None
     assert post(scenario(faults=[{"kind": "unavailable", "from": "1h"}]))[0][0][0] == 202
 
 
-def test_faults_hit_the_same_installs_and_posts_whatever_the_order() -> None:
+def test_faults_hit_the_same_installs_and_posts_in_any_order() -> None:
     wanted = scenario(
         seed=1,
         faults=[
@@ -735,6 +735,6 @@ def test_faults_hit_the_same_installs_and_posts_whatever_the_order() -> None:
         {"accounts": [{"name": "UPPER"}]},
     ],
 )
-def test_a_scenario_that_cannot_be_is_refused(keys: dict[str, Any]) -> None:
+def test_an_invalid_scenario_is_refused(keys: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         scenario(**keys)

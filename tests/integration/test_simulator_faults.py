@@ -1,4 +1,4 @@
-"""The stand-in's answers that no web framework gives by itself, looked at as bytes on the wire."""
+"""Answers of the stand-in that no web framework gives by itself, checked as bytes on the wire."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HEAD = b"HTTP/1.1 "
 
 @dataclass(frozen=True)
 class Reply:
-    """The bytes that came before ``seconds`` were over or the connection ended, and how it ended."""
+    """The bytes that came before the time was over or the connection ended, and how it ended."""
 
     data: bytes
     ended_by: str
@@ -69,7 +69,7 @@ async def _read(reader: asyncio.StreamReader, wait_s: float) -> tuple[bytes, str
 
 
 @pytest.mark.parametrize(("method", "operation"), OPERATIONS)
-def test_an_answers_head_is_cut_off_by_a_reset(method: str, operation: str) -> None:
+def test_a_reset_cuts_off_the_head_of_an_answer(method: str, operation: str) -> None:
     reply = ask(method, {"kind": "cut_head", "operation": operation})
     assert reply.data.startswith(HEAD + (b"202 " if method == "POST" else b"200 "))
     assert b"\r\n\r\n" not in reply.data
@@ -79,12 +79,12 @@ def test_an_answers_head_is_cut_off_by_a_reset(method: str, operation: str) -> N
     assert reply.stats["faults"] == {f"{operation} cut_head": 1}
 
 
-def test_the_backup_may_be_made_though_the_answers_head_is_cut_off() -> None:
+def test_a_post_whose_answer_is_cut_off_may_still_make_the_backup() -> None:
     assert ask("POST", {"kind": "cut_head", "created": True}).stats["backups_made"] == 1
 
 
 @pytest.mark.parametrize(("method", "operation"), OPERATIONS)
-def test_a_body_of_ten_megabytes_is_good_json_all_the_same(method: str, operation: str) -> None:
+def test_a_body_of_ten_megabytes_is_still_valid_json(method: str, operation: str) -> None:
     reply = ask(method, {"kind": "huge_body", "operation": operation})
     assert len(reply.body) > 10_000_000
     _is_the_answer_of(method, json.loads(reply.body), reply)
@@ -110,7 +110,7 @@ def _is_the_answer_of(method: str, document: dict[str, Any], reply: Reply) -> No
 
 
 @pytest.mark.parametrize(("method", "operation"), OPERATIONS)
-def test_an_answer_drips_after_its_head(method: str, operation: str) -> None:
+def test_the_body_of_an_answer_can_drip(method: str, operation: str) -> None:
     reply = ask(method, {"kind": "drip", "operation": operation}, wait_s=1.5)
     assert reply.head.startswith(HEAD)
     assert 1 <= len(reply.body) <= 3
@@ -119,6 +119,6 @@ def test_an_answer_drips_after_its_head(method: str, operation: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["drip", "huge_body", "gzip_bomb"])
-def test_a_body_that_is_too_much_is_of_a_backup_that_was_made(kind: str) -> None:
+def test_a_fault_of_the_body_cannot_be_without_a_backup(kind: str) -> None:
     with pytest.raises(ValidationError, match="the body of the answer"):
         Scenario.model_validate({"faults": [{"kind": kind, "created": False}]})

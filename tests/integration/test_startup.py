@@ -1,4 +1,4 @@
-"""A signal ends a command from its first moment on, and nothing is sent, as the stand-in counts it."""
+"""A signal ends a command from its first moment on, and the stand-in gets no request."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class Sender(importlib.abc.MetaPathFinder):
 
 sys.meta_path.insert(0, Sender())
 """
-"""Sends the process a signal at the moment when it is about to import a module."""
+"""Code that sends the process a signal just before it imports a module."""
 
 
 @pytest.fixture(autouse=True)
 def nothing_ignored() -> Iterator[None]:
-    """Have commands start with no signal ignored, though whoever runs the tests may ignore some."""
+    """Start commands with no signal ignored, even if the process that runs the tests ignores some."""
     kept = {signum: signal.signal(signum, signal.SIG_DFL) for signum in SIGNALS}
     yield
     for signum, handler in kept.items():
@@ -91,7 +91,7 @@ def test_a_signal_while_the_libraries_are_imported_ends_the_command(
 
 @pytest.mark.skipif(not may_be_process_1(), reason="nobody here may make a process 1")
 @pytest.mark.parametrize("module", MOMENTS[::3])
-def test_process_1_of_a_container_hears_it_too(module: str, sender: str, server: StandIn, tmp_path: Path) -> None:
+def test_a_signal_also_ends_process_1_of_a_container(module: str, sender: str, server: StandIn, tmp_path: Path) -> None:
     (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 3))
     before = server.stats()["requests"]
     words = ("unshare", "--pid", "--fork", "--kill-child", *COMMAND, "run")
@@ -100,7 +100,7 @@ def test_process_1_of_a_container_hears_it_too(module: str, sender: str, server:
     assert server.stats()["requests"] == before
 
 
-def test_what_the_parent_has_ignored_stays_ignored(sender: str, server: StandIn, tmp_path: Path) -> None:
+def test_a_signal_that_the_parent_ignores_stays_ignored(sender: str, server: StandIn, tmp_path: Path) -> None:
     (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 3))
     shell = f"trap '' HUP; exec {shlex.join(COMMAND)} run -q"
     more = {"PYTHONPATH": sender, "AT_IMPORT_OF": "click", "SIGNAL": str(signal.SIGHUP.value)}
@@ -108,7 +108,7 @@ def test_what_the_parent_has_ignored_stays_ignored(sender: str, server: StandIn,
 
 
 NEVER = "fifo"
-"""A named pipe that nobody writes to."""
+"""The name of a pipe that nobody writes to."""
 
 WAITS = {
     "config": (("run", "-c", NEVER), signal.SIGTERM),
@@ -121,19 +121,19 @@ WAITS = {
 
 
 @pytest.mark.parametrize(("command", "signum"), WAITS.values(), ids=WAITS)
-def test_whatever_waits_for_a_pipe_can_be_stopped(
+def test_a_signal_ends_every_command_that_waits_for_a_pipe(
     command: tuple[str, ...], signum: int, server: StandIn, tmp_path: Path
 ) -> None:
     (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 3))
     os.mkfifo(tmp_path / NEVER)
     process = start_command(*command, cwd=tmp_path)
-    with open(tmp_path / NEVER, "wb"):  # noqa: PTH123 - returns when the command waits at the other end
+    with open(tmp_path / NEVER, "wb"):  # noqa: PTH123 - returns when the command opens the other end
         process.send_signal(signum)
         assert process.ended() == Ended(128 + signum, "", STOPPED)
 
 
 @pytest.mark.parametrize("command", [("run",), ("config", "validate"), ("doctor",)])
-def test_a_password_command_is_ended_with_all_that_it_has_started(
+def test_a_signal_ends_a_password_command_and_its_children(
     command: tuple[str, ...], server: StandIn, tmp_path: Path
 ) -> None:
     (tmp_path / "slow.sh").write_text("sleep 600 > fifo | cat")
@@ -145,14 +145,12 @@ def test_a_password_command_is_ended_with_all_that_it_has_started(
     with open(tmp_path / NEVER, "rb") as grandchild:  # noqa: PTH123 - returns when the grandchild runs
         process.send_signal(signal.SIGTERM)
         assert process.ended() == Ended(143, "", STOPPED)
-        assert grandchild.read() == b""  # the pipe ends when the grandchild does
+        assert grandchild.read() == b""  # the pipe ends when the grandchild ends
     assert server.stats()["requests"] == before
 
 
 @pytest.mark.parametrize("command", [("run",), ("history",)])
-def test_a_state_that_another_process_keeps_locked_is_no_reason_to_be_deaf(
-    command: tuple[str, ...], server: StandIn, tmp_path: Path
-) -> None:
+def test_a_signal_ends_the_wait_for_a_locked_state(command: tuple[str, ...], server: StandIn, tmp_path: Path) -> None:
     (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 1))
     (tmp_path / "state").mkdir()
     with closing(sqlite3.connect(tmp_path / "state" / "state.db", isolation_level=None)) as other:
@@ -161,14 +159,14 @@ def test_a_state_that_another_process_keeps_locked_is_no_reason_to_be_deaf(
         other.execute("BEGIN EXCLUSIVE")
         other.execute("INSERT INTO runs VALUES (1)")
         process = start_command(*command, cwd=tmp_path)
-        until(lambda: any("state.db" in opened(process.pid) for _ in range(500)))  # in each of its tries, for a moment
+        until(lambda: any("state.db" in opened(process.pid) for _ in range(500)))  # each try opens it for a moment
         process.send_signal(signal.SIGTERM)
         ended = process.ended()
-    assert (ended.code, ended.stderr) == (143, STOPPED)  # 4, and other words, where it waits for the lock to the end
+    assert (ended.code, ended.stderr) == (143, STOPPED)  # it would be 4 if it waited for the lock to the end
 
 
 @pytest.mark.parametrize("command", [("audit",), ("installs",), ("run", "--dry-run")])
-def test_a_signal_before_the_loop_listens_is_handed_to_it(
+def test_a_signal_before_the_event_loop_starts_is_passed_to_it(
     command: tuple[str, ...], sender: str, server: StandIn, tmp_path: Path
 ) -> None:
     (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 1))
@@ -186,7 +184,7 @@ def test_a_signal_before_the_loop_listens_is_handed_to_it(
     assert server.stats()["requests"] == before
 
 
-def test_a_signal_where_python_lets_no_exception_out_ends_the_command_too(tmp_path: Path) -> None:
+def test_a_signal_inside_a_finalizer_ends_the_command(tmp_path: Path) -> None:
     script = (
         "import signal\n"
         "from orchestrator.cli import signals\n"
@@ -200,8 +198,8 @@ def test_a_signal_where_python_lets_no_exception_out_ends_the_command_too(tmp_pa
     assert run_program(sys.executable, "-c", script, cwd=tmp_path) == Ended(143, "", STOPPED)
 
 
-def test_a_signal_just_before_a_system_call_that_never_returns_ends_the_command(tmp_path: Path) -> None:
-    """Another thread takes the signal here, so the call is not interrupted: as if the signal had come before it."""
+def test_a_signal_just_before_a_blocking_system_call_ends_the_command(tmp_path: Path) -> None:
+    """Another thread takes the signal, so the call is not interrupted, as if the signal had come before it."""
     script = (
         "import os, signal, subprocess, threading\n"
         "from orchestrator.cli import signals\n"
@@ -218,10 +216,10 @@ def test_a_signal_just_before_a_system_call_that_never_returns_ends_the_command(
     assert run_program(sys.executable, "-c", script, cwd=tmp_path) == Ended(143, "", STOPPED)
 
 
-def test_a_reader_that_does_not_read_can_be_left(server: StandIn, tmp_path: Path) -> None:
+def test_a_signal_ends_a_command_whose_output_is_not_read(server: StandIn, tmp_path: Path) -> None:
     (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 2000))
     process = start_command("run", "--dry-run", cwd=tmp_path)
-    process.stdout.read(1)  # the command prints, and will find the pipe full
+    process.stdout.read(1)  # the command has begun to print, and the pipe will fill up
     process.send_signal(signal.SIGTERM)
     assert process.wait() == 143
     assert process.ended().stderr == "wpe-backup: stopped\n"

@@ -1,4 +1,4 @@
-"""How the backups of a run ended, by the real command against the stand-in."""
+"""The real ``status`` against the stand-in: how the backups of a run ended."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def status(folder: Path, *arguments: str, **changes: str) -> Ended:
 
 
 def report(folder: Path, run_id: str = "*") -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """Return the lines by install, and the summary, of the only such run; all as the schema wants it."""
+    """Return the lines by install, and the summary, of the only matching run. Check all against the schema."""
     (path,) = (folder / "state/runs").glob(f"{run_id}/report.jsonl")
     *lines, summary = map(json.loads, path.read_text().splitlines())
     assert [problem for line in (*lines, summary) for problem in report_line_problems(line)] == []
@@ -54,7 +54,7 @@ def kinds(lines: Sequence[dict[str, Any]] | Any) -> Counter[str]:
 
 
 def settled(folder: Path, *arguments: str) -> Ended:
-    """Ask until every backup is completed."""
+    """Run ``status`` until every backup has ended."""
     answers: list[Ended] = []
 
     def is_settled() -> bool:
@@ -65,7 +65,7 @@ def settled(folder: Path, *arguments: str) -> Ended:
     return answers[-1]
 
 
-def test_a_run_says_how_its_backups_ended(tmp_path: Path) -> None:
+def test_status_reports_how_the_backups_of_a_run_ended(tmp_path: Path) -> None:
     text = f"""\
 backups: {{completes_after: 10ms, aborts: 0.4}}
 faults:
@@ -112,7 +112,7 @@ faults:
         assert server.stats()["posts"] == COUNT + len(aborted) + 1
 
 
-def test_what_is_under_way_stays_so_and_latest_is_of_this_yaml_whatever_was_named(tmp_path: Path) -> None:
+def test_a_backup_under_way_stays_open_and_latest_is_this_yamls_newest_run(tmp_path: Path) -> None:
     with stand_in(*scenario(tmp_path, "backups: {completes_after: 1h}\n")) as server:
         (tmp_path / "other").mkdir()
         (tmp_path / "other/f.yaml").write_text(fleet(server.base_url, 1))
@@ -140,7 +140,7 @@ def test_what_is_under_way_stays_so_and_latest_is_of_this_yaml_whatever_was_name
         assert (moved.code, "cannot be asked about: the account default was at" in moved.stderr) == (2, True)
 
 
-def test_what_was_incomplete_or_skipped_is_completed_later_and_nothing_is_left_to_do(tmp_path: Path) -> None:
+def test_incomplete_and_skipped_backups_complete_later_and_nothing_is_left_to_do(tmp_path: Path) -> None:
     with stand_in(*scenario(tmp_path, "backups: {completes_after: 1500ms}\n")) as server:
         configure(tmp_path, server, 3)
         assert run(tmp_path, "--wait", "--wait-timeout", "100ms").code == 3
@@ -167,7 +167,7 @@ def test_what_was_incomplete_or_skipped_is_completed_later_and_nothing_is_left_t
         assert server.stats()["posts"] == 3
 
 
-def test_credentials_that_are_refused_cost_the_other_account_nothing(tmp_path: Path) -> None:
+def test_refused_credentials_of_one_account_do_not_affect_the_other(tmp_path: Path) -> None:
     text = f"credentials: {{user_id: {USER}, password: {PASSWORD}}}\nbackups: {{completes_after: 10ms}}\n"
     yaml = """\
 version: 1
@@ -194,7 +194,7 @@ installs: [{{id: {ids[0]}, name: one}}, {{id: {ids[1]}, name: two, account: b}}]
     assert report(tmp_path)[1]["exit_code"] == 0
 
 
-def test_a_signal_keeps_what_was_learned(tmp_path: Path) -> None:
+def test_a_signal_keeps_the_answers_so_far(tmp_path: Path) -> None:
     with stand_in(*scenario(tmp_path, "backups: {completes_after: 10ms}\n")) as server:
         configure(tmp_path, server, 40)
         assert run(tmp_path).code == 0
@@ -212,7 +212,7 @@ def test_a_signal_keeps_what_was_learned(tmp_path: Path) -> None:
     assert f"answered={counts['completed']} backups=40 by=SIGINT" in ended.stderr
 
 
-def test_what_cannot_be_asked_is_refused_before_anybody_is(tmp_path: Path) -> None:
+def test_an_impossible_question_is_refused_before_any_request(tmp_path: Path) -> None:
     (tmp_path / "wpe-backup.yaml").write_text(fleet("http://127.0.0.1:9/v1", 1))
     nothing = status(tmp_path)
     assert (nothing.code, "there are no runs in" in nothing.stderr) == (2, True)
@@ -239,7 +239,7 @@ def test_what_cannot_be_asked_is_refused_before_anybody_is(tmp_path: Path) -> No
 
 
 @pytest.mark.usefixtures("without_coverage")
-def test_a_run_that_did_not_come_to_its_end_is_told_so(tmp_path: Path) -> None:
+def test_status_warns_about_a_run_that_did_not_end(tmp_path: Path) -> None:
     with stand_in(*scenario(tmp_path, "backups: {completes_after: 10ms}\n")) as server:
         configure(tmp_path, server, 3)
         assert run(tmp_path).code == 0

@@ -1,4 +1,4 @@
-"""The command in odd surroundings: a locale that lacks characters, a user without a home, streams that take nothing."""
+"""The command in odd surroundings: a locale that lacks characters, a user without a home, streams that are full."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("without_coverage")
 
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-"""Python takes arguments and the names of files for ASCII then, as it takes them for Latin-1 in such a locale."""
+"""With these variables Python decodes arguments and file names as ASCII, as it uses Latin-1 in a Latin-1 locale."""
 
 ODD_IDS = install_ids(2000)[-2:]
-"""Of installs that no other test here backs up."""
+"""The ids of installs that no other test of this file backs up."""
 
 NO_HOME = ("unshare", "--user", "--map-user=4242")
 
@@ -37,14 +37,14 @@ def may_have_no_home() -> bool:
 
 
 def run_anew(*arguments: str | bytes, cwd: Path, by: Sequence[str] = (), **changes: str) -> Ended:
-    """Run the command in a Python of its own, which takes its encodings from the environment."""
+    """Run the command in a new Python process, which takes its encodings from the environment."""
     env = environment(**changes)
     ended = subprocess.run([*by, *COMMAND, *arguments], cwd=cwd, env=env, capture_output=True, check=False)
     return Ended(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
 
 
 def named(base_url: str) -> str:
-    """Return a YAML whose texts and files no ASCII has."""
+    """Return a YAML whose texts and file names are not ASCII."""
     return f"""\
 version: 1
 accounts: {{default: {{base_url: "{base_url}", password_file: geheim-ü}}}}
@@ -62,7 +62,7 @@ def folder(server: StandIn, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_run_is_the_same_in_a_locale_that_lacks_its_characters(server: StandIn, folder: Path) -> None:
+def test_a_run_works_in_a_locale_that_lacks_its_characters(server: StandIn, folder: Path) -> None:
     files = ("-c", "flotte-é.yaml", "-o", "bericht-é.jsonl", "--state-dir", "s", "--log-format", "json")
     meant = ("--only", "straß*", "--description", "Vör {name}")
     ended = run_anew("run", *files, *meant, cwd=folder, WHO="Zoë", **ASCII)
@@ -80,26 +80,28 @@ def test_a_run_is_the_same_in_a_locale_that_lacks_its_characters(server: StandIn
         (("run", "--dry-run"), r"Zo\xeb sichert caf\xe9"),
         (("audit",), r"caf\xe9"),
         (("config", "validate"), r"flotte-\xe9.yaml: valid"),
-        (("config", "show"), "name: straße"),  # data is UTF-8
+        (("config", "show"), "name: straße"),  # data is always UTF-8
         (("run", "--dry-run", "--log-format", "json"), r'"caf\u00e9"'),
         (("audit", "--format", "json"), r'"caf\u00e9"'),
     ],
 )
-def test_whatever_is_printed_is_printed_there_too(command: tuple[str, ...], shown: str, folder: Path) -> None:
+def test_every_output_is_printed_in_a_locale_that_lacks_its_characters(
+    command: tuple[str, ...], shown: str, folder: Path
+) -> None:
     ended = run_anew(*command, "-c", "flotte-é.yaml", cwd=folder, WHO="Zoë", HOME=str(folder), **ASCII)
     assert shown in ended.stdout
     assert ended.code == (3 if command[0] == "audit" else 0)  # nothing was backed up yet
 
 
-def test_an_encoding_that_was_asked_for_is_kept(folder: Path) -> None:
+def test_an_encoding_from_the_environment_is_kept(folder: Path) -> None:
     env = environment(PYTHONIOENCODING="latin-1:strict", WHO="日本", HOME=str(folder)) | ASCII
     arguments = [*COMMAND, "run", "--dry-run", "-c", "flotte-é.yaml"]
     printed = subprocess.run(arguments, cwd=folder, env=env, capture_output=True, check=True).stdout
     assert r"\u65e5\u672c sichert café".encode("latin-1") in printed
 
 
-@pytest.mark.parametrize("locale", [{}, ASCII], ids=["as it is", "ASCII"])
-def test_what_is_no_utf8_is_refused_and_named(locale: dict[str, str], folder: Path) -> None:
+@pytest.mark.parametrize("locale", [{}, ASCII], ids=["default", "ASCII"])
+def test_arguments_that_are_no_utf8_are_refused_and_named(locale: dict[str, str], folder: Path) -> None:
     for arguments, what in (
         (("run", "--only", b"caf\xe9*"), r"argument 3 is not UTF-8 text: caf\xe9*; "),
         (("report", "summary", b"f\xff"), r"argument 3 is not UTF-8 text: f\xff; "),
@@ -111,7 +113,7 @@ def test_what_is_no_utf8_is_refused_and_named(locale: dict[str, str], folder: Pa
 
 
 def test_variables_that_are_no_utf8_are_refused_and_named(folder: Path) -> None:
-    odd = "caf\udce9"  # as Python stands in for the byte
+    odd = "caf\udce9"  # Python's replacement for the invalid byte
     ended = run_anew("run", "-n", "-c", "flotte-é.yaml", cwd=folder, WHO=odd)
     assert (ended.code, "the environment variable WHO is not UTF-8 text" in ended.stderr) == (2, True)
     ended = run_anew("run", "-n", cwd=folder, WPE_BACKUP_ONLY=odd)
@@ -124,7 +126,9 @@ NO_STATE_DIR = "wpe-backup: there is no folder for the state: "
 
 
 @pytest.mark.skipif(not may_have_no_home(), reason="nobody here may be a user without a home")
-def test_a_user_without_a_home_needs_a_folder_only_for_what_keeps_one(server: StandIn, tmp_path: Path) -> None:
+def test_a_user_without_a_home_needs_a_state_folder_only_for_commands_that_use_it(
+    server: StandIn, tmp_path: Path
+) -> None:
     (tmp_path / "f.yaml").write_text(fleet(server.base_url, 2))
     env = environment()
     env.pop("HOME", None)
@@ -149,13 +153,13 @@ def test_a_user_without_a_home_needs_a_folder_only_for_what_keeps_one(server: St
 
 
 def history(folder: Path, **changes: str) -> str:
-    """Return the folder that the history is looked for in."""
+    """Return the folder in which ``history`` looks for runs."""
     ended = run_command("history", cwd=folder, WPE_BACKUP_STATE_DIR="", **changes)
     assert ended.code == 0
     return ended.stdout.split("There are no runs in ")[1].split("; name another")[0]
 
 
-def test_the_state_is_where_systemd_says_then_xdg_then_the_home(tmp_path: Path) -> None:
+def test_the_state_folder_comes_from_systemd_then_xdg_then_the_home(tmp_path: Path) -> None:
     home = str(tmp_path / "home")
     assert history(tmp_path, HOME=home) == f"{home}/.local/state/wpe-backup"
     assert history(tmp_path, HOME=home, XDG_STATE_HOME="/x") == "/x/wpe-backup"
@@ -165,14 +169,14 @@ def test_the_state_is_where_systemd_says_then_xdg_then_the_home(tmp_path: Path) 
     assert history(tmp_path, HOME="") == history(tmp_path, HOME="relative") != "/.local/state/wpe-backup"
 
 
-def test_a_hint_names_the_folder_that_only_the_service_knows(server: StandIn, tmp_path: Path) -> None:
+def test_a_hint_names_the_state_folder_that_systemd_set(server: StandIn, tmp_path: Path) -> None:
     (tmp_path / "f.yaml").write_text(fleet(server.base_url, 1))
     state = str(tmp_path / "lib")
     ended = run_command("run", "-c", "f.yaml", cwd=tmp_path, WPE_BACKUP_STATE_DIR="", STATE_DIRECTORY=state)
     assert (ended.code, f"status -c f.yaml --state-dir {state}" in ended.stderr) == (0, True)
 
 
-def test_a_home_that_is_no_folder_is_said_before_anything_is_sent(server: StandIn, tmp_path: Path) -> None:
+def test_a_home_that_is_no_folder_is_reported_before_anything_is_sent(server: StandIn, tmp_path: Path) -> None:
     (tmp_path / "f.yaml").write_text(fleet(server.base_url, 1))
     before = server.stats()["requests"]
     home = str(tmp_path / "f.yaml")
@@ -182,7 +186,7 @@ def test_a_home_that_is_no_folder_is_said_before_anything_is_sent(server: StandI
     assert ended.stderr == f"wpe-backup: {said}\n"
 
 
-def test_a_working_directory_that_is_gone_is_said_where_it_is_needed(server: StandIn, tmp_path: Path) -> None:
+def test_a_missing_working_directory_is_reported_only_if_it_is_needed(server: StandIn, tmp_path: Path) -> None:
     (tmp_path / "f.yaml").write_text(fleet(server.base_url, 1))
     (tmp_path / "gone").mkdir()
     go = ("sh", "-c", 'rmdir "$PWD" && exec "$@"', "sh")
@@ -195,7 +199,7 @@ def test_a_working_directory_that_is_gone_is_said_where_it_is_needed(server: Sta
 
 
 @pytest.mark.parametrize("command", ["--help", "--version", "config schema", "run -n -c f.yaml", "completion zsh"])
-def test_a_standard_output_that_takes_nothing_is_named(command: str, server: StandIn, tmp_path: Path) -> None:
+def test_a_full_standard_output_is_reported(command: str, server: StandIn, tmp_path: Path) -> None:
     (tmp_path / "f.yaml").write_text(fleet(server.base_url, 1000))
     for taken, reason in ((">/dev/full", "No space left on device"), (">&-", "it is closed")):
         by = ("sh", "-c", f'exec "$@" {taken}', "sh")
@@ -203,14 +207,14 @@ def test_a_standard_output_that_takes_nothing_is_named(command: str, server: Sta
         assert ended == Ended(4, "", f"wpe-backup: standard output cannot be written: {reason}\n")
 
 
-def test_a_standard_error_that_takes_nothing_costs_nothing(server: StandIn, tmp_path: Path) -> None:
+def test_a_full_standard_error_changes_nothing(server: StandIn, tmp_path: Path) -> None:
     (tmp_path / "f.yaml").write_text(fleet(server.base_url, 1))
     by = ("sh", "-c", 'exec "$@" 2>/dev/full', "sh")
     ended = run_anew("run", "-v", "-c", "f.yaml", "--state-dir", "s", "-o", "-", cwd=tmp_path, by=by)
     assert (ended.code, len(ended.lines())) == (0, 2)
 
 
-def test_a_report_that_takes_nothing_is_named_with_what_to_do(server: StandIn, tmp_path: Path) -> None:
+def test_a_report_that_cannot_be_written_is_named_with_a_remedy(server: StandIn, tmp_path: Path) -> None:
     (tmp_path / "f.yaml").write_text(fleet(server.base_url, 1))
     ended = run_command("run", "-c", "f.yaml", "-o", "/dev/full", cwd=tmp_path)
     assert ended.code == 4

@@ -1,4 +1,4 @@
-"""The limiter over real sockets: the command as a process, judged by what the stand-in saw."""
+"""The limiter over real sockets: the command as a process, checked by the requests that the stand-in saw."""
 
 from __future__ import annotations
 
@@ -29,11 +29,10 @@ Request = dict[str, Any]
 Number = TypeVar("Number", int, float)
 
 IN_FLIGHT_S = 0.4
-"""What arrives so soon after a 429 was answered may have been on its way before the answer was read; no hold is so
-short."""
+"""A request within this time after a 429 may have been sent before the 429 was read. Every hold is longer."""
 
 UNTOLD = ("--max-rate", "500", "--concurrency", "32")
-"""A ceiling above every limit here, so that the limit has to be found."""
+"""A ceiling above every limit in this file, so that the run has to find the limit."""
 
 
 def ids_from(first: int, count: int) -> list[str]:
@@ -46,7 +45,7 @@ def fleet_of(base_url: str, ids: list[str], more: str = "") -> str:
 
 @contextmanager
 def served(folder: Path, **scenario: Any) -> Iterator[StandIn]:
-    """Serve a scenario as a process of its own."""
+    """Serve a scenario in its own process."""
     folder.mkdir(exist_ok=True)
     (folder / "scenario.yaml").write_text(json.dumps(scenario))  # JSON is YAML
     with stand_in("--scenario", str(folder / "scenario.yaml")) as server:
@@ -54,7 +53,7 @@ def served(folder: Path, **scenario: Any) -> Iterator[StandIn]:
 
 
 def side_by_side(judge: Callable[..., Number], cases: list[tuple[Any, ...]]) -> list[Number]:
-    """Return ``judge(*case)`` of all ``cases``, which run at the same time: they mostly wait."""
+    """Return ``judge(*case)`` for all ``cases``. They run at the same time, because they mostly wait."""
     with ThreadPoolExecutor(len(cases)) as pool:
         return list(pool.map(lambda case: judge(*case), cases))
 
@@ -75,13 +74,13 @@ def assert_all_made_once(ended: Ended, server: StandIn, count: int) -> None:
 
 
 SLACK_S = 0.75
-"""How much later than it was sent the first request may arrive on a busy machine."""
+"""The longest delay between the sending and the arrival of the first request on a busy machine."""
 
 HURRY = "start_requests_per_second: 500, max_requests_per_second: 500"
 
 
-def test_a_fixed_rate_is_kept_to_wherever_it_is_given(tmp_path: Path) -> None:
-    """That no second holds more is shown in virtual time; here the machine may delay what the server sees."""
+def test_a_fixed_rate_is_kept_from_the_yaml_and_from_the_options(tmp_path: Path) -> None:
+    """Another test checks each second in virtual time; here the machine may delay the requests."""
 
     def takes(name: str, count: int, more: str, options: tuple[str, ...]) -> float:
         folder = tmp_path / name
@@ -110,7 +109,7 @@ def test_a_fixed_rate_is_kept_to_wherever_it_is_given(tmp_path: Path) -> None:
 
 
 def accounts_fleet(servers: dict[str, StandIn], each: int, more: str) -> str:
-    """Return a YAML with an account for each of ``servers``, of ``each`` installs."""
+    """Return a YAML with an account for each of ``servers``; each account has ``each`` installs."""
     accounts = "".join(
         f'  {name}: {{user_id: {USER}, password: {PASSWORD}, base_url: "{server.base_url}"}}\n'
         for name, server in servers.items()
@@ -127,7 +126,7 @@ def accounts_fleet(servers: dict[str, StandIn], each: int, more: str) -> str:
 def run_accounts(
     folder: Path, scenarios: dict[str, dict[str, Any]], each: int, more: str
 ) -> tuple[Ended, dict[str, list[Request]]]:
-    """Run one command with an account for each of ``scenarios``; return its end and what each stand-in saw."""
+    """Run one command with an account for each of ``scenarios``. Return its end and each stand-in's requests."""
 
     async def main() -> tuple[Ended, dict[str, list[Request]]]:
         async with AsyncExitStack() as stack:
@@ -143,7 +142,7 @@ def run_accounts(
 
 
 def named_at(request: Request, clock_skew_s: float) -> float:
-    """Return the moment that a 429's ``Retry-After`` named, by the clock of ``at`` (the monotonic one)."""
+    """Return the moment that a 429's ``Retry-After`` named, on the monotonic clock of ``at``."""
     value = request["retry_after"]
     if re.fullmatch(r"\d+(\.\d+)?", value):
         return float(request["ended_at"]) + float(value)
@@ -153,7 +152,7 @@ def named_at(request: Request, clock_skew_s: float) -> float:
 
 
 def too_early(requests: list[Request], clock_skew_s: float) -> list[str]:
-    """Return what arrived before a moment that an earlier 429 had named, of a client that sends one at a time."""
+    """Return the requests that came before the moment named by an earlier 429. The client sends one at a time."""
     return [
         f"{named_at(refused, clock_skew_s) - request['at']:.3f} s before {refused['retry_after']!r}"
         for refused in requests
@@ -178,7 +177,7 @@ def beside_canaries(requests: list[Request]) -> list[int]:
     return found
 
 
-def test_no_request_comes_before_the_moment_that_retry_after_named_in_whatever_form(tmp_path: Path) -> None:
+def test_no_request_comes_before_the_moment_of_retry_after_in_any_form(tmp_path: Path) -> None:
     dates = ("date", "rfc850", "asctime")
     skews = {f"{form}_{side}": (form, hours) for form in dates for side, hours in (("ahead", 1), ("behind", -1))}
     cases = {form: (form, 0) for form in ("seconds", "decimal", *dates)} | skews
@@ -194,7 +193,7 @@ def test_no_request_comes_before_the_moment_that_retry_after_named_in_whatever_f
     assert ended.code == 0
     assert [line["outcome"] for line in lines(ended)] == ["accepted"] * 6 * len(cases)
     refused = {name: [each for each in requests if each["status"] == 429] for name, requests in seen.items()}
-    # Otherwise the limiter's own hold would be what kept it quiet.
+    # Otherwise only the limiter's own hold would have delayed the requests.
     assert all(
         any(named_at(each, 3600 * cases[name][1]) > each["ended_at"] + 1.0 for each in refused[name]) for name in cases
     )
@@ -202,7 +201,7 @@ def test_no_request_comes_before_the_moment_that_retry_after_named_in_whatever_f
     assert {name: found for name, found in early.items() if found} == {}
 
 
-def test_after_a_hold_one_request_goes_alone_and_a_retry_after_that_names_nothing_stops_nobody(tmp_path: Path) -> None:
+def test_after_a_hold_one_request_goes_alone_and_an_empty_retry_after_stops_nothing(tmp_path: Path) -> None:
     forms = ("none", "words", "odd", "empty", "negative", "past_date", "zero")
     scenarios = {
         form: {
@@ -224,7 +223,7 @@ def test_after_a_hold_one_request_goes_alone_and_a_retry_after_that_names_nothin
 
 
 def test_batches_of_60_and_300_find_their_limits_with_few_429s(tmp_path: Path) -> None:
-    """How few there may be is held in virtual time; a machine that is busy delays answers, and costs a few more."""
+    """Other tests check the number of 429s in virtual time. A busy machine delays answers and causes a few more."""
 
     def throttled(count: int, rate: int, burst: int) -> int:
         folder = tmp_path / str(count)
@@ -274,7 +273,7 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def test_20000_installs_wait_out_a_long_hold_for_nothing_and_can_be_stopped_in_it(tmp_path: Path) -> None:
+def test_20000_installs_use_little_cpu_in_a_long_hold_and_can_be_stopped_in_it(tmp_path: Path) -> None:
     limits = [{"kind": "fixed_window", "requests": 3, "per": "30s"}]
     with served(tmp_path, limits=limits, retry_after="seconds") as server:
         (tmp_path / "wpe-backup.yaml").write_text(fleet_of(server.base_url, ids_from(0, 20_000)))

@@ -1,4 +1,4 @@
-"""Waiting, skipping what is recent, and stopping early, by the real command against the stand-in."""
+"""The real command against the stand-in: it waits, skips recent backups, and stops early."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ faults:
         assert set(marks(server).values()) == {1}
 
 
-def test_an_aborted_backup_is_requested_once_more_and_no_more(tmp_path: Path) -> None:
+def test_an_aborted_backup_is_requested_exactly_once_more(tmp_path: Path) -> None:
     with stand_in(*scenario(tmp_path, "backups: {completes_after: 300ms, aborts: 0.5}\n")) as server:
         configure(tmp_path, server, 16, QUICK.replace("200ms", "200ms, retry_aborted: 1"))
         ended = run_command("run", "--wait", *PACE, "-o", "-", cwd=tmp_path)
@@ -78,7 +78,7 @@ def test_an_aborted_backup_is_requested_once_more_and_no_more(tmp_path: Path) ->
         assert max(marks(server).values()) == 2
 
 
-def test_what_is_unfinished_in_time_is_incomplete_and_polled_again(tmp_path: Path) -> None:
+def test_a_backup_unfinished_in_time_is_incomplete_and_a_resumed_run_polls_it_again(tmp_path: Path) -> None:
     with stand_in(*scenario(tmp_path, "backups: {completes_after: 8s}\n")) as server:
         configure(tmp_path, server, 5)
         began = time.monotonic()
@@ -99,7 +99,7 @@ def test_what_is_unfinished_in_time_is_incomplete_and_polled_again(tmp_path: Pat
         assert set(marks(server).values()) == {1}
 
 
-def test_a_run_killed_while_it_waits_goes_on_waiting(tmp_path: Path) -> None:
+def test_a_run_killed_while_it_waits_continues_the_wait_when_resumed(tmp_path: Path) -> None:
     with stand_in(*scenario(tmp_path, "backups: {completes_after: 2s}\n")) as server:
         configure(tmp_path, server, 8)
         live = start_command("run", "--wait", *PACE, cwd=tmp_path)
@@ -111,7 +111,7 @@ def test_a_run_killed_while_it_waits_goes_on_waiting(tmp_path: Path) -> None:
         assert (len(server.backups()), set(marks(server).values())) == (8, {1})
 
 
-def test_a_signal_while_waiting_leaves_what_was_accepted_incomplete(tmp_path: Path) -> None:
+def test_a_signal_while_waiting_leaves_accepted_backups_incomplete(tmp_path: Path) -> None:
     with stand_in(*scenario(tmp_path, "backups: {completes_after: 1h}\n")) as server:
         configure(tmp_path, server, 3)
         live = start_command("run", "--wait", *PACE, "-o", "-", cwd=tmp_path)
@@ -124,7 +124,7 @@ def test_a_signal_while_waiting_leaves_what_was_accepted_incomplete(tmp_path: Pa
         assert run_command("run", "--resume", "latest", cwd=tmp_path).code == 143, "nothing is left to do but to wait"
 
 
-def test_the_maintenance_gate_requests_only_what_has_no_recent_backup(tmp_path: Path) -> None:
+def test_the_maintenance_gate_requests_only_installs_without_a_recent_backup(tmp_path: Path) -> None:
     with stand_in(*scenario(tmp_path, "backups: {completes_after: 300ms}\nlisting: {nightly: 3}\n")) as server:
         configure(tmp_path, server, 4)
         gate = ("run", "--wait", "--skip-if-recent", "1h", *PACE, "-o", "-")
@@ -141,7 +141,7 @@ def test_the_maintenance_gate_requests_only_what_has_no_recent_backup(tmp_path: 
         assert (elsewhere.code, outcomes(elsewhere.stdout), len(server.backups())) == (0, {"skipped": 4}, made)
 
 
-def test_a_deadline_cancels_what_was_not_tried_and_waits_for_the_rest(tmp_path: Path) -> None:
+def test_a_deadline_cancels_installs_not_yet_requested_and_waits_for_the_rest(tmp_path: Path) -> None:
     with stand_in(*scenario(tmp_path, "backups: {completes_after: 2s}\n")) as server:
         configure(tmp_path, server, 40)
         ended = run_command("run", "--wait", "--deadline", "1s", "--rate", "8", "-o", "-", cwd=tmp_path)
@@ -198,7 +198,7 @@ inventory: [files: ["clients/*.csv", "clients/*.jsonl"]]
         assert "account globex: 0 of 1, 1 cancelled" in ended.stderr
 
 
-def test_what_a_retry_may_only_poll_is_only_polled_when_that_is_resumed(tmp_path: Path) -> None:
+def test_a_resumed_retry_polls_an_incomplete_backup_and_never_requests_it(tmp_path: Path) -> None:
     with stand_in(*scenario(tmp_path, "backups: {completes_after: 6s, aborts: 1}\n")) as server:
         configure(tmp_path, server, 4, QUICK.replace("200ms", "200ms, retry_aborted: 1"))
         first = run_command("run", "--wait", "--wait-timeout", "300ms", *PACE, "-o", "-", cwd=tmp_path)

@@ -1,9 +1,9 @@
-"""Start commands without starting Python each time: a process that has imported everything forks for each of them.
+"""Start commands without starting Python each time: a process that has imported everything forks for each command.
 
-A start costs 0.43 s of a core otherwise, most of it imports, and the tests start hundreds. What runs is the command's
-own ``main``, in a process of its own, with the arguments, environment, folder and streams that it is given; its
-coverage is measured where that of any process is. Run as a script, this is the process that forks: it serves one
-request a connection on the listening socket that is its standard input, and ends with whoever started it.
+A normal start costs 0.43 s of CPU time, most of it for imports, and the tests start hundreds of commands. The child
+runs the command's own ``main`` with the given arguments, environment, folder and streams. Its coverage is measured as
+in any other process. Run as a script, this file is the process that forks. It serves one request per connection on the
+listening socket that is its standard input. It ends when its parent ends.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ LARGEST_REQUEST = 1 << 20
 
 @dataclass
 class Forked:
-    """A command that is running, by its process id."""
+    """A running command and its process id."""
 
     pid: int
     _connection: socket.socket
     _code: int | None = None
 
     def wait(self, timeout: float) -> int:
-        """Return the exit code; below 0, the signal that ended it. Raises ``TimeoutError``, and kills it then."""
+        """Return the exit code; below 0, the signal that ended it. On timeout, kill it and raise ``TimeoutError``."""
         if self._code is None:
             self._connection.settimeout(timeout)
             with self._connection, self._connection.makefile() as answers:
@@ -53,7 +53,7 @@ class Forked:
 
 
 def fork(arguments: Sequence[str], environment: dict[str, str], cwd: Path, streams: tuple[int, int, int]) -> Forked:
-    """Start ``wpe-backup`` with ``arguments``; the descriptors ``streams`` become its standard ones."""
+    """Start ``wpe-backup`` with ``arguments`` and the descriptors ``streams`` as its standard streams."""
     return _forked_by(_zygote(), arguments, environment, cwd, streams)
 
 
@@ -69,16 +69,16 @@ def _forked_by(
 
 
 def command_by_fork() -> list[str]:
-    """Return the words of a shell that do as ``wpe-backup`` does, but start less: whatever follows are its arguments.
+    """Return the words of a shell command that acts as ``wpe-backup`` but starts faster; append the arguments.
 
-    A signal ends them and not the command, which has no streams but the standard ones.
+    A signal ends this process and not the command. The command has only the standard streams.
     """
     return [sys.executable, "-IS", __file__, "fork", str(_zygote())]
 
 
 @cache
 def _zygote() -> Path:
-    """Start the process that forks, once for each process that runs tests, and return its socket's path."""
+    """Start the process that forks (once per test process), and return the path of its socket."""
     folder = Path(tempfile.mkdtemp(prefix="zygote-"))
     path = folder / "s"
     with socket.socket(socket.AF_UNIX) as listening:
@@ -103,7 +103,7 @@ def _end(process: subprocess.Popen[bytes], folder: Path) -> None:
 
 
 def serve(listening: socket.socket, parent: int) -> None:
-    """Fork for each request; in the child, return as the command ends."""
+    """Fork for each request until ``parent`` ends. The child becomes the command."""
     waiting: dict[int, socket.socket] = {}
     awake, wake = socket.socketpair()
     for each in (awake, wake):
@@ -151,7 +151,7 @@ def _tell_ends(waiting: dict[int, socket.socket]) -> None:
 
 
 def _become_command(request: dict[str, Any], streams: list[int]) -> None:
-    """Run the command, and end this process as it does."""
+    """Run the command in this process, and exit as the command does."""
     signal.set_wakeup_fd(-1)
     for each in (signal.SIGCHLD, signal.SIGHUP, signal.SIGTERM):
         signal.signal(each, signal.SIG_DFL)
@@ -168,16 +168,16 @@ def _become_command(request: dict[str, Any], streams: list[int]) -> None:
     os.chdir(request["cwd"])
     sys.argv = ["wpe-backup", *request["arguments"]]
     if "COVERAGE_PROCESS_CONFIG" in os.environ:
-        import coverage  # noqa: PLC0415 - only where it is measured
+        import coverage  # noqa: PLC0415 - only if coverage is measured
 
         coverage.process_startup(force=True)
-    from orchestrator.cli import main  # noqa: PLC0415 - here, not in whoever asks
+    from orchestrator.cli import main  # noqa: PLC0415 - only in the command's own process
 
     main()
 
 
 def _serve_on_standard_input(parent: int) -> None:
-    from orchestrator.cli.commands import load_all  # noqa: PLC0415 - here, not in whoever asks
+    from orchestrator.cli.commands import load_all  # noqa: PLC0415 - only in the process that forks
 
     load_all()
     gc.freeze()

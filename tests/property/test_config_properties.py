@@ -1,4 +1,4 @@
-"""Whatever is done to a valid YAML: it loads, or what is wrong with it is said, with a place, and without a secret."""
+"""Mutate a valid YAML: it must load, or give an error with a place and without a secret."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_any_bytes_are_refused_with_a_place(raw: bytes) -> None:
 
 @settings(max_examples=100)
 @given(st.sampled_from(CONFIGS), st.text("${}x5", max_size=8))
-def test_what_is_shown_loads_to_the_same(path: Path, words: str) -> None:
+def test_the_yaml_that_config_show_prints_loads_to_the_same_configuration(path: Path, words: str) -> None:
     escaped = words.replace("$", "$$").replace("{", "{{").replace("}", "}}")
     text = path.read_text().replace("{date}", "{date} " + escaped)
     shown = read_yaml(text.encode(), str(path), ENVIRONMENT).shown()
@@ -141,7 +141,7 @@ def test_what_is_shown_loads_to_the_same(path: Path, words: str) -> None:
 
 
 def unplaced(config: Config) -> Config:
-    """Return ``config`` without the lines that its installs and discoveries stand on."""
+    """Return ``config`` without the line numbers of its installs and discoveries."""
     return replace(
         config,
         installs=tuple(replace(each, place="") for each in config.installs),
@@ -182,7 +182,7 @@ def as_csv(entries: list[dict[str, object]]) -> str:
 
 
 def inventory_of(folder: Path, name: str, content: bytes) -> Config | ConfigError:
-    """Return what comes of an inventory file with ``content``; each problem has a place in it, and shows no secret."""
+    """Load an inventory file with ``content``. Check that each problem has a place in the file and shows no secret."""
     (folder / name).write_bytes(content)
     text = f"version: 1\ndefaults: {{notification_emails: []}}\ninventory: [{{files: [{name}]}}]\n"
     try:
@@ -201,7 +201,7 @@ def inventory_of(folder: Path, name: str, content: bytes) -> Config | ConfigErro
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ENTRIES)
-def test_entries_come_out_of_json_lines_and_csv_as_they_went_in(
+def test_json_lines_and_csv_give_the_same_installs_as_the_entries(
     tmp_path: Path, entries: list[dict[str, object]]
 ) -> None:
     lines = "".join(json.dumps(entry) + "\n" for entry in entries)

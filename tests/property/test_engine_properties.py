@@ -1,4 +1,4 @@
-"""Whatever the server answers and whenever it is stopped: one outcome each, no backup twice, lost or made up."""
+"""For any answers of the server and any stop: one outcome per install, and no backup made twice, lost or invented."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ FAILURES = [
 LOST = [GATEWAY_TIMEOUT, DISCONNECTED, UNREADABLE, replace(GATEWAY_TIMEOUT, status=503)]
 GRACE_S = 20.0
 LONGEST_LAG_S = 12.0
-"""Below the grace, with the time that a POST takes."""
+"""With the time of a POST, this is still below the grace."""
 
 
 @dataclass(frozen=True)
 class Nature:
-    """What a server is like: shares of answers that fail, are lost, are refused or stop the account; how backups end.
+    """How a server behaves: shares of answers that fail, are lost, are refused or stop the account; how backups end.
 
-    ``recent`` is the share of installs that somebody else's backup is under way of, or was completed.
+    ``recent`` is the share of installs that have a backup by somebody else, completed or under way.
     """
 
     failing: float
@@ -76,7 +76,7 @@ class Nature:
 
 
 class World(FakeApi):
-    """A server of some nature, and what it has really made: each backup has its end, and the instant of it."""
+    """A server with a ``Nature``, and its backups. ``ends`` has the instant and the status of each backup's end."""
 
     def __init__(self, nature: Nature) -> None:
         super().__init__(takes_s=0.1)
@@ -96,7 +96,7 @@ class World(FakeApi):
         return name if now >= at else "in_progress"
 
     def exists(self, install: str, age_s: float, now: float) -> None:
-        """Let somebody else have begun a backup of ``install``, ``age_s`` before ``now``."""
+        """Add a backup of ``install`` that somebody else began ``age_s`` before ``now``."""
         at = datetime.fromtimestamp(STARTED_S + now - age_s, UTC).isoformat()
         self.others[install].append(self._begun(Backup(f"other-{install}", "requested", "Nightly", at), now - age_s))
 
@@ -196,7 +196,7 @@ RULES = st.fixed_dictionaries(
 
 
 class Story(Bench):
-    """A bench whose server knows what it has really made."""
+    """A bench whose server knows all backups that exist."""
 
     def _real(self, install: str) -> set[str]:
         return {each.id for each in self.world.backups(install)}
@@ -251,12 +251,12 @@ def story(nature: Nature, rules: dict[str, Any]) -> Story:
 
 
 OF_PARTS = ["concurrency", "full_after", "sink_full_after", "first_signal_s", "signals"]
-"""Rules that are no fields of a bench."""
+"""Rules that are parameters of a bench's parts, not fields of the bench."""
 
 
 @settings(max_examples=400)
 @given(NATURES, RULES)
-def test_whatever_happens_each_has_one_outcome_and_no_backup_is_made_twice_lost_or_made_up(
+def test_each_install_has_one_outcome_and_no_backup_is_made_twice_or_lost_or_invented(
     nature: Nature, rules: dict[str, Any]
 ) -> None:
     bench = story(nature, rules)

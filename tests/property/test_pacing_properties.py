@@ -1,4 +1,4 @@
-"""What holds for the control law whatever the server does."""
+"""Properties of the control law that hold for any server."""
 
 from __future__ import annotations
 
@@ -31,20 +31,21 @@ from orchestrator.pacing.growth import SPEND_S
 from orchestrator.policies import ThrottlePolicy
 
 ROUNDING = 1e-9
-"""What sums of floats may be off by."""
+"""The tolerance for sums of floats."""
 
 REQUESTS = 150
 
 LONGEST_WAIT_S = 402.0
-"""As long as the server may name, and a little more."""
+"""The longest ``Retry-After`` of the server, and a little more."""
 
 
 @dataclass(frozen=True)
 class Nature:
-    """What a server is like, and what chance does to its answers.
+    """How a server behaves, and how chance affects its answers.
 
-    ``rate`` and ``burst`` of a bucket, which change by ``change`` half-way; ``most`` in flight; shares of the requests
-    that fail, are lost, are refused out of the blue, whose 429 names a moment. Every ``idle``-th request comes late.
+    Its bucket has ``rate`` and ``burst``; half-way the rate is multiplied by ``change``. It takes ``most`` requests in
+    flight. ``failing``, ``lost`` and ``moody`` are the shares of requests that fail, are lost or are refused at random.
+    ``naming`` is the share of 429s that name a moment. Every ``idle``-th request comes late.
     """
 
     rate: float
@@ -62,10 +63,11 @@ class Nature:
 
 @dataclass
 class Story:
-    """What happened, and what the law made of it.
+    """The events of a simulation, and how the control law reacted.
 
-    ``heard`` has the pace before and after each answer, ``paces`` the moment, the pace and the tickets that are out
-    after each event, ``starts`` the moment, the latest one that was named, the pace before and the ticket.
+    ``heard`` has, for each answer, the pace before it, the observation and the pace after it. ``paces`` has, for each
+    event, its moment, the pace after it and the number of open tickets. ``starts`` has, for each start, its moment, the
+    latest moment that a 429 had named, the pace before it and the ticket.
     """
 
     heard: list[tuple[Pace, Observation, Pace]] = field(default_factory=list)
@@ -74,14 +76,14 @@ class Story:
 
 
 class Server:
-    """The bucket, the limit in flight and the chance of a ``Nature``."""
+    """A server with the bucket, the limit in flight and the random faults of a ``Nature``."""
 
     def __init__(self, nature: Nature, now: float) -> None:
         self.nature, self.chance = nature, random.Random(nature.seed)
         self.tokens, self.filled_at, self.inside = nature.burst, now, 0
 
     def answer(self, ticket: Ticket, now: float, *, is_changed: bool) -> Feedback | None:
-        """Return what is answered to a request that comes ``now``, ``None`` if it is lost."""
+        """Return the answer to a request that arrives at ``now``, or ``None`` if it is lost."""
         nature, chance = self.nature, self.chance
         rate = nature.rate * (nature.change if is_changed else 1.0)
         self.tokens, self.filled_at = min(nature.burst, self.tokens + (now - self.filled_at) * rate), now
@@ -97,7 +99,7 @@ class Server:
 
 
 def told(nature: Nature, pace: Pace, requests: int = REQUESTS) -> Story:
-    """Return the story of so many requests: each start and each answer, one after the other."""
+    """Simulate ``requests`` requests, and return each start and each answer in order."""
     story, now, named_at = Story(), 1000.0, 0.0
     server = Server(nature, now)
     chance, under_way = server.chance, list[tuple[float, int, Ticket, Feedback | None]]()
@@ -170,16 +172,16 @@ def the_rate_is_above_0_and_at_most_the_ceiling(story: Story) -> None:
 
 
 def a_429_changes_no_rate(story: Story) -> None:
-    """It holds; what it says of the limit counts when the canary after it is answered."""
+    """A 429 causes a hold. The estimate changes only when the canary after the hold is answered."""
     for before, observation, after in story.heard:
         if observation.feedback.effect is Effect.THROTTLED:
             assert after.rate == before.rate
 
 
-def after_a_hold_the_rate_is_none_that_was_not_borne_before(story: Story) -> None:
-    """At most the held rate, the refused one, or the former upper bound, beside what was saved up and is spent.
+def after_a_hold_the_rate_is_one_that_the_server_has_borne(story: Story) -> None:
+    """The rate is at most the held rate, the refused rate or the former upper bound, plus the spending of saved burst.
 
-    Where a canary was refused as well, what a window refills is counted, and nothing else bounds it.
+    If a canary was refused too, the refill of a window sets the rate, and this bound does not apply.
     """
     for before, _, after in story.heard:
         if before.phase is Phase.FLOWING or after.phase is not Phase.FLOWING or before.meter.refused_canaries:
@@ -240,7 +242,7 @@ def epochs_never_fall_and_begin_with_a_hold_only(story: Story) -> None:
 PROPERTIES = (
     the_rate_is_above_0_and_at_most_the_ceiling,
     a_429_changes_no_rate,
-    after_a_hold_the_rate_is_none_that_was_not_borne_before,
+    after_a_hold_the_rate_is_one_that_the_server_has_borne,
     the_estimate_is_within_its_bounds,
     the_requests_in_flight_are_the_tickets_that_are_out_and_never_too_many,
     it_never_gets_stuck,
@@ -252,7 +254,7 @@ PROPERTIES = (
 
 @settings(max_examples=300)
 @given(NATURES, PACES)
-def test_whatever_happens_every_property_holds(nature: Nature, pace: Pace) -> None:
+def test_every_property_holds_for_any_server(nature: Nature, pace: Pace) -> None:
     story = told(nature, pace)
     for holds in PROPERTIES:
         holds(story)
@@ -260,19 +262,19 @@ def test_whatever_happens_every_property_holds(nature: Nature, pace: Pace) -> No
 
 @settings(max_examples=20)
 @given(NATURES, PACES)
-def test_the_same_story_has_the_same_end(nature: Nature, pace: Pace) -> None:
+def test_the_same_server_and_seed_give_the_same_pace(nature: Nature, pace: Pace) -> None:
     assert told(nature, pace).paces[-1] == told(nature, pace).paces[-1]
 
 
 @settings(max_examples=60)
 @given(NATURES, PACES)
-def test_a_fixed_rate_is_kept_whatever_happens(nature: Nature, pace: Pace) -> None:
+def test_a_fixed_rate_never_changes(nature: Nature, pace: Pace) -> None:
     fixed = replace(pace, fixed=True, spare=0, estimate=None)
     assert {after.rate for _, after, _ in told(nature, fixed).paces} == {pace.rate}
 
 
 @given(st.lists(st.floats(0.0, 2.0), min_size=2, max_size=100), st.floats(0.5, 100.0))
-def test_no_window_of_a_second_holds_more_starts_than_a_fixed_rate(late_s: list[float], rate: float) -> None:
+def test_no_second_has_more_starts_than_a_fixed_rate_allows(late_s: list[float], rate: float) -> None:
     pace, starts = opening(ThrottlePolicy(fixed_rate=rate, concurrency=1000)), list[float]()
     for each_s in late_s:
         pace, ticket = started(pace, max(10.0, ready_at(pace) or 0.0) + each_s)

@@ -1,6 +1,6 @@
-"""The library as a type checker sees it: mypy reads this file and nothing runs it.
+"""The library as a type checker sees it. Mypy reads this file; nothing runs it.
 
-Where a line is wrong on purpose, mypy complains, and would complain about an ignored error that is none.
+Some lines are wrong on purpose and ignore mypy's error. If such a line has no error, mypy reports the unused ignore.
 """
 
 from __future__ import annotations
@@ -66,5 +66,5 @@ async def wrong(config: Config) -> None:
     RunOptions()  # type: ignore[call-arg]  # the state's folder is required
     RunOptions("state", waits="yes")  # type: ignore[arg-type]  # a word is no truth value
     await back_up("fleet.yaml", RunOptions("state"))  # type: ignore[arg-type]  # a path is no configuration
-    await back_up(config, RunOptions("state"), on_outcome=problems)  # type: ignore[arg-type]  # that is told of errors
-    await back_up(config, RunOptions("state"), seen)  # type: ignore[call-arg]  # it has a name
+    await back_up(config, RunOptions("state"), on_outcome=problems)  # type: ignore[arg-type]  # the callback takes a ConfigError
+    await back_up(config, RunOptions("state"), seen)  # type: ignore[call-arg]  # `on_outcome` is a keyword

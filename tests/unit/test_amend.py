@@ -1,4 +1,4 @@
-"""What follows for an outcome from how the API shows its backup, and for the run."""
+"""How the API's answer about a backup changes its outcome, and the run."""
 
 from __future__ import annotations
 
@@ -68,18 +68,18 @@ def test_an_outcome_follows_its_backup(
     assert now.took_s == (240.0 if shown is DONE else None)
 
 
-def test_what_did_not_change_is_the_same_line_to_the_byte() -> None:
+def test_an_unchanged_line_keeps_every_byte() -> None:
     assert known_now(known(K.INCOMPLETE), BEGUN) == known(K.INCOMPLETE)
 
 
-def test_what_an_answer_does_not_say_stays_known() -> None:
+def test_fields_that_an_answer_lacks_stay_known() -> None:
     now = known_now(known(K.ACCEPTED), Backup("b-1", "completed"))
     assert now.backup == replace(BEGUN, status="completed")
     assert now.took_s is None
 
 
 @pytest.mark.parametrize("kind", [K.REJECTED, K.EXHAUSTED, K.UNCONFIRMED, K.CANCELLED])
-def test_an_install_without_a_backup_is_not_asked_about(kind: OutcomeKind) -> None:
+def test_an_install_without_a_backup_needs_no_request(kind: OutcomeKind) -> None:
     assert known_of(StoredBackup(planned(0), None, line(kind, 0, None))) is None
     assert known_of(StoredBackup(planned(0), None, None)) is None
 
@@ -95,7 +95,7 @@ def test_the_exit_code_is_0_only_if_every_backup_is_completed() -> None:
     assert replace(end, signum=15, credentials_refused=True).exit_code == 143
 
 
-def test_a_summary_counts_anew_in_all_and_by_account() -> None:
+def test_a_new_summary_counts_outcomes_in_total_and_by_account() -> None:
     told = json.loads(json.dumps(summary_line(SUMMARY)))
     record = RunRecord(Run(RUN_ID, AT), "s", "c", "r", {}, summary=told, has_ended=True)
     lines = [line(K.COMPLETED), line(K.ABORTED, 1), line(K.COMPLETED, 2, account="b")]

@@ -1,4 +1,4 @@
-"""Reading answers, and Retry-After, leniently."""
+"""Answers and Retry-After are read leniently."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def read(status: int, body: object) -> AttemptResult:
         ("1, 2", DATE, None),
     ],
 )
-def test_retry_after_in_every_form(value: str | None, date: str | None, seconds: float | None) -> None:
+def test_retry_after_is_read_in_every_form(value: str | None, date: str | None, seconds: float | None) -> None:
     assert retry_after_s(value, date, NOW) == seconds
 
 
@@ -119,7 +119,7 @@ def test_a_202_without_a_usable_id_is_unreadable(body: object) -> None:
     assert result.message.startswith("202 with an unusable body")
 
 
-def test_another_success_needs_a_whole_backup() -> None:
+def test_a_success_other_than_202_needs_a_complete_backup() -> None:
     assert read(200, {"id": "b", "status": "completed"}).fault is None
     assert read(200, {"id": "b"}).fault is Fault.UNREADABLE
     assert read(204, b"").fault is Fault.UNREADABLE
@@ -144,7 +144,7 @@ def test_a_refusal_keeps_the_apis_own_fields() -> None:
         (302, b"", "redirected (302 Found); a redirect is never followed"),
     ],
 )
-def test_a_refusal_says_something_whatever_its_body(status: int, body: object, message: str) -> None:
+def test_a_refusal_has_a_message_for_any_body(status: int, body: object, message: str) -> None:
     assert read(status, body).message == message
 
 
@@ -152,14 +152,14 @@ def test_a_long_body_that_is_not_json_is_shown_in_part() -> None:
     assert len(read(502, b"x" * 5000).message) < 300
 
 
-def test_long_strings_are_cut_with_a_mark() -> None:
+def test_long_strings_are_cut_and_the_cut_is_marked() -> None:
     result = read(400, {"message": "m" * 5000})
     assert result.message == cut("m" * 5000)
     assert result.message.endswith("… [cut, 5000 characters]")
     assert cut("m" * LONGEST_STRING) == "m" * LONGEST_STRING
 
 
-def test_any_object_proves_the_credentials_and_nothing_else_does() -> None:
+def test_only_a_json_object_proves_the_credentials() -> None:
     def user(status: int, body: bytes) -> AttemptResult:
         return read_user(Received(AttemptResult(status=status), body, str))
 
@@ -168,7 +168,7 @@ def test_any_object_proves_the_credentials_and_nothing_else_does() -> None:
     assert user(403, b'{"message": "no"}').message == "no"
 
 
-def test_secrets_that_the_server_echoes_are_taken_out_but_an_id_stays_as_it_is() -> None:
+def test_secrets_that_the_server_echoes_are_removed_but_ids_stay_unchanged() -> None:
     echo = {"message": "s3cret!", "errors": [{"message": "x s3cret", "code": ["s3cret"]}]}
     assert "s3cret" not in repr(read(400, echo))
     assert "s3cret" not in repr(read(502, b"<b>s3cret"))
@@ -176,11 +176,11 @@ def test_secrets_that_the_server_echoes_are_taken_out_but_an_id_stays_as_it_is()
     assert backup == Backup("a-s3cret-b", "[redacted]", "[redacted]")
 
 
-def test_a_secret_that_the_server_echoes_as_a_name_is_taken_out_too() -> None:
+def test_a_secret_that_the_server_echoes_as_a_key_is_removed_too() -> None:
     assert "s3cret" not in repr(read(400, {"message": {"s3cret": 1}}))
 
 
-def test_one_backup_is_shown_only_by_an_answer_that_tells_its_status() -> None:
+def test_an_answer_to_a_poll_must_have_the_id_and_the_status() -> None:
     def shown(status: int, body: object) -> AttemptResult:
         received = Received(AttemptResult(status=status), json.dumps(body).encode(), Redactor(("s3cret",)).clean)
         return read_shown("B-1", received)
@@ -204,7 +204,7 @@ def listed(document: object, offset: int = 0, listing: PageKind[Any] = BACKUPS) 
     return page_reader(listing, offset)(received)
 
 
-def test_a_page_keeps_ids_as_they_are_and_no_other_secret() -> None:
+def test_a_page_keeps_ids_unchanged_and_removes_secrets_elsewhere() -> None:
     page = listed({"results": [{"id": "a-s3cret-b", "status": "x", "description": "s3cret"}]}).page
     assert page is not None
     assert page.entries == (Backup("a-s3cret-b", "x", "[redacted]"),)
@@ -223,20 +223,20 @@ def test_a_page_keeps_ids_as_they_are_and_no_other_secret() -> None:
         "https://evil/" + "x" * 100_000,
     ],
 )
-def test_a_next_page_is_believed_in_wherever_it_is_said_to_be_and_asked_for_by_its_offset(link: str) -> None:
+def test_a_link_to_a_next_page_on_any_host_only_gives_the_next_offset(link: str) -> None:
     page = listed({"results": [{"id": "a"}], "next": link}).page
     assert page is not None
     assert page.next_offset == 1
 
 
-def test_a_count_below_what_was_seen_is_not_believed() -> None:
+def test_a_count_below_the_entries_seen_is_ignored() -> None:
     full = [{"id": str(number)} for number in range(LARGEST_PAGE)]
     page = listed({"results": full, "count": LARGEST_PAGE}, offset=LARGEST_PAGE).page
     assert page is not None
     assert page.next_offset == 2 * LARGEST_PAGE
 
 
-def test_an_entry_that_cannot_be_read_is_named() -> None:
+def test_an_unreadable_entry_is_named_in_the_message() -> None:
     assert "number 2" in listed({"results": [{"id": "a"}, {"status": "x"}, 7]}).message
 
 
@@ -296,13 +296,15 @@ def test_a_listed_account_is_read_leniently() -> None:
         {"id": ID, "name": None},
     ],
 )
-def test_one_entry_without_a_usable_id_or_name_costs_the_page(listing: PageKind[Any], what: str, bad: object) -> None:
+def test_one_entry_without_a_usable_id_or_name_makes_the_page_unreadable(
+    listing: PageKind[Any], what: str, bad: object
+) -> None:
     result = listed({"results": [{"id": ID, "name": "shop"}, bad]}, listing=listing)
     assert (result.fault, result.installs, result.accounts) == (Fault.UNREADABLE, None, None)
     assert f"{what}, number 2" in result.message
 
 
-def test_nonsense_nested_deep_beside_an_id_costs_no_id() -> None:
+def test_deeply_nested_nonsense_does_not_hide_the_id() -> None:
     deep: dict[str, object] = {}
     for _ in range(900):
         deep = {"x": deep}
@@ -311,7 +313,7 @@ def test_nonsense_nested_deep_beside_an_id_costs_no_id() -> None:
     assert backup.id == "b"
 
 
-def test_a_body_that_was_packed_unasked_is_unpacked_within_bounds() -> None:
+def test_a_compressed_body_is_unpacked_up_to_the_size_limit() -> None:
     assert unpack(b"x", "") == unpack(gzip.compress(b"x"), "gzip") == unpack(zlib.compress(b"x"), "deflate") == b"x"
     assert unpack(gzip.compress(b"0" * (LONGEST_BODY + 1)), "gzip") is None
     assert unpack(gzip.compress(b"x")[:-9], "gzip") is None
@@ -319,7 +321,7 @@ def test_a_body_that_was_packed_unasked_is_unpacked_within_bounds() -> None:
     assert unpack(b"x", "br") is None
 
 
-def test_headers_about_rates_are_evidence_and_others_are_not() -> None:
+def test_only_headers_about_rates_are_kept_and_without_secrets() -> None:
     headers = {
         "X-RateLimit-Limit": "50",
         "ratelimit-policy": "50;w=1, for s3cret",

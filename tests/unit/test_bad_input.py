@@ -1,4 +1,4 @@
-"""What is wrong with a YAML: the line with a caret, what was meant, and never a secret."""
+"""Errors of a YAML: the line with a caret, a hint at the right word, and never a secret."""
 
 from __future__ import annotations
 
@@ -76,11 +76,11 @@ def test_the_caret_stands_below_wide_marked_and_faraway_characters(text: str, li
         (f"{GOOD}throttle: {{scope: acount}}\n", "must be account or host; did you mean account?"),
     ],
 )
-def test_a_misspelt_word_is_answered_with_the_one_that_was_meant(text: str, says: str) -> None:
+def test_a_misspelt_word_gets_the_right_word_as_a_hint(text: str, says: str) -> None:
     assert says in shown(text)
 
 
-def test_a_key_that_was_misspelt_is_not_also_missing() -> None:
+def test_a_misspelt_key_is_not_also_reported_as_missing() -> None:
     assert [problem.path for problem in fault(GOOD.replace("version", "verson")).problems] == ["verson"]
 
 
@@ -115,13 +115,13 @@ def test_a_long_word_is_not_compared() -> None:
         (b"%YAML 9.9\n---\na: b\n", "f.yaml:1:1: not valid YAML"),
     ],
 )
-def test_what_is_no_yaml_of_ours_has_its_place(raw: bytes, first: str) -> None:
+def test_a_file_that_is_no_valid_yaml_is_refused_with_its_place(raw: bytes, first: str) -> None:
     assert [line for line in shown(raw).split("\n") if line.startswith(first)]
 
 
 @pytest.mark.parametrize("more", [b"\xef\xbb\xbf", b""])
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
-def test_a_byte_order_mark_and_any_line_end_are_fine_and_do_not_shift_places(more: bytes, line_end: str) -> None:
+def test_byte_order_marks_and_all_line_ends_are_accepted_and_shift_no_place(more: bytes, line_end: str) -> None:
     load_config(more + GOOD.replace("\n", line_end).encode(), "f.yaml", ENVIRONMENT)
     bad = GOOD.replace("installs: [", "installs: [x, ").replace("\n", line_end)
     assert shown(more + bad.encode()).startswith("f.yaml:3:12: installs[0].id: must be")
@@ -144,12 +144,12 @@ def test_a_byte_order_mark_and_any_line_end_are_fine_and_do_not_shift_places(mor
 @pytest.mark.parametrize(
     "value", [".nan", "-.inf", ".inf", "-1", "-0.5", "1e999", "'1e999'", "99999999999", "true", "[]", "''"]
 )
-def test_a_number_that_cannot_be_has_its_place(section: str, key: str, value: str) -> None:
+def test_an_impossible_number_is_refused_with_its_place(section: str, key: str, value: str) -> None:
     column = len(section) + len(key) + 6
     assert shown(f"{GOOD}{section}: {{{key}: {value}}}\n").startswith(f"f.yaml:4:{column}: {section}.{key}: ")
 
 
-def test_hostile_sizes_are_refused_quickly() -> None:
+def test_hostile_documents_are_refused_quickly() -> None:
     began = time.process_time()
     bomb = (
         "a: &a0 ["
@@ -210,7 +210,7 @@ LEAKS = [
 
 @pytest.mark.parametrize("text", LEAKS)
 @pytest.mark.parametrize("before", [True, False])
-def test_no_message_and_no_excerpt_shows_what_may_be_a_secret(text: str, *, before: bool) -> None:
+def test_no_message_and_no_excerpt_shows_a_possible_secret(text: str, *, before: bool) -> None:
     assert SECRET not in shown(f"{text}\nzzz: 1\n{GOOD}" if before else f"{GOOD}zzz: 1\n{text}\n")
 
 
@@ -223,7 +223,7 @@ def test_a_file_that_is_only_a_secret_is_not_shown() -> None:
     assert SECRET not in shown(f"- {SECRET}")
 
 
-def test_what_is_around_a_secret_is_still_shown() -> None:
+def test_the_text_around_a_secret_is_still_shown() -> None:
     text = f"{GOOD}accounts: {{default: {{password: {SECRET}, base_url: 'http://x', user_id: u}}}}\n"
     assert "accounts: {default: {password: ***, base_url: 'http://x', user_id: ***}}" in shown(text)
 
@@ -233,7 +233,7 @@ def test_every_line_of_a_message_can_be_shown_on_a_terminal() -> None:
     assert all(visible(line) == line for line in message.split("\n"))
 
 
-def test_many_problems_cost_little_and_are_all_said() -> None:
+def test_many_problems_are_all_reported_quickly() -> None:
     began = time.process_time()
     many = {
         "unknown": GOOD + "".join(f"key{n}: 1\n" for n in range(10_000)),
@@ -247,7 +247,7 @@ def test_many_problems_cost_little_and_are_all_said() -> None:
     assert time.process_time() - began < 60
 
 
-def test_variables_do_not_make_a_document_that_fills_the_memory() -> None:
+def test_variables_that_make_the_document_too_large_are_refused() -> None:
     text = HEAD + "installs:\n" + f"  - {{id: {ID}, name: '{'${BIG}' * 10}'}}\n" * 2000
     with pytest.raises(ConfigError, match="variables make the document too large"):
         load_config(text.encode(), "f.yaml", ENVIRONMENT | {"BIG": "x" * 100_000})
@@ -292,11 +292,11 @@ def test_variables_do_not_make_a_document_that_fills_the_memory() -> None:
         ),
     ],
 )
-def test_a_message_says_what_to_do(text: str, says: str) -> None:
+def test_a_message_names_the_remedy(text: str, says: str) -> None:
     assert says in shown(text)
 
 
-def test_a_long_line_that_cannot_be_parsed_costs_little() -> None:
+def test_a_long_line_that_cannot_be_parsed_is_refused_quickly() -> None:
     began = time.process_time()
     assert "not valid YAML" in shown(f"{GOOD}x: [{'9' * 1_000_000}\ny: z: 1\n")
     assert time.process_time() - began < 60

@@ -1,4 +1,4 @@
-"""The benchmarks' own sums: what is ideal, what the virtual server does, how rivals and bands are judged."""
+"""The benchmarks' own calculations: ideal times, the virtual server, the rival clients, the bands."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def seen_of(rival: Rival, at: Server, seed: int = 0) -> Seen:
         ([{"kind": "in_flight", "requests": 9}, bucket(5, 1)], 101, 100 / 5),
     ],
 )
-def test_the_ideal_time_is_that_of_a_client_who_knows_the_limits(
+def test_the_ideal_time_assumes_a_client_that_knows_the_limits(
     limits: list[dict[str, Any]], accepted: int, seconds: float
 ) -> None:
     assert ideal_s(server(*limits), accepted) == pytest.approx(seconds)
@@ -69,18 +69,18 @@ def test_the_ideal_time_follows_the_schedule() -> None:
     assert ideal_s(steps, 600) == pytest.approx(44.0)
 
 
-def test_who_waits_for_a_token_is_let_in_as_soon_as_a_change_allows_it() -> None:
+def test_a_change_of_the_limits_ends_the_wait_for_a_token() -> None:
     dry = server(bucket(0.001, 1), schedule=[{"at": "3s", "limits": [bucket(1, 1)]}])
     assert ideal_s(dry, 3) == pytest.approx(3.0 + (1 - 0.003) + 1.0)
 
 
-def test_the_ideal_time_of_slots_is_that_of_as_many_workers() -> None:
+def test_the_ideal_time_of_a_backend_assumes_one_worker_for_each_slot() -> None:
     slots = server(backend={"slots": 8, "takes": ["200ms", "400ms"]})
     assert ideal_s(slots, 80) == pytest.approx(10 * (0.1 + 0.3))
     assert limit_per_s(slots.scenario) == pytest.approx(8 / 0.4)
 
 
-def test_where_nobody_is_ever_let_in_there_is_no_ideal_time() -> None:
+def test_a_server_that_admits_nobody_has_no_ideal_time() -> None:
     with pytest.raises(ValueError, match="never lets a request in"):
         ideal_s(server(bucket(1e-7, 1)), 3)
 
@@ -120,8 +120,8 @@ def test_a_data_file_with_a_mistake_is_refused(tmp_path: Path, text: str, proble
     "limit",
     [bucket(3, 4), {"kind": "fixed_window", "requests": 5, "per": "2s"}, {"kind": "in_flight", "requests": 2}],
 )
-def test_the_virtual_server_lets_in_whom_the_limits_let_in(limit: dict[str, Any]) -> None:
-    """Starts every 0.13 s, each 0.5 s under way; with a limit in flight it is inside for all of that."""
+def test_the_virtual_server_admits_the_same_requests_as_the_limits(limit: dict[str, Any]) -> None:
+    """A request starts every 0.13 s and takes 0.5 s. Under a limit in flight it counts for all of that time."""
     at = server(limit, latency="500ms")
     simulation = Simulation(at.scenario, 0)
     statuses: dict[int, int] = {}
@@ -147,7 +147,7 @@ def test_the_virtual_server_lets_in_whom_the_limits_let_in(limit: dict[str, Any]
 
 
 @pytest.mark.parametrize(("late_refusals", "seconds"), [(True, 0.1), (False, 0.0)])
-def test_a_429_takes_its_latency_unless_it_is_to_come_at_once(*, late_refusals: bool, seconds: float) -> None:
+def test_a_429_takes_the_latency_only_with_late_refusals(*, late_refusals: bool, seconds: float) -> None:
     simulation = Simulation(server(bucket(1, 1)).scenario, 0, late_refusals=late_refusals)
     began, heard = simulation.now, dict[int, float]()
     for _ in range(2):
@@ -156,7 +156,7 @@ def test_a_429_takes_its_latency_unless_it_is_to_come_at_once(*, late_refusals: 
     assert heard == {ACCEPTED: pytest.approx(0.1), THROTTLED: pytest.approx(seconds)}
 
 
-def test_the_gateway_answers_504_past_its_patience_and_the_work_goes_on_in_its_slot() -> None:
+def test_after_its_timeout_the_gateway_answers_504_and_the_backend_works_on() -> None:
     slow = server(backend={"slots": 1, "takes": "1s"}, gateway_timeout="1500ms", latency="10ms")
     simulation = Simulation(slow.scenario, 0)
     began, heard = simulation.now, list[tuple[int, float]]()
@@ -169,12 +169,12 @@ def test_the_gateway_answers_504_past_its_patience_and_the_work_goes_on_in_its_s
     assert len(simulation.seen.accepted_at) == 3
 
 
-def test_a_run_ends_when_the_last_backup_is_made_though_its_504_came_before() -> None:
+def test_a_run_ends_with_the_last_backup_and_not_with_its_504() -> None:
     slow = server(backend={"slots": 1, "takes": "5s"}, gateway_timeout="1s", batch=1)
     assert seen_of(fixed_rate(1.0), slow).ended_at == pytest.approx(5.0)
 
 
-def test_a_request_before_the_named_moment_is_counted() -> None:
+def test_a_request_before_the_moment_of_retry_after_is_counted_as_early() -> None:
     simulation = Simulation(server(bucket(0.1, 1), retry_after="seconds").scenario, 0)
     answers: list[Answer] = []
 
@@ -189,7 +189,7 @@ def test_a_request_before_the_named_moment_is_counted() -> None:
     assert simulation.seen.early == 1
 
 
-def test_a_simulation_that_never_ends_is_given_up() -> None:
+def test_a_simulation_that_never_ends_is_stopped() -> None:
     simulation = Simulation(server().scenario, 0)
 
     def again() -> None:
@@ -200,12 +200,12 @@ def test_a_simulation_that_never_ends_is_given_up() -> None:
         simulation.run(50.0)
 
 
-def test_the_time_to_a_rate_is_that_of_the_first_window_which_shows_it() -> None:
+def test_the_time_to_a_rate_ends_with_the_first_window_at_that_rate() -> None:
     assert time_to_s([0.0, 1.0, 2.0, 2.5, 3.0, 3.4], 2.0) == 3.4
     assert time_to_s([0.0, 1.0, 2.0], 2.0) == float("inf")
 
 
-def test_a_fixed_rate_at_the_known_limit_is_hardly_ever_rejected_and_half_of_it_takes_twice_as_long() -> None:
+def test_a_fixed_rate_at_the_limit_is_almost_never_rejected_and_half_the_rate_takes_twice_as_long() -> None:
     at = server(bucket(10, 10), latency=["20ms", "80ms"], batch=300)
     seen = seen_of(known_rate, at)
     assert seen.rejected <= 1
@@ -213,7 +213,7 @@ def test_a_fixed_rate_at_the_known_limit_is_hardly_ever_rejected_and_half_of_it_
     assert seen_of(fixed_rate(5.0), at).ended_at == pytest.approx(60.0, abs=0.5)
 
 
-def test_the_throttle_alone_never_starts_more_than_its_ceiling_in_a_second() -> None:
+def test_the_throttle_alone_starts_at_most_its_ceiling_in_a_second() -> None:
     at = replace(server(batch=500), concurrency=500)
     seen = seen_of(throttle_alone, at)
     assert seen.accepted_at[199] == pytest.approx(seen.accepted_at[0])
@@ -221,14 +221,14 @@ def test_the_throttle_alone_never_starts_more_than_its_ceiling_in_a_second() -> 
 
 
 @pytest.mark.parametrize("client", ["limit known", "fixed 5/s", "asyncio-throttle", "full jitter", FIRST])
-def test_every_client_gets_done_and_the_same_seed_gives_the_same_figures(client: str) -> None:
+def test_every_client_finishes_and_the_same_seed_gives_the_same_figures(client: str) -> None:
     work = RunWork(server(bucket(20, 20), latency=["20ms", "80ms"], batch=200), client, 3)
     measured = measure(work)
     assert measured == measure(work)
     assert all(each.figures["time_over_ideal"] >= 1.0 for each in measured)
 
 
-def test_the_limiter_gets_each_install_accepted_once_though_a_canary_only_reads() -> None:
+def test_the_limiter_gets_each_install_accepted_once_even_if_a_canary_only_reads() -> None:
     ill = server(backend={"slots": 1, "takes": "500ms"}, gateway_timeout="1s", batch=100)
     simulation = Simulation(ill.scenario, 3)
     Limited(simulation, ill, None)
@@ -275,7 +275,7 @@ def _body(description: str) -> bytes:
     return json.dumps({"description": description, "notification_emails": []}).encode()
 
 
-def test_the_light_server_tells_what_it_saw_and_forgets_it() -> None:
+def test_the_light_server_reports_its_counts_and_resets_them() -> None:
     seen = throughput.Seen()
     answer = seen.answer(b"POST /v1/installs/1/backups HTTP/1.1", _body("x")).decode()
     head, _, body = answer.partition("\r\n\r\n")
@@ -293,7 +293,7 @@ def test_the_light_server_tells_what_it_saw_and_forgets_it() -> None:
     assert stats() == {"posts": 0, "bytes": 0, "first_at": 0.0, "last_at": 0.0}
 
 
-def test_the_time_of_what_many_use_counts_where_it_is_called() -> None:
+def test_the_time_of_shared_code_counts_for_its_callers() -> None:
     law, worker, shared, builtin = (
         ("/x/orchestrator/pacing/law.py", 1, "started"),
         ("/x/orchestrator/engine/posts.py", 1, "post"),
@@ -310,6 +310,6 @@ def test_the_time_of_what_many_use_counts_where_it_is_called() -> None:
     assert throughput.by_group(timings) == {"pacing": 5.5, "engine": 3.5, throughput.WAITING: 5.0}
 
 
-def test_the_benchmark_knows_what_file_system_it_writes_to() -> None:
+def test_the_benchmark_finds_the_file_system_that_it_writes_to() -> None:
     assert throughput.file_system(Path("/proc/self")) == "proc"
     assert throughput.folder_on_disk().is_dir()

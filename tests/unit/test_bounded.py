@@ -1,4 +1,4 @@
-"""Reading from what may never end: it ends all the same."""
+"""Reads from pipes and commands that may never end still end."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def test_a_file_is_read_to_its_end_or_to_the_bound(tmp_path: Path) -> None:
         file_content(tmp_path, 100, 1.0)
 
 
-def test_a_pipe_is_waited_for_but_not_for_ever(tmp_path: Path) -> None:
+def test_a_read_waits_for_a_pipe_but_not_for_ever(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with pytest.raises(TooSlowError):
         file_content(pipe, 100, 0.1)
-    writer = threading.Thread(target=pipe.write_text, args=("late\n",))  # which waits for whoever reads
+    writer = threading.Thread(target=pipe.write_text, args=("late\n",))  # which waits for a reader
     writer.start()
     assert file_content(pipe, 100, 30.0) == b"late\n"
     writer.join()
@@ -43,18 +43,18 @@ def test_a_command_is_read_to_its_end_or_to_the_bound(command: str, expected: by
     assert command_output(command, 100, 30.0) == expected
 
 
-def test_a_command_ends_with_itself_and_not_with_what_it_left_behind() -> None:
+def test_the_read_of_a_command_does_not_wait_for_its_children() -> None:
     left = int(command_output("sh -c 'sleep 600 & echo $!'", 100, 30.0))
-    os.kill(left, signal.SIGKILL)  # raises where it has ended
+    os.kill(left, signal.SIGKILL)  # raises if the process has ended
 
 
 @pytest.mark.parametrize("command", ["sleep 30", "sh -c 'exec >&-; sleep 30'", "sh -c 'echo x; sleep 30'"])
-def test_a_command_that_does_not_end_is_ended(command: str) -> None:
+def test_a_command_that_does_not_end_is_killed(command: str) -> None:
     with pytest.raises(TooSlowError):
         command_output(command, 100, 0.2)
 
 
-def test_a_command_that_fails_or_cannot_be_run_says_so() -> None:
+def test_a_command_that_fails_or_cannot_be_run_is_an_error() -> None:
     with pytest.raises(FailedError, match="exit code 3"):
         command_output("sh -c 'echo x; exit 3'", 100, 10.0)
     for command in ("", "/nowhere/op", "'", "a\0b"):

@@ -1,6 +1,6 @@
-"""What is concluded from the requests served between two refusals, against values computed by hand.
+"""Conclusions from the requests served between two refusals, compared with values computed by hand.
 
-The server is a bucket of 50 a second and a burst of 100, but where a test says otherwise.
+Unless a test says otherwise, the server is a bucket of 50 requests a second and a burst of 100.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ STEPS: tuple[CoursePoint, ...] = ((0.0, 0), (1.0, 10), (2.0, 30))
 UNTIL = Mark(4.0, 160)
 
 CLIMB: tuple[CoursePoint, ...] = ((0.0, 0), (1.0, 10), (2.0, 30), (3.0, 70), (4.0, 150))
-"""10, 20, 40, 80 and then 150 a second. The bucket has 70 left at 4 s, loses 100 a second from there and is empty …"""
+"""10, 20, 40, 80 and then 150 requests a second. At 4 s the bucket has 70 tokens left and loses 100 a second."""
 EMPTY = Mark(4.7, 255)
-"""… 0.7 s later, when 105 more were served."""
+"""So the bucket of ``CLIMB`` is empty 0.7 s later, after 105 more requests."""
 
 OPENED = Estimate(LEAST_RATE, 90.0, 150.0, opening=Opening(CLIMB, EMPTY))
 MEASURED = Estimate(49.5, 50.0, 50.5, burst=100.0, measured=50.0)
@@ -54,7 +54,7 @@ WINDOW = Estimate(9.0, 9.7, 10.0, burst=0.0, windowed=True, cycle_s=2.0)
 
 
 def met_again(refusal: Mark, *, emptied: Mark = EMPTY, resumed_at: float = 5.3) -> Meter:
-    """Return the meter of a second meeting with the limit, no canary refused."""
+    """Return the meter of a second meeting with the limit, without a refused canary."""
     canary = Mark(resumed_at - 0.05, emptied.ordinal)
     return Meter(emptied=emptied, last_refused_at=emptied.at, canary=canary, resumed_at=resumed_at, refused=refusal)
 
@@ -79,11 +79,11 @@ def in_order(estimate: Estimate) -> bool:
         (0.0, 160.0),
     ],
 )
-def test_the_excess_is_the_burst_that_the_course_of_admissions_needs(rate: float, requests: float) -> None:
+def test_the_excess_is_the_least_burst_that_allows_the_admissions(rate: float, requests: float) -> None:
     assert excess(STEPS, UNTIL, rate) == requests
 
 
-def test_the_excess_looks_back_only() -> None:
+def test_the_excess_ignores_later_admissions() -> None:
     assert excess((*STEPS, (5.0, 0)), UNTIL, 50.0) == 30.0
     assert excess((), UNTIL, 50.0) == 0.0
 
@@ -101,11 +101,13 @@ def test_the_excess_at_the_first_refusal_is_the_burst() -> None:
         (1000.0, 0.0, LEAST_RATE),
     ],
 )
-def test_the_least_rate_is_what_a_bucket_must_have_to_bear_it(burst: float, burst_s: float, rate: float) -> None:
+def test_the_least_rate_is_the_lowest_rate_of_a_bucket_that_allows_the_admissions(
+    burst: float, burst_s: float, rate: float
+) -> None:
     assert least_rate(STEPS, UNTIL, burst=burst, burst_s=burst_s) == pytest.approx(rate)
 
 
-def test_a_step_nearer_than_a_rise_is_seen_proves_nothing() -> None:
+def test_a_step_too_recent_to_show_a_rise_proves_nothing() -> None:
     near, far = UNTIL.at - 0.9 * RISE_SEEN_S, UNTIL.at - RISE_SEEN_S
     assert least_rate(((near, 0),), UNTIL) == LEAST_RATE
     assert least_rate(((far, 0),), UNTIL) == pytest.approx(160 / RISE_SEEN_S)
@@ -119,7 +121,7 @@ def test_the_trailing_rate_interpolates_between_steps(seconds: float, rate: floa
     assert trailing_rate(STEPS, UNTIL, seconds) == (rate if rate is None else pytest.approx(rate))
 
 
-def test_a_burst_that_is_not_known_is_solved_from_the_opening() -> None:
+def test_an_unknown_burst_is_solved_from_the_opening() -> None:
     assert burst_at(OPENED, 50.0) == pytest.approx(100.0)
     assert burst_at(OPENED, 70.0) == pytest.approx(185 - 1.7 * 70)
     assert burst_of(replace(OPENED, rate=50.0)) == pytest.approx(100.0)
@@ -127,7 +129,7 @@ def test_a_burst_that_is_not_known_is_solved_from_the_opening() -> None:
     assert burst_of(Estimate(1.0, 1.0, 1.0)) == 0.0
 
 
-def test_of_refusals_that_belong_together_the_earliest_start_counts() -> None:
+def test_the_earliest_start_of_a_group_of_refusals_counts() -> None:
     first = capacity.refused(capacity.begun(100.0), Mark(103.0, 7))
     assert (first.refused, first.refused_last_at) == (Mark(103.0, 7), 103.0)
     assert capacity.refused(first, Mark(102.9, 6)).refused == Mark(102.9, 6)
@@ -136,11 +138,11 @@ def test_of_refusals_that_belong_together_the_earliest_start_counts() -> None:
     assert capacity.refused(first, Mark(99.0, 0)).refused == Mark(103.0, 7)
 
 
-def test_a_refusal_of_what_started_before_the_counting_began_is_not_of_it() -> None:
+def test_a_refusal_of_a_request_from_before_the_counting_is_ignored() -> None:
     assert capacity.refused(capacity.begun(100.0), Mark(99.0, 7)) == capacity.begun(100.0)
 
 
-def test_a_meeting_that_ended_is_the_previous_one_of_the_next() -> None:
+def test_a_meeting_that_has_ended_becomes_the_previous_one() -> None:
     meter = capacity.canary_refused(capacity.refused(capacity.begun(100.0), Mark(103.0, 7)), 103.6)
     assert (meter.refused_canaries, meter.refused_last_at) == (1, 103.6)
     closed = capacity.closed(meter, Mark(105.0, 7), 105.1)
@@ -152,7 +154,7 @@ def test_nothing_is_learned_without_a_refusal() -> None:
         estimated(None, capacity.begun(0.0), (), Mark(1.0, 0), 10.0)
 
 
-def test_the_first_refusal_gives_bounds_a_guess_between_them_and_the_opening() -> None:
+def test_the_first_refusal_gives_two_bounds_a_guess_between_them_and_the_opening() -> None:
     usual = 185 / (1.7 + 1.0)
     found = concluded(None, capacity.refused(capacity.begun(0.0), EMPTY), 150.0, CLIMB)
     assert (found.low, found.high) == (LEAST_RATE, 150.0)
@@ -162,13 +164,13 @@ def test_the_first_refusal_gives_bounds_a_guess_between_them_and_the_opening() -
     assert not found.windowed
 
 
-def test_the_first_refusal_of_a_steady_rate_is_not_taken_for_less_than_that_bears() -> None:
+def test_the_first_refusal_of_a_steady_rate_gives_at_least_the_served_rate() -> None:
     steady: tuple[CoursePoint, ...] = ((0.0, 0),)
     found = concluded(None, capacity.refused(capacity.begun(0.0), Mark(99.0, 4000)), 40.0, steady)
     assert found.rate == pytest.approx(4000 / 100)
 
 
-def test_between_two_refusals_a_bucket_served_what_it_refilled() -> None:
+def test_between_two_refusals_a_bucket_serves_its_refill() -> None:
     found = concluded(OPENED, met_again(Mark(6.7, 355)), 90.0, ((5.3, 257),))
     assert (found.low, found.rate, found.high) == pytest.approx((99 / 2, 100 / 2, 101 / 2))
     assert found.burst == pytest.approx(100.0)
@@ -177,14 +179,14 @@ def test_between_two_refusals_a_bucket_served_what_it_refilled() -> None:
 
 
 @pytest.mark.parametrize(("served", "retreat"), [(40, LARGEST_RETREAT), (1000, 2 / 1000)])
-def test_the_rate_is_below_the_refused_one(served: int, retreat: float) -> None:
+def test_the_new_rate_is_below_the_refused_rate(served: int, retreat: float) -> None:
     resumed_at, seconds = EMPTY.at + 0.6, served / 50
     refusal = Mark(EMPTY.at + seconds, EMPTY.ordinal + served)
     found = concluded(MEASURED, met_again(refusal, resumed_at=resumed_at), 50.0)
     assert found.rate == pytest.approx(max(MEASURED.low, 50.0 * (1 - retreat)))
 
 
-def test_a_hold_longer_than_the_bucket_takes_to_fill_loses_what_overflows() -> None:
+def test_a_hold_longer_than_the_fill_time_of_the_bucket_loses_the_overflow() -> None:
     refusal = Mark(EMPTY.at + 10.0, EMPTY.ordinal + 300)
     found = concluded(MEASURED, met_again(refusal, resumed_at=EMPTY.at + 6.0), 75.0)
     assert found.rate == pytest.approx((300 - 101) / 4, abs=0.3)
@@ -192,7 +194,7 @@ def test_a_hold_longer_than_the_bucket_takes_to_fill_loses_what_overflows() -> N
     assert found.agrees
 
 
-def test_after_such_a_hold_an_unknown_burst_leaves_bounds() -> None:
+def test_after_a_long_hold_an_unknown_burst_leaves_bounds() -> None:
     refusal = Mark(EMPTY.at + 10.0, EMPTY.ordinal + 300)
     found = concluded(OPENED, met_again(refusal, resumed_at=EMPTY.at + 6.0), 75.0)
     plain, solved = 30.0, (300 - 185 - 1) / (4 - 1.7)
@@ -204,7 +206,7 @@ def test_after_such_a_hold_an_unknown_burst_leaves_bounds() -> None:
     assert found.burst is None
 
 
-def test_few_requests_between_two_refusals_leave_bounds_as_well() -> None:
+def test_few_requests_between_two_refusals_leave_bounds() -> None:
     refusal = Mark(EMPTY.at + 1.0, EMPTY.ordinal + TRUSTED)
     found = concluded(OPENED, met_again(refusal, resumed_at=EMPTY.at + 0.6), 90.0)
     assert (found.low, found.high) == pytest.approx((TRUSTED / 1.0, TRUSTED / 0.4))
@@ -212,7 +214,7 @@ def test_few_requests_between_two_refusals_leave_bounds_as_well() -> None:
     assert found.opening == OPENED.opening
 
 
-def test_where_a_hold_lost_what_was_refilled_few_requests_leave_bounds_too() -> None:
+def test_few_requests_after_a_hold_that_lost_refill_leave_bounds() -> None:
     known = replace(MEASURED, burst=2.0)
     refusal = Mark(EMPTY.at + 2.0, EMPTY.ordinal + TRUSTED)
     found = concluded(known, met_again(refusal, resumed_at=EMPTY.at + 1.0), 20.0)
@@ -222,14 +224,14 @@ def test_where_a_hold_lost_what_was_refilled_few_requests_leave_bounds_too() -> 
     assert found.measured == pytest.approx(below)
 
 
-def test_where_it_did_not_they_count() -> None:
+def test_few_requests_after_a_hold_that_lost_no_refill_are_a_measurement() -> None:
     known = replace(MEASURED, burst=25.0)
     refusal = Mark(EMPTY.at + 2.0, EMPTY.ordinal + TRUSTED)
     found = concluded(known, met_again(refusal, resumed_at=EMPTY.at + 1.0), 20.0)
     assert (found.low, found.rate, found.high) == pytest.approx((4 / 2, 5 / 2, 6 / 2))
 
 
-def test_a_limit_that_rose_fourfold_during_probes_is_found_by_what_came_through() -> None:
+def test_a_limit_that_rose_fourfold_is_found_by_the_served_requests() -> None:
     steps: tuple[CoursePoint, ...] = ((100.0, 1), (108.0, 401), (110.0, 521), (111.0, 641))
     refusal = Mark(112.5, 971)
     least = max((970 - 100) / 12.5, (570 - 100) / 4.5, (450 - 100) / 2.5, (330 - 100) / 1.5)
@@ -239,7 +241,7 @@ def test_a_limit_that_rose_fourfold_during_probes_is_found_by_what_came_through(
     assert not found.agrees
 
 
-def test_a_limit_that_fell_to_a_quarter_is_what_was_served_though_it_is_out_of_bounds() -> None:
+def test_a_limit_that_fell_to_a_quarter_is_the_served_rate_even_outside_the_bounds() -> None:
     refusal = Mark(EMPTY.at + 2.0, EMPTY.ordinal + 25)
     found = concluded(MEASURED, met_again(refusal), 49.5)
     assert CONTRADICTED_SHARE * MEASURED.measured > 49.5
@@ -248,19 +250,19 @@ def test_a_limit_that_fell_to_a_quarter_is_what_was_served_though_it_is_out_of_b
     assert not found.agrees
 
 
-def test_a_refusal_at_less_than_was_measured_is_not_explained_by_an_overflow() -> None:
+def test_a_refusal_below_the_measured_rate_is_not_explained_by_an_overflow() -> None:
     refusal = Mark(EMPTY.at + 10.0, EMPTY.ordinal + 300)
     found = concluded(MEASURED, met_again(refusal, resumed_at=EMPTY.at + 6.0), 50.0)
     assert found.rate == pytest.approx(300 / 10)
 
 
-def test_a_refusal_that_corrects_an_earlier_one_tells_of_no_window() -> None:
+def test_a_late_refusal_with_an_earlier_start_does_not_mean_a_window() -> None:
     meter = capacity.refused(capacity.refused(met_again(Mark(6.7, 355)), Mark(6.0, 320)), Mark(6.5, 345))
     assert meter.refused == Mark(6.0, 320)
     assert not concluded(replace(OPENED, high=89.0), replace(meter, refused_last_at=6.7), 90.0).windowed
 
 
-def test_a_canary_refused_soon_after_a_remembered_burst_is_judged_by_what_was_served() -> None:
+def test_a_canary_refused_soon_after_a_remembered_burst_is_judged_by_the_served_rate() -> None:
     meter = capacity.refused(capacity.begun(0.0), Mark(2.0, 200))
     steps: tuple[CoursePoint, ...] = ((0.0, 0),)
     soon, late = (REFILLED / (200 / 3.0) * share for share in (0.99, 1.01))
@@ -269,7 +271,7 @@ def test_a_canary_refused_soon_after_a_remembered_burst_is_judged_by_what_was_se
         assert estimated(REMEMBERED, refused, steps, Mark(2.5, 200), 60.0).windowed is windowed
 
 
-def test_a_refusal_at_less_than_was_served_on_average_leaves_bounds_in_order() -> None:
+def test_a_refusal_below_the_average_served_rate_leaves_bounds_in_order() -> None:
     refusal = Mark(EMPTY.at + 1.0, EMPTY.ordinal + TRUSTED)
     found = concluded(OPENED, met_again(refusal, resumed_at=EMPTY.at + 0.6), 2.0)
     assert found.low == found.rate == found.high == 2.0
@@ -282,13 +284,13 @@ def test_a_measurement_within_the_bounds_narrows_them() -> None:
     assert found.agrees
 
 
-def test_a_measurement_is_kept_within_the_bounds_so_far() -> None:
+def test_a_measurement_is_kept_within_the_earlier_bounds() -> None:
     known = replace(MEASURED, low=50.2, high=60.0)
     found = concluded(known, met_again(Mark(EMPTY.at + 2.0, EMPTY.ordinal + 100)), 90.0)
     assert (found.low, found.rate) == (50.2, 50.2)
 
 
-def test_a_window_is_bounded_by_when_its_refill_can_have_come() -> None:
+def test_the_possible_times_of_the_refill_bound_a_window() -> None:
     meter = capacity.refused(capacity.begun(0.0), Mark(1.2, 20))
     meter = capacity.canary_refused(meter, 1.7)
     found = estimated(None, meter, STEPS, Mark(2.75, 20), 40.0)
@@ -299,7 +301,7 @@ def test_a_window_is_bounded_by_when_its_refill_can_have_come() -> None:
     assert (found.cycle_s, found.burst, found.measured) == (2.75, 0.0, 0.0)
 
 
-def test_the_refill_of_a_window_is_later_than_the_last_refusal() -> None:
+def test_the_refill_of_a_window_comes_after_the_last_refusal() -> None:
     meter = Meter(None, last_refused_at=1.5, canary=Mark(2.0, 20), resumed_at=2.1, refused=Mark(3.0, 40))
     meter = capacity.canary_refused(meter, 3.5)
     low, high = 20 / (4.5 - 1.5), 21 / (3.5 - 2.0)
@@ -321,9 +323,9 @@ def test_the_refill_of_a_window_is_later_than_the_last_refusal() -> None:
         (OPENED, Mark(2.7, 55), REFILLED / (200 / 2.0)),
         (replace(MEASURED, high=99.0), EMPTY, REFILLED / 50.0),
     ],
-    ids=["by what the opening needs at least", "by what was served since the last time", "by what was measured"],
+    ids=["by the least rate of the opening", "by the rate served since the last meeting", "by the measured rate"],
 )
-def test_a_canary_that_is_refused_before_a_bucket_refilled_two_requests_tells_of_no_window(
+def test_a_canary_refused_before_a_bucket_could_refill_does_not_mean_a_window(
     known: Estimate | None, emptied: Mark | None, refilled_s: float
 ) -> None:
     begun = replace(capacity.begun(0.0), emptied=emptied)
@@ -332,14 +334,14 @@ def test_a_canary_that_is_refused_before_a_bucket_refilled_two_requests_tells_of
         assert estimated(known, meter, CLIMB, Mark(EMPTY.at + 9.0, 255), 150.0).windowed is windowed
 
 
-def test_the_lower_bound_of_a_window_is_below_what_it_refused() -> None:
+def test_the_lower_bound_of_a_window_is_below_its_refused_rate() -> None:
     meter = Meter(None, 10.0, Mark(10.0, 0), 10.1, refused=Mark(20.0, 120))
     found = concluded(replace(WINDOW, low=9.9), meter, 10.0, ((10.1, 1), (16.0, 64), (19.0, 106)))
     assert found.agrees
     assert found.low == pytest.approx(BELOW_SHARE * 10.0)
 
 
-def test_a_window_whose_cycle_is_known_bears_what_its_last_cycle_let_through() -> None:
+def test_a_window_with_a_known_cycle_gets_the_rate_of_its_last_cycle() -> None:
     meter = Meter(None, 10.0, Mark(10.0, 0), 10.1, refused=Mark(20.0, 120))
     found = concluded(WINDOW, meter, 15.0, ((10.1, 1), (16.0, 64), (19.0, 112)))
     passed = (120 - (64 + 48 * 2 / 3)) / 2.0
@@ -349,20 +351,20 @@ def test_a_window_whose_cycle_is_known_bears_what_its_last_cycle_let_through() -
     assert (found.cycle_s, found.measured, found.burst) == (WINDOW.cycle_s, found.rate, 0.0)
 
 
-def test_of_a_slow_window_more_than_the_last_cycle_is_looked_at() -> None:
+def test_the_rate_of_a_slow_window_is_measured_over_more_than_one_cycle() -> None:
     meter = Meter(None, 0.0, Mark(0.0, 0), 0.1, refused=Mark(100.0, 40))
     found = concluded(WINDOW, meter, 0.5, ((0.1, 1), (80.0, 31), (98.0, 40)))
     seconds = TRUSTED / 0.5
     assert found.high == pytest.approx((40 - (31 + 9 * (100 - seconds - 80) / 18)) / seconds)
 
 
-def test_a_known_cycle_is_not_forgotten_where_the_course_does_not_reach_back_so_far() -> None:
+def test_a_known_cycle_is_kept_if_the_course_is_shorter() -> None:
     meter = Meter(None, last_refused_at=1.5, canary=Mark(2.0, 20), resumed_at=2.1, refused=Mark(3.0, 40))
     found = estimated(replace(WINDOW, cycle_s=9.0), meter, ((2.1, 21),), Mark(4.5, 40), 40.0)
     assert found.cycle_s == 9.0
 
 
-def test_what_a_window_let_through_is_no_more_than_the_refused_rate() -> None:
+def test_the_rate_of_a_window_is_at_most_the_refused_rate() -> None:
     meter = Meter(None, 10.0, Mark(10.0, 0), 10.1, refused=Mark(20.0, 120))
     found = concluded(replace(WINDOW, high=20.0), meter, 11.0, ((10.1, 1), (16.0, 64), (19.0, 112)))
     assert (found.rate, found.high) == pytest.approx((PASSED_SHARE * 11.0, 11.0))
@@ -374,10 +376,10 @@ def test_a_cycle_has_an_upper_bound() -> None:
 
 
 AWAY = capacity.canary_refused(met_again(Mark(7.3, 355)), 7.9)
-"""100 requests were served after the canary of 5.25 s, then one was refused, and a canary at 7.9 s."""
+"""After the canary at 5.25 s, 100 requests were served; one was refused at 7.3 s, and a canary at 7.9 s."""
 
 
-def test_a_measured_limit_that_was_suspended_is_still_the_limit() -> None:
+def test_a_measured_limit_stays_after_canaries_are_refused_for_long() -> None:
     known = replace(MEASURED, agrees=True)
     for canary_at in (60.0, 5.25 + 1.01 * 100 / (AWAY_SHARE * 50)):
         assert estimated(known, AWAY, (), Mark(canary_at, 355), 49.5) == replace(known, agrees=False)
@@ -391,9 +393,9 @@ def test_a_measured_limit_that_was_suspended_is_still_the_limit() -> None:
         (replace(MEASURED, windowed=True), 60.0),
         (MEASURED, 5.25 + 0.99 * 100 / (AWAY_SHARE * 50)),
     ],
-    ids=["burst unknown", "bounds far apart", "a window", "not for long"],
+    ids=["unknown burst", "bounds far apart", "a window", "a short time"],
 )
-def test_else_a_refused_canary_tells_of_a_window(known: Estimate, canary_at: float) -> None:
+def test_without_a_sure_measurement_a_refused_canary_means_a_window(known: Estimate, canary_at: float) -> None:
     assert estimated(known, AWAY, (), Mark(canary_at, 355), 49.5).windowed
 
 
@@ -403,9 +405,9 @@ REMEMBERED = Estimate(48.5, 50.0, 51.5, burst=100.0)
 @pytest.mark.parametrize(
     ("refusal", "burst"),
     [(Mark(0.2, 80), 80 - 0.2 * 50), (Mark(1.0, 120), 120 - 50.0), (Mark(0.01, 100 + TRUSTED), 100.0)],
-    ids=["before it was spent", "though the refill helped", "just after"],
+    ids=["before it was spent", "after some refill", "just after it was spent"],
 )
-def test_a_refusal_about_when_a_remembered_burst_is_spent_shrinks_it_and_doubts_the_rate(
+def test_a_refusal_near_the_end_of_a_remembered_burst_lowers_the_burst_and_the_rate(
     refusal: Mark, burst: float
 ) -> None:
     meter = capacity.refused(capacity.begun(0.0), refusal)
@@ -416,7 +418,7 @@ def test_a_refusal_about_when_a_remembered_burst_is_spent_shrinks_it_and_doubts_
     assert concluded(REMEMBERED, meter, 60.0, ((0.0, 0),)).high == REMEMBERED.high
 
 
-def test_a_later_refusal_believes_in_the_remembered_burst() -> None:
+def test_a_later_refusal_keeps_the_remembered_burst() -> None:
     meter = capacity.refused(capacity.begun(0.0), Mark(10.0, 601))
     found = concluded(REMEMBERED, meter, 60.0, ((0.0, 0),))
     assert found.rate == pytest.approx((601 - 100) / 10)
@@ -429,7 +431,7 @@ def test_a_later_refusal_believes_in_the_remembered_burst() -> None:
 @pytest.mark.parametrize("seconds", [0.0, SHORTEST_S / 10, 1.0, 1e5])
 @pytest.mark.parametrize("held_s", [0.0, 0.6, 1e4])
 @pytest.mark.parametrize("known", [OPENED, MEASURED, replace(MEASURED, burst=0.0)])
-def test_bounds_stay_in_order_when_next_to_nothing_was_served(
+def test_bounds_stay_in_order_if_almost_nothing_was_served(
     known: Estimate, held_s: float, seconds: float, lost: int
 ) -> None:
     resumed_at = EMPTY.at + held_s
@@ -438,7 +440,7 @@ def test_bounds_stay_in_order_when_next_to_nothing_was_served(
     assert in_order(found)
 
 
-def test_a_window_that_was_not_used_says_nothing_of_what_it_bears() -> None:
+def test_an_unused_window_keeps_its_bounds_in_order() -> None:
     meter = Meter(None, 10.0, Mark(10.0, 0), 10.1, refused=Mark(20.0, 1))
     found = concluded(WINDOW, meter, 9.6, ((10.1, 1),))
     assert found.rate >= LEAST_RATE

@@ -1,4 +1,4 @@
-"""Accepted is not completed: backups are polled, requested once more, given up, in virtual time."""
+"""Accepted backups are polled, requested once more, or given up, in virtual time."""
 
 from __future__ import annotations
 
@@ -73,11 +73,11 @@ ANOTHER = status("completed", "b-2")
 FIRST = "b-1"
 AGAIN = "b-1.1"
 RATE = 10.0
-"""Of a ``FakeThrottle`` with spaced starts."""
+"""The rate of a ``FakeThrottle`` with spaced starts."""
 
 
 waiting = partial(Bench, wait=WAIT)
-"""A bench that waits for what is accepted."""
+"""A bench that waits for accepted backups."""
 
 
 def assert_incomplete(outcome: Outcome, kind: ErrorKind = ErrorKind.TIMEOUT) -> None:
@@ -95,7 +95,7 @@ def aborting(*, times: int = 1, **fields: Any) -> Bench:
 # -- polled until it has ended -----------------------------------------------------------------------------------------
 
 
-def test_what_is_accepted_is_polled_until_it_is_completed() -> None:
+def test_an_accepted_backup_is_polled_until_it_is_completed() -> None:
     bench = waiting()
     bench.run()
     assert (bench.only.kind, bench.only.error, bench.only.earlier) == (COMPLETE, None, ())
@@ -107,7 +107,7 @@ def test_what_is_accepted_is_polled_until_it_is_completed() -> None:
     assert bench.only.spent.attempts == len(bench.posted()) == 1
 
 
-def test_what_is_aborted_is_told_without_an_error_and_not_requested_again_unasked() -> None:
+def test_an_aborted_backup_has_no_error_and_is_not_requested_again_by_default() -> None:
     bench = waiting()
     bench.api.ends_as = lambda _: "aborted"
     bench.run()
@@ -117,7 +117,7 @@ def test_what_is_aborted_is_told_without_an_error_and_not_requested_again_unaske
 
 @pytest.mark.parametrize("found", [False, True], ids=["answered", "found"])
 @pytest.mark.parametrize(("name", "kind"), [("completed", COMPLETE), ("aborted", ABORT)])
-def test_what_has_ended_at_once_is_not_polled(name: str, kind: OutcomeKind, found: bool) -> None:  # noqa: FBT001 - a column
+def test_a_backup_that_has_already_ended_is_not_polled(name: str, kind: OutcomeKind, found: bool) -> None:  # noqa: FBT001 - a column
     bench = waiting()
     if found:
         bench.api.lose(0, GATEWAY_TIMEOUT)
@@ -130,7 +130,7 @@ def test_what_has_ended_at_once_is_not_polled(name: str, kind: OutcomeKind, foun
 
 
 @pytest.mark.parametrize("name", ["in_progress", "initiated", "paused", "COMPLETED", "", "abort"])
-def test_any_other_status_is_under_way_whatever_its_time_says(name: str) -> None:
+def test_any_other_status_means_under_way_whatever_the_complete_time(name: str) -> None:
     bench = waiting()
     bench.api.on_poll = lambda *_: status(name, complete_time="2026-01-01T00:00:00Z")
     bench.run()
@@ -141,7 +141,7 @@ def test_any_other_status_is_under_way_whatever_its_time_says(name: str) -> None
     assert TIMEOUT_S <= bench.seconds < TIMEOUT_S + 1
 
 
-def test_an_answer_that_says_less_forgets_nothing() -> None:
+def test_an_answer_with_fewer_fields_forgets_nothing() -> None:
     bench = waiting()
     bench.api.script(0, AttemptResult(status=202, backup=Backup(FIRST, "requested", "x", "T1", None, "6.8")))
     bench.api.on_poll = lambda *_: AttemptResult(status=200, backup=Backup(FIRST, "completed"))
@@ -166,7 +166,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
-def test_polls_that_fail_are_survived(failure: AttemptResult) -> None:
+def test_failed_polls_are_repeated(failure: AttemptResult) -> None:
     bench = waiting(installs=2)
     bench.api.on_poll = lambda *_: failure if _[0] == install_id(0) and _[2] <= 6 else None
     end = bench.run()
@@ -177,7 +177,7 @@ def test_polls_that_fail_are_survived(failure: AttemptResult) -> None:
 
 
 @pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
-def test_polls_that_fail_for_ever_end_with_the_wait_and_keep_the_id(failure: AttemptResult) -> None:
+def test_polls_that_always_fail_end_with_the_wait_and_keep_the_id(failure: AttemptResult) -> None:
     bench = waiting()
     bench.api.on_poll = lambda *_: failure
     end = bench.run()
@@ -191,7 +191,7 @@ def test_polls_that_fail_for_ever_end_with_the_wait_and_keep_the_id(failure: Att
 
 
 @pytest.mark.parametrize("failure", [UNAUTHORIZED, QUOTA], ids=["credentials", "quota"])
-def test_an_account_that_stops_while_it_waits_leaves_its_own_incomplete_and_others_go_on(
+def test_an_account_that_stops_during_the_wait_has_incomplete_backups_and_others_go_on(
     failure: AttemptResult,
 ) -> None:
     bench = waiting(installs=5, others=5)
@@ -207,17 +207,17 @@ def test_an_account_that_stops_while_it_waits_leaves_its_own_incomplete_and_othe
     assert max(max(bench.polled(number)) for number in range(5)) < 3 * INTERVAL_S
 
 
-def test_backups_of_a_stopped_account_are_not_counted_as_waited_for() -> None:
+def test_backups_of_a_stopped_account_do_not_count_as_waiting() -> None:
     bench = waiting(installs=20, others=2)
     bench.api.on_poll = lambda *_: QUOTA
     bench.run()
     assert [account.watched for account in bench.accounts] == [0, 0]
 
 
-# -- its time is over --------------------------------------------------------------------------------------------------
+# -- the end of the wait -----------------------------------------------------------------------------------------------
 
 
-def test_a_server_that_hangs_delays_the_end_of_the_wait_by_nothing() -> None:
+def test_a_server_that_hangs_does_not_delay_the_end_of_the_wait() -> None:
     bench = waiting(installs=3)
     bench.api.ends_after_s = 1e6
 
@@ -233,8 +233,8 @@ def test_a_server_that_hangs_delays_the_end_of_the_wait_by_nothing() -> None:
     assert bench.seconds < TIMEOUT_S + LAST_POLL_S + 1
 
 
-@pytest.mark.parametrize("after_s", [0.3, 30.0, TIMEOUT_S - 1], ids=["at once", "early", "late"])
-def test_a_limiter_that_is_held_delays_the_end_of_the_wait_by_nothing(after_s: float) -> None:
+@pytest.mark.parametrize("after_s", [0.3, 30.0, TIMEOUT_S - 1], ids=["immediately", "early", "late"])
+def test_a_held_limiter_does_not_delay_the_end_of_the_wait(after_s: float) -> None:
     bench = waiting(installs=3, held_after_s=after_s)
     bench.api.ends_after_s = 1e6
     bench.run()
@@ -242,7 +242,7 @@ def test_a_limiter_that_is_held_delays_the_end_of_the_wait_by_nothing(after_s: f
     assert bench.seconds < TIMEOUT_S + LAST_POLL_S + 1
 
 
-def test_what_waits_for_a_check_of_the_credentials_is_not_waited_for_any_longer() -> None:
+def test_a_backup_behind_a_check_of_credentials_is_given_up_in_time() -> None:
     bench = waiting()
     bench.api.on_poll = lambda *_: UNAUTHORIZED
     bench.api.checks = [OK, THROTTLED]
@@ -252,7 +252,7 @@ def test_what_waits_for_a_check_of_the_credentials_is_not_waited_for_any_longer(
     assert bench.seconds < TIMEOUT_S + LAST_POLL_S + 21
 
 
-def test_what_an_earlier_process_accepted_is_given_up_in_time_though_the_limiter_is_held() -> None:
+def test_a_backup_of_an_earlier_process_is_given_up_in_time_even_if_the_limiter_is_held() -> None:
     pending = [
         PendingBackup(planned(n), made=Made(Backup(FIRST)), state=CompletionWait(Backup(FIRST), BEGAN_S + TIMEOUT_S))
         for n in range(2)
@@ -264,7 +264,7 @@ def test_what_an_earlier_process_accepted_is_given_up_in_time_though_the_limiter
     assert bench.seconds < TIMEOUT_S + LAST_POLL_S + 1
 
 
-def test_many_that_are_given_up_at_once_are_recorded_together() -> None:
+def test_many_backups_given_up_at_the_same_time_are_recorded_together() -> None:
     pending = [
         PendingBackup(planned(n), made=Made(Backup(FIRST)), state=CompletionWait(Backup(FIRST), BEGAN_S + TIMEOUT_S))
         for n in range(300)
@@ -280,7 +280,7 @@ def test_many_that_are_given_up_at_once_are_recorded_together() -> None:
 
 
 def polled_once(*answers: AttemptResult, **fields: Any) -> Bench:
-    """Return a bench of one backup of an earlier run, which is only asked how it stands."""
+    """Return a bench of one backup of an earlier run, which is polled once."""
     backup = Backup(FIRST, "in_progress")
     pending = PendingBackup(
         planned(0), made=Made(backup), state=CompletionWait(backup, BEGAN_S, may_repeat=False, is_polled_once=True)
@@ -293,7 +293,7 @@ def polled_once(*answers: AttemptResult, **fields: Any) -> Bench:
 @pytest.mark.parametrize(
     ("name", "kind"), [("in_progress", INCOMPLETE), ("completed", COMPLETE), ("aborted", ABORT), ("odd", INCOMPLETE)]
 )
-def test_what_is_only_asked_about_is_polled_once_and_never_requested(name: str, kind: OutcomeKind) -> None:
+def test_a_backup_to_poll_once_is_polled_once_and_never_requested(name: str, kind: OutcomeKind) -> None:
     bench = polled_once(status(name))
     bench.run()
     assert (bench.only.kind, len(bench.polled()), bench.posted()) == (kind, 1, [])
@@ -302,7 +302,7 @@ def test_what_is_only_asked_about_is_polled_once_and_never_requested(name: str, 
 
 
 @pytest.mark.parametrize("failure", [each for each in FAILURES.values() if each.status != 429])
-def test_what_is_only_asked_about_is_asked_max_attempts_times_at_most(failure: AttemptResult) -> None:
+def test_failed_polls_of_a_backup_to_poll_once_stop_at_max_attempts(failure: AttemptResult) -> None:
     bench = polled_once(failure)
     bench.run()
     assert_incomplete(bench.only)
@@ -312,7 +312,7 @@ def test_what_is_only_asked_about_is_asked_max_attempts_times_at_most(failure: A
     assert bench.only.kind is COMPLETE
 
 
-def test_a_server_that_throttles_for_ever_is_given_up_though_backups_are_only_asked_about() -> None:
+def test_a_server_that_always_throttles_is_given_up_even_if_there_are_only_polls() -> None:
     bench = polled_once(THROTTLED, give_up_s=300.0)
     bench.api.poll_takes_s = 10.0
     end = bench.run()
@@ -324,7 +324,7 @@ def test_a_server_that_throttles_for_ever_is_given_up_though_backups_are_only_as
 # -- requested once more -----------------------------------------------------------------------------------------------
 
 
-def test_what_is_aborted_is_requested_once_more_under_its_own_marker() -> None:
+def test_an_aborted_backup_is_requested_once_more_under_a_second_marker() -> None:
     bench = aborting()
     bench.run()
     assert (bench.only.kind, bench.only.error, len(bench.posted())) == (COMPLETE, None, 2)
@@ -342,7 +342,7 @@ def test_a_second_abort_is_final() -> None:
     assert (backup_of(bench.only).id, [each.id for each in bench.only.earlier]) == (AGAIN, [FIRST])
 
 
-def test_the_second_request_keeps_within_the_longest_description() -> None:
+def test_the_second_request_keeps_to_the_longest_description() -> None:
     long = planned(0)
     text = "é" * (255 - len(marker(RUN_ID)) - 1)
     description = f"{text} {marker(RUN_ID)}"
@@ -355,7 +355,7 @@ def test_the_second_request_keeps_within_the_longest_description() -> None:
     assert again == f"{text[:-3]}… {SECOND}"
 
 
-def test_the_second_backup_has_a_wait_of_its_own() -> None:
+def test_the_second_backup_has_its_own_wait() -> None:
     bench = aborting()
     bench.api.ends_after_s = TIMEOUT_S - 100
     bench.run()
@@ -379,7 +379,7 @@ def test_the_second_request_has_all_its_attempts() -> None:
 
 @pytest.mark.parametrize("is_made", [True, False], ids=["made", "not made"])
 @pytest.mark.parametrize("lost", [GATEWAY_TIMEOUT, DISCONNECTED, UNREADABLE], ids=["504", "reset", "202"])
-def test_the_lost_answer_of_the_second_request_is_looked_up_by_its_own_marker(
+def test_a_lost_answer_to_the_second_request_is_looked_up_by_the_second_marker(
     lost: AttemptResult,
     is_made: bool,  # noqa: FBT001 - a column
 ) -> None:
@@ -402,7 +402,7 @@ def test_the_lost_answer_of_the_second_request_is_looked_up_by_its_own_marker(
     assert {each.sought for each in bench.journal.noted if each.made.is_second} <= {(second(RUN_ID),), ()}
 
 
-def test_a_first_backup_that_was_found_in_the_listing_is_requested_once_more_too() -> None:
+def test_an_aborted_backup_found_in_the_listing_is_also_requested_once_more() -> None:
     bench = aborting()
     bench.api.lose(0, GATEWAY_TIMEOUT, ACCEPTED)
     bench.api.ends_as = lambda backup_id: "aborted" if backup_id == "made-0" else "completed"
@@ -411,14 +411,14 @@ def test_a_first_backup_that_was_found_in_the_listing_is_requested_once_more_too
     assert [each.id for each in bench.only.earlier] == ["made-0"]
 
 
-def test_nothing_is_requested_once_more_after_the_deadline() -> None:
+def test_after_the_deadline_there_is_no_second_request() -> None:
     bench = aborting(deadline_s=30.0)
     end = bench.run()
     assert (bench.only.kind, bench.only.error, end.deadline_passed) == (ABORT, None, False)
     assert (backup_of(bench.only).id, bench.only.earlier, len(bench.posted())) == (FIRST, (), 1)
 
 
-def test_nothing_is_requested_once_more_after_a_signal() -> None:
+def test_after_a_signal_there_is_no_second_request() -> None:
     """The limiter holds back the second request until the signal comes."""
     bench = aborting(held_after_s=45.0, signals=((HELD_S - 100, signal.SIGTERM),), wait=replace(REPEAT, timeout_s=9e3))
     bench.api.ends_after_s, bench.api.poll_takes_s = 35.0, 10.0
@@ -427,7 +427,7 @@ def test_nothing_is_requested_once_more_after_a_signal() -> None:
     assert (backup_of(bench.only).id, bench.only.earlier, len(bench.posted())) == (FIRST, (), 1)
 
 
-def test_an_account_that_stopped_requests_nothing_once_more() -> None:
+def test_a_stopped_account_sends_no_second_request() -> None:
     bench = aborting(installs=2)
     bench.api.poll_takes_s = 1.0
     bench.api.on_poll = lambda install, _, nth: (
@@ -443,7 +443,7 @@ def test_an_account_that_stopped_requests_nothing_once_more() -> None:
 @pytest.mark.parametrize(
     "answer", [QUOTA, UNAUTHORIZED, replace(THROTTLED, retry_after_s=1e6)], ids=["quota", "credentials", "max_pause"]
 )
-def test_an_account_that_stops_at_the_second_request_leaves_the_first_aborted(answer: AttemptResult) -> None:
+def test_an_account_that_stops_at_the_second_request_keeps_the_outcome_aborted(answer: AttemptResult) -> None:
     bench = aborting()
     bench.api.script(0, ACCEPTED, answer)
     bench.api.checks = [OK, UNAUTHORIZED]
@@ -453,7 +453,7 @@ def test_an_account_that_stops_at_the_second_request_leaves_the_first_aborted(an
     assert (backup_of(bench.only).id, backup_of(bench.only).status) == (FIRST, "aborted")
 
 
-def test_a_signal_while_the_second_intent_is_kept_leaves_the_first_aborted() -> None:
+def test_a_signal_while_the_second_intent_is_stored_keeps_the_outcome_aborted() -> None:
     class Slow(FakeJournal):
         async def note(self, checkpoint: Checkpoint) -> None:
             self.takes_s = 20.0 if checkpoint.made.is_second else 0.0
@@ -469,7 +469,9 @@ def test_a_signal_while_the_second_intent_is_kept_leaves_the_first_aborted() -> 
     ("answer", "kind"),
     [(NOT_FOUND, REJECT), (REFUSED, EXHAUST), (UNAUTHORIZED, REJECT)],
 )
-def test_a_second_request_that_fails_tells_of_the_aborted_one(answer: AttemptResult, kind: OutcomeKind) -> None:
+def test_the_outcome_of_a_failed_second_request_names_the_aborted_backup(
+    answer: AttemptResult, kind: OutcomeKind
+) -> None:
     bench = aborting()
     bench.api.script(0, ACCEPTED, answer)
     bench.run()
@@ -481,11 +483,11 @@ def test_a_second_request_that_fails_tells_of_the_aborted_one(answer: AttemptRes
 
 
 def most_within(times: list[float], seconds: float) -> int:
-    """Return how many of ``times``, sorted, lie within one stretch of ``seconds`` at most."""
+    """Return the largest number of ``times`` (sorted) within any ``seconds`` seconds."""
     return max(bisect_left(times, at + seconds) - index for index, at in enumerate(times))
 
 
-def test_thousands_of_unfinished_backups_are_no_storm_of_polls() -> None:
+def test_the_polls_of_thousands_of_backups_keep_to_their_share_of_the_rate() -> None:
     until = BEGAN_S + 600.0
     pending = [
         PendingBackup(
@@ -517,7 +519,7 @@ def test_posts_keep_nine_of_ten_turns_while_polls_are_due() -> None:
     assert bench.kinds() == {COMPLETE: 1200}
 
 
-def test_the_last_ones_are_polled_as_often_as_if_there_had_never_been_more() -> None:
+def test_the_last_backups_are_polled_as_often_as_a_few_would_be() -> None:
     bench = waiting(installs=1000, throttle=FakeThrottle(spaced=True), wait=replace(WAIT, timeout_s=7200.0))
     bench.api.on_poll = lambda install, *_: status("slow") if install == install_id(0) else None
     slow_until = 600.0
@@ -531,7 +533,7 @@ def test_the_last_ones_are_polled_as_often_as_if_there_had_never_been_more() -> 
     assert bench.seconds < slow_until + 2 * INTERVAL_S
 
 
-def test_a_fleet_that_takes_longer_than_the_wait_calls_nothing_unfinished_that_is_completed() -> None:
+def test_a_fleet_that_takes_longer_than_the_wait_marks_no_completed_backup_incomplete() -> None:
     wait = replace(WAIT, timeout_s=60.0)
     bench = waiting(installs=1500, throttle=FakeThrottle(spaced=True), wait=wait)
     bench.api.ends_after_s = 30.0
@@ -540,7 +542,7 @@ def test_a_fleet_that_takes_longer_than_the_wait_calls_nothing_unfinished_that_i
     assert max(len(polls) for polls in bench.api.polls.values()) <= 4
 
 
-def test_a_last_poll_leaves_nothing_of_the_effort_in_its_old_place() -> None:
+def test_a_last_poll_removes_the_backup_from_its_old_queue() -> None:
     bench = waiting(installs=40, throttle=FakeThrottle(spaced=True), wait=replace(REPEAT, timeout_s=10.0))
     bench.api.ends_after_s = 9.0
     bench.api.ends_as = lambda backup_id: "aborted" if backup_id in {made[0] for made in firsts()} else "completed"
@@ -553,7 +555,7 @@ def test_a_last_poll_leaves_nothing_of_the_effort_in_its_old_place() -> None:
     assert {len(bench.api.made(number)) for number in range(40)} == {2}
 
 
-def test_looks_for_what_is_in_doubt_go_before_posts_and_polls() -> None:
+def test_lookups_go_before_posts_and_polls() -> None:
     bench = waiting(installs=400, throttle=FakeThrottle(concurrency=1))
     bench.api.ends_after_s = 1e6
     for number in range(0, 100, 10):
@@ -566,7 +568,7 @@ def test_looks_for_what_is_in_doubt_go_before_posts_and_polls() -> None:
 # -- the journal, signals ----------------------------------------------------------------------------------------------
 
 
-def test_what_is_accepted_is_on_disk_before_it_is_polled() -> None:
+def test_an_accepted_backup_is_on_disk_before_it_is_polled() -> None:
     bench = waiting(installs=3, journal=FakeJournal(takes_s=40.0))
     bench.run()
     assert bench.kinds() == {COMPLETE: 3}
@@ -575,7 +577,7 @@ def test_what_is_accepted_is_on_disk_before_it_is_polled() -> None:
     assert sorted(noted, key=str) == [None] * 3 + [FIRST] * 3 or sorted(noted, key=str) == [FIRST] * 3 + [None] * 3
 
 
-def test_a_journal_that_fails_while_backups_are_waited_for_ends_the_run_and_tells_every_id() -> None:
+def test_a_journal_that_fails_during_the_wait_ends_the_run_and_every_id_is_reported() -> None:
     bench = waiting(installs=6, journal=FakeJournal(full_after=9), throttle=FakeThrottle(concurrency=1))
     end = bench.run()
     assert str(end.write_error) == "the journal's disk is full"
@@ -588,7 +590,7 @@ def test_a_journal_that_fails_while_backups_are_waited_for_ends_the_run_and_tell
     assert not bench.api.polls
 
 
-def test_a_sink_that_fails_while_backups_are_waited_for_loses_no_id() -> None:
+def test_a_sink_that_fails_during_the_wait_loses_no_id() -> None:
     bench = waiting(installs=6, sink=ListSink(full_after=2))
     bench.api.on_poll = lambda install, _, nth: status("completed") if install < install_id(4) and nth > 1 else None
     end = bench.run()
@@ -598,7 +600,7 @@ def test_a_sink_that_fails_while_backups_are_waited_for_loses_no_id() -> None:
     assert bench.seconds < 3 * INTERVAL_S
 
 
-def test_a_signal_while_backups_are_waited_for_leaves_them_incomplete_and_polls_no_more() -> None:
+def test_a_signal_during_the_wait_leaves_backups_incomplete_and_ends_the_polls() -> None:
     bench = waiting(installs=10, signals=((40.0, signal.SIGTERM),))
     bench.api.ends_after_s = 1e6
     end = bench.run()
@@ -611,7 +613,7 @@ def test_a_signal_while_backups_are_waited_for_leaves_them_incomplete_and_polls_
 
 
 @pytest.mark.parametrize("again_s", [None, 42.0], ids=["one signal", "two signals"])
-def test_a_signal_breaks_off_the_polls_that_are_under_way(again_s: float | None) -> None:
+def test_a_signal_cancels_polls_in_flight(again_s: float | None) -> None:
     bench = waiting(installs=10, signals=((40.0, signal.SIGINT), *(((again_s, signal.SIGINT),) if again_s else ())))
     bench.api.poll_takes_s = 3600.0
     bench.run()
@@ -619,7 +621,7 @@ def test_a_signal_breaks_off_the_polls_that_are_under_way(again_s: float | None)
     assert bench.seconds < 41
 
 
-def test_what_is_accepted_after_the_signal_is_incomplete_and_not_polled() -> None:
+def test_a_backup_accepted_after_the_signal_is_incomplete_and_not_polled() -> None:
     bench = waiting(installs=4, api=FakeApi(takes_s=10.0), signals=((15.0, signal.SIGINT),))
     bench.run()
     assert bench.kinds() == {INCOMPLETE: 4}
@@ -627,7 +629,7 @@ def test_what_is_accepted_after_the_signal_is_incomplete_and_not_polled() -> Non
     assert {each.made.backup.id for each in bench.journal.noted if each.made.backup} == {FIRST}
 
 
-def test_a_bug_in_a_poll_costs_no_install_its_line() -> None:
+def test_a_bug_in_a_poll_loses_no_outcome() -> None:
     bench = waiting(installs=5)
 
     def on_poll(install: str, _backup: str, _nth: int) -> None:

@@ -1,4 +1,4 @@
-"""The YAML: what it comes to, and every problem with its place."""
+"""The YAML: the configuration that it gives, and every problem with its place."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def problems(text: str | bytes, environment: dict[str, str] | None = None) -> li
     return [str(problem) for problem in raised.value.problems]
 
 
-def test_the_least_that_is_enough() -> None:
+def test_a_minimal_yaml_gets_all_defaults() -> None:
     config = load_config(f"{HEAD}installs:\n  - {ID}\n".encode(), "f.yaml", ENVIRONMENT)
     (install,) = config.installs
     account = config.accounts["default"]
@@ -41,7 +41,7 @@ def test_the_least_that_is_enough() -> None:
     assert (config.wait, config.discoveries, config.failed_sources) == (WaitPolicy(), (), ())
 
 
-def test_everything_that_can_be_said() -> None:
+def test_a_yaml_with_every_key_is_read_completely() -> None:
     text = f"""
         version: 1
         accounts:
@@ -95,13 +95,13 @@ def test_everything_that_can_be_said() -> None:
 
 
 @pytest.mark.parametrize("entry", ["torqueshop", "{name: torqueshop}", "{id: , name: torqueshop}", "${SHOP}"])
-def test_a_name_is_enough(entry: str) -> None:
+def test_an_entry_needs_only_a_name(entry: str) -> None:
     text = f"{HEAD}installs: [{ID}, '{entry}']\n" if "$" in entry else f"{HEAD}installs: [{ID}, {entry}]\n"
     config = load_config(text.encode(), "f.yaml", ENVIRONMENT | {"SHOP": "torqueshop"})
     assert [(each.id, each.name) for each in config.installs] == [(ID, None), (None, "torqueshop")]
 
 
-def test_with_an_id_any_name_is_a_label() -> None:
+def test_if_an_entry_has_an_id_its_name_is_only_a_label() -> None:
     config = load_config(f"{HEAD}installs: [{{id: {ID}, name: The Shop!}}]\n".encode(), "f.yaml", ENVIRONMENT)
     assert config.installs[0].label == "The Shop!"
 
@@ -140,12 +140,12 @@ def test_installs_may_be_discovered_instead_of_listed() -> None:
         ("[{discover: {exclude: x}}]", "f.yaml:3:34: inventory[0].discover.exclude: must be a list"),
     ],
 )
-def test_a_source_that_is_wrong_has_its_place(sources: str, first: str) -> None:
+def test_a_wrong_source_is_refused_with_its_place(sources: str, first: str) -> None:
     (found,) = problems(f"{HEAD}inventory: {sources}\n")
     assert found.startswith(first)
 
 
-def test_what_is_discovered_needs_addresses_and_an_account_from_the_defaults() -> None:
+def test_discovery_needs_email_addresses_and_an_account_in_the_defaults() -> None:
     found = problems("version: 1\ndefaults: {account: x}\ninventory: [{discover: }]\n")
     assert [each.partition(": is")[0].partition(": there")[0] for each in found] == [
         "f.yaml:2:11: defaults.notification_emails",
@@ -167,12 +167,12 @@ def test_what_is_discovered_needs_addresses_and_an_account_from_the_defaults() -
         (ID.upper(), "f.yaml:4:13: installs[1].id: the same install is already listed on line 3"),
     ],
 )
-def test_an_entry_that_names_no_install_has_its_place(entry: str, says: str) -> None:
+def test_an_entry_that_names_no_install_is_refused_with_its_place(entry: str, says: str) -> None:
     (found,) = problems(f"{HEAD}installs: [{ID},\n            {entry}]\n")
     assert found.startswith(says)
 
 
-def test_the_same_name_twice_is_the_same_install_in_one_account_only() -> None:
+def test_the_same_name_twice_is_a_duplicate_only_within_one_account() -> None:
     text = f"{HEAD}accounts: {{default: , b: {{user_id: u, password: pppp}}}}\ninstalls:\n  - torqueshop\n"
     load_config(f"{text}  - {{name: torqueshop, account: b}}\n".encode(), "f.yaml", ENVIRONMENT)
     load_config(f"{text}  - {{name: torqueshop, id: {ID}}}\n".encode(), "f.yaml", ENVIRONMENT)
@@ -192,7 +192,7 @@ def test_anchors_and_merge_keys_work() -> None:
     assert config.installs[1].tags == ("x",)
 
 
-def test_every_problem_is_reported_at_once_in_the_order_of_the_file() -> None:
+def test_all_problems_are_reported_together_in_the_order_of_the_file() -> None:
     found = problems(f"""\
         version: 2
         acounts: {{}}
@@ -294,7 +294,7 @@ def test_every_problem_is_reported_at_once_in_the_order_of_the_file() -> None:
         (f"{HEAD}installs: [{{<<: x, id: {ID}}}]\n", "f.yaml:3:17: installs[0]: << takes a mapping"),
     ],
 )
-def test_one_problem_has_its_place(text: str | bytes, first: str) -> None:
+def test_each_problem_is_reported_with_its_place(text: str | bytes, first: str) -> None:
     assert problems(text)[0].startswith(first)
 
 
@@ -310,19 +310,19 @@ def test_one_problem_has_its_place(text: str | bytes, first: str) -> None:
         ("https:///v1", "must be an https URL"),
     ],
 )
-def test_a_base_url_that_credentials_must_not_go_to(url: str, why: str) -> None:
+def test_a_base_url_that_is_unsafe_for_credentials_is_refused(url: str, why: str) -> None:
     text = f"{HEAD}accounts: {{default: {{base_url: '{url}'}}}}\ninstalls: [{ID}]\n"
     (found,) = problems(text)
     assert found.startswith("f.yaml:3:32: accounts.default.base_url: " + why)
 
 
 @pytest.mark.parametrize("url", ["http://localhost:1/v1", "http://127.9.9.9/v1", "http://[::1]:8080/v1", "https://x.y"])
-def test_a_base_url_that_is_fine(url: str) -> None:
+def test_a_safe_base_url_is_accepted(url: str) -> None:
     text = f"{HEAD}accounts: {{default: {{base_url: '{url}'}}}}\ninstalls: [{ID}]\n"
     assert load_config(text.encode(), "f.yaml", ENVIRONMENT).accounts["default"].base_url == url
 
 
-def test_a_ca_file_starts_at_the_yamls_own_folder_and_is_tried(tmp_path: Path) -> None:
+def test_a_ca_file_is_found_from_the_yamls_folder_and_loaded_as_a_check(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_bytes(AUTHORITY.read_bytes())
     (tmp_path / "junk.pem").write_text("junk")
 
@@ -336,7 +336,7 @@ def test_a_ca_file_starts_at_the_yamls_own_folder_and_is_tried(tmp_path: Path) -
             load(name)
 
 
-def test_a_section_whose_lines_are_all_commented_out_is_not_there() -> None:
+def test_a_section_with_only_comments_counts_as_missing() -> None:
     empty = "accounts:\nthrottle:\nretry:\ntimeouts:\n"
     text = f"version: 1\n{empty}defaults: {{notification_emails: []}}\ninstalls: [{ID}]\n"
     assert load_config(text.encode(), "f.yaml", ENVIRONMENT).throttle == ThrottlePolicy()
@@ -351,7 +351,7 @@ def test_a_password_is_not_repeated_by_the_message_about_it(secret: str) -> None
     assert secret not in "".join(found)
 
 
-def test_missing_credentials_say_where_they_can_come_from() -> None:
+def test_the_message_about_missing_credentials_names_their_possible_sources() -> None:
     found = problems(f"{HEAD}installs: [{ID}]\n", {})
     assert [line for line in found if "WPE_API_PASSWORD" in line]
     assert [line for line in found if "WPE_API_USER_ID" in line]
@@ -359,7 +359,7 @@ def test_missing_credentials_say_where_they_can_come_from() -> None:
     assert len(found) == 1
 
 
-def test_aliases_that_explode_are_refused_before_anything_is_composed() -> None:
+def test_exploding_aliases_are_refused_before_they_are_expanded() -> None:
     levels = ["a: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     levels += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
     (found,) = problems("\n".join(levels))
@@ -383,7 +383,7 @@ def test_aliases_that_explode_are_refused_before_anything_is_composed() -> None:
         ({"inventory": [{"discover": {"environments": ["prod"]}}]}, False),
     ],
 )
-def test_the_schema_and_the_command_agree_on_installs(installs: dict[str, object], *, is_good: bool) -> None:
+def test_the_schema_and_the_command_accept_the_same_installs(installs: dict[str, object], *, is_good: bool) -> None:
     document = {"version": 1, "defaults": {"notification_emails": []}} | installs
     assert Draft202012Validator(config_schema()).is_valid(document) is is_good
     if is_good:
@@ -404,7 +404,7 @@ def test_the_schema_and_the_command_agree_on_installs(installs: dict[str, object
         ("x" * 101, "must not be longer than 100 characters"),
     ],
 )
-def test_a_name_of_a_configuration_can_be_shown_and_typed(name: str, why: str) -> None:
+def test_a_configuration_name_that_cannot_be_shown_or_typed_is_refused(name: str, why: str) -> None:
     (problem,) = problems(f"{HEAD}name: {name}\ninstalls: [{ID}]\n")
     assert problem.endswith(f"name: {why}")
 

@@ -1,4 +1,4 @@
-"""The dispatcher against fakes in virtual time: one outcome for each planned backup, whatever happens."""
+"""The dispatcher against fakes in virtual time: each planned backup has one outcome in every case."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_every_install_is_requested_once_after_one_check_of_the_credentials() ->
     assert (end.stops, end.interrupted, end.crash) == ({}, False, None)
 
 
-def test_an_outcome_tells_what_it_took() -> None:
+def test_an_outcome_has_its_attempts_and_its_duration() -> None:
     bench = Bench(installs=1)
     bench.api.script(0, THROTTLED, REFUSED, ACCEPTED)
     bench.run()
@@ -66,7 +66,7 @@ def test_an_outcome_tells_what_it_took() -> None:
     assert (outcome.finished_at - outcome.spent.started_at).total_seconds() == pytest.approx(outcome.duration_s)
 
 
-def test_a_permanent_answer_is_one_installs_own_affair() -> None:
+def test_a_permanent_answer_rejects_only_its_own_install() -> None:
     bench = Bench(installs=5)
     bench.api.script(2, NOT_FOUND)
     bench.run()
@@ -80,7 +80,7 @@ AMBIGUOUS = [GATEWAY_TIMEOUT, AttemptResult(status=500, message="oops"), DISCONN
 
 @pytest.mark.parametrize("is_made", [True, False])
 @pytest.mark.parametrize("result", [*AMBIGUOUS, UNREADABLE])
-def test_without_looks_an_ambiguous_post_is_unconfirmed_at_once_and_never_sent_again(
+def test_without_lookups_an_ambiguous_post_is_unconfirmed_immediately_and_never_sent_again(
     result: AttemptResult,
     is_made: bool,  # noqa: FBT001 - a column of the table
 ) -> None:
@@ -99,7 +99,7 @@ def test_without_looks_an_ambiguous_post_is_unconfirmed_at_once_and_never_sent_a
 
 @pytest.mark.parametrize("lag_s", [0.0, GRACE_S / 2])
 @pytest.mark.parametrize("result", [*AMBIGUOUS, UNREADABLE])
-def test_an_ambiguous_post_that_made_a_backup_is_accepted_by_its_listing_and_not_sent_again(
+def test_an_ambiguous_post_whose_backup_is_listed_is_accepted_and_not_sent_again(
     result: AttemptResult, lag_s: float
 ) -> None:
     bench = Bench(installs=3)
@@ -116,7 +116,7 @@ def test_an_ambiguous_post_that_made_a_backup_is_accepted_by_its_listing_and_not
 
 
 @pytest.mark.parametrize("result", AMBIGUOUS)
-def test_an_ambiguous_post_that_made_none_is_sent_again_once_the_grace_is_over(result: AttemptResult) -> None:
+def test_an_ambiguous_post_without_a_backup_is_sent_again_after_the_grace(result: AttemptResult) -> None:
     bench = Bench(installs=3)
     bench.api.script(1, result, ACCEPTED)
     bench.run()
@@ -140,7 +140,7 @@ def test_a_2xx_that_cannot_be_read_is_never_sent_again() -> None:
     assert not bench.journal.of(1)[-1].may_repeat
 
 
-def test_what_is_absent_after_each_attempt_is_exhausted() -> None:
+def test_an_install_without_a_backup_after_max_attempts_is_exhausted() -> None:
     bench = Bench(installs=1)
     bench.api.script(0, GATEWAY_TIMEOUT)
     bench.run()
@@ -149,7 +149,7 @@ def test_what_is_absent_after_each_attempt_is_exhausted() -> None:
     assert (error_of(outcome).kind, error_of(outcome).status) == (ErrorKind.UNAVAILABLE, 504)
 
 
-def test_as_many_requests_are_under_way_as_the_limiter_lets_through() -> None:
+def test_as_many_requests_are_in_flight_as_the_limiter_allows() -> None:
     class SlowApi(FakeApi):
         under_way = most = 0
 
@@ -167,7 +167,7 @@ def test_as_many_requests_are_under_way_as_the_limiter_lets_through() -> None:
     assert bench.seconds < 40 / 8 + 1
 
 
-def test_an_outage_in_the_middle_costs_no_install() -> None:
+def test_an_outage_during_the_run_fails_no_install() -> None:
     bench = Bench(installs=30, throttle=FakeThrottle(concurrency=3))
     for number in range(10, 20):
         (bench.api.lose if number % 2 else bench.api.script)(number, GATEWAY_TIMEOUT, ACCEPTED)
@@ -195,7 +195,7 @@ def test_each_step_of_an_install_is_in_the_journal_before_the_next_one() -> None
     assert {each.spent.started_at for each in bench.journal.of(0)} == {bench.sink.of(0).spent.started_at}
 
 
-def test_what_was_not_sent_is_tried_again_with_backoff_and_then_exhausted() -> None:
+def test_a_request_that_was_not_sent_is_tried_again_with_backoff_and_then_exhausted() -> None:
     bench = Bench(installs=1)
     bench.api.script(0, REFUSED)
     bench.run()
@@ -208,7 +208,7 @@ def test_what_was_not_sent_is_tried_again_with_backoff_and_then_exhausted() -> N
     assert third - second == pytest.approx(0.85)
 
 
-def test_a_throttled_install_comes_back_and_no_429_counts_as_an_attempt() -> None:
+def test_a_throttled_install_is_tried_again_and_no_429_counts_as_an_attempt() -> None:
     bench = Bench(installs=1)
     bench.api.script(0, *[THROTTLED] * 20, ACCEPTED)
     bench.run()
@@ -229,7 +229,7 @@ def test_retries_and_fresh_installs_take_turns() -> None:
     assert order.index(install_id(10)) < order.index(install_id(0))
 
 
-def test_a_quota_stops_its_account_at_once() -> None:
+def test_a_quota_stops_its_account_immediately() -> None:
     bench = Bench(installs=10, throttle=FakeThrottle(concurrency=1))
     bench.api.script(3, QUOTA)
     end = bench.run()
@@ -250,7 +250,7 @@ def test_refused_credentials_send_nothing_and_cancel_everything() -> None:
 
 
 @pytest.mark.parametrize("late", [REFUSED, GATEWAY_TIMEOUT, DISCONNECTED])
-def test_an_api_that_cannot_be_reached_yet_is_waited_for(late: AttemptResult) -> None:
+def test_the_run_waits_for_an_api_that_cannot_be_reached_yet(late: AttemptResult) -> None:
     bench = Bench(installs=3, retry=RetryPolicy(1, 10.0))
     bench.api.checks = [*[late] * 20, OK]
     end = bench.run()
@@ -286,14 +286,14 @@ def test_a_deadline_and_a_signal_end_the_wait_for_an_api(ends: dict[str, Any], k
     assert bench.seconds <= 51
 
 
-def test_a_check_that_fails_is_retried() -> None:
+def test_a_failed_check_of_credentials_is_retried() -> None:
     bench = Bench(installs=3)
     bench.api.checks = [REFUSED, GATEWAY_TIMEOUT, OK]
     bench.run()
     assert bench.kinds() == {ACCEPT: 3}
 
 
-def test_a_401_in_the_middle_is_confirmed_before_the_account_stops() -> None:
+def test_a_401_during_the_run_is_confirmed_before_the_account_stops() -> None:
     bench = Bench(installs=10, throttle=FakeThrottle(concurrency=1))
     bench.api.script(4, UNAUTHORIZED)
     bench.api.checks = [OK, UNAUTHORIZED]
@@ -304,7 +304,7 @@ def test_a_401_in_the_middle_is_confirmed_before_the_account_stops() -> None:
     assert end.stops["default"].kind is ErrorKind.CREDENTIALS
 
 
-def test_a_401_of_one_install_alone_is_rejected_and_the_account_goes_on() -> None:
+def test_a_401_of_a_single_install_rejects_it_and_the_account_goes_on() -> None:
     bench = Bench(installs=10)
     bench.api.script(4, UNAUTHORIZED)
     end = bench.run()
@@ -315,7 +315,7 @@ def test_a_401_of_one_install_alone_is_rejected_and_the_account_goes_on() -> Non
     assert (bench.api.checked, end.stops) == (2, {})
 
 
-def test_several_401s_at_once_are_confirmed_together() -> None:
+def test_several_401s_at_the_same_time_are_confirmed_together() -> None:
     bench = Bench(installs=4)
     for number in range(4):
         bench.api.script(number, UNAUTHORIZED)
@@ -332,7 +332,7 @@ def test_a_bad_certificate_stops_the_account() -> None:
     assert end.stops["default"].kind is ErrorKind.NETWORK
 
 
-def test_accounts_fail_alone_though_they_share_a_budget() -> None:
+def test_each_account_fails_alone_even_in_a_shared_budget() -> None:
     bench = Bench(installs=5, others=5)
     bench.api.checks = [UNAUTHORIZED]
     end = bench.run()
@@ -365,7 +365,7 @@ def test_a_server_that_never_accepts_is_given_up() -> None:
     assert "give_up" in end.stops["default"].message
 
 
-def test_listings_that_are_served_do_not_keep_a_server_that_accepts_nothing_from_being_given_up() -> None:
+def test_a_server_that_accepts_no_post_is_given_up_even_if_it_serves_listings() -> None:
     bench = Bench(installs=200, api=FakeApi(GATEWAY_TIMEOUT, takes_s=2.0), throttle=FakeThrottle(concurrency=1))
     bench.retry, bench.give_up_s = RetryPolicy(30, 1e9), 300.0
     end = bench.run()
@@ -381,7 +381,7 @@ def test_listings_that_are_served_do_not_keep_a_server_that_accepts_nothing_from
     assert 300 <= bench.seconds < 300 + 2 * GRACE_S
 
 
-def test_the_last_installs_in_doubt_are_bounded_by_their_own_limits_while_listings_are_served() -> None:
+def test_the_last_installs_in_doubt_end_at_their_own_limits_while_listings_are_served() -> None:
     bench = Bench(installs=2, api=FakeApi(GATEWAY_TIMEOUT), retry=RetryPolicy(50, 900.0))
     end = bench.run()
     assert bench.kinds() == {EXHAUST: 2}
@@ -389,7 +389,7 @@ def test_the_last_installs_in_doubt_are_bounded_by_their_own_limits_while_listin
     assert 900 <= bench.seconds < 900 + 2 * GRACE_S
 
 
-def test_what_is_in_doubt_when_its_account_stops_is_unconfirmed() -> None:
+def test_an_install_in_doubt_when_its_account_stops_is_unconfirmed() -> None:
     bench = Bench(installs=4, throttle=FakeThrottle(concurrency=1))
     bench.api.script(1, GATEWAY_TIMEOUT)
     bench.api.script(2, QUOTA)
@@ -400,7 +400,7 @@ def test_what_is_in_doubt_when_its_account_stops_is_unconfirmed() -> None:
     assert bench.seconds < GRACE_S
 
 
-def test_an_account_that_stops_while_an_intent_is_kept_requests_nothing_more() -> None:
+def test_an_account_that_stops_while_an_intent_is_stored_sends_no_request() -> None:
     class Slow(FakeJournal):
         async def note(self, checkpoint: Checkpoint) -> None:
             self.takes_s = 1.0 if checkpoint.planned.position == 1 else 0.0
@@ -415,14 +415,14 @@ def test_an_account_that_stops_while_an_intent_is_kept_requests_nothing_more() -
     assert bench.journal.of(1)[-1].sought == ()
 
 
-def test_a_served_post_starts_the_time_to_give_up_anew() -> None:
+def test_a_served_post_restarts_the_time_until_the_run_gives_up() -> None:
     bench = Bench(installs=40, api=FakeApi(takes_s=10.0), throttle=FakeThrottle(concurrency=1))
     for number in range(0, 40, 2):
         bench.api.script(number, THROTTLED, ACCEPTED)
     assert bench.run().stops == {}
 
 
-def test_a_canary_after_failures_asks_for_the_user() -> None:
+def test_a_canary_after_failures_checks_the_credentials() -> None:
     bench = Bench(installs=3, throttle=FakeThrottle(concurrency=1))
     bench.api.on_post = lambda: setattr(bench.throttle, "read_only_once", bench.api.checked < 2)
     bench.run()
@@ -441,7 +441,7 @@ def test_a_canary_after_failures_asks_for_the_user() -> None:
         (UNAUTHORIZED, Effect.SERVED, True),
     ],
 )
-def test_what_a_canary_that_reads_tells(result: AttemptResult, effect: Effect, stopped: bool) -> None:  # noqa: FBT001 - a column of the table
+def test_each_answer_to_a_read_only_canary_has_its_effect(result: AttemptResult, effect: Effect, stopped: bool) -> None:  # noqa: FBT001 - a column of the table
     bench = Bench(installs=2, throttle=FakeThrottle(concurrency=1))
     bench.api.checks = [OK, result, OK]
     bench.api.on_post = lambda: setattr(bench.throttle, "read_only_once", bench.api.checked < 2)
@@ -450,7 +450,7 @@ def test_what_a_canary_that_reads_tells(result: AttemptResult, effect: Effect, s
     assert bool(end.stops) is stopped
 
 
-def test_the_first_signal_drains() -> None:
+def test_after_the_first_signal_requests_in_flight_finish() -> None:
     bench = Bench(installs=50, signals=((0.55, signal.SIGTERM),))
     end = bench.run()
     assert end.interrupted
@@ -460,7 +460,7 @@ def test_the_first_signal_drains() -> None:
     assert error.kind is ErrorKind.INTERRUPTED
 
 
-def test_what_waits_for_a_retry_when_a_signal_comes_is_cancelled() -> None:
+def test_an_install_that_waits_for_a_retry_is_cancelled_by_a_signal() -> None:
     bench = Bench(installs=1, signals=((0.3, signal.SIGINT),))
     bench.api.script(0, REFUSED)
     bench.run()
@@ -470,7 +470,7 @@ def test_what_waits_for_a_retry_when_a_signal_comes_is_cancelled() -> None:
 @pytest.mark.parametrize(
     "after_s", [0.15, 0.25, 5.0], ids=["in flight", "while its listing is read", "within the grace"]
 )
-def test_what_is_in_doubt_when_a_signal_comes_is_unconfirmed_and_not_waited_for(after_s: float) -> None:
+def test_an_install_in_doubt_when_a_signal_comes_is_unconfirmed_immediately(after_s: float) -> None:
     bench = Bench(installs=1, signals=((after_s, signal.SIGTERM),))
     bench.api.script(0, GATEWAY_TIMEOUT)
     end = bench.run()
@@ -484,7 +484,7 @@ def test_what_is_in_doubt_when_a_signal_comes_is_unconfirmed_and_not_waited_for(
     assert bench.seconds < after_s + 1
 
 
-def test_a_signal_while_an_intent_is_being_kept_sends_nothing() -> None:
+def test_a_signal_while_an_intent_is_stored_sends_nothing() -> None:
     bench = Bench(installs=3, journal=FakeJournal(takes_s=5.0), signals=((3.0, signal.SIGINT),))
     end = bench.run()
     assert end.interrupted
@@ -495,7 +495,7 @@ def test_a_signal_while_an_intent_is_being_kept_sends_nothing() -> None:
     assert [bench.journal.of(number)[-1].sought for number in range(3)] == [()] * 3
 
 
-def test_the_second_signal_breaks_off_what_is_in_flight() -> None:
+def test_the_second_signal_cancels_requests_in_flight() -> None:
     bench = Bench(installs=10, api=FakeApi(takes_s=30.0), signals=((31.0, signal.SIGINT), (32.0, signal.SIGINT)))
     end = bench.run()
     assert end.interrupted
@@ -507,7 +507,7 @@ def test_the_second_signal_breaks_off_what_is_in_flight() -> None:
     assert not bench.api.looks
 
 
-def test_what_is_broken_off_before_it_was_sent_is_cancelled_and_not_exhausted() -> None:
+def test_a_request_broken_off_before_it_was_sent_is_cancelled_and_not_exhausted() -> None:
     class NeverSent(FakeApi):
         async def create_backup(self, request: BackupRequest) -> AttemptResult:
             result = await super().create_backup(request)
@@ -532,14 +532,14 @@ def test_a_cancelled_install_keeps_the_request_id_of_its_own_answer() -> None:
     assert (bench.sink.of(0).kind, bench.sink.of(0).request_id) == (CANCEL, "own")
 
 
-def test_a_check_in_flight_is_not_waited_for() -> None:
+def test_a_signal_does_not_wait_for_a_check_in_flight() -> None:
     bench = Bench(installs=3, api=FakeApi(takes_s=30.0), signals=((1.0, signal.SIGINT),))
     bench.run()
     assert bench.kinds() == {CANCEL: 3}
     assert {each.error.kind for each in bench.sink.outcomes if each.error} == {ErrorKind.INTERRUPTED}
 
 
-def test_an_account_that_stops_while_its_budget_is_held_ends_the_run_at_once() -> None:
+def test_an_account_that_stops_while_its_budget_is_held_ends_the_run_immediately() -> None:
     class Held(FakeThrottle):
         always_waits = True
 
@@ -556,9 +556,9 @@ def test_an_account_that_stops_while_its_budget_is_held_ends_the_run_at_once() -
 
 
 @pytest.mark.parametrize("turns", range(6))
-def test_two_signals_at_once_break_off_even_what_is_being_admitted(turns: int) -> None:
+def test_two_signals_at_the_same_time_also_cancel_requests_being_admitted(turns: int) -> None:
     class Signalling(FakeThrottle):
-        """Press twice, ``turns`` turns of the loop after the fifth ticket."""
+        """Send two signals ``turns`` turns of the loop after the fifth ticket."""
 
         always_waits = True
 
@@ -576,7 +576,7 @@ def test_two_signals_at_once_break_off_even_what_is_being_admitted(turns: int) -
     assert len(bench.sink.outcomes) == 20
 
 
-def test_a_sink_that_fails_lets_what_is_in_flight_end_and_loses_no_id() -> None:
+def test_a_sink_that_fails_lets_requests_in_flight_finish_and_loses_no_id() -> None:
     bench = Bench(installs=20, sink=ListSink(full_after=5))
     end = bench.run()
     assert end.write_error is not None
@@ -587,7 +587,7 @@ def test_a_sink_that_fails_lets_what_is_in_flight_end_and_loses_no_id() -> None:
 
 
 @pytest.mark.parametrize("full_after", [0, 1, 5, 12])
-def test_a_journal_that_fails_ends_the_run_and_sends_nothing_that_it_does_not_know(full_after: int) -> None:
+def test_a_journal_that_fails_ends_the_run_and_nothing_is_sent_without_an_intent(full_after: int) -> None:
     bench = Bench(installs=20, journal=FakeJournal(full_after=full_after))
     end = bench.run()
     assert str(end.write_error) == "the journal's disk is full"
@@ -598,7 +598,7 @@ def test_a_journal_that_fails_ends_the_run_and_sends_nothing_that_it_does_not_kn
     assert (end.unwritten, end.crash, end.interrupted) == ([], None, False)
 
 
-def test_a_journal_that_fails_leaves_what_is_in_doubt_unconfirmed() -> None:
+def test_a_journal_that_fails_leaves_an_install_in_doubt_unconfirmed() -> None:
     bench = Bench(installs=3, journal=FakeJournal(full_after=2), throttle=FakeThrottle(concurrency=1))
     bench.api.script(0, GATEWAY_TIMEOUT)
     bench.run()
@@ -613,7 +613,7 @@ class _Buggy(FakeApi):
         return await super().create_backup(request)
 
 
-def test_a_bug_costs_no_install_its_line() -> None:
+def test_a_bug_loses_no_outcome() -> None:
     bench = Bench(installs=10, api=_Buggy())
     end = bench.run()
     assert isinstance(end.crash, RuntimeError)
@@ -621,7 +621,7 @@ def test_a_bug_costs_no_install_its_line() -> None:
     assert bench.sink.of(3).kind is UNKNOWN
 
 
-def test_a_bug_while_an_intent_is_kept_costs_no_install_its_line() -> None:
+def test_a_bug_while_an_intent_is_stored_loses_no_outcome() -> None:
     class Broken(FakeJournal):
         async def note(self, checkpoint: Checkpoint) -> None:
             if checkpoint.planned.position == 3:
@@ -636,7 +636,7 @@ def test_a_bug_while_an_intent_is_kept_costs_no_install_its_line() -> None:
     assert bench.sink.of(3).kind is not ACCEPT
 
 
-def test_a_bug_in_the_limiter_costs_no_install_its_line() -> None:
+def test_a_bug_in_the_limiter_loses_no_outcome() -> None:
     class Broken(FakeThrottle):
         always_waits = True
 
@@ -649,7 +649,7 @@ def test_a_bug_in_the_limiter_costs_no_install_its_line() -> None:
     assert bench.kinds() == {CANCEL: 3}
 
 
-def test_a_bug_in_the_limiter_that_a_worker_meets_costs_no_install_its_line() -> None:
+def test_a_bug_in_the_limiter_inside_a_worker_loses_no_outcome() -> None:
     class Broken(FakeThrottle):
         def admit_at_once(self) -> Ticket | None:
             if self.words:
@@ -683,7 +683,7 @@ def test_a_bug_in_the_sink_ends_the_run_as_a_crash_and_loses_no_outcome(when: st
     assert len(bench.sink.outcomes) + len(end.unwritten) == 5
 
 
-def test_headers_about_rates_are_kept_and_said_once() -> None:
+def test_headers_about_rates_are_kept_and_logged_once() -> None:
     bench = Bench(installs=3)
     bench.api.script(0, replace(ACCEPTED, rate_headers=(("x-ratelimit-remaining", "7"),)))
     bench.api.script(1, replace(ACCEPTED, rate_headers=(("x-ratelimit-remaining", "6"), ("ratelimit", "x"))))
@@ -692,7 +692,7 @@ def test_headers_about_rates_are_kept_and_said_once() -> None:
     assert bench.log.names.count("throttle.headers") == 1
 
 
-def test_a_server_that_makes_up_headers_does_not_fill_the_memory() -> None:
+def test_a_server_that_invents_headers_does_not_fill_the_memory() -> None:
     account = AccountQueue("default", FakeApi())
     for number in range(10 * MOST_RATE_HEADERS):
         account.notes_headers(replace(OK, rate_headers=((f"x-ratelimit-{number}", "1"),)))

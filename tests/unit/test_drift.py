@@ -1,4 +1,4 @@
-"""How a configuration differs from what listings show: a table of who sees what."""
+"""How a configuration differs from listings: a table of the views of accounts."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ def view(*installs: ListedInstall, account: str = "a", discovered: tuple[int, ..
         ),
     ],
 )
-def test_each_install_is_judged_by_who_backs_it_up_and_who_sees_it(
+def test_the_drift_of_an_install_depends_on_who_backs_it_up_and_who_lists_it(
     installs: list[Install], views: list[View], expected: list[tuple[DriftKind, str]]
 ) -> None:
     assert [(each.kind, each.name) for each in differences(installs, views)] == expected
 
 
-def test_what_another_account_shows_and_what_a_name_was_are_noted() -> None:
+def test_a_note_names_the_account_that_shows_an_install_and_its_old_name() -> None:
     found = differences(
         [configured(1), configured(2, "old", account="b")], [view(), view(listed(1), listed(2), account="b")]
     )

@@ -1,4 +1,4 @@
-"""A regular file is begun anew: replaced where that can be, written in place where it cannot, its mode kept."""
+"""A new report replaces a regular file if possible, or else overwrites it in place; its mode is kept."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ IS_ROOT = os.geteuid() == 0
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Yield a folder that other users can get to, unlike those of pytest."""
+    """Yield a folder that other users can access, unlike pytest's folders."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         yield Path(name).resolve()
@@ -40,7 +40,7 @@ def umask(value: int) -> Iterator[None]:
 
 @contextmanager
 def unprivileged() -> Iterator[None]:
-    """Be a user whom permissions bind."""
+    """Act as a user to whom file permissions apply."""
     if not IS_ROOT:
         yield
         return
@@ -94,7 +94,7 @@ def test_a_file_that_is_replaced_keeps_its_owner(folder: Path) -> None:
 
 
 @pytest.mark.skipif(not IS_ROOT, reason="only root may give a file away")
-def test_an_owner_that_cannot_be_kept_is_no_failure(folder: Path) -> None:
+def test_a_file_whose_owner_cannot_be_kept_is_still_written(folder: Path) -> None:
     os.chown(folder, NOBODY, NOBODY)
     path = folder / "r.jsonl"
     path.touch()
@@ -104,7 +104,7 @@ def test_an_owner_that_cannot_be_kept_is_no_failure(folder: Path) -> None:
     assert (path.stat().st_uid, mode(path), path.read_text()) == (NOBODY, 0o640, "new\nmore\n")
 
 
-def test_a_file_whose_folder_takes_no_new_ones_is_written_in_place(folder: Path) -> None:
+def test_a_file_in_a_read_only_folder_is_written_in_place(folder: Path) -> None:
     path = folder / "r.jsonl"
     path.write_text("old\n" * 9)
     path.chmod(0o666)
@@ -121,7 +121,7 @@ def test_a_file_whose_folder_takes_no_new_ones_is_written_in_place(folder: Path)
     assert list(folder.iterdir()) == [path]
 
 
-def test_what_others_may_have_put_there_is_not_written_over_in_place(folder: Path) -> None:
+def test_a_hard_link_in_a_shared_folder_is_not_overwritten(folder: Path) -> None:
     path = folder / "r.jsonl"
     path.write_text("old\n")
     path.chmod(0o666)
@@ -137,7 +137,7 @@ def test_what_others_may_have_put_there_is_not_written_over_in_place(folder: Pat
     assert (caught.value.errno, path.read_text()) == (errno.EMLINK, "old\n")
 
 
-def test_other_names_of_a_file_that_is_replaced_keep_its_old_content(folder: Path) -> None:
+def test_hard_links_to_a_replaced_file_keep_the_old_content(folder: Path) -> None:
     path = folder / "r.jsonl"
     path.write_text("old\n")
     os.link(path, folder / "other-name")

@@ -1,4 +1,4 @@
-"""How many requests may be in flight, and how long answers take: tables, and what the law makes of them."""
+"""The bound in flight and the time of answers: tables, and their effect on the control law."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ SERVED_WITH_9 = Flight(served=2 * LEAST_EVIDENCE, most_served=9)
 
 
 def answer_all(subject: Latency, latencies_s: Sequence[float], began_at: float = 0.0) -> Latency:
-    """Return the latency after one request for each of ``latencies_s``, all begun at once, answered as they end."""
+    """Start a request for each of ``latencies_s`` at the same time, answer them in order, and return the latency."""
     numbers = []
     for _ in latencies_s:
         numbers.append(subject.next_cohort)
@@ -100,7 +100,7 @@ def test_a_cohort_is_ten_requests_in_a_row_and_its_mean_waits_for_all_of_them() 
     assert subject.next_cohort == 2
 
 
-def test_the_mean_is_that_of_a_cohort_though_the_rate_doubles_meanwhile() -> None:
+def test_the_mean_of_a_cohort_stays_right_if_the_rate_doubles_meanwhile() -> None:
     latencies_s = [0.2 + 0.2 * number for number in range(COHORT)]
     starts = [(0.1 * number, seconds) for number, seconds in enumerate(latencies_s)]
     starts += [(1.0 + 0.05 * number, 0.2 + 0.05 * (number % 20)) for number in range(40)]
@@ -116,7 +116,7 @@ def test_the_mean_is_that_of_a_cohort_though_the_rate_doubles_meanwhile() -> Non
     assert math.fsum(so_far) / len(so_far) < 0.8 * subject.recent_s
 
 
-def test_the_mean_of_many_cohorts_is_that_of_the_answers_at_any_rate() -> None:
+def test_the_mean_of_many_cohorts_is_the_mean_of_the_answers_at_any_rate() -> None:
     chance, subject, means = random.Random(7), Latency(), []
     for _ in range(300):
         subject = answer_all(subject, [chance.uniform(0.5, 1.5) for _ in range(3 * COHORT)])
@@ -132,7 +132,7 @@ def test_the_shortest_mean_is_kept_and_the_last_one_is_recent() -> None:
 
 
 @pytest.mark.parametrize(("unanswered", "is_worth_a_mean"), [(COHORT // 2, True), (COHORT // 2 + 1, False)])
-def test_a_cohort_of_which_most_were_not_answered_gives_no_mean(unanswered: int, *, is_worth_a_mean: bool) -> None:
+def test_a_cohort_with_few_answers_gives_no_mean(unanswered: int, *, is_worth_a_mean: bool) -> None:
     subject = Latency()
     for _ in range(COHORT):
         subject = latency.started(subject)
@@ -144,14 +144,14 @@ def test_a_cohort_of_which_most_were_not_answered_gives_no_mean(unanswered: int,
     assert subject.shortest_s == (pytest.approx(0.3) if is_worth_a_mean else None)
 
 
-def test_a_request_of_another_cohort_or_of_none_is_not_counted_in_the_present_one() -> None:
+def test_a_request_of_another_cohort_or_of_none_does_not_count_in_the_current_one() -> None:
     begun = latency.started(Latency(cohort=Cohort(3)))
     for number in (0, 2):
         assert latency.unanswered(begun, number, 1.0) == begun
         assert latency.answered(begun, number, 9.0, 1.0).cohort == begun.cohort
 
 
-def test_throughput_is_the_answers_per_second_and_the_best_of_the_last_few() -> None:
+def test_throughput_is_the_best_of_the_last_few_answer_rates() -> None:
     subject = answer_all(Latency(), [0.5] * COHORT, began_at=10.0)
     assert subject.throughput == pytest.approx(COHORT / 0.5)
     for number in range(1, 1 + KEPT_THROUGHPUTS):
@@ -161,7 +161,7 @@ def test_throughput_is_the_answers_per_second_and_the_best_of_the_last_few() -> 
     assert Latency().throughput is None
 
 
-def test_answers_count_that_are_of_no_cohort() -> None:
+def test_answers_of_no_cohort_count_for_the_throughput() -> None:
     subject = Latency()
     for _ in range(2 * COHORT):
         subject = latency.started(subject)
@@ -172,18 +172,18 @@ def test_answers_count_that_are_of_no_cohort() -> None:
     assert subject.throughput == pytest.approx(2 * COHORT / 1.0)
 
 
-def test_answers_that_take_no_time_have_a_throughput_all_the_same() -> None:
+def test_answers_that_take_no_time_have_a_finite_throughput() -> None:
     subject = answer_all(Latency(), [0.0] * COHORT)
     assert subject.shortest_s == 0.0
     assert math.isfinite(subject.throughput or math.inf)
 
 
-def test_answers_that_come_together_were_under_way_for_a_while() -> None:
+def test_answers_that_come_together_count_over_the_time_that_they_took() -> None:
     subject = answer_all(Latency(since=9.0), [1.0] * COHORT, began_at=8.0)
     assert subject.throughput == pytest.approx(COHORT / 1.0)
 
 
-def test_late_answers_in_a_row_are_slow_before_a_cohort_is_complete() -> None:
+def test_late_answers_in_a_row_mean_slow_even_before_a_cohort_is_complete() -> None:
     late_s = LATE_FACTOR * 0.1 + SLOW_MARGIN_S
     subject = QUICK
     for number in range(2 * LATE_IN_A_ROW):
@@ -196,7 +196,7 @@ def test_late_answers_in_a_row_are_slow_before_a_cohort_is_complete() -> None:
     assert latency.answered(Latency(), 0, 99.0, 1.0).late == 0
 
 
-def test_what_is_under_way_at_a_hold_is_forgotten() -> None:
+def test_the_current_cohort_is_forgotten_at_a_hold() -> None:
     begun = latency.begun_anew(latency.answered(latency.started(QUICK), 1, 0.3, 5.0))
     assert (begun.cohort, begun.answers, begun.since) == (Cohort(2), 0, None)
     assert (begun.shortest_s, begun.recent_s) == (QUICK.shortest_s, QUICK.recent_s)
@@ -212,11 +212,13 @@ def test_what_is_under_way_at_a_hold_is_forgotten() -> None:
         (Latency(shortest_s=0.1, cohort=Cohort(answered=9, total_s=9.0)), 0.1),
     ],
 )
-def test_the_usual_time_is_the_shortest_mean_or_the_first_so_far(subject: Latency, usual_s: float | None) -> None:
+def test_the_usual_time_is_the_shortest_mean_or_the_mean_of_the_first_answers(
+    subject: Latency, usual_s: float | None
+) -> None:
     assert subject.usual_s == usual_s
 
 
-def test_slow_and_prompt_are_told_by_the_usual_time() -> None:
+def test_slow_and_prompt_are_relative_to_the_usual_time() -> None:
     slow_s, prompt_s = SLOW_FACTOR * 0.1 + SLOW_MARGIN_S, PROMPT_FACTOR * 0.1 + SLOW_MARGIN_S
     assert not replace(QUICK, recent_s=slow_s).is_slow
     assert replace(QUICK, recent_s=slow_s + 1e-9).is_slow
@@ -246,18 +248,18 @@ def test_the_lowest_of_three_bounds_holds(subject: Flight, rate: float, served: 
     assert flight.bound(subject, rate, served) == requests
 
 
-def test_while_a_limit_is_sought_the_bound_is_at_least_that_of_the_start() -> None:
+def test_while_seeking_the_bound_is_at_least_the_first_bound() -> None:
     assert flight.bound(Flight(latency=QUICK), 1.0, 1000, least=50) == 50
     assert flight.bound(Flight(latency=QUICK), 1000.0, 1000, least=50) == flight.unqueued(0.1, 1000.0)
 
 
 @pytest.mark.parametrize("rate", [0.1, 1.0, 5.0, 40.0, 500.0])
 @pytest.mark.parametrize("latency_s", [0.001, 0.05, 1.0, 1.4, 20.0])
-def test_the_number_in_flight_is_not_what_limits_where_nothing_queues(latency_s: float, rate: float) -> None:
+def test_the_bound_in_flight_does_not_limit_a_rate_without_queues(latency_s: float, rate: float) -> None:
     assert flight.unqueued(latency_s, rate) >= max(LEAST_FLIGHT, 1.4 * rate * latency_s)
 
 
-def test_a_run_that_remembers_starts_with_its_bounds_and_its_burst() -> None:
+def test_a_run_starts_with_the_remembered_bounds_and_burst() -> None:
     pace = opening(ThrottlePolicy(ceiling=100.0), Learned(40.0, 20.0, in_flight=None, latency_s=1.0))
     assert in_flight_bound(pace) == FIRST_IN_FLIGHT + 20 + pace.spare
     assert (pace.flight.latency.shortest_s, pace.flight.latency.recent_s) == (1.0, 1.0)
@@ -267,18 +269,18 @@ def test_a_run_that_remembers_starts_with_its_bounds_and_its_burst() -> None:
     assert in_flight_bound(pace) == 8
 
 
-def test_a_remembered_burst_does_not_go_beyond_the_number_that_the_server_bears() -> None:
+def test_a_remembered_burst_does_not_exceed_the_remembered_number_in_flight() -> None:
     assert in_flight_bound(opening(ThrottlePolicy(), Learned(40.0, 30.0, in_flight=8))) == 8
 
 
-def test_concurrency_bounds_whatever_else_does() -> None:
+def test_concurrency_is_an_upper_limit_of_every_bound() -> None:
     assert in_flight_bound(opening(ThrottlePolicy(concurrency=3))) == 3
     assert in_flight_bound(opening(ThrottlePolicy(concurrency=3), Learned(40.0, 90.0))) == 3
     assert in_flight_bound(opening(ThrottlePolicy(concurrency=3), Learned(40.0, 90.0, in_flight=8))) == 3
     assert in_flight_bound(opening(ThrottlePolicy(fixed_rate=5.0))) == ThrottlePolicy().concurrency
 
 
-def test_a_bound_at_which_requests_queue_for_a_second_does_not_limit_a_fixed_rate() -> None:
+def test_bounds_from_refusals_and_latency_do_not_limit_a_fixed_rate() -> None:
     pace = replace(opening(ThrottlePolicy(fixed_rate=5.0)), flight=Flight(latency=QUICK, borne=Borne(most=2)))
     assert in_flight_bound(pace) == ThrottlePolicy().concurrency
 
@@ -300,30 +302,32 @@ def test_a_bound_at_which_requests_queue_for_a_second_does_not_limit_a_fixed_rat
         (replace(SERVED_WITH_9, borne=Borne(most=12, before=11)), 11, 10),
     ],
     ids=[
-        "more than were served",
-        "far more",
-        "as many were served",
-        "too little was served to tell",
-        "hardly any in flight",
+        "one more than served",
+        "far more than served",
+        "as many as served",
+        "too few served to tell",
+        "too few in flight",
         "just enough in flight",
-        "as many were served: no bound",
-        "below the bound: it has fallen",
-        "below what it was before a raise",
+        "bound, as many as served: bound dropped",
+        "below the bound: bound lowered",
+        "at the bound before a raise: bound lowered",
     ],
 )
-def test_a_refusal_is_laid_to_a_number_that_was_not_served(subject: Flight, in_flight: int, most: int | None) -> None:
+def test_a_refusal_is_blamed_on_a_number_in_flight_that_was_never_served(
+    subject: Flight, in_flight: int, most: int | None
+) -> None:
     met = flight.met(subject, in_flight, is_new=True)
     is_found = most is not None and subject.borne.most is None
     assert met.borne.before is None
     assert (met.borne.most, met.borne.is_to_blame, met.borne.is_found) == (most, False, is_found)
 
 
-def test_at_a_rate_that_has_lasted_a_number_that_was_not_served_is_chance() -> None:
+def test_at_a_rate_that_has_lasted_a_refusal_is_not_blamed_on_the_number_in_flight() -> None:
     assert flight.met(SERVED_WITH_9, 10, is_new=False) == SERVED_WITH_9
     assert flight.met(replace(SERVED_WITH_9, borne=Borne(most=12)), 9, is_new=False).borne == Borne()
 
 
-def test_what_is_served_and_what_is_not_is_counted() -> None:
+def test_served_and_unanswered_requests_are_counted() -> None:
     subject = flight.started(flight.started(Flight()))
     subject = flight.answered(subject, 1, 0.1, 5, 100.0)
     subject = flight.answered(subject, 0, 0.1, 3, 100.0)
@@ -331,12 +335,12 @@ def test_what_is_served_and_what_is_not_is_counted() -> None:
     assert flight.unanswered(subject, 1, 100.0).latency.cohort.left == 0
 
 
-def test_what_is_acquitted_is_to_blame_for_nothing() -> None:
+def test_an_acquittal_removes_the_bound_and_the_blame() -> None:
     accused = Flight(borne=Borne(9, 8, is_to_blame=True, is_found=True))
     assert flight.acquitted(accused) == Flight()
 
 
-def test_a_bound_is_raised_by_one_or_an_eighth_after_a_while() -> None:
+def test_a_bound_that_is_reached_is_raised_by_one_or_an_eighth_after_a_wait() -> None:
     subject = flight.resumed(Flight(borne=Borne(most=8)), 100.0)
     early = flight.pressed(subject, 40.0, 8, 100.0 + FIRST_TRIAL_AFTER_S - 0.1)
     unpressed = flight.pressed(subject, 40.0, 6, 100.0 + FIRST_TRIAL_AFTER_S)
@@ -348,7 +352,7 @@ def test_a_bound_is_raised_by_one_or_an_eighth_after_a_while() -> None:
     assert flight.pressed(large, 40.0, 80, 200.0).borne.most == 80 + int(80 * RAISE_SHARE)
 
 
-def test_a_raise_that_was_borne_is_followed_sooner_by_the_next() -> None:
+def test_after_a_successful_raise_the_next_comes_sooner() -> None:
     subject, now, most = flight.resumed(Flight(borne=Borne(most=3)), 100.0), 100.0, 3
     waits = []
     for _ in range(8):
@@ -363,7 +367,7 @@ def test_a_raise_that_was_borne_is_followed_sooner_by_the_next() -> None:
     assert all(later == max(SOONEST_RAISE_S, first / 2) for first, later in pairwise(waits[1:]))
 
 
-def test_a_raise_that_is_refused_is_taken_back_and_tried_later() -> None:
+def test_a_refused_raise_is_taken_back_and_tried_again_later() -> None:
     raised = replace(SERVED_WITH_9, borne=Borne(most=9, before=8, raised_at=100.0))
     met = flight.met(raised, 9, is_new=False)
     assert met.borne == Borne(8, None, is_to_blame=True, raised_at=100.0, after_s=2 * FIRST_TRIAL_AFTER_S)
@@ -372,12 +376,12 @@ def test_a_raise_that_is_refused_is_taken_back_and_tried_later() -> None:
     assert met.borne.after_s == LONGEST_TRIAL_AFTER_S
 
 
-def test_a_refusal_within_the_bound_before_a_raise_is_not_laid_to_the_raise() -> None:
+def test_a_refusal_within_the_bound_before_a_raise_is_not_blamed_on_the_raise() -> None:
     met = flight.met(replace(SERVED_WITH_9, borne=Borne(most=9, before=8)), 8, is_new=True)
     assert met.borne == Borne()
 
 
-def test_after_a_hold_the_evidence_is_gathered_anew_and_the_bound_kept() -> None:
+def test_a_hold_resets_the_evidence_and_keeps_the_bound() -> None:
     subject = replace(SERVED_WITH_9, borne=Borne(9, 8, is_to_blame=True, is_found=True), latency=QUICK)
     resumed = flight.resumed(subject, 50.0)
     assert resumed.borne == Borne(most=9, before=8, is_to_blame=False, raised_at=50.0)
@@ -385,7 +389,7 @@ def test_after_a_hold_the_evidence_is_gathered_anew_and_the_bound_kept() -> None
 
 
 def in_flight_server(pace: Pace, most: int, answers: int, seed: int = 1) -> tuple[Pace, int, float]:
-    """Return the pace, the 429s and the rate at the first, of a server that bears ``most`` in flight, 0.4 s each."""
+    """Return the pace, the number of 429s and the first refused rate. A server takes ``most`` in flight, 0.4 s each."""
     chance, now, under_way = random.Random(seed), 1000.0, list[tuple[float, Ticket, Feedback]]()
     inside = refused = served = 0
     first_rate = 0.0
@@ -409,7 +413,7 @@ def in_flight_server(pace: Pace, most: int, answers: int, seed: int = 1) -> tupl
 
 
 @pytest.mark.parametrize("most", [4, 8, 30])
-def test_a_limit_in_flight_is_found_and_kept(most: int) -> None:
+def test_a_limit_in_flight_is_found_and_kept_to(most: int) -> None:
     pace, refused, _ = in_flight_server(opening(ThrottlePolicy(ceiling=1000.0)), most, 40 * most)
     assert pace.flight.borne.most is not None
     assert most - 1 <= pace.flight.borne.most <= most + max(1, int(RAISE_SHARE * most))
@@ -425,7 +429,7 @@ def test_a_limit_in_flight_is_found_and_kept(most: int) -> None:
         (2.0, 1.1 * NEW_RATE_LATENCIES * 2.0, False),
     ],
 )
-def test_a_refusal_is_laid_to_the_number_while_the_rate_is_new(
+def test_a_refusal_is_blamed_on_the_number_in_flight_only_while_the_rate_is_new(
     latency_s: float, since_s: float, *, is_laid_to_it: bool
 ) -> None:
     pace = opening(ThrottlePolicy(start_rate=20.0, ceiling=20.0))
@@ -437,7 +441,7 @@ def test_a_refusal_is_laid_to_the_number_while_the_rate_is_new(
 
 
 def refused_at_the_raise(probes: int) -> Pace:
-    """Return the pace after a 429 that the raise of the bound is to blame for, and its canary."""
+    """Return the pace after a 429 that a raise of the bound caused, and after its canary."""
     pace, now = opening(ThrottlePolicy(start_rate=40.0, ceiling=40.0)), 100.0
     pace = replace(pace, growth=replace(pace.growth, probes=probes))
     pace = replace(pace, flight=replace(SERVED_WITH_9, borne=Borne(most=4, before=3)))
@@ -460,13 +464,13 @@ def test_a_raise_of_the_bound_is_taken_back_without_touching_the_rate() -> None:
     assert in_flight_bound(resumed) == 3
 
 
-def test_probes_are_counted_anew_after_that_hold_too() -> None:
+def test_the_count_of_probes_restarts_after_a_refused_raise() -> None:
     resumed = refused_at_the_raise(2)
     assert resumed.growth.probes == 0
     assert resumed.growth.credit == pytest.approx(1.0 + CREDIT_PER_SERVED)
 
 
-def test_bounds_stay_in_order_where_the_number_in_flight_is_found_far_below_what_was_remembered() -> None:
+def test_bounds_stay_in_order_if_the_limit_in_flight_makes_a_remembered_rate_impossible() -> None:
     pace, now = opening(ThrottlePolicy(ceiling=5.0), Learned(50.0, 0.0)), 100.0
     pace = replace(pace, flight=replace(SERVED_WITH_9, most_served=1))
     tickets = []
@@ -483,7 +487,7 @@ def test_bounds_stay_in_order_where_the_number_in_flight_is_found_far_below_what
 
 
 def refused_canary(in_flight: int) -> Pace:
-    """Return the pace after a 429 with 10 in flight and a refused canary, with which ``in_flight`` are under way."""
+    """Return the pace after a 429 with 10 in flight, and a canary refused with ``in_flight`` (itself too) in flight."""
     pace, now, tickets = replace(opening(ThrottlePolicy(start_rate=50.0)), flight=SERVED_WITH_9), 100.0, []
     for _ in range(10):
         now = max(now, ready_at(pace) or 0.0)
@@ -502,7 +506,7 @@ def test_the_number_in_flight_is_acquitted_when_a_lone_canary_is_refused() -> No
     assert refused_canary(1).flight.borne == Borne()
 
 
-def test_a_canary_that_is_not_alone_acquits_nothing() -> None:
+def test_a_canary_that_is_not_alone_does_not_acquit_the_number_in_flight() -> None:
     assert refused_canary(10).flight.borne.most == 9
 
 
@@ -516,7 +520,7 @@ def trial_begun(subject: Flight = SLOWED, now: float = 100.0, in_flight: int = 1
     return flight.pressed(subject, 40.0, in_flight, now)
 
 
-def test_a_higher_bound_is_tried_where_answers_are_slow_and_requests_are_kept_back() -> None:
+def test_a_higher_bound_is_tried_if_answers_are_slow_and_requests_wait() -> None:
     begun = trial_begun()
     assert begun.trial == Trial(20.0, 0.1, 5)
     assert begun.latency.shortest_s == pytest.approx(TRIAL_FACTOR * 0.1)
@@ -533,14 +537,14 @@ def test_a_higher_bound_is_tried_where_answers_are_slow_and_requests_are_kept_ba
         (Flight(latency=SLOW, trial=Trial(1.0, 0.1, 4)), 1000),
         (Flight(latency=SLOW, tried_at=100.0 - FIRST_TRIAL_AFTER_S + 0.1), 1000),
     ],
-    ids=["not kept back", "not slow", "no throughput", "no latency", "one is being tried", "tried a moment ago"],
+    ids=["no requests wait", "not slow", "no throughput", "no latency", "during a trial", "just after a trial"],
 )
-def test_else_none_is_tried(subject: Flight, in_flight: int) -> None:
+def test_otherwise_no_higher_bound_is_tried(subject: Flight, in_flight: int) -> None:
     assert trial_begun(subject, in_flight=in_flight) == subject
 
 
 def tried(throughput: float, *, cohorts: int = TRIAL_COHORTS) -> Flight:
-    """Return what a trial has come to after ``cohorts``, the judged ones at so many answers per second."""
+    """Return the state of a trial after ``cohorts`` cohorts; the judged ones have ``throughput`` answers per second."""
     subject, now = trial_begun(), 100.0
     for number in range(COHORT * cohorts):
         cohort = subject.latency.next_cohort
@@ -551,11 +555,11 @@ def tried(throughput: float, *, cohorts: int = TRIAL_COHORTS) -> Flight:
     return subject
 
 
-def test_a_trial_runs_for_some_cohorts() -> None:
+def test_a_trial_runs_for_several_cohorts() -> None:
     assert tried(40.0, cohorts=TRIAL_COHORTS - 1).trial is not None
 
 
-def test_a_trial_that_brings_more_answers_is_kept_and_followed_by_the_next() -> None:
+def test_a_trial_with_more_throughput_is_kept_and_the_next_follows() -> None:
     kept = tried(20.0 * TRIAL_SUCCESS * 1.01)
     assert kept.trial is None
     assert kept.latency.shortest_s == pytest.approx(TRIAL_FACTOR * 0.1)
@@ -563,7 +567,7 @@ def test_a_trial_that_brings_more_answers_is_kept_and_followed_by_the_next() -> 
     assert trial_begun(kept, now=kept.tried_at).latency.shortest_s == pytest.approx(TRIAL_FACTOR**2 * 0.1)
 
 
-def test_a_trial_that_brings_slower_answers_only_is_taken_back_and_the_next_one_waits() -> None:
+def test_a_trial_with_only_slower_answers_is_taken_back_and_the_next_waits() -> None:
     back = tried(20.0 * TRIAL_SUCCESS * 0.99)
     assert back.trial is None
     assert back.latency.shortest_s == pytest.approx(0.1)
@@ -581,7 +585,7 @@ def test_the_wait_for_the_next_trial_doubles_within_limits(before_s: float, afte
     assert flight.answered(subject, 0, 0.4, 5, 100.0).trial_after_s == after_s
 
 
-def test_a_trial_taken_back_keeps_a_time_that_turned_out_shorter() -> None:
+def test_a_trial_that_is_taken_back_keeps_a_shorter_measured_latency() -> None:
     subject = replace(trial_begun(), latency=replace(trial_begun().latency, throughputs=(1e6,)))
     subject = replace(subject, trial=Trial(1e6, 0.5, subject.latency.cohort.number - TRIAL_COHORTS))
     subject = replace(subject, latency=replace(subject.latency, recent_s=0.3, throughputs=(1.0,)))

@@ -1,4 +1,4 @@
-"""What a listing says about how recent an install's backups are, and in what order an audit tells of it."""
+"""How recent an install's backups are by its listing, and the order of an audit's rows."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ UNDATED = Backup("b-?", "completed")
         ([UNDATED, made(9)], Verdict.STALE, "b-9", None),
     ],
 )
-def test_status_and_create_time_decide(
+def test_the_verdict_depends_on_status_and_create_time(
     backups: list[Backup], verdict: Verdict, newest: str | None, under_way: str | None
 ) -> None:
     found = judged(backups, NOW_S, 2 * HOUR_S)
@@ -64,13 +64,13 @@ def test_the_clocks_behind_the_api_may_be_a_minute_apart() -> None:
     assert recent([backup], NOW_S - 1.0, HOUR_S) is None
 
 
-def test_nobody_knows_how_old_a_backup_is_where_the_server_does_not_tell_the_time() -> None:
+def test_without_the_servers_clock_the_age_of_a_backup_is_unknown() -> None:
     found = judged([made(11)], None, HOUR_S)
     assert (found.verdict, found.newest, found.error) == (Verdict.UNKNOWN, None, NO_CLOCK)
     assert recent([made(11)], None, HOUR_S) is None
 
 
-def test_the_worst_is_told_first_and_of_one_verdict_the_oldest() -> None:
+def test_the_worst_verdict_comes_first_and_within_a_verdict_the_oldest_backup() -> None:
     found = [
         Freshness(Verdict.OK, made(11), HOUR_S),
         Freshness(Verdict.STALE, made(9), 3 * HOUR_S),

@@ -1,4 +1,4 @@
-"""The gate over asyncio-throttle, in virtual time: the library is told the loop's time."""
+"""The gate over asyncio-throttle, in virtual time; the library gets the loop's time."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ROUNDING_S = 1e-6
 
 @pytest.fixture(autouse=True)
 def _virtual_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tell asyncio-throttle the loop's time: it takes no clock as an argument."""
+    """Give asyncio-throttle the loop's time, because it takes no clock as an argument."""
     clock = SimpleNamespace(monotonic=lambda: asyncio.get_running_loop().time())
     monkeypatch.setattr(asyncio_throttle.throttler, "time", clock)
 
@@ -64,7 +64,7 @@ async def starts_of(subject: Gate, count: int) -> list[float]:
 
 
 @pytest.mark.parametrize("rate", [0.5, 1.0, 1.5, 7.0, 40.0])
-def test_a_fixed_rate_is_kept_evenly_and_nearly_all_of_it_is_used(rate: float) -> None:
+def test_a_fixed_rate_is_kept_evenly_and_almost_fully_used(rate: float) -> None:
     starts = run(starts_of(gate(ThrottlePolicy(fixed_rate=rate, ceiling=rate)), 200))
     assert 199 / (starts[-1] - starts[0]) == pytest.approx(rate, rel=0.03)
     assert 199 / (starts[-1] - starts[0]) <= rate * 1.006
@@ -79,7 +79,7 @@ def test_a_learned_rate_never_exceeds_the_ceiling(ceiling: float) -> None:
         assert sum(first <= start < first + 10.0 for start in starts) <= ceiling * 10 + 1
 
 
-def test_a_run_that_remembers_begins_there_and_the_ceiling_holds_for_its_burst_too() -> None:
+def test_a_run_begins_at_the_remembered_rate_and_the_ceiling_also_limits_its_burst() -> None:
     known = Learned(10.0, 40.0)
     subject = gate(ThrottlePolicy(ceiling=20.0), known=known)
     assert subject.pace == opening(ThrottlePolicy(ceiling=20.0), known)
@@ -89,7 +89,7 @@ def test_a_run_that_remembers_begins_there_and_the_ceiling_holds_for_its_burst_t
     assert 19 / (starts[-1] - starts[-20]) == pytest.approx(SETTLED_SHARE * 10.0, rel=0.03)
 
 
-def test_below_one_a_second_the_ceiling_lets_one_through_at_a_time() -> None:
+def test_a_ceiling_below_1_a_second_admits_one_request_at_a_time() -> None:
     starts = run(starts_of(gate(ThrottlePolicy(ceiling=0.5), known=Learned(10.0, 40.0)), 3))
     assert starts[1] - starts[0] >= 2.0 - ROUNDING_S
     assert starts[2] - starts[1] >= 2.0 - ROUNDING_S
@@ -137,7 +137,7 @@ def test_a_429_holds_the_whole_pool_then_one_canary_then_everyone() -> None:
     run(main())
 
 
-def test_a_hold_is_longer_by_what_is_drawn() -> None:
+def test_a_random_draw_lengthens_a_hold() -> None:
     async def main() -> float:
         draws = iter([0.0, 0.5, 0.25])
         subject = Gate(ThrottlePolicy(fixed_rate=100.0, ceiling=100.0), lambda: next(draws), lambda *_: None)
@@ -149,7 +149,7 @@ def test_a_hold_is_longer_by_what_is_drawn() -> None:
     assert run(main()) == pytest.approx(7.0 + 0.5 * min(LONGEST_JITTER_S, JITTER_SHARE * 7.0), abs=0.02)
 
 
-def test_a_hold_that_comes_while_the_ceiling_is_waited_for_is_kept() -> None:
+def test_a_hold_that_begins_during_a_wait_for_the_ceiling_is_kept() -> None:
     async def main() -> None:
         subject = gate(ThrottlePolicy(fixed_rate=0.1, ceiling=0.1))
         first = await subject.admit()
@@ -161,7 +161,7 @@ def test_a_hold_that_comes_while_the_ceiling_is_waited_for_is_kept() -> None:
     run(main())
 
 
-def test_a_hold_that_a_late_429_lengthens_is_waited_out() -> None:
+def test_a_waiter_waits_out_a_hold_that_a_late_429_lengthens() -> None:
     async def main() -> None:
         subject = gate(ThrottlePolicy(fixed_rate=100.0, ceiling=100.0))
         tickets = [await subject.admit() for _ in range(2)]
@@ -175,7 +175,7 @@ def test_a_hold_that_a_late_429_lengthens_is_waited_out() -> None:
     run(main())
 
 
-def test_a_canary_that_is_released_lets_another_go() -> None:
+def test_another_canary_may_go_after_one_is_released() -> None:
     async def main() -> None:
         subject = gate(ThrottlePolicy(fixed_rate=10.0, ceiling=10.0))
         subject.observe(await subject.admit(), THROTTLED)
@@ -187,10 +187,10 @@ def test_a_canary_that_is_released_lets_another_go() -> None:
     run(main())
 
 
-# -- what is told ------------------------------------------------------------------------------------------------------
+# -- reports -----------------------------------------------------------------------------------------------------------
 
 
-def test_each_change_of_phase_is_told_with_the_answer_that_did_it_and_a_start_without_one() -> None:
+def test_each_change_of_phase_is_reported_with_its_answer_or_none_for_a_start() -> None:
     changes: Changes = []
 
     async def main() -> None:
@@ -210,7 +210,7 @@ def test_each_change_of_phase_is_told_with_the_answer_that_did_it_and_a_start_wi
     ]
 
 
-def test_a_rate_that_grows_at_a_start_is_told() -> None:
+def test_a_rate_that_grows_at_a_start_is_reported() -> None:
     changes: Changes = []
 
     async def main() -> Gate:
@@ -225,7 +225,7 @@ def test_a_rate_that_grows_at_a_start_is_told() -> None:
     assert changes[-1][1].rate == subject.pace.rate > 5.0
 
 
-# -- what it costs -----------------------------------------------------------------------------------------------------
+# -- costs -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("policy", [ThrottlePolicy(fixed_rate=0.1, ceiling=0.1), ThrottlePolicy(concurrency=1)])
@@ -248,7 +248,7 @@ def test_a_cancelled_waiter_admits_nothing_and_leaks_nothing(policy: ThrottlePol
     run(main())
 
 
-def test_a_waiter_that_is_cancelled_at_the_ceiling_takes_nothing_of_it() -> None:
+def test_a_waiter_cancelled_at_the_ceiling_uses_no_part_of_it() -> None:
     async def main() -> list[float]:
         subject = gate(ThrottlePolicy(ceiling=2.0), known=Learned(1.0, 10.0))
         first = [await subject.admit() for _ in range(2)]
@@ -266,7 +266,7 @@ def test_a_waiter_that_is_cancelled_at_the_ceiling_takes_nothing_of_it() -> None
 
 
 class CountingLoop(VirtualLoop):
-    """A loop that counts the timers that are set and the times it wakes up."""
+    """A loop that counts its timers and its wake-ups."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -289,7 +289,7 @@ def counted(main: Callable[[CountingLoop], Coroutine[Any, Any, None]]) -> None:
 
 
 @pytest.mark.parametrize("pause_s", [10.0, 3600.0])
-def test_a_hold_costs_the_same_however_long_it_is(pause_s: float) -> None:
+def test_a_long_hold_needs_no_more_timers_than_a_short_one(pause_s: float) -> None:
     async def main(loop: CountingLoop) -> None:
         subject = gate(ThrottlePolicy(fixed_rate=100.0, ceiling=100.0))
         subject.observe(await subject.admit(), Feedback(Effect.THROTTLED, retry_after_s=pause_s))
@@ -301,7 +301,7 @@ def test_a_hold_costs_the_same_however_long_it_is(pause_s: float) -> None:
     counted(main)
 
 
-def test_waiting_for_an_answer_costs_nothing() -> None:
+def test_waiting_for_an_answer_sets_no_timer() -> None:
     async def main(loop: CountingLoop) -> None:
         subject = gate(ThrottlePolicy(fixed_rate=100.0, ceiling=100.0, concurrency=1))
         ticket = await subject.admit()
@@ -317,7 +317,7 @@ def test_waiting_for_an_answer_costs_nothing() -> None:
     counted(main)
 
 
-def test_thousands_of_requests_cost_a_timer_each_and_their_holds_no_polling() -> None:
+def test_thousands_of_requests_set_one_timer_each_and_holds_need_no_polling() -> None:
     async def main(loop: CountingLoop) -> None:
         subject = gate(ThrottlePolicy(fixed_rate=400.0, ceiling=500.0))
         timers, holds = loop.timers, 0

@@ -67,7 +67,7 @@ from orchestrator.pacing.state import Growth
 from orchestrator.policies import ThrottlePolicy
 
 NOON = 1000.0
-"""When things begin; any moment does."""
+"""The start of a test; any moment would do."""
 
 ACCEPTED, REFUSED = Feedback(Effect.SERVED, accepted=True), Feedback(Effect.THROTTLED)
 
@@ -76,8 +76,8 @@ ACCEPTED, REFUSED = Feedback(Effect.SERVED, accepted=True), Feedback(Effect.THRO
 class Server:
     """A server in virtual time, and a client that always has more to send.
 
-    A bucket of ``rate`` and ``burst``, if there is a rate; ``slots`` that each work ``latency_s`` on a request, in
-    order, if there are any. ``log`` has the moment and the pace after each start and each answer.
+    With a ``rate`` it has a bucket of ``rate`` and ``burst``. With ``slots`` each slot works ``latency_s`` on one
+    request after the other. ``log`` has the moment and the pace after each start and each answer.
     """
 
     rate: float | None = None
@@ -97,7 +97,7 @@ class Server:
         self.under_way: list[tuple[float, int, Ticket, Feedback]] = []
 
     def serve(self, pace: Pace, seconds: float) -> Pace:
-        """Return the pace after so many seconds."""
+        """Run for so many seconds, and return the pace."""
         until = self.now + seconds
         while True:
             at = ready_at(pace)
@@ -141,21 +141,21 @@ class Server:
         return [pace for _, pace in self.log]
 
     def changes(self) -> list[tuple[float, Pace]]:
-        """Return the moments at which the rate changed, with the pace then."""
+        """Return the moment and the new pace of each change of the rate."""
         return [
             (at, after) for (_, before), (at, after) in pairwise(self.log) if before.rate != after.rate
         ]  # fmt: skip
 
 
 def settled(rate: float = 50.0, burst: float = 100.0, ceiling: float = 1000.0) -> Pace:
-    """Return a pace that knows its limit, at the beginning."""
+    """Return the first pace of a run that knows its limit."""
     estimate = Estimate(0.99 * rate, rate, 1.01 * rate, burst=burst, measured=rate)
     begun = opening(ThrottlePolicy(ceiling=ceiling, concurrency=1000))
     return replace(begun, rate=SETTLED_SHARE * rate, stage=Stage.SETTLED, estimate=estimate)
 
 
 def measuring(rate: float, high: float, *, cycle_s: float = 0.0) -> Pace:
-    """Return a pace that knows bounds that are far apart."""
+    """Return a pace whose bounds are far apart."""
     estimate = Estimate(rate, rate, high, windowed=cycle_s > 0, cycle_s=cycle_s)
     return replace(settled(), rate=rate, stage=Stage.MEASURING, estimate=estimate)
 
@@ -167,7 +167,7 @@ def quick(pace: Pace, latency_s: float = 0.05) -> Pace:
 SEEKING = opening(ThrottlePolicy(start_rate=5.0, ceiling=1000.0, concurrency=1000))
 
 
-# -- what every growth asks --------------------------------------------------------------------------------------------
+# -- conditions of any growth ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("pace", [replace(SEEKING, rate=10.0), measuring(10.0, 40.0), settled(10.0)])
@@ -181,19 +181,19 @@ def test_an_unused_rate_does_not_grow(pace: Pace) -> None:
 
 
 @pytest.mark.parametrize("pace", [replace(SEEKING, rate=10.0), measuring(10.0, 40.0), settled(10.0)])
-def test_a_rate_that_is_used_grows(pace: Pace) -> None:
+def test_a_fully_used_rate_grows(pace: Pace) -> None:
     assert Server().serve(replace(pace, ceiling=40.0), 20.0).rate > pace.rate
 
 
 @pytest.mark.parametrize("pace", [replace(SEEKING, rate=10.0), measuring(10.0, 40.0), settled(10.0)])
-def test_nothing_grows_while_answers_slow_down(pace: Pace) -> None:
+def test_no_rate_grows_while_answers_slow_down(pace: Pace) -> None:
     slow = Latency(shortest_s=0.1, recent_s=0.5, throughputs=(30.0,))
     server = Server(latency_s=(0.45, 0.55))
     server.serve(replace(pace, flight=replace(pace.flight, latency=slow)), 1.5)
     assert all(after.rate <= pace.rate for after in server.paces)
 
 
-def test_answers_that_became_slower_by_themselves_do_not_stop_the_growth_for_good() -> None:
+def test_answers_that_became_slower_for_other_reasons_stop_the_growth_only_for_a_time() -> None:
     slow = Latency(shortest_s=0.05, recent_s=0.16, throughputs=(10.0,))
     pace = settled(10.0)
     server = Server(latency_s=(0.15, 0.17))
@@ -202,7 +202,7 @@ def test_answers_that_became_slower_by_themselves_do_not_stop_the_growth_for_goo
 
 
 @pytest.mark.parametrize("pace", [replace(SEEKING, rate=20.0), measuring(20.0, 80.0)])
-def test_the_growth_waits_for_an_answer_of_the_present_rate(pace: Pace) -> None:
+def test_the_growth_waits_for_an_answer_at_the_current_rate(pace: Pace) -> None:
     server = Server(latency_s=(1.5, 1.5))
     server.serve(replace(pace, served=100), 1.4)
     assert len(server.starts) > BLIND
@@ -210,12 +210,12 @@ def test_the_growth_waits_for_an_answer_of_the_present_rate(pace: Pace) -> None:
     assert steps == []
 
 
-def test_seeking_goes_on_while_little_is_unanswered() -> None:
+def test_seeking_goes_on_while_few_requests_are_unanswered() -> None:
     server = Server(latency_s=(9.0, 9.0))
     assert server.serve(SEEKING, 2.0).rate > SEEKING.rate
 
 
-def test_a_limit_in_the_gate_is_no_rate_above_the_ceiling() -> None:
+def test_the_rate_never_exceeds_the_ceiling() -> None:
     server = Server()
     server.serve(replace(SEEKING, ceiling=30.0), 20.0)
     assert max(pace.rate for pace in server.paces) == 30.0
@@ -224,7 +224,7 @@ def test_a_limit_in_the_gate_is_no_rate_above_the_ceiling() -> None:
 # -- seeking -----------------------------------------------------------------------------------------------------------
 
 
-def test_seeking_goes_up_in_steps_that_become_smaller_and_none_too_soon() -> None:
+def test_seeking_raises_the_rate_in_smaller_and_smaller_steps_with_a_least_interval() -> None:
     server = Server()
     server.serve(SEEKING, 2.0)
     changes = server.changes()
@@ -238,7 +238,7 @@ def test_seeking_goes_up_in_steps_that_become_smaller_and_none_too_soon() -> Non
     assert rates[-1] > 8 * rates[0]
 
 
-def test_where_answers_come_at_a_steady_rate_seeking_does_not_run_away() -> None:
+def test_a_steady_rate_of_answers_stops_seeking() -> None:
     server = Server(slots=4, latency_s=(0.1, 0.1))
     server.serve(SEEKING, 30.0)
     assert max(pace.rate for pace in server.paces) <= 3 * 40.0
@@ -249,7 +249,7 @@ def test_where_answers_come_at_a_steady_rate_seeking_does_not_run_away() -> None
 
 
 def sought(answers: int, served: int = 10, in_flight: int = BLIND + 1) -> Pace:
-    """Return the pace of a search at 100 a second, 0.3 s after the last step."""
+    """Return the pace while seeking at 100 requests a second, 0.3 s after the last step."""
     growth = Growth(since=NOON, started=30, served=served, answers=answers, answer_rate=7.0)
     return grown(replace(SEEKING, rate=100.0, in_flight=in_flight, growth=growth), NOON + 0.3)
 
@@ -263,13 +263,13 @@ def sought(answers: int, served: int = 10, in_flight: int = BLIND + 1) -> Pace:
         (sought(30, served=0), False),
         (sought(0, served=0, in_flight=BLIND), True),
     ],
-    ids=["answers keep up", "far fewer answers than starts", "one was in time", "none was in time", "few are out"],
+    ids=["answers keep up", "far fewer answers than starts", "one in time", "none in time", "few in flight"],
 )
-def test_seeking_goes_on_while_answers_keep_up_or_few_are_out(pace: Pace, *, is_higher: bool) -> None:
+def test_seeking_goes_on_while_answers_keep_up_or_few_requests_are_in_flight(pace: Pace, *, is_higher: bool) -> None:
     assert (pace.rate > 100.0) is is_higher
 
 
-def test_the_answers_per_second_are_those_at_this_rate_or_the_last_whichever_are_more() -> None:
+def test_the_answer_rate_is_the_higher_of_the_current_and_the_last_step() -> None:
     begun = Growth(since=NOON, answers=9, answer_rate=15.0)
     assert answered(begun, NOON + 0.5) == replace(begun, answers=10, answer_rate=20.0)
     assert answered(begun, NOON + 2.0) == replace(begun, answers=10)
@@ -279,7 +279,7 @@ def test_the_answers_per_second_are_those_at_this_rate_or_the_last_whichever_are
 
 
 @pytest.mark.parametrize("answer_rate", [1.0, 400.0, 1e6])
-def test_while_the_rate_is_doubled_the_answers_per_second_bound_the_number_in_flight(answer_rate: float) -> None:
+def test_while_seeking_the_answer_rate_bounds_the_number_in_flight(answer_rate: float) -> None:
     growth = Growth(since=NOON, answer_rate=answer_rate)
     pace = replace(quick(SEEKING, 0.1), rate=1000.0, served=100_000, growth=growth)
     rate = min(1000.0, SEEKING_GAIN * answer_rate)
@@ -299,7 +299,7 @@ def test_while_the_rate_is_doubled_the_answers_per_second_bound_the_number_in_fl
         (80.0, (1.05, 1.35)),
     ],
 )
-def test_between_bounds_the_rate_goes_a_part_of_the_way_at_a_time(high: float, factors: tuple[float, float]) -> None:
+def test_between_bounds_the_rate_rises_in_partial_steps(high: float, factors: tuple[float, float]) -> None:
     server = Server()
     server.serve(measuring(20.0, high), 2 * MEASURING_INTERVAL_S)
     at, pace = server.changes()[0]
@@ -308,7 +308,7 @@ def test_between_bounds_the_rate_goes_a_part_of_the_way_at_a_time(high: float, f
     assert (pace.cause, pace.stage) == (Cause.NARROWING, Stage.MEASURING)
 
 
-def test_at_the_upper_bound_that_is_the_figure() -> None:
+def test_a_rate_that_reaches_the_upper_bound_is_settled_there() -> None:
     server = Server()
     server.serve(measuring(20.0, 22.0), 20.0)
     _, pace = next(change for change in server.changes() if change[1].stage is Stage.SETTLED)
@@ -324,7 +324,7 @@ def test_at_the_upper_bound_that_is_the_figure() -> None:
         (measuring(20.0, 80.0, cycle_s=9.0), 0.05, CYCLES * 9.0),
     ],
 )
-def test_a_step_between_bounds_waits_for_its_answers_and_for_part_of_a_window(
+def test_a_step_between_bounds_waits_for_answers_and_for_cycles_of_a_window(
     pace: Pace, latency_s: float, least_s: float
 ) -> None:
     server = Server(latency_s=(latency_s, latency_s))
@@ -348,7 +348,7 @@ def test_the_first_probe_is_small_and_comes_after_a_quiet_time() -> None:
     assert (probe.cause, probe.growth.probes) == (Cause.PROBE, 1)
 
 
-def test_a_probe_is_not_begun_without_credit_which_is_earned_by_served_requests() -> None:
+def test_a_probe_needs_credit_which_served_requests_earn() -> None:
     server = Server()
     pace = quick(settled())
     pace = replace(pace, growth=replace(pace.growth, credit=-1.5))
@@ -368,7 +368,7 @@ def test_credit_has_a_limit() -> None:
 
 
 def probed(burst: float, latency_s: float, seconds: float) -> list[tuple[float, float]]:
-    """Return the rates from the first probe on, each with what was sent by then beyond a limit of 50."""
+    """Return each rate from the first probe on, with the number of requests sent beyond a limit of 50 a second."""
     server = Server(latency_s=(latency_s, latency_s))
     server.serve(quick(settled(burst=burst, ceiling=300.0), latency_s), FIRST_QUIET_S + seconds)
     begun_at, begun = server.changes()[0]
@@ -388,9 +388,7 @@ def probed(burst: float, latency_s: float, seconds: float) -> list[tuple[float, 
         (100.0, 0.2, REFUSALS_AT_RISK / 0.2),
     ],
 )
-def test_probes_stay_modest_until_the_burst_is_spent_and_are_bold_then(
-    burst: float, latency_s: float, above: float
-) -> None:
+def test_probes_stay_small_until_the_burst_is_spent_and_then_grow(burst: float, latency_s: float, above: float) -> None:
     seen = probed(burst, latency_s, 12.0)
     beyond = BURST_MARGIN * burst + SPEND_MARGIN
     assert max(rate for rate, sent in seen if sent < beyond - 1) == pytest.approx(50.0 + above)
@@ -398,12 +396,12 @@ def test_probes_stay_modest_until_the_burst_is_spent_and_are_bold_then(
 
 
 @pytest.mark.parametrize(("burst", "latency_s"), [(400.0, 0.2), (200.0, 1.0)])
-def test_that_is_so_however_long_the_burst_takes(burst: float, latency_s: float) -> None:
+def test_probes_grow_even_if_the_burst_takes_long_to_spend(burst: float, latency_s: float) -> None:
     above = max(BOLD_SHARE * 50, min(burst / BURST_SPENT_IN_S, REFUSALS_AT_RISK / latency_s))
     assert max(rate for rate, _ in probed(burst, latency_s, 1.5 * burst / above)) > 100.0
 
 
-def test_later_probes_are_larger_each_up_to_a_limit_and_wait_for_answers() -> None:
+def test_later_probes_grow_up_to_a_limit_and_wait_for_answers() -> None:
     server = Server()
     server.serve(quick(settled(burst=0.0)), FIRST_QUIET_S + 8.0)
     changes = server.changes()
@@ -417,7 +415,7 @@ def test_later_probes_are_larger_each_up_to_a_limit_and_wait_for_answers() -> No
 
 
 def refused_at(pace: Pace, now: float) -> Pace:
-    """Return the pace after a 429 and a canary that was served 0.6 s later."""
+    """Return the pace after a 429 and a canary that was served after the hold."""
     pace, ticket = started(pace, max(now, ready_at(pace) or 0.0))
     pace = next_pace(pace, Observation(ticket, REFUSED, ticket.started_at + 0.05))
     pace, canary = started(pace, ready_at(pace) or 0.0)
@@ -425,7 +423,7 @@ def refused_at(pace: Pace, now: float) -> Pace:
 
 
 @pytest.mark.parametrize(("probes", "factor", "cost"), [(1, 2.0, 1.0), (4, 2.0, 1.0), (0, 1.0, 0.0)])
-def test_a_probe_that_fails_costs_credit_and_doubles_the_quiet_time(probes: int, factor: float, cost: float) -> None:
+def test_a_refused_probe_costs_credit_and_doubles_the_quiet_time(probes: int, factor: float, cost: float) -> None:
     pace = settled()
     server = Server()
     pace = server.serve(replace(pace, growth=replace(pace.growth, quiet_s=FIRST_QUIET_S)), 2.0)
@@ -442,7 +440,7 @@ def test_a_probe_that_fails_costs_credit_and_doubles_the_quiet_time(probes: int,
     assert refused_at(longest, server.now).growth.quiet_s <= LONGEST_QUIET_S
 
 
-def test_after_a_fall_the_quiet_time_is_short() -> None:
+def test_after_a_fall_of_the_limit_the_quiet_time_is_short() -> None:
     server = Server(rate=50.0, burst=50.0, latency_s=(0.02, 0.06))
     pace = server.serve(SEEKING, 60.0)
     assert pace.growth.peak == pytest.approx(50.0, rel=0.1)
@@ -452,7 +450,7 @@ def test_after_a_fall_the_quiet_time_is_short() -> None:
     assert server.paces[-1].limit == pytest.approx(server.rate, rel=0.1)
 
 
-# -- what binds --------------------------------------------------------------------------------------------------------
+# -- binding limits ----------------------------------------------------------------------------------------------------
 
 
 def with_flight(pace: Pace, most: int | None, shortest_s: float | None) -> Pace:
@@ -469,7 +467,7 @@ def with_flight(pace: Pace, most: int | None, shortest_s: float | None) -> Pace:
         (settled(1.0), Binding.RATE),
     ],
 )
-def test_what_keeps_the_rate_from_being_used_is_told(pace: Pace, binding: Binding) -> None:
+def test_the_reason_why_the_rate_is_not_used_is_reported(pace: Pace, binding: Binding) -> None:
     server = Server(latency_s=(0.9, 1.1))
     pace = server.serve(replace(pace, growth=replace(pace.growth, quiet_s=2.0)), 4.0)
     assert pace.binding is binding
@@ -479,7 +477,7 @@ def test_what_keeps_the_rate_from_being_used_is_told(pace: Pace, binding: Bindin
 
 
 @pytest.mark.parametrize("pace", [replace(SEEKING, rate=40.0), measuring(40.0, 90.0)])
-def test_the_answers_per_second_of_a_server_that_slows_down_are_its_limit(pace: Pace) -> None:
+def test_the_answer_rate_of_a_server_that_slows_down_is_its_limit(pace: Pace) -> None:
     server = Server(slots=4, latency_s=(0.2, 0.2))
     server.serve(with_flight(pace, None, 0.2), 10.0)
     slowed = next(each for _, each in server.changes() if each.cause is Cause.SLOWING)
@@ -492,7 +490,7 @@ def test_the_answers_per_second_of_a_server_that_slows_down_are_its_limit(pace: 
 
 
 @pytest.mark.parametrize("pace", [replace(SEEKING, rate=10.0), measuring(10.0, 40.0)])
-def test_slow_answers_to_an_unused_rate_say_nothing_of_the_limit(pace: Pace) -> None:
+def test_slow_answers_to_an_unused_rate_do_not_change_it(pace: Pace) -> None:
     rate, now = pace.rate, NOON
     for number in range(60):
         pace, ticket = started(pace, now)
@@ -501,7 +499,7 @@ def test_slow_answers_to_an_unused_rate_say_nothing_of_the_limit(pace: Pace) -> 
     assert pace.rate == rate
 
 
-# -- what was saved up -------------------------------------------------------------------------------------------------
+# -- the refill of a hold ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -514,14 +512,14 @@ def test_slow_answers_to_an_unused_rate_say_nothing_of_the_limit(pace: Pace) -> 
         (0.0, 2.0, 0.0),
     ],
 )
-def test_what_was_saved_up_in_a_hold_is_spent_evenly(burst: float, held_s: float, more: float) -> None:
+def test_the_refill_of_a_hold_is_spent_evenly(burst: float, held_s: float, more: float) -> None:
     pace = replace(settled(burst=burst), meter=Meter(emptied=Mark(NOON, 7)))
     after = spending(pace, NOON + held_s)
     assert after.rate == pytest.approx(pace.rate + more)
     assert after.growth.spend_until == (NOON + held_s + SPEND_S if more else None)
 
 
-def test_nothing_is_spent_that_is_not_known_and_a_guess_only_by_half() -> None:
+def test_an_unknown_refill_is_not_spent_and_a_guessed_one_only_by_half() -> None:
     pace = settled()
     assert spending(pace, NOON) == pace
     emptied = replace(pace, meter=Meter(emptied=Mark(NOON, 7)))
@@ -534,7 +532,7 @@ def test_nothing_is_spent_that_is_not_known_and_a_guess_only_by_half() -> None:
     assert guessed.rate == pytest.approx(pace.rate + (60 / 2 - SPEND_MARGIN) / SPEND_S)
 
 
-def test_when_that_is_spent_the_rate_is_again_just_below_the_limit() -> None:
+def test_after_the_refill_is_spent_the_rate_is_again_just_below_the_limit() -> None:
     server = Server(latency_s=(0.05, 0.05))
     pace = replace(settled(), meter=Meter(emptied=Mark(NOON, 7)))
     pace = spending(replace(pace, growth=replace(pace.growth, since=NOON)), NOON + 2)
@@ -551,7 +549,7 @@ def test_when_that_is_spent_the_rate_is_again_just_below_the_limit() -> None:
 
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize(("rate", "burst", "seconds"), [(5.0, 5.0, 240), (20.0, 20.0, 120), (50.0, 100.0, 60)])
-def test_most_of_a_bucket_is_used_little_is_rejected_and_what_is_learned_is_right(
+def test_a_bucket_is_almost_fully_used_with_few_429s_and_the_right_limit_is_learned(
     rate: float, burst: float, seconds: float, seed: int
 ) -> None:
     server = Server(rate, burst, (0.02, 0.08), seed=seed)
@@ -579,7 +577,7 @@ def test_a_limit_that_rose_fourfold_is_found_within_ten_seconds_of_the_first_pro
     assert found_at - probed_at <= 10.0
 
 
-def test_a_limit_that_fell_to_a_quarter_is_followed_at_once() -> None:
+def test_a_limit_that_fell_to_a_quarter_is_followed_within_15_seconds() -> None:
     server = Server(20.0, 20.0, (0.02, 0.08))
     pace = server.serve(SEEKING, 60.0)
     server.rate, server.burst, fell_at, refused = 5.0, 5.0, server.now, len(server.refused_at)
@@ -590,7 +588,7 @@ def test_a_limit_that_fell_to_a_quarter_is_followed_at_once() -> None:
     assert len(server.refused_at) - refused <= 12
 
 
-def test_with_answers_after_a_second_the_number_in_flight_is_not_what_limits() -> None:
+def test_with_answers_after_a_second_the_number_in_flight_does_not_limit_the_rate() -> None:
     server = Server(40.0, 40.0, (0.6, 1.4))
     pace = server.serve(replace(SEEKING, ceiling=50.0, concurrency=200), 60.0)
     assert pace.served > 0.8 * 40 * 60
@@ -599,7 +597,7 @@ def test_with_answers_after_a_second_the_number_in_flight_is_not_what_limits() -
     assert {each.binding for each in known} == {Binding.RATE}
 
 
-def test_a_server_that_slows_down_is_kept_busy_and_does_not_queue_for_long() -> None:
+def test_a_server_that_slows_down_is_kept_busy_with_short_queues() -> None:
     server = Server(slots=8, latency_s=(0.25, 0.25))
     pace = server.serve(SEEKING, 60.0)
     assert pace.served > 0.85 * 32 * 60

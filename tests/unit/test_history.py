@@ -1,4 +1,4 @@
-"""The runs that the state remembers, read without touching it."""
+"""The runs in the state, read without changing it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def record(run_id: str, retried: str | None = None) -> RunRecord:
 
 
 async def began(store: Store, run_id: str, *kinds: OutcomeKind) -> None:
-    """Begin a run of four, and keep some outcomes of it."""
+    """Begin a run of four installs, and store some of its outcomes."""
     await begin(store, record(run_id), PLAN, [])
     lines = [Line(position, kind, 0, reconciled=False, data=b"{}\n") for position, kind in enumerate(kinds)]
     await keep(store, run_id, lines)
@@ -49,7 +49,7 @@ async def began(store: Store, run_id: str, *kinds: OutcomeKind) -> None:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Three runs: one has ended, one has not, one went on after it had ended."""
+    """Return a state with three runs: one has ended, one has not, and one was resumed after its end."""
 
     async def main(store: Store) -> None:
         await began(store, IDS[0], *[OutcomeKind.ACCEPTED] * 3, OutcomeKind.REJECTED)
@@ -64,7 +64,7 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def test_an_ended_run_is_what_its_summary_says_and_another_is_counted(path: Path) -> None:
+def test_an_ended_run_comes_from_its_summary_and_an_open_run_from_its_outcomes(path: Path) -> None:
     newest, going_on, ended = past_runs(path)
     assert [(each.succeeded, each.failed) for each in (newest, going_on, ended)] == [(0, 2), (2, 1), (3, 1)]
     assert ended == PastRun(
@@ -86,7 +86,7 @@ def test_an_ended_run_is_what_its_summary_says_and_another_is_counted(path: Path
         assert (each.finished_at, each.duration_s, each.exit_code) == (None, None, None)
 
 
-def test_the_newest_are_first_and_only_so_many(path: Path) -> None:
+def test_the_newest_runs_come_first_up_to_the_limit(path: Path) -> None:
     assert [each.id for each in past_runs(path, 2)] == [IDS[2], IDS[1]]
     assert past_runs(path, 99) == past_runs(path)
 
@@ -106,7 +106,7 @@ def test_reading_changes_and_leaves_nothing(path: Path) -> None:
     assert len(before) == 1
 
 
-def test_what_a_run_has_written_and_not_yet_put_in_order_is_seen(path: Path) -> None:
+def test_records_in_the_write_ahead_log_are_seen(path: Path) -> None:
     async def main() -> list[PastRun]:
         async with Store(path) as store:
             await begin(store, record("01JD9", retried=IDS[0]), PLAN[:1], [])
@@ -117,14 +117,14 @@ def test_what_a_run_has_written_and_not_yet_put_in_order_is_seen(path: Path) -> 
     assert (run.id, run.retried, run.planned, run.outcomes) == ("01JD9", IDS[0], 1, {})
 
 
-def test_where_nothing_ran_there_are_no_runs_and_no_file_is_made(tmp_path: Path) -> None:
+def test_without_a_state_there_are_no_runs_and_no_file_is_made(tmp_path: Path) -> None:
     assert past_runs(tmp_path / "gone" / FILE_NAME) == []
     assert list(tmp_path.iterdir()) == []
     (tmp_path / FILE_NAME).touch()
     assert past_runs(tmp_path / FILE_NAME) == []
 
 
-def test_a_file_of_a_later_version_is_read_as_far_as_it_is_known(path: Path) -> None:
+def test_the_known_columns_of_a_newer_file_are_read(path: Path) -> None:
     before = [asdict(each) for each in past_runs(path)]
     by_hand(path, "ALTER TABLE runs ADD COLUMN later TEXT", "PRAGMA user_version = 99")
     assert [asdict(each) for each in past_runs(path)] == before
@@ -141,13 +141,13 @@ def test_a_file_of_a_later_version_is_read_as_far_as_it_is_known(path: Path) -> 
         ("DROP TABLE outcomes", "no such table: outcomes"),
     ],
 )
-def test_a_damaged_file_is_one_message(path: Path, change: str, reason: str) -> None:
+def test_a_damaged_file_gives_one_message(path: Path, change: str, reason: str) -> None:
     by_hand(path, change)
     with pytest.raises(StorageError, match=f"{reason}; name another folder with --state-dir$"):
         past_runs(path)
 
 
-def test_what_is_no_state_is_one_message(tmp_path: Path) -> None:
+def test_a_file_that_is_no_state_gives_one_message(tmp_path: Path) -> None:
     path = tmp_path / FILE_NAME
     path.write_bytes(b"no database" * 1000)
     with pytest.raises(StorageError, match="file is not a database"):
@@ -158,7 +158,7 @@ def test_what_is_no_state_is_one_message(tmp_path: Path) -> None:
         past_runs(path)
 
 
-def test_a_run_that_began_while_it_was_read_is_not_missed_for_a_torn_state(
+def test_a_state_that_changes_while_it_is_read_is_read_again(
     path: Path,
 ) -> None:
     found: list[list[str]] = []
@@ -197,7 +197,7 @@ def test_the_command_shows_totals_in_aligned_lines(path: Path, capsys: pytest.Ca
     ]
 
 
-def test_the_command_gives_programs_the_summarys_own_names(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_json_of_the_command_has_the_names_of_the_summary(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert history(path.parent, "--format", "json", "--limit", "0") == 0
     runs = json.loads(capsys.readouterr().out)
     assert [(run["run_id"], run["exit_code"]) for run in runs] == [(IDS[2], None), (IDS[1], None), (IDS[0], 3)]
@@ -220,7 +220,7 @@ def test_the_command_gives_programs_the_summarys_own_names(path: Path, capsys: p
     assert json.loads(capsys.readouterr().out) == runs[:1]
 
 
-def test_without_any_run_the_command_says_so_and_makes_nothing(
+def test_without_any_run_the_command_says_so_and_makes_no_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert history(tmp_path / "gone") == 0

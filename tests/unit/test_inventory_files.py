@@ -1,4 +1,4 @@
-"""Inventory files: what each kind comes to, and every problem with its file, line and column."""
+"""Inventory files: the installs of each format, and every problem with its file, line and column."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ FULL = {
 }
 
 
-def test_yaml_is_a_list() -> None:
+def test_a_yaml_file_is_a_list_of_installs() -> None:
     write(
         a_yaml=f"""\
         # a comment
@@ -97,7 +97,7 @@ def test_yaml_is_a_list() -> None:
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("before", [b"", codecs.BOM_UTF8])
-def test_csv_has_a_header(line_end: str, before: bytes) -> None:
+def test_a_csv_file_has_a_header(line_end: str, before: bytes) -> None:
     rows = f"""
         id, name ,environment,tags,description,notification_emails,account,enabled,max_age
 
@@ -116,7 +116,7 @@ def test_csv_has_a_header(line_end: str, before: bytes) -> None:
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"])
 @pytest.mark.parametrize("before", [b"", codecs.BOM_UTF8])
-def test_json_lines_are_an_object_a_line(line_end: str, before: bytes) -> None:
+def test_a_json_lines_file_has_one_object_a_line(line_end: str, before: bytes) -> None:
     lines = f"""\
         {{"id": "{IDS[0].upper()}", "name": "Shop One", "environment": "production", "tags": ["a", "b c"], \
 "description": "Own {{name}}, then", "notification_emails": ["x@y", "z@y"], "account": "default", \
@@ -132,7 +132,7 @@ def test_json_lines_are_an_object_a_line(line_end: str, before: bytes) -> None:
     )
 
 
-def test_files_come_after_the_list_sorted_and_each_once() -> None:
+def test_installs_of_files_come_after_the_list_sorted_and_each_file_once() -> None:
     write(c__b_yaml=f"- {IDS[1]}\n", c__a_CSV=f"id\n{IDS[2]}\n", c__d__e__x_ndjson=f'{{"id": "{IDS[3]}"}}\n')
     write(c___hidden_yaml="nonsense", f_yaml="never read: nonsense", c__sub_yml=f"- {IDS[4]}\n")
     Path("c/z.yaml").symlink_to("b.yaml")
@@ -148,7 +148,7 @@ def test_files_come_after_the_list_sorted_and_each_once() -> None:
     assert (found.failed_sources, found.empty_sources) == ((), ())
 
 
-def test_paths_start_at_the_yamls_own_folder() -> None:
+def test_paths_start_in_the_yamls_folder() -> None:
     write(sub__clients__a_yaml=f"- {IDS[0]}\n")
     config = load_config(fleet("clients/*.yaml"), "sub/f.yaml", ENVIRONMENT)
     assert config.installs[0].place == "sub/clients/a.yaml:1"
@@ -180,11 +180,11 @@ def test_a_pattern_that_matches_nothing_and_a_file_without_installs_are_empty_so
         ("x**y.csv", "cannot be searched for: ** stands for any folders"),
     ],
 )
-def test_what_cannot_be_read_is_a_problem_of_the_place_that_names_it(pattern: str, says: str) -> None:
+def test_an_unreadable_file_is_a_problem_of_the_place_that_names_it(pattern: str, says: str) -> None:
     Path("folder.csv").mkdir()
     Path("notes.txt").touch()
     with Path("big.jsonl").open("wb") as file:
-        file.truncate(LARGEST_FILE + 1)  # a hole, which takes no room
+        file.truncate(LARGEST_FILE + 1)  # a sparse file takes no room
     (found,) = problems(pattern, more=f"installs: [{IDS[0]}]\n")
     assert found.startswith(f"f.yaml:3:22: inventory[0].files[0]: {says}")
 
@@ -272,7 +272,7 @@ JSONL_FAULTS = f"""\
         ),
     ],
 )
-def test_every_problem_is_said_at_once_with_its_place(name: str, text: str, expected: list[str]) -> None:
+def test_all_problems_are_reported_together_with_their_places(name: str, text: str, expected: list[str]) -> None:
     Path(name).write_text(text)
     found = problems(name)
     assert len(found) == len(expected)
@@ -299,7 +299,7 @@ def test_a_problem_shows_its_line_with_a_caret() -> None:
     )
 
 
-def test_csv_is_taken_as_spreadsheets_write_it() -> None:
+def test_csv_files_of_spreadsheets_are_accepted() -> None:
     rows = ",,\nID, Name ,TAGS,,\n{0},Shop One,a;b,,,,\n,,,,,\n{1},,, ,\n,torqueshop\n"
     write(a_csv=rows.format(*IDS).replace("\n", "\r\n"))
     assert [(each.id, each.name, each.tags, each.place) for each in load("a.csv").installs] == [
@@ -332,7 +332,7 @@ def test_csv_is_taken_as_spreadsheets_write_it() -> None:
         ("name,notification_emails\nshop1,a@x;Ops<o@x>\n", "a.csv:2:7: notification_emails[1]: must be the bare"),
     ],
 )
-def test_csv_that_is_written_otherwise_is_told_how(text: str, says: str) -> None:
+def test_csv_in_another_form_is_refused_with_a_remedy(text: str, says: str) -> None:
     write(a_csv=text)
     (found,) = problems("a.csv")
     assert says in found
@@ -367,13 +367,13 @@ def test_csv_that_is_written_otherwise_is_told_how(text: str, says: str) -> None
         ("a.jsonl", "9" * 200_000, "a.jsonl:1:1: not valid JSON"),
     ],
 )
-def test_what_is_no_inventory_has_its_place(name: str, content: str | bytes, says: str) -> None:
+def test_a_file_that_is_no_inventory_is_refused_with_its_place(name: str, content: str | bytes, says: str) -> None:
     Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
     (found,) = problems(name)
     assert found.startswith(says)
 
 
-def test_the_same_install_twice_is_said_with_both_places() -> None:
+def test_a_duplicate_install_is_reported_with_both_places() -> None:
     write(a_yaml=f"- {IDS[0]}\n- torqueshop\n", b_csv=f"id,name\n{IDS[1]},x\n,shop1\n,torqueshop\n")
     write(c_jsonl=f'{{"id": "{IDS[1].upper()}"}}\n{{"name": "shop1", "account": "default"}}\n')
     assert problems("*", more=f"installs:\n  - id: {IDS[0]}\n") == [
@@ -394,13 +394,13 @@ def test_the_same_install_twice_is_said_with_both_places() -> None:
         ("a.jsonl", '{"name": "shop1", "tags": ["${WPE_API_PASSWORD}"]}', "a.jsonl:1:28: tags[0]"),
     ],
 )
-def test_no_variable_is_replaced_in_a_file_that_others_may_write(name: str, text: str, place: str) -> None:
+def test_variables_are_not_replaced_in_inventory_files(name: str, text: str, place: str) -> None:
     Path(name).write_text(text)
     (found,) = problems(name)
     assert found == f"{place}: variables are not replaced in inventory files: write the value itself"
 
 
-def test_a_dollar_in_a_file_is_a_dollar() -> None:
+def test_a_dollar_in_an_inventory_file_stays_a_dollar() -> None:
     write(a_yaml="- {name: shop1, description: 'a $$ b $X'}\n", b_csv="name,tags\nshop2,a$$b\n")
     fleet_read = read("*")
     assert load("*").installs[0].description == "a $$ b $X"
@@ -422,12 +422,12 @@ def test_a_dollar_in_a_file_is_a_dollar() -> None:
         ("a.yaml", f"{SECRET}x"),
     ],
 )
-def test_no_message_about_a_file_shows_what_may_be_a_secret(name: str, text: str) -> None:
+def test_no_message_about_a_file_shows_a_possible_secret(name: str, text: str) -> None:
     Path(name).write_text(text)
     assert SECRET not in shown(name)
 
 
-def test_a_command_for_a_secret_does_not_run_while_a_file_is_wrong() -> None:
+def test_a_command_for_a_secret_does_not_run_if_a_file_is_wrong() -> None:
     write(a_yaml="- Nope\n")
     text = fleet("a.yaml") + b"accounts: {default: {user_id: u, password_command: touch ran}}\n"
     with pytest.raises(ConfigError):
@@ -435,7 +435,7 @@ def test_a_command_for_a_secret_does_not_run_while_a_file_is_wrong() -> None:
     assert not Path("ran").exists()
 
 
-def test_addresses_are_missed_and_the_default_account_checked_for_what_files_hold() -> None:
+def test_installs_in_files_require_default_addresses_and_a_default_account() -> None:
     write(a_csv="name,notification_emails\nshop1,a@b\n", b_csv="name\nshop2\n")
     text = "version: 1\naccounts: {x: {user_id: u, password: pppp}}\ninventory: [{files: [FILE]}]\n"
     for file, lacking in (("a.csv", ["account"]), ("b.csv", ["account", "notification_emails"])):
@@ -444,7 +444,7 @@ def test_addresses_are_missed_and_the_default_account_checked_for_what_files_hol
         assert [each.path for each in raised.value.problems] == [f"defaults.{key}" for key in lacking]
 
 
-def test_what_is_shown_has_the_installs_and_no_files() -> None:
+def test_config_show_lists_the_installs_instead_of_the_files() -> None:
     write(a_csv="name,tags\nshop1,a;b\n")
     found = read(
         "*.csv", more=f"  - discover: {{environments: [staging]}}\ninstalls: [{IDS[0]}]\n".replace("  - ", "#")
@@ -458,7 +458,7 @@ def test_what_is_shown_has_the_installs_and_no_files() -> None:
     ]
 
 
-def test_what_is_shown_can_be_read_again_where_there_is_nothing_but_sources() -> None:
+def test_the_output_of_config_show_is_valid_even_without_installs() -> None:
     for text in (fleet("*.csv"), f"{HEAD}inventory: [{{discover: {{environments: [staging]}}}}]\n".encode()):
         found = read_yaml(text, "f.yaml", ENVIRONMENT)
         again = load_config(found.shown().replace("'********'", SECRET).encode(), "f.yaml", {})
@@ -467,7 +467,7 @@ def test_what_is_shown_can_be_read_again_where_there_is_nothing_but_sources() ->
         assert [each.environments for each in again.discoveries] == [("staging",)] * (not found.empty)
 
 
-def test_many_problems_of_files_cost_little_and_are_all_said() -> None:
+def test_many_problems_of_files_are_all_reported_quickly() -> None:
     Path("a.csv").write_text("id,enabled\n" + "x,maybe\n" * 2_000)
     Path("b.jsonl").write_text('{"id": "x", "enabld": 1}\n' * 2_000)
     assert len(problems("*")) == 8_000

@@ -1,4 +1,4 @@
-"""The state's file: made, opened, refused; real files."""
+"""The state's file is made, opened or refused; with real files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def path(tmp_path: Path) -> Path:
 # --- the file
 
 
-def test_the_file_is_made_for_its_owner_alone(path: Path) -> None:
+def test_the_file_is_readable_by_its_owner_only(path: Path) -> None:
     old = os.umask(0)
     try:
 
@@ -48,7 +48,7 @@ def test_the_file_is_made_for_its_owner_alone(path: Path) -> None:
     assert [each.name for each in path.parent.iterdir()] == ["state.db"]
 
 
-def test_a_commit_is_a_write_ahead_log_that_is_on_disk(path: Path) -> None:
+def test_a_commit_is_synced_to_a_write_ahead_log(path: Path) -> None:
     async def settings(store: Store) -> tuple[str, int, int]:
         def look(connection: sqlite3.Connection) -> tuple[int, int]:
             names = ("synchronous", "busy_timeout")
@@ -60,9 +60,9 @@ def test_a_commit_is_a_write_ahead_log_that_is_on_disk(path: Path) -> None:
     assert with_store(path, settings, patience_s=1.5) == ("wal", 2, 1500)
 
 
-def test_without_a_write_ahead_log_a_commit_waits_for_the_folder_too(path: Path) -> None:
+def test_without_a_write_ahead_log_a_commit_also_syncs_the_folder(path: Path) -> None:
     path.parent.mkdir()
-    address = f"file:{path}?vfs=unix-dotfile"  # a way of SQLite to lock files that has no shared memory
+    address = f"file:{path}?vfs=unix-dotfile"  # this VFS of SQLite has no shared memory
     with closing(sqlite3.connect(address, uri=True, isolation_level=None)) as connection:
         store_module._configure(connection)
         assert store_module._journal_mode(connection) == "delete"
@@ -85,7 +85,7 @@ def test_a_path_may_hold_any_character(tmp_path: Path) -> None:
     assert path.exists()
 
 
-def test_a_link_to_a_state_is_followed_and_one_to_nothing_is_refused(path: Path, tmp_path: Path) -> None:
+def test_a_link_to_a_state_is_followed_and_a_dangling_link_is_refused(path: Path, tmp_path: Path) -> None:
     keep(path)
     (tmp_path / "link").symlink_to(path)
     assert recall(tmp_path / "link") == LEARNED
@@ -100,7 +100,7 @@ def test_the_schema_version_is_in_the_file(path: Path) -> None:
         assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
 
 
-def test_an_older_file_is_brought_up_to_date_and_keeps_what_it_has(path: Path) -> None:
+def test_an_older_file_is_migrated_and_keeps_its_content(path: Path) -> None:
     keep(path)
     script = """
         CREATE TABLE more (a TEXT DEFAULT 'a;b');
@@ -117,7 +117,7 @@ def test_an_older_file_is_brought_up_to_date_and_keeps_what_it_has(path: Path) -
     assert f"schema version {len(MIGRATIONS) + 1}" in refusal(path)
 
 
-def test_a_file_of_the_first_version_keeps_its_rates_and_gets_room_for_runs(path: Path) -> None:
+def test_a_file_of_the_first_version_keeps_its_rates_and_gets_tables_for_runs(path: Path) -> None:
     path.parent.mkdir()
     with closing(store_module._opened(path, store_module.Patience(1.0), MIGRATIONS[:1])) as connection:
         assert insert(connection, 1) == 1
@@ -159,7 +159,7 @@ def test_a_migration_that_fails_leaves_the_file_as_it_was(path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", [len(MIGRATIONS) + 1, 2_000_000_000, -1])
-def test_a_file_with_another_schema_is_refused_and_left_alone(path: Path, version: int) -> None:
+def test_a_file_with_another_schema_is_refused_and_not_changed(path: Path, version: int) -> None:
     path.parent.mkdir()
     by_hand(path, "CREATE TABLE theirs (a)", f"PRAGMA user_version = {version}")
     before = path.read_bytes()
@@ -170,7 +170,7 @@ def test_a_file_with_another_schema_is_refused_and_left_alone(path: Path, versio
     assert path.read_bytes() == before
 
 
-def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path) -> None:
+def test_a_file_that_is_no_database_is_refused_and_not_changed(path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(b"to whom it may concern " * 100)
     message = refusal(path)
@@ -178,7 +178,7 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path) -> Non
     assert path.read_bytes() == b"to whom it may concern " * 100
 
 
-def test_a_damaged_file_is_refused_where_the_damage_is_met(path: Path) -> None:
+def test_a_damaged_file_is_refused_when_the_damage_is_found(path: Path) -> None:
     keep(path)
     raw = path.read_bytes()
     path.write_bytes(raw[:4096] + b"\xff" * (len(raw) - 4096))
@@ -190,28 +190,28 @@ def test_a_damaged_file_is_refused_where_the_damage_is_met(path: Path) -> None:
     assert "it is damaged; move it away" in refusal(path)
 
 
-def test_a_folder_in_its_place_is_refused(path: Path) -> None:
+def test_a_folder_in_place_of_the_file_is_refused(path: Path) -> None:
     path.mkdir(parents=True)
     assert "it is not a regular file; move it away" in refusal(path)
 
 
-def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+def test_a_state_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     message = refusal(tmp_path / "file" / "state" / FILE_NAME)
     assert "Not a directory; make the file and its folder writable, or name another folder with --state-dir" in message
 
 
-def test_a_path_with_a_null_is_refused(tmp_path: Path) -> None:
+def test_a_path_with_a_null_character_is_refused(tmp_path: Path) -> None:
     assert "null" in refusal(tmp_path / "a\0b" / FILE_NAME)
 
 
-def test_a_file_beside_it_that_cannot_be_made_is_refused(path: Path) -> None:
+def test_a_state_whose_log_file_cannot_be_made_is_refused(path: Path) -> None:
     keep(path)
     (path.parent / "state.db-wal").mkdir()
     assert "it or a file beside it cannot be opened; make" in refusal(path)
 
 
-def test_a_file_that_may_not_be_written_says_so(path: Path) -> None:
+def test_a_read_only_file_is_refused_with_the_reason(path: Path) -> None:
     async def refused(store: Store) -> None:
         await store.read(lambda connection: connection.execute("PRAGMA query_only = ON").fetchone())
         await remember(store, KEY, LEARNED, AT)
@@ -220,7 +220,7 @@ def test_a_file_that_may_not_be_written_says_so(path: Path) -> None:
         with_store(path, refused)
 
 
-def test_a_disk_that_fails_is_said_with_its_name(path: Path) -> None:
+def test_a_disk_error_is_reported_with_its_sqlite_name(path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
     try:
@@ -231,7 +231,7 @@ def test_a_disk_that_fails_is_said_with_its_name(path: Path) -> None:
     assert "check whether the disk is full or failing, or name another folder with --state-dir" in message
 
 
-def test_a_file_that_stays_locked_says_so(path: Path) -> None:
+def test_a_file_that_stays_locked_is_refused_with_the_reason(path: Path) -> None:
     async def refused(store: Store) -> None:
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
@@ -245,16 +245,16 @@ def test_a_file_that_stays_locked_says_so(path: Path) -> None:
         assert "another process keeps it locked" in refusal(path, patience_s=0.05)
 
 
-def test_a_new_file_that_another_process_is_preparing_is_waited_for(path: Path) -> None:
+def test_the_store_waits_for_a_new_file_that_another_process_prepares(path: Path) -> None:
     path.parent.mkdir()
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("CREATE TABLE t (a)")
         other.execute("BEGIN")
-        other.execute("SELECT * FROM t").fetchall()  # a reader keeps WAL from being turned on
+        other.execute("SELECT * FROM t").fetchall()  # a reader prevents the change to WAL
         assert "another process keeps it locked" in refusal(path, patience_s=0.05)
 
         class Locked(sqlite3.Connection):
-            """Let the other one end once this one was refused."""
+            """A connection that ends the other one's transaction after its own first refusal."""
 
             def execute(self, *arguments: Any) -> sqlite3.Cursor:
                 try:
@@ -276,7 +276,7 @@ def test_a_new_file_that_another_process_is_preparing_is_waited_for(path: Path) 
 # --- the thread
 
 
-def test_a_lock_that_is_told_at_once_is_waited_for_too(path: Path) -> None:
+def test_the_store_waits_for_a_lock_even_if_sqlite_reports_it_immediately(path: Path) -> None:
     keep(path)
     with (
         closing(sqlite3.connect(path, isolation_level=None)) as other,

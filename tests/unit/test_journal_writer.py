@@ -1,4 +1,4 @@
-"""The thread that writes the state: a transaction a record, none lost; real files, real processes."""
+"""The thread that writes the state: it loses no record; with real files and real processes."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def no_thread_is_left() -> Iterator[None]:
             assert not thread.is_alive()
 
 
-def test_a_full_disk_fails_what_does_not_fit_and_what_was_there_stays(path: Path) -> None:
+def test_a_full_disk_fails_the_records_that_do_not_fit_and_keeps_the_others(path: Path) -> None:
     def too_much(connection: sqlite3.Connection) -> None:
         connection.execute(
             "INSERT INTO learned_rates (base_url, user_digest, rate, burst, updated_at) VALUES (?, '2', 1, 1, '')",
@@ -97,7 +97,7 @@ def test_a_full_disk_fails_what_does_not_fit_and_what_was_there_stays(path: Path
 
 
 def process(path: Path, name: str, count: int) -> subprocess.Popen[str]:
-    """Start a process that says ``ready`` and, once told so, writes ``count`` rates, or without end if that is 0."""
+    """Start a process that prints ``ready``, waits for a line, and writes ``count`` rates (0: without end)."""
     arguments = [sys.executable, "-W", "error", "-c", PROCESS, str(path), name, str(count)]
     pipe = subprocess.PIPE
     child = subprocess.Popen(arguments, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
@@ -106,7 +106,7 @@ def process(path: Path, name: str, count: int) -> subprocess.Popen[str]:
     return child
 
 
-def test_processes_share_a_file_that_none_of_them_finds(path: Path) -> None:
+def test_several_processes_can_create_and_share_one_file(path: Path) -> None:
     children = [process(path, f"p{number}", 25) for number in range(4)]
     for child in children:
         assert child.stdin
@@ -124,7 +124,7 @@ def test_processes_share_a_file_that_none_of_them_finds(path: Path) -> None:
     assert with_store(path, all_of_them) == [Learned(n + 1.0, 0.0) for _ in range(4) for n in range(25)]
 
 
-def test_what_was_written_outlives_a_kill(path: Path) -> None:
+def test_written_records_survive_a_kill(path: Path) -> None:
     with process(path, "k", 0) as child:
         assert child.stdin
         assert child.stdout
@@ -148,7 +148,7 @@ def test_a_caller_goes_on_only_when_its_record_is_on_disk(path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), StopIteration(), SystemExit(3)])
-def test_a_record_that_fails_leaves_those_that_wait_beside_it(path: Path, error: BaseException) -> None:
+def test_a_record_that_fails_does_not_affect_the_others_that_wait(path: Path, error: BaseException) -> None:
     def failing(connection: sqlite3.Connection) -> None:
         insert(connection, 99)
         raise error
@@ -165,7 +165,7 @@ def test_a_record_that_fails_leaves_those_that_wait_beside_it(path: Path, error:
         await hold.release()
         one, raised, constraint, two = await ended
         assert (one, two) == (1, 2)
-        assert raised is error or raised.__cause__ is error  # asyncio has its own word for StopIteration
+        assert raised is error or raised.__cause__ is error  # asyncio wraps StopIteration in a RuntimeError
         assert isinstance(constraint, StorageError)
         assert "UNIQUE constraint failed" in str(constraint)
         return await store.read(numbers)
@@ -191,7 +191,7 @@ def test_a_record_that_ends_the_transaction_fails_and_the_next_is_written(path: 
     assert with_store(path, main) == [1]
 
 
-def test_reading_changes_nothing_and_fails_alone(path: Path) -> None:
+def test_a_read_changes_nothing_and_fails_alone(path: Path) -> None:
     async def main(store: Store) -> list[int]:
         assert await store.read(partial(insert, number=1)) == 1
         with pytest.raises(KeyError):
@@ -203,7 +203,7 @@ def test_reading_changes_nothing_and_fails_alone(path: Path) -> None:
     assert with_store(path, main) == []
 
 
-def test_a_read_that_ends_its_transaction_hurts_nobody(path: Path) -> None:
+def test_a_read_that_ends_its_transaction_does_no_harm(path: Path) -> None:
     async def main(store: Store) -> list[int]:
         await store.read(lambda connection: connection.execute("COMMIT").rowcount)
         return await store.read(numbers)
@@ -243,7 +243,7 @@ def test_a_record_whose_caller_is_cancelled_is_written(path: Path) -> None:
     assert with_store(path, lambda store: store.read(numbers)) == [1]
 
 
-def test_a_record_whose_caller_is_cancelled_and_that_fails_is_told_at_the_end(path: Path) -> None:
+def test_the_failure_of_a_record_whose_caller_is_cancelled_is_raised_at_the_end(path: Path) -> None:
     async def main(store: Store, error: Exception | None) -> None:
         hold = Hold(store)
         await hold.begun()
@@ -262,7 +262,7 @@ def test_a_record_whose_caller_is_cancelled_and_that_fails_is_told_at_the_end(pa
         with_store(path, partial(main, error=KeyError("another")))
 
 
-def test_closing_that_is_cancelled_writes_what_waits(path: Path) -> None:
+def test_a_cancelled_close_still_writes_waiting_records(path: Path) -> None:
     async def main() -> None:
         went_in = asyncio.Event()
         holds: list[Hold] = []
@@ -289,7 +289,7 @@ def test_closing_that_is_cancelled_writes_what_waits(path: Path) -> None:
     assert with_store(path, lambda store: store.read(numbers)) == [1]
 
 
-def test_a_loop_that_ends_before_the_store_is_closed_loses_nothing(path: Path) -> None:
+def test_no_record_is_lost_if_the_loop_ends_before_the_store_is_closed(path: Path) -> None:
     go = threading.Event()
 
     async def main() -> None:
@@ -315,7 +315,7 @@ def test_a_loop_that_ends_before_the_store_is_closed_loses_nothing(path: Path) -
     assert with_store(path, lambda store: store.read(numbers)) == [1]
 
 
-def test_opening_that_is_cancelled_leaves_neither_thread_nor_connection(path: Path) -> None:
+def test_a_cancelled_open_leaves_neither_a_thread_nor_a_connection(path: Path) -> None:
     keep(path)
 
     async def main() -> None:
@@ -331,7 +331,7 @@ def test_opening_that_is_cancelled_leaves_neither_thread_nor_connection(path: Pa
     assert recall(path) == LEARNED
 
 
-def test_using_it_before_it_is_opened_or_after_it_is_closed_is_a_bug(path: Path) -> None:
+def test_using_the_store_before_it_is_opened_or_after_it_is_closed_raises(path: Path) -> None:
     async def main() -> None:
         store = Store(path)
         with pytest.raises(RuntimeError, match="before it is opened"):

@@ -1,6 +1,6 @@
-"""The limiter against the servers of the benchmark, in virtual time: what was reached once must be reached again.
+"""The limiter against the benchmark's servers, in virtual time: its results must stay within the recorded bands.
 
-The longest runs are left to ``benchmarks/limiter.py --check``.
+Only ``benchmarks/limiter.py --check`` has the longest runs.
 """
 
 from __future__ import annotations
@@ -17,5 +17,5 @@ LONGEST_BATCH = 10_000
     [each for each in all_servers() if each.batch < LONGEST_BATCH],
     ids=lambda server: server.name,
 )
-def test_both_runs_stay_within_their_bands(server: Server) -> None:
+def test_the_first_and_the_second_run_stay_within_their_bands(server: Server) -> None:
     assert not list(broken_bands(server, measure(RunWork(server, FIRST, seed=0))))

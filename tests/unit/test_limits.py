@@ -1,4 +1,4 @@
-"""The stand-in's limits in virtual time: exact, whoever comes when; and chance that is the same everywhere."""
+"""The stand-in's limits are exact in virtual time, and its random draws are the same everywhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def limits(*wanted: dict[str, Any], **more: Any) -> Limits:
 
 
 def flood(at_work: Limits, until: float, *, inside_s: float = 0.0, step_s: float = 0.001) -> list[float]:
-    """Knock every ``step_s``; return when a request was let in. Each stays in for ``inside_s``."""
+    """Send a request every ``step_s``; each admitted one stays ``inside_s``. Return the times of the admitted ones."""
     let_in: list[float] = []
     leaving: list[float] = []
     for tick in range(round(until / step_s)):
@@ -43,18 +43,18 @@ def test_a_bucket_lets_its_burst_through_and_then_its_rate() -> None:
     assert sum(quiet.enter(100.0) <= 0 for _ in range(20)) == 5
 
 
-def test_a_fixed_window_lets_so_many_through_each_period() -> None:
+def test_a_fixed_window_lets_its_number_through_in_each_period() -> None:
     let_in = flood(limits({"kind": "fixed_window", "requests": 20, "per": "2s"}), 10.0)
     assert [counted(let_in, begin, begin + 2.0) for begin in (0, 2, 4, 6, 8)] == [20] * 5
 
 
-def test_a_sliding_window_never_lets_more_through_in_any_period() -> None:
+def test_a_sliding_window_lets_no_more_than_its_number_through_in_any_period() -> None:
     let_in = flood(limits({"kind": "sliding_window", "requests": 50, "per": "5s"}), 16.0)
     assert len(let_in) == 200
     assert min(later - before for before, later in zip(let_in, let_in[50:], strict=False)) >= 5.0
 
 
-def test_a_limit_in_flight_counts_who_is_inside() -> None:
+def test_a_limit_in_flight_counts_the_requests_in_flight() -> None:
     let_in = flood(limits({"kind": "in_flight", "requests": 8}), 3.0, inside_s=0.1)
     assert len(let_in) == 8 * 30
 
@@ -67,7 +67,7 @@ def test_a_limit_in_flight_counts_who_is_inside() -> None:
         {"kind": "sliding_window", "requests": 1, "per": "2s"},
     ],
 )
-def test_the_wait_that_is_named_is_the_one_after_which_there_is_room(limit: dict[str, Any]) -> None:
+def test_after_the_named_wait_the_next_request_is_admitted(limit: dict[str, Any]) -> None:
     at_work = limits(limit)
     assert at_work.enter(0.0) == 0.0
     wait_s = at_work.enter(0.5)
@@ -76,7 +76,7 @@ def test_the_wait_that_is_named_is_the_one_after_which_there_is_room(limit: dict
     assert at_work.enter(0.5 + wait_s + 0.001) == 0.0
 
 
-def test_limits_change_at_their_moment_and_a_bucket_keeps_its_tokens() -> None:
+def test_limits_change_on_schedule_and_a_bucket_keeps_its_tokens() -> None:
     slow = {"kind": "bucket", "rate": 5, "burst": 5}
     fast = {"kind": "bucket", "rate": 20, "burst": 20}
     at_work = limits(fast, schedule=[{"at": "4s", "limits": [fast]}, {"at": "1s", "limits": [slow]}])
@@ -85,7 +85,7 @@ def test_limits_change_at_their_moment_and_a_bucket_keeps_its_tokens() -> None:
     assert found == [pytest.approx(40, abs=1), pytest.approx(15, abs=1), pytest.approx(40, abs=1)]
 
 
-def test_a_sliding_window_remembers_across_a_change() -> None:
+def test_a_sliding_window_keeps_its_count_when_the_limits_change() -> None:
     wide = {"kind": "sliding_window", "requests": 50, "per": "5s"}
     at_work = limits(wide, schedule=[{"at": "1s", "limits": [wide | {"requests": 25}]}])
     let_in = flood(at_work, 7.0)
@@ -93,11 +93,11 @@ def test_a_sliding_window_remembers_across_a_change() -> None:
     assert counted(let_in, 5.0, 7.0) == 25
 
 
-def test_no_limit_at_all_lets_everybody_in() -> None:
+def test_without_limits_every_request_is_admitted() -> None:
     assert len(flood(limits(), 1.0)) == 1000
 
 
-def test_chance_is_the_same_in_every_process() -> None:
+def test_random_draws_are_the_same_in_every_process() -> None:
     assert [round(draw(seed, name), 6) for seed, name in ((0, "a"), (1, "a"), (0, "b"))] == DRAWN
     assert between(1.0, 1.0, 0, "a") == 1.0
     assert 1.0 < between(1.0, 3.0, 0, "a") < 3.0

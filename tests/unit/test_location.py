@@ -1,4 +1,4 @@
-"""Where a configuration is: a link that is swapped leaves it the same place."""
+"""The location of a configuration: it stays the same if a link is swapped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a folder with ``releases/7``, ``current`` that leads there, and another folder ``plain``."""
+    """Return a folder with ``releases/7``, a link ``current`` to it, and another folder ``plain``."""
     root = tmp_path.resolve()
     (root / "releases" / "7").mkdir(parents=True)
     (root / "plain").mkdir()
@@ -36,7 +36,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("plain/../current/fleet.yaml", "/current/fleet.yaml"),
     ],
 )
-def test_a_path_is_as_it_was_given_without_detours(folder: Path, file: str, place: str) -> None:
+def test_a_path_stays_as_given_without_redundant_parts(folder: Path, file: str, place: str) -> None:
     assert location(file, {}) == f"{folder}{place}"
     assert location(f"{folder}/{file}", {}) == f"{folder}{place}"
     assert location(f"/{folder}//{file}", {}) == f"{folder}{place}"
@@ -47,9 +47,7 @@ def test_nothing_is_above_the_root(file: str) -> None:
     assert location(file, {}) == "/fleet.yaml"
 
 
-def test_a_shell_knows_the_links_that_led_to_the_current_directory(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pwd_keeps_the_links_that_lead_to_the_current_directory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder / "current")
     assert location("fleet.yaml", {"PWD": f"{folder}/current"}) == f"{folder}/current/fleet.yaml"
     lies = [f"{folder}/plain", f"{folder}/gone", "current", f"{folder}/plain/../current", "", "\0"]
@@ -58,11 +56,11 @@ def test_a_shell_knows_the_links_that_led_to_the_current_directory(
 
 
 @pytest.mark.parametrize("file", ["<stdin>", "<pipe>", "/dev/stdin", "/dev/fd/63", "/proc/self/fd/11", "/dev//fd/./7"])
-def test_a_stream_has_no_place(file: str) -> None:
+def test_a_stream_has_no_location(file: str) -> None:
     assert location(file, {}) is None
 
 
-def test_a_current_directory_that_is_gone_is_no_place(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_current_directory_gives_no_location(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder / "plain")
     (folder / "plain").rmdir()
     assert location("fleet.yaml", {}) is None

@@ -1,4 +1,4 @@
-"""Locks between real processes; whoever waits for one does so in virtual time."""
+"""Locks between real processes; waits are in virtual time."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def path(tmp_path: Path) -> Path:
 
 @contextmanager
 def holder(path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Yield a process that holds the lock until a line is written to it."""
+    """Yield a process that holds the lock until it reads a line or is killed."""
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], stdin=pipe, stdout=pipe, text=True) as process:
         assert process.stdout
@@ -54,7 +54,7 @@ def holder(path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def take(path: Path, wait_s: float = 0.0) -> list[str]:
-    """Take the lock and give it back; return what was said while waiting for it."""
+    """Take the lock and release it. Return the messages of the wait."""
     said: list[str] = []
 
     async def main() -> None:
@@ -70,7 +70,7 @@ def end(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
-def test_a_lock_that_another_process_holds_is_refused_and_the_process_is_named(path: Path) -> None:
+def test_a_lock_held_by_another_process_is_refused_and_the_process_is_named(path: Path) -> None:
     with holder(path) as process:
         with pytest.raises(LockedError) as caught:
             take(path)
@@ -78,13 +78,13 @@ def test_a_lock_that_another_process_holds_is_refused_and_the_process_is_named(p
         assert (str(caught.value), caught.value.exit_code) == (expected, 11)
 
 
-def test_a_killed_holder_frees_it(path: Path) -> None:
+def test_a_killed_holder_frees_the_lock(path: Path) -> None:
     with holder(path) as process:
         end(process)
         take(path)
 
 
-def test_a_lock_is_waited_for_until_its_holder_ends_and_that_is_said_once(path: Path) -> None:
+def test_a_waiter_gets_the_lock_when_the_holder_ends_and_reports_the_wait_once(path: Path) -> None:
     said: list[str] = []
 
     async def main(process: subprocess.Popen[str]) -> float:
@@ -100,12 +100,12 @@ def test_a_lock_is_waited_for_until_its_holder_ends_and_that_is_said_once(path: 
     assert take(path) == []
 
 
-def test_a_wait_has_an_end(path: Path) -> None:
+def test_a_wait_ends_after_its_time(path: Path) -> None:
     with holder(path), pytest.raises(LockedError, match=r"in process \d+; it did not end within 0.3 s"):
         take(path, 0.3)
 
 
-def test_a_wait_that_is_cancelled_leaves_nothing_locked(path: Path) -> None:
+def test_a_cancelled_wait_leaves_nothing_locked(path: Path) -> None:
     async def main() -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05), locked(path, "a run is going on", Patience(30.0)):
@@ -117,7 +117,7 @@ def test_a_wait_that_is_cancelled_leaves_nothing_locked(path: Path) -> None:
         take(path)
 
 
-def test_it_is_free_again_after_an_exception_and_may_be_taken_time_and_again(path: Path) -> None:
+def test_a_lock_is_free_after_an_exception_and_can_be_taken_again(path: Path) -> None:
     async def main() -> None:
         async with locked(path, "a run is going on"):
             raise RuntimeError
@@ -128,7 +128,7 @@ def test_it_is_free_again_after_an_exception_and_may_be_taken_time_and_again(pat
     take(path)
 
 
-def test_two_of_one_process_exclude_each_other_too(path: Path) -> None:
+def test_two_tasks_of_one_process_exclude_each_other_too(path: Path) -> None:
     async def main() -> None:
         async with locked(path, "a run is going on"):
             async with locked(path.with_name("other.lock"), "another"):
@@ -140,7 +140,7 @@ def test_two_of_one_process_exclude_each_other_too(path: Path) -> None:
     run_virtual(main())
 
 
-def test_its_file_is_its_owners_alone_and_names_the_holder(path: Path) -> None:
+def test_the_file_of_a_lock_is_readable_by_its_owner_only_and_names_the_holder(path: Path) -> None:
     with holder(path) as process:
         assert json.loads(path.read_text()) == {"pid": process.pid, "host": os.uname().nodename}
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -155,14 +155,14 @@ ODD_WORDS = [
 
 
 @pytest.mark.parametrize("content", ODD_WORDS)
-def test_a_file_that_names_nobody_is_refused_all_the_same(path: Path, content: str) -> None:
+def test_a_held_lock_whose_file_names_nobody_is_still_refused(path: Path, content: str) -> None:
     with holder(path):
         path.write_text(content, encoding="latin-1")
         with pytest.raises(LockedError, match=r"^a run is going on; wait"):
             take(path)
 
 
-def test_whoever_is_refused_is_told_the_run_its_start_and_its_process(path: Path) -> None:
+def test_the_refusal_names_the_run_its_start_and_its_process(path: Path) -> None:
     run = Run("01JD0000000000000000000000", datetime(2026, 11, 23, 3, 0, tzinfo=timezone(timedelta(hours=2))))
 
     async def main(what: str) -> str:
@@ -178,7 +178,7 @@ def test_whoever_is_refused_is_told_the_run_its_start_and_its_process(path: Path
     assert asyncio.run(main(f"run {run.id} is going on")) == f"run {run.id} is going on, {since}"
 
 
-def test_a_process_of_another_machine_is_told_with_it_and_an_older_release_is_understood(path: Path) -> None:
+def test_the_refusal_names_another_machine_and_understands_an_older_releases_file(path: Path) -> None:
     with holder(path):
         for word, told in (('{"pid": 7, "host": "pod-1"}', "in process 7 on pod-1"), ("7\n", "in process 7")):
             path.write_text(word)
@@ -186,21 +186,21 @@ def test_a_process_of_another_machine_is_told_with_it_and_an_older_release_is_un
                 take(path)
 
 
-def test_what_a_file_says_is_no_lock_and_is_gone_with_the_lock(path: Path) -> None:
+def test_the_content_of_a_file_is_no_lock_and_is_erased_with_the_lock(path: Path) -> None:
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"pid": os.getpid(), "host": os.uname().nodename, "run_id": "R1"}))
     take(path)
     assert path.read_bytes() == b""
 
 
-def test_a_shorter_word_leaves_nothing_of_a_longer_one(path: Path) -> None:
+def test_shorter_content_replaces_longer_content_completely(path: Path) -> None:
     path.parent.mkdir(parents=True)
     path.write_text("9" * 2000)
     with holder(path) as process:
         assert json.loads(path.read_text())["pid"] == process.pid
 
 
-def test_a_place_where_there_can_be_no_file_is_said(tmp_path: Path) -> None:
+def test_a_lock_whose_file_cannot_be_made_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     for path in (tmp_path / "file" / "a.lock", tmp_path / "link"):
@@ -210,7 +210,7 @@ def test_a_place_where_there_can_be_no_file_is_said(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_scopes_and_runs_have_locks_of_their_own(tmp_path: Path) -> None:
+def test_each_scope_and_each_run_has_its_own_lock(tmp_path: Path) -> None:
     scopes = ["/a/fleet.yaml", "/a/fleet.yam", "/A/fleet.yaml", "<standard input> 0", "/a/\udcff.yaml", "x" * 5000]
     paths = {*(scope_lock(tmp_path, scope) for scope in scopes), run_lock(tmp_path, "R1"), run_lock(tmp_path, "R2")}
     assert len(paths) == len(scopes) + 2

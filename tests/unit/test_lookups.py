@@ -1,4 +1,4 @@
-"""What is open is looked up: the engine against fakes, in virtual time."""
+"""Doubts are looked up: the engine against fakes, in virtual time."""
 
 from __future__ import annotations
 
@@ -46,22 +46,22 @@ from orchestrator.paging import MOST_PAGES
 from orchestrator.policies import RetryPolicy
 
 SERVER_AHEAD_S = 1_767_225_600.0
-"""What the server's clock shows more than virtual time does, so that it is the same as the fakes' wall clock."""
+"""The server's clock is ahead of virtual time by this, so that it equals the fakes' wall clock."""
 NIGHTLY = shown("n-1", "Nightly")
 
 
 def looked(bench: Bench, number: int = 0) -> list[int]:
-    """Return in which seconds an install's listing was looked at."""
+    """Return the seconds in which an install's listing was read."""
     return [round(at) for at in bench.looked(number)]
 
 
 def posted(bench: Bench, number: int = 0) -> list[int]:
-    """Return in which seconds an install was requested."""
+    """Return the seconds in which an install was requested."""
     return [round(at) for at in bench.posted(number)]
 
 
 def lost(*results: AttemptResult, **fields: Any) -> Bench:
-    """Return a bench of one install whose POST makes a backup and is answered 504, and whose looks are scripted."""
+    """Return a bench of one install with a scripted listing. Its POST makes a backup and is answered 504."""
     bench = Bench(**fields)
     bench.api.lose(0, GATEWAY_TIMEOUT)
     if results:
@@ -70,7 +70,7 @@ def lost(*results: AttemptResult, **fields: Any) -> Bench:
 
 
 def not_made(*results: AttemptResult, **fields: Any) -> Bench:
-    """Return a bench of one install whose first POST makes nothing, is answered 504, and whose looks are scripted."""
+    """Return a bench of one install with a scripted listing. Its first POST makes no backup and is answered 504."""
     bench = Bench(**fields)
     bench.api.script(0, GATEWAY_TIMEOUT, ACCEPTED)
     if results:
@@ -79,7 +79,7 @@ def not_made(*results: AttemptResult, **fields: Any) -> Bench:
 
 
 def assert_open(outcome: Outcome, kind: ErrorKind, message: str, status: int | None = None) -> None:
-    """Assert that ``outcome`` carries its ambiguous answer, and says that nobody looked to the end."""
+    """Assert that ``outcome`` has its ambiguous answer, and says that the lookup did not come to its end."""
     error = error_of(outcome)
     assert (error.kind, error.status) == (kind, status)
     assert error.message.startswith(f"{message}; the lookup was cut short: ")
@@ -89,7 +89,7 @@ def assert_open(outcome: Outcome, kind: ErrorKind, message: str, status: int | N
 
 
 @pytest.mark.parametrize("result", [GATEWAY_TIMEOUT, DISCONNECTED, UNREADABLE], ids=["504", "reset", "202"])
-def test_what_is_listed_is_accepted_at_once_with_the_id_that_the_listing_shows(result: AttemptResult) -> None:
+def test_a_listed_backup_is_accepted_immediately_with_its_listed_id(result: AttemptResult) -> None:
     bench = Bench()
     bench.api.lose(0, result)
     bench.run()
@@ -98,7 +98,7 @@ def test_what_is_listed_is_accepted_at_once_with_the_id_that_the_listing_shows(r
     assert [backup_of(bench.only).id] == bench.api.made(0)
 
 
-def test_what_is_absent_is_looked_at_again_after_the_grace_and_requested_again_exactly_once() -> None:
+def test_an_absent_backup_is_looked_up_again_after_the_grace_and_requested_once_more() -> None:
     bench = not_made()
     bench.run()
     assert (looked(bench), posted(bench)) == ([0, 120], [0, 120])
@@ -107,7 +107,7 @@ def test_what_is_absent_is_looked_at_again_after_the_grace_and_requested_again_e
 
 
 @pytest.mark.parametrize(("lag_s", "looks"), [(0.05, 1), (1.0, 2), (60.0, 2), (119.0, 2)])
-def test_a_listing_that_lags_within_the_grace_costs_a_look_and_no_second_backup(lag_s: float, looks: int) -> None:
+def test_a_listing_that_lags_within_the_grace_causes_no_second_backup(lag_s: float, looks: int) -> None:
     bench = lost()
     bench.api.lists_after_s = lag_s
     bench.run()
@@ -115,7 +115,7 @@ def test_a_listing_that_lags_within_the_grace_costs_a_look_and_no_second_backup(
     assert (bench.only.kind, bench.only.reconciled) == (ACCEPT, True)
 
 
-def test_a_202_that_cannot_be_read_and_is_never_listed_is_unconfirmed_and_not_repeated() -> None:
+def test_an_unreadable_202_that_is_never_listed_is_unconfirmed_and_not_repeated() -> None:
     bench = Bench()
     bench.api.script(0, UNREADABLE)
     bench.run()
@@ -134,7 +134,7 @@ def test_a_202_that_cannot_be_read_and_is_never_listed_is_unconfirmed_and_not_re
         (("aborted", "aborted"), 0),
     ],
 )
-def test_of_several_that_are_found_one_that_is_not_aborted_counts_and_the_others_are_told(
+def test_if_several_backups_are_found_one_that_is_not_aborted_counts_and_all_are_reported(
     statuses: tuple[str, ...], first: int
 ) -> None:
     found = [shown(f"b-{number}", status=status) for number, status in enumerate(statuses)]
@@ -159,7 +159,7 @@ def test_pages_are_read_until_the_backup_is_found(page: int) -> None:
     assert (bench.only.kind, posted(bench)) == (ACCEPT, [0])
 
 
-def test_absence_is_that_of_every_page_and_each_look_begins_at_the_first() -> None:
+def test_absence_is_proved_by_all_pages_and_each_lookup_begins_at_the_first() -> None:
     pages = [listing(shown(str(n), marker(EARLIER_RUN_ID)), next_offset=(100, 200, None)[n]) for n in range(3)]
     bench = not_made(*pages * 2)
     bench.run()
@@ -167,14 +167,14 @@ def test_absence_is_that_of_every_page_and_each_look_begins_at_the_first() -> No
     assert (bench.only.kind, posted(bench)) == (ACCEPT, [0, 120])
 
 
-def test_a_page_that_fails_is_asked_for_again_and_the_pages_before_it_are_not() -> None:
+def test_a_failed_page_is_read_again_without_the_pages_before_it() -> None:
     bench = lost(listing(NIGHTLY, next_offset=100), DISCONNECTED, THROTTLED, listing(shown("b")))
     bench.run()
     assert bench.offsets() == [0, 100, 100, 100]
     assert bench.only.kind is ACCEPT
 
 
-def test_a_listing_without_end_is_given_up() -> None:
+def test_an_endless_listing_is_given_up() -> None:
     bench = lost(*[listing(replace(NIGHTLY, id=str(number)), next_offset=number + 1) for number in range(200)])
     bench.run()
     assert (len(looked(bench)), posted(bench)) == (MOST_PAGES, [0])
@@ -182,7 +182,7 @@ def test_a_listing_without_end_is_given_up() -> None:
     assert "its listing does not end within" in error_of(bench.only).message
 
 
-def test_a_listing_that_gives_the_same_page_whatever_is_asked_is_at_its_end() -> None:
+def test_a_listing_that_repeats_the_same_page_is_at_its_end() -> None:
     bench = not_made(listing(NIGHTLY, shown("e", marker(EARLIER_RUN_ID)), next_offset=2))
     bench.run()
     assert bench.offsets() == [0, 2] * 2
@@ -193,7 +193,7 @@ def page(*backups: Backup, total: int, next_offset: int | None) -> AttemptResult
     return replace(OK, page=Page(backups, next_offset, total))
 
 
-def test_a_listing_that_changes_while_its_account_stops_is_left_open_and_holds_up_nothing() -> None:
+def test_a_listing_that_changes_while_its_account_stops_stays_open_and_blocks_nothing() -> None:
     bench = Bench(installs=2)
     first = page(NIGHTLY, total=3, next_offset=1)
     for number, second in enumerate((QUOTA, page(replace(NIGHTLY, id="n2"), total=2, next_offset=None))):
@@ -211,11 +211,11 @@ def test_a_listing_that_changes_between_two_pages_is_read_again_from_the_first()
     assert (bench.only.kind, posted(bench)) == (ACCEPT, [0])
 
 
-# -- a listing that cannot be had --------------------------------------------------------------------------------------
+# -- unreadable listings -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [302, 400, 403, 404, 405])
-def test_where_there_is_no_listing_it_is_unconfirmed_at_once(status: int) -> None:
+def test_without_a_listing_an_install_is_unconfirmed_immediately(status: int) -> None:
     bench = lost(replace(NOT_FOUND, status=status, message="no such thing"))
     bench.run()
     assert (looked(bench), posted(bench), bench.only.kind) == ([0], [0], UNKNOWN)
@@ -225,7 +225,7 @@ def test_where_there_is_no_listing_it_is_unconfirmed_at_once(status: int) -> Non
 
 
 @pytest.mark.parametrize("failures", [[GATEWAY_TIMEOUT], [DISCONNECTED, REFUSED, GARBAGE, GATEWAY_TIMEOUT] * 2])
-def test_a_listing_that_fails_for_a_while_is_waited_for(failures: list[AttemptResult]) -> None:
+def test_a_lookup_waits_for_a_listing_that_fails_for_a_while(failures: list[AttemptResult]) -> None:
     bench = lost(*failures, listing(shown("b")))
     bench.run()
     assert (len(looked(bench)), posted(bench)) == (len(failures) + 1, [0])
@@ -242,27 +242,27 @@ def test_a_listing_that_always_fails_is_given_up_once_the_grace_is_over(failure:
     assert "its listing cannot be read" in error_of(bench.only).message
 
 
-def test_the_look_after_the_grace_has_all_its_attempts_for_each_page() -> None:
+def test_the_lookup_after_the_grace_has_all_attempts_for_each_page() -> None:
     page = listing(next_offset=100)
     bench = not_made(listing(), DISCONNECTED, DISCONNECTED, page, DISCONNECTED, DISCONNECTED, listing())
     bench.run()
     assert (len(looked(bench)), len(posted(bench)), bench.only.kind) == (7, 2, ACCEPT)
 
 
-def test_a_look_that_began_within_the_grace_is_no_proof_though_its_answer_came_after_it() -> None:
+def test_a_lookup_that_began_within_the_grace_is_no_proof_even_if_its_answer_comes_later() -> None:
     bench = not_made()
     bench.api.list_takes_s = 130.0
     bench.run()
     assert (looked(bench), posted(bench)) == ([0, 130], [0, 260])
 
 
-def test_a_listing_that_is_throttled_is_asked_again_and_that_is_no_failure() -> None:
+def test_a_throttled_listing_is_read_again_and_does_not_count_as_failed() -> None:
     bench = lost(*[THROTTLED] * 50, listing(shown("b")))
     bench.run()
     assert (bench.only.kind, bench.only.spent.throttled, bench.accounts[0].throttled) == (ACCEPT, 0, 50)
 
 
-def test_with_good_credentials_a_refused_listing_leaves_it_unconfirmed_and_the_account_goes_on() -> None:
+def test_a_refused_listing_leaves_the_install_unconfirmed_and_the_account_goes_on() -> None:
     bench = lost(UNAUTHORIZED, installs=6)
     bench.run()
     assert bench.kinds() == {ACCEPT: 5, UNKNOWN: 1}
@@ -279,7 +279,7 @@ def test_with_good_credentials_a_refused_listing_leaves_it_unconfirmed_and_the_a
         (replace(THROTTLED, retry_after_s=3600.0), OK, ErrorKind.THROTTLED),
     ],
 )
-def test_a_look_that_stops_the_account_leaves_it_unconfirmed_and_cancels_the_others(
+def test_a_lookup_that_stops_the_account_leaves_its_install_unconfirmed_and_cancels_the_others(
     look: AttemptResult, check: AttemptResult, kind: ErrorKind
 ) -> None:
     bench = lost(look, installs=20, throttle=FakeThrottle(1))
@@ -296,9 +296,10 @@ def test_a_look_that_stops_the_account_leaves_it_unconfirmed_and_cancels_the_oth
 
 
 def beside(specimen: list[AttemptResult | None], *own: Backup, sent: bool = False) -> Bench:
-    """Return a bench of a healthy install, whose listing is scripted, and of one that is in doubt and lists ``own``.
+    """Return a bench of a healthy install with a scripted listing, and of one in doubt whose listing has ``own``.
 
-    The first POST of the latter makes nothing; unless it was ``sent`` by this process, its grace is half over.
+    The first POST of the install in doubt makes no backup. If an earlier process sent it, the grace is half over;
+    with ``sent`` this process sends it.
     """
     doubted = PendingBackup(planned(1)) if sent else in_doubt(1, since=BEGAN_S - GRACE_S / 2)
     bench = Bench(pending=[PendingBackup(planned(0)), doubted])
@@ -309,7 +310,7 @@ def beside(specimen: list[AttemptResult | None], *own: Backup, sent: bool = Fals
 
 
 def in_doubt(number: int, since: float = BEGAN_S, ago_s: float | None = None) -> PendingBackup:
-    """Return an effort that is resumed, whose request was given up ``ago_s`` ago by the server's clock."""
+    """Return a resumed backup in doubt; its request was given up ``ago_s`` ago by the server's clock."""
     server_since = None if ago_s is None else BEGAN_S + SERVER_AHEAD_S - ago_s
     doubt = InDoubt(ErrorInfo(ErrorKind.INTERRUPTED, "cut off"), since, server_since=server_since, is_inherited=True)
     return PendingBackup(planned(number), tries=1, attempts=1, sought=(RUN_ID,), state=doubt)
@@ -318,7 +319,7 @@ def in_doubt(number: int, since: float = BEGAN_S, ago_s: float | None = None) ->
 SPOILED = listing(shown("b-1", "x"))
 
 
-def test_where_a_specimen_shows_its_marker_absence_is_proof() -> None:
+def test_if_a_specimen_shows_its_marker_absence_is_proof() -> None:
     bench = beside([None], NIGHTLY, sent=True)
     bench.run()
     assert bench.kinds() == {ACCEPT: 2}
@@ -326,13 +327,13 @@ def test_where_a_specimen_shows_its_marker_absence_is_proof() -> None:
 
 
 @pytest.mark.parametrize("description", ["", " ", "x", "x [wpe-back…"])
-def test_where_markers_come_back_a_backup_that_could_be_ours_all_the_same_leaves_it_open(description: str) -> None:
+def test_even_if_markers_come_back_a_backup_that_could_be_ours_prevents_proof(description: str) -> None:
     bench = beside([None], shown("b", description), sent=True)
     bench.run()
     assert (bench.sink.of(1).kind, posted(bench, 1)) == (UNKNOWN, [0])
 
 
-def test_where_a_specimen_does_not_show_its_marker_after_the_grace_nothing_is_proof() -> None:
+def test_if_a_specimen_does_not_show_its_marker_after_the_grace_absence_is_no_proof() -> None:
     bench = beside([SPOILED], NIGHTLY, sent=True)
     bench.run()
     assert (bench.sink.of(1).kind, posted(bench, 1)) == (UNKNOWN, [0])
@@ -341,7 +342,7 @@ def test_where_a_specimen_does_not_show_its_marker_after_the_grace_nothing_is_pr
 
 
 @pytest.mark.parametrize(("later", "kind", "posts"), [(SPOILED, UNKNOWN, []), (None, ACCEPT, [120])])
-def test_a_specimen_is_given_the_grace_too_before_it_proves_anything(
+def test_a_specimen_without_its_marker_also_gets_the_grace(
     later: AttemptResult | None, kind: OutcomeKind, posts: list[int]
 ) -> None:
     bench = beside([SPOILED, later], NIGHTLY)
@@ -351,34 +352,34 @@ def test_a_specimen_is_given_the_grace_too_before_it_proves_anything(
 
 
 @pytest.mark.parametrize("failure", [NOT_FOUND, UNAUTHORIZED, listing(NIGHTLY, next_offset=100)], ids=str)
-def test_a_specimen_whose_listing_cannot_be_read_proves_nothing(failure: AttemptResult) -> None:
+def test_a_specimen_with_an_unreadable_listing_proves_nothing(failure: AttemptResult) -> None:
     bench = beside([failure], NIGHTLY)
     bench.run()
     assert (bench.sink.of(0).kind, bench.sink.of(1).kind, posted(bench, 1)) == (ACCEPT, UNKNOWN, [])
 
 
-def test_a_specimen_whose_listing_cannot_be_read_does_not_end_the_doubt_before_its_grace() -> None:
+def test_a_specimen_with_an_unreadable_listing_does_not_end_the_doubt_before_the_grace() -> None:
     bench = beside([NOT_FOUND], NIGHTLY, sent=True)
     bench.api.script_listing(1, listing(NIGHTLY), listing(NIGHTLY, shown("b")))
     bench.run()
     assert (bench.sink.of(1).kind, bench.sink.of(1).reconciled, looked(bench, 1)) == (ACCEPT, True, [0, 120])
 
 
-def test_a_specimen_whose_listing_fails_for_a_while_is_asked_again() -> None:
+def test_the_listing_of_a_specimen_is_read_again_if_it_fails_for_a_while() -> None:
     bench = beside([DISCONNECTED, THROTTLED, None], NIGHTLY)
     bench.run()
     assert bench.kinds() == {ACCEPT: 2}
     assert len(looked(bench, 0)) == 3
 
 
-def test_a_specimen_is_not_asked_where_the_installs_own_listing_shows_markers() -> None:
+def test_no_specimen_is_needed_if_the_installs_own_listing_shows_markers() -> None:
     bench = beside([SPOILED], NIGHTLY, shown("e", marker(EARLIER_RUN_ID)))
     bench.run()
     assert bench.kinds() == {ACCEPT: 2}
     assert (looked(bench, 0), posted(bench, 1)) == ([], [60])
 
 
-def test_what_one_listing_shows_of_markers_counts_for_the_account() -> None:
+def test_markers_in_one_listing_count_for_the_whole_account() -> None:
     bench = Bench(installs=2)
     bench.api.script(0, GATEWAY_TIMEOUT, ACCEPTED)
     bench.api.script(1, GATEWAY_TIMEOUT, ACCEPTED)
@@ -408,7 +409,7 @@ def test_without_markers_only_backups_that_are_older_by_the_servers_clock_prove_
     assert (bench.only.kind, len(posted(bench))) == (kind, 2 if kind is ACCEPT else 1)
 
 
-def test_an_api_that_cuts_long_descriptions_is_not_asked_again_for_the_backup_whose_marker_it_cut() -> None:
+def test_a_backup_whose_marker_was_cut_is_not_requested_again() -> None:
     bench = Bench(installs=2)
     long = replace(planned(1).request, description=f"{'Before the upgrade of all plugins, ' * 3}{marker(RUN_ID)}")
     bench.pending = [PendingBackup(planned(0)), PendingBackup(replace(planned(1), request=long))]
@@ -420,7 +421,7 @@ def test_an_api_that_cuts_long_descriptions_is_not_asked_again_for_the_backup_wh
     assert bench.sink.of(1).kind is UNKNOWN
 
 
-# -- how long ----------------------------------------------------------------------------------------------------------
+# -- time limits -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -432,7 +433,9 @@ def test_an_api_that_cuts_long_descriptions_is_not_asked_again_for_the_backup_wh
         (RetryPolicy(10, 100.0), 1),
     ],
 )
-def test_what_stays_absent_is_exhausted_by_its_attempts_or_its_deadline(retry: RetryPolicy, posts: int) -> None:
+def test_an_install_that_stays_absent_is_exhausted_by_its_attempts_or_its_deadline(
+    retry: RetryPolicy, posts: int
+) -> None:
     bench = Bench(retry=retry)
     bench.api.script(0, GATEWAY_TIMEOUT)
     bench.run()
@@ -442,7 +445,7 @@ def test_what_stays_absent_is_exhausted_by_its_attempts_or_its_deadline(retry: R
     assert posts * GRACE_S < bench.seconds < posts * GRACE_S + 10
 
 
-def test_a_thousand_doubts_wait_for_one_grace_together() -> None:
+def test_a_thousand_doubts_wait_for_the_same_grace() -> None:
     bench = Bench(installs=1000, api=FakeApi(takes_s=0.01), throttle=FakeThrottle(64))
     for number in range(1000):
         bench.api.script(number, GATEWAY_TIMEOUT, ACCEPTED)
@@ -453,7 +456,7 @@ def test_a_thousand_doubts_wait_for_one_grace_together() -> None:
 
 
 class SteppedClock(FakeClock):
-    """A wall clock that is set forward and back by days with each look at it."""
+    """A wall clock that jumps forward and back by days each time it is read."""
 
     def __init__(self) -> None:
         self._read = 0
@@ -463,7 +466,7 @@ class SteppedClock(FakeClock):
         return super().now() + timedelta(days=(-1) ** self._read * self._read)
 
 
-def test_a_wall_clock_that_is_stepped_back_and_forth_changes_nothing_that_is_sent() -> None:
+def test_jumps_of_the_wall_clock_do_not_change_the_requests() -> None:
     requests = []
     for clock in (FakeClock(), SteppedClock()):
         bench = Bench(installs=3, clock=clock)
@@ -487,7 +490,7 @@ def test_a_wall_clock_that_is_stepped_back_and_forth_changes_nothing_that_is_sen
         (1000.0, False, [0, 120], 120),
     ],
 )
-def test_the_grace_of_a_resumed_doubt_begins_anew_unless_the_servers_clock_shows_more(
+def test_the_grace_of_a_resumed_doubt_restarts_unless_the_servers_clock_shows_its_age(
     ago_s: float | None,
     knows_clock: bool,  # noqa: FBT001 - a column of the table
     looks: list[int],
@@ -500,7 +503,7 @@ def test_the_grace_of_a_resumed_doubt_begins_anew_unless_the_servers_clock_shows
     assert (bench.only.kind, bench.only.spent.attempts) == (ACCEPT, 2)
 
 
-def test_a_resumed_doubt_is_found_by_any_of_the_runs_that_may_have_made_it() -> None:
+def test_a_resumed_doubt_is_found_by_the_marker_of_any_run_that_may_have_made_it() -> None:
     pending = in_doubt(0)
     pending.sought = (EARLIER_RUN_ID, RUN_ID)
     bench = Bench(pending=[pending])
@@ -509,13 +512,13 @@ def test_a_resumed_doubt_is_found_by_any_of_the_runs_that_may_have_made_it() -> 
     assert (bench.only.kind, bench.only.reconciled, posted(bench)) == (ACCEPT, True, [])
 
 
-# -- what ends it early ------------------------------------------------------------------------------------------------
+# -- early ends --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("list_takes_s", "after_s"), [(30.0, 5.0), (0.1, 60.0), (0.1, 0.15)], ids=["looking", "waiting", "posting"]
+    ("list_takes_s", "after_s"), [(30.0, 5.0), (0.1, 60.0), (0.1, 0.15)], ids=["in a lookup", "waiting", "in the POST"]
 )
-def test_a_signal_leaves_what_is_in_doubt_unconfirmed_and_waits_for_no_look(
+def test_a_signal_leaves_an_install_in_doubt_unconfirmed_and_waits_for_no_lookup(
     list_takes_s: float, after_s: float
 ) -> None:
     bench = lost(listing(), signals=((after_s, signal.SIGTERM),))
@@ -526,7 +529,7 @@ def test_a_signal_leaves_what_is_in_doubt_unconfirmed_and_waits_for_no_look(
     assert (end.interrupted, bench.seconds <= after_s + 0.1) == (True, True)
 
 
-def test_the_second_signal_leaves_a_request_in_flight_unconfirmed_at_once() -> None:
+def test_the_second_signal_leaves_a_request_in_flight_unconfirmed_immediately() -> None:
     bench = Bench(api=FakeApi(takes_s=30.0), signals=((40.0, signal.SIGINT), (41.0, signal.SIGTERM)))
     bench.run()
     assert (bench.only.kind, posted(bench), looked(bench)) == (UNKNOWN, [30], [])
@@ -534,7 +537,7 @@ def test_the_second_signal_leaves_a_request_in_flight_unconfirmed_at_once() -> N
     assert bench.seconds == pytest.approx(41.0)
 
 
-def test_an_account_that_stops_leaves_unconfirmed_what_waits_for_its_last_look() -> None:
+def test_an_account_that_stops_leaves_an_install_unconfirmed_that_waits_for_its_last_lookup() -> None:
     bench = not_made(installs=3)
     bench.api.script(1, REFUSED, REFUSED, QUOTA)
     bench.run()
@@ -544,7 +547,7 @@ def test_an_account_that_stops_leaves_unconfirmed_what_waits_for_its_last_look()
 
 
 @pytest.mark.parametrize("result", [GATEWAY_TIMEOUT, DISCONNECTED, UNREADABLE], ids=["504", "reset", "202"])
-def test_without_looks_it_is_unconfirmed_at_once(result: AttemptResult) -> None:
+def test_without_lookups_an_install_in_doubt_is_unconfirmed_immediately(result: AttemptResult) -> None:
     bench = Bench(reconcile=FAILS)
     bench.api.lose(0, result)
     bench.run()
@@ -575,7 +578,7 @@ def test_each_post_has_its_own_intent_on_disk_before_it_is_sent() -> None:
 
 
 @pytest.mark.parametrize("full_after", [0, 1, 7])
-def test_without_its_intent_nothing_is_sent_and_the_run_ends(full_after: int) -> None:
+def test_if_an_intent_cannot_be_stored_nothing_is_sent_and_the_run_ends(full_after: int) -> None:
     bench = Bench(installs=40, journal=FakeJournal(full_after=full_after))
     end = bench.run()
     assert str(end.write_error) == "the journal's disk is full"

@@ -1,4 +1,4 @@
-"""The marker of a run's second request is its own, and fits."""
+"""The marker of a run's second request differs from the first, and fits into the description."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from orchestrator.marker import MAX_DESCRIPTION, describe, described_again, mark
 FIRST, AGAIN = marker(RUN_ID), marker(second(RUN_ID))
 
 
-def test_neither_marker_is_within_the_other() -> None:
+def test_neither_marker_contains_the_other() -> None:
     assert FIRST not in AGAIN
     assert AGAIN not in FIRST
     assert (runs_marked(f"a {FIRST} b"), runs_marked(f"a {AGAIN} b")) == ({RUN_ID}, {second(RUN_ID)})
@@ -20,7 +20,7 @@ def test_neither_marker_is_within_the_other() -> None:
 
 
 @pytest.mark.parametrize("text", [f"[wpe-backup {RUN_ID}/3]", f"[wpe-backup {RUN_ID}/]", f"[wpe-backup {RUN_ID}/22]"])
-def test_other_requests_than_two_have_no_marker(text: str) -> None:
+def test_only_the_first_and_the_second_request_have_a_marker(text: str) -> None:
     assert runs_marked(text) == set()
 
 
@@ -33,13 +33,13 @@ def test_other_requests_than_two_have_no_marker(text: str) -> None:
         ("without one", f"without one {AGAIN}"),
     ],
 )
-def test_the_second_request_says_the_same_under_its_own_marker(description: str, again: str) -> None:
+def test_the_second_request_has_the_same_text_with_its_own_marker(description: str, again: str) -> None:
     assert described_again(description, RUN_ID) == again
 
 
 @settings(max_examples=300)
 @given(st.text(min_size=1, max_size=300))
-def test_whatever_is_said_both_fit_and_differ(text: str) -> None:
+def test_both_descriptions_fit_and_differ_for_any_text(text: str) -> None:
     template = text.replace("{", "{{").replace("}", "}}")
     first, _ = describe(template, {}, RUN_ID)
     again = described_again(first, RUN_ID)

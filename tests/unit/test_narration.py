@@ -1,4 +1,4 @@
-"""What a run says of its pace, and what it concludes from budgets that are refused together."""
+"""The log of a run's pace, and the conclusions from budgets that are refused at the same time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ URL = "https://api.example/v1"
 
 
 class Told:
-    """Carry a pace along and tell the narrator of each step, as the gate does."""
+    """Keep a pace, and pass each step to the narrator as the gate does."""
 
     def __init__(self) -> None:
         self.log, self.held = ListLog(), list[tuple[str, float]]()
@@ -34,7 +34,7 @@ class Told:
         self.become(next_pace(self.pace, observation), observation)
 
 
-def test_each_change_of_rate_is_said_and_why() -> None:
+def test_each_change_of_the_rate_is_logged_with_its_reason() -> None:
     told = Told()
     for _ in range(30):
         told.request(Effect.SERVED)
@@ -43,7 +43,7 @@ def test_each_change_of_rate_is_said_and_why() -> None:
     assert {fields["why"] for fields in changes} == {"not refused so far"}
 
 
-def test_a_hold_says_why_and_for_how_long_and_the_recovery_what_was_learned() -> None:
+def test_a_hold_is_logged_with_reason_and_length_and_the_recovery_with_the_limit() -> None:
     told = Told()
     for _ in range(12):
         told.request(Effect.SERVED)
@@ -57,7 +57,7 @@ def test_a_hold_says_why_and_for_how_long_and_the_recovery_what_was_learned() ->
     assert isinstance(fields["limit"], float)
 
 
-def test_failures_in_a_row_are_no_429() -> None:
+def test_a_hold_after_failures_is_not_logged_as_a_429() -> None:
     told = Told()
     while told.pace.epoch == 0:
         told.request(Effect.FAILED)
@@ -76,7 +76,7 @@ def test_budgets_that_are_refused_together_suggest_a_limit_per_address_once() ->
     assert log.events[0][1]["budgets"] == ["acme", "zenith"]
 
 
-def test_neither_one_budget_nor_other_moments_nor_other_hosts_suggest_it() -> None:
+def test_refusals_of_one_budget_or_at_other_times_or_hosts_suggest_no_limit_per_address() -> None:
     log = ListLog()
     neighbours = Neighbours(log)
     here, elsewhere = neighbours.of(URL), neighbours.of("https://other.example/v1")

@@ -59,7 +59,9 @@ def broken(fault: Fault, *, sent: bool) -> AttemptResult:
         (broken(Fault.INVALID_URL, sent=False), Answer.MISCONFIGURED, ErrorKind.NETWORK),
     ],
 )
-def test_each_answer_has_its_class_and_its_kind(result: AttemptResult, answer: Answer, kind: ErrorKind | None) -> None:
+def test_each_attempt_result_has_its_class_and_its_error_kind(
+    result: AttemptResult, answer: Answer, kind: ErrorKind | None
+) -> None:
     assert classify(result) is answer
     if kind is not None:
         assert error_kind(answer, result) is kind
@@ -84,14 +86,14 @@ def test_each_answer_has_its_class_and_its_kind(result: AttemptResult, answer: A
         (Answer.NOT_SENT, Expense(1, 99.9), Decision(Step.DONE, OutcomeKind.EXHAUSTED)),
     ],
 )
-def test_what_follows_from_a_post(answer: Answer, spent: Expense, decision: Decision) -> None:
+def test_each_answer_to_a_post_has_its_decision(answer: Answer, spent: Expense, decision: Decision) -> None:
     assert decide(answer, spent, POLICY, 0.5) == decision
 
 
 @pytest.mark.parametrize("answer", [Answer.AMBIGUOUS, Answer.UNREADABLE])
 @pytest.mark.parametrize("seconds", [0, 99.9, 1e9])
 @pytest.mark.parametrize("tries", range(1, 5))
-def test_a_post_that_may_have_created_a_backup_is_looked_up_whatever_was_spent(
+def test_a_post_that_may_have_created_a_backup_is_looked_up_even_after_max_attempts(
     answer: Answer, tries: int, seconds: float
 ) -> None:
     assert decide(answer, Expense(tries, seconds), POLICY, 0.5) == Decision(Step.LOOK_UP)
@@ -107,7 +109,7 @@ def test_a_post_that_may_have_created_a_backup_is_looked_up_whatever_was_spent(
         (Expense(1, 100), Decision(Step.DONE, OutcomeKind.EXHAUSTED)),
     ],
 )
-def test_what_is_known_not_to_exist_is_requested_again_at_once_within_the_limits(
+def test_an_install_without_a_backup_is_requested_again_immediately_within_the_limits(
     spent: Expense, decision: Decision
 ) -> None:
     assert decide_absent(spent, POLICY) == decision
@@ -134,14 +136,16 @@ def test_what_is_known_not_to_exist_is_requested_again_at_once_within_the_limits
         ],
     ],
 )
-def test_what_follows_from_a_check_of_credentials(answer: Answer, attempts: int, step: Step) -> None:
+def test_each_answer_to_a_check_of_credentials_has_its_decision(answer: Answer, attempts: int, step: Step) -> None:
     assert decide_check(answer, attempts, 0.5).step is step
 
 
 @pytest.mark.parametrize(
     ("attempts", "draw", "seconds"), [(1, 0, 0.25), (1, 1, 0.5), (2, 0, 0.5), (4, 1, 4.0), (7, 1, 30.0), (99, 0, 15.0)]
 )
-def test_backoff_doubles_to_thirty_seconds_and_half_of_it_is_fixed(attempts: int, draw: float, seconds: float) -> None:
+def test_backoff_doubles_to_thirty_seconds_and_half_of_each_wait_is_fixed(
+    attempts: int, draw: float, seconds: float
+) -> None:
     assert backoff(attempts, draw) == pytest.approx(seconds)
 
 

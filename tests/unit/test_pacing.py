@@ -1,4 +1,4 @@
-"""When requests start, when they are held, how they resume: tables and short scenarios in virtual time."""
+"""Starts of requests, holds, and the resumption after them: tables and short scenarios in virtual time."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from orchestrator.pacing.state import Evidence, Hold
 from orchestrator.policies import ThrottlePolicy
 
 OPEN = opening(ThrottlePolicy(start_rate=10.0, ceiling=10.0))
-"""At its ceiling, so that nothing but a 429 changes the rate."""
+"""A pace at its ceiling, so that only a 429 changes the rate."""
 
 FIXED = opening(ThrottlePolicy(fixed_rate=10.0))
 WARM = opening(ThrottlePolicy(ceiling=200.0), Learned(50.0, 100.0))
@@ -57,7 +57,7 @@ REFUSED = Feedback(Effect.THROTTLED)
 FAILED = Feedback(Effect.FAILED)
 
 NOON = 100.0
-"""When things begin; any moment does."""
+"""The start of a test; any moment would do."""
 
 
 def named(seconds: float) -> Feedback:
@@ -75,7 +75,7 @@ def ready(pace: Pace) -> float:
 
 
 def several(pace: Pace, count: int, now: float = NOON) -> tuple[Pace, list[Ticket]]:
-    """Start ``count`` requests, each as soon as it may."""
+    """Start ``count`` requests, each as soon as possible."""
     tickets = []
     for _ in range(count):
         now = max(now, ready(pace))
@@ -85,20 +85,20 @@ def several(pace: Pace, count: int, now: float = NOON) -> tuple[Pace, list[Ticke
 
 
 def held(pace: Pace = OPEN, feedback: Feedback = REFUSED, now: float = NOON, draw: float = 0.0) -> Pace:
-    """Return the pace after one request that started at ``now`` and was refused at once."""
+    """Return the pace after one request that started at ``now`` and was refused immediately."""
     pace, ticket = started(pace, now)
     return heard(pace, ticket, feedback, now, draw)
 
 
 def after_canary(pace: Pace, feedback: Feedback = ACCEPTED) -> Pace:
-    """Return the pace after the canary of a held one was answered, 0.1 s later."""
+    """Return the pace after the canary of a held pace was answered, 0.1 s after its start."""
     pace, canary = started(pace, ready(pace))
     assert canary.canary
     return heard(pace, canary, feedback, canary.started_at + 0.1)
 
 
 def failed(pace: Pace = OPEN, now: float = NOON) -> Pace:
-    """Return the pace after as many failures in a row as hold it."""
+    """Return the pace after enough failures in a row to hold it."""
     pace, tickets = several(pace, FAILURES_THAT_HOLD, now)
     for number, ticket in enumerate(tickets):
         assert pace.phase is Phase.FLOWING, number
@@ -128,7 +128,7 @@ def gaps(tickets: list[Ticket]) -> list[float]:
         (ThrottlePolicy(ceiling=20.0), Learned(40.0, 40.0), 20.0, Cause.REMEMBERED),
     ],
 )
-def test_a_run_begins_at_the_rate_it_was_told_or_remembers(
+def test_a_run_begins_at_the_configured_or_the_remembered_rate(
     policy: ThrottlePolicy, known: Learned | None, rate: float, cause: Cause
 ) -> None:
     pace = opening(policy, known)
@@ -136,7 +136,7 @@ def test_a_run_begins_at_the_rate_it_was_told_or_remembers(
     assert ready(pace) <= 0.0
 
 
-def test_what_is_remembered_is_a_figure_that_is_trusted_for_longer() -> None:
+def test_a_remembered_limit_has_close_bounds_and_a_longer_quiet_time() -> None:
     assert WARM.estimate is not None
     spread = REMEMBERED_SPREAD * 50.0
     assert (WARM.estimate.low, WARM.estimate.rate, WARM.estimate.high) == (50.0 - spread, 50.0, 50.0 + spread)
@@ -150,7 +150,7 @@ def test_counting_begins_with_the_first_start() -> None:
 
 
 @pytest.mark.parametrize("burst", [0.0, 1.0, 2.0, 10.0, 20.0])
-def test_a_run_that_remembers_spends_the_burst_at_once_and_then_keeps_to_the_rate(burst: float) -> None:
+def test_a_run_spends_the_remembered_burst_immediately_and_then_keeps_to_the_rate(burst: float) -> None:
     pace = opening(ThrottlePolicy(ceiling=200.0), Learned(50.0, burst))
     at_once = max(1, int(REMEMBERED_BURST_SHARE * burst))
     pace, tickets = several(pace, at_once + 10)
@@ -160,11 +160,11 @@ def test_a_run_that_remembers_spends_the_burst_at_once_and_then_keeps_to_the_rat
 
 
 @pytest.mark.parametrize("known", [Learned(40.0, 12.0), Learned(40.0, 0.0, in_flight=8, latency_s=0.3)])
-def test_what_a_run_begins_with_is_what_it_remembers_if_it_meets_no_limit(known: Learned) -> None:
+def test_a_run_that_meets_no_limit_remembers_the_limits_that_it_began_with(known: Learned) -> None:
     assert learned(opening(ThrottlePolicy(), known)) == known
 
 
-def test_nothing_is_learned_before_a_limit_was_met_nor_at_a_fixed_rate() -> None:
+def test_nothing_is_learned_before_the_first_429_or_at_a_fixed_rate() -> None:
     pace, tickets = several(OPEN, 5)
     for ticket in tickets:
         pace = heard(pace, ticket, ACCEPTED, tickets[-1].started_at + 0.1)
@@ -174,7 +174,7 @@ def test_nothing_is_learned_before_a_limit_was_met_nor_at_a_fixed_rate() -> None
     assert learned(after_canary(held(FIXED))) is None
 
 
-def test_what_is_learned_is_what_the_limit_was_measured_to_be() -> None:
+def test_the_measured_limit_is_learned() -> None:
     pace = after_canary(held(several(OPEN, 9)[0], now=NOON + 0.9))
     found = learned(pace)
     assert found is not None
@@ -191,7 +191,7 @@ def test_starts_are_spaced_evenly(pace: Pace) -> None:
     assert gaps(several(pace, 5)[1]) == pytest.approx([0.1] * 4)
 
 
-def test_a_late_start_is_made_up_for_but_an_idle_time_saves_nothing_up() -> None:
+def test_a_late_start_is_made_up_but_idle_time_is_not_saved() -> None:
     pace, _ = started(OPEN, NOON)
     late, _ = started(pace, NOON + 0.13)
     assert ready(late) == pytest.approx(NOON + 0.2)
@@ -201,19 +201,19 @@ def test_a_late_start_is_made_up_for_but_an_idle_time_saves_nothing_up() -> None
     assert ready(again) == pytest.approx(ready(idle) + 0.1)
 
 
-def test_what_is_made_up_for_still_leaves_part_of_the_interval_between_two_starts() -> None:
+def test_two_starts_keep_part_of_the_interval_even_after_a_late_start() -> None:
     pace, _ = started(OPEN, NOON)
     late, _ = started(pace, NOON + 0.19)
     assert ready(late) == pytest.approx(NOON + 0.19 + CATCHING_UP_SHARE * 0.1)
 
 
-def test_a_fixed_rate_makes_up_for_nothing() -> None:
+def test_a_fixed_rate_does_not_make_up_late_starts() -> None:
     pace, _ = started(FIXED, NOON)
     late, _ = started(pace, NOON + 0.13)
     assert ready(late) == pytest.approx(NOON + 0.23)
 
 
-def test_a_ticket_tells_how_things_stood() -> None:
+def test_a_ticket_has_the_state_of_the_pace_at_its_start() -> None:
     pace, tickets = several(OPEN, 3)
     assert [ticket.in_flight for ticket in tickets] == [1, 2, 3]
     assert [ticket.ordinal for ticket in tickets] == [0, 1, 2]
@@ -248,14 +248,14 @@ def test_at_the_bound_in_flight_only_an_answer_lets_the_next_one_start() -> None
         (10.0, named(0.0), 0.0, FIRST_HOLD_S),
     ],
 )
-def test_a_429_holds_for_as_long_as_it_should(rate: float, feedback: Feedback, draw: float, seconds: float) -> None:
+def test_each_429_holds_for_the_right_time(rate: float, feedback: Feedback, draw: float, seconds: float) -> None:
     pace = held(opening(ThrottlePolicy(start_rate=rate)), feedback, draw=draw)
     assert (pace.phase, pace.rate, pace.epoch) == (Phase.HELD, rate, 1)
     assert ready(pace) == pytest.approx(NOON + seconds)
 
 
 @pytest.mark.parametrize(("cycle_s", "windowed"), [(100.0, True), (100.0, False), (1.0, True)])
-def test_a_long_window_holds_longer(cycle_s: float, *, windowed: bool) -> None:
+def test_a_hold_is_longer_for_a_window_with_a_long_cycle(cycle_s: float, *, windowed: bool) -> None:
     pace = replace(OPEN, estimate=Estimate(9.0, 10.0, 11.0, windowed=windowed, cycle_s=cycle_s))
     seconds = max(FIRST_HOLD_S, CYCLE_SHARE * cycle_s * windowed)
     assert ready(held(pace)) == pytest.approx(NOON + seconds)
@@ -268,14 +268,14 @@ def own_hold_s(row: int) -> float:
     return after.hold.until - NOON
 
 
-def test_each_hold_since_a_post_was_accepted_is_longer_by_the_same_factor_up_to_a_limit() -> None:
+def test_holds_without_an_accepted_post_between_them_grow_by_a_factor_up_to_a_limit() -> None:
     factor = own_hold_s(1) / own_hold_s(0)
     assert 1.5 <= factor <= 2.0
     assert [own_hold_s(row) for row in range(6)] == pytest.approx([FIRST_HOLD_S * factor**row for row in range(6)])
     assert own_hold_s(40) == own_hold_s(100_000) == LONGEST_HOLD_S
 
 
-def test_after_a_hold_one_canary_goes_out_and_nothing_else_before_its_answer() -> None:
+def test_after_a_hold_only_one_canary_goes_out_before_its_answer() -> None:
     pace, others = several(OPEN, 4)
     pace = heard(pace, others.pop(), REFUSED, NOON + 0.4)
     pace, canary = started(pace, ready(pace))
@@ -286,7 +286,7 @@ def test_after_a_hold_one_canary_goes_out_and_nothing_else_before_its_answer() -
         assert (pace.phase, ready_at(pace)) == (Phase.CANARY, None)
 
 
-def test_a_refused_canary_holds_again_and_longer_at_the_same_rate() -> None:
+def test_a_refused_canary_causes_a_longer_hold_at_the_same_rate() -> None:
     first = held()
     pace, canary = started(first, ready(first))
     again = heard(pace, canary, REFUSED, canary.started_at)
@@ -295,7 +295,7 @@ def test_a_refused_canary_holds_again_and_longer_at_the_same_rate() -> None:
     assert (again.meter.refused_canaries, again.meter.refused_last_at) == (1, canary.started_at)
 
 
-def test_an_answered_canary_resumes_no_faster_and_evenly_with_no_credit() -> None:
+def test_after_an_answered_canary_starts_are_even_and_no_faster_than_before() -> None:
     pace = after_canary(held(several(OPEN, 9)[0], now=NOON + 0.9))
     assert (pace.phase, pace.epoch) == (Phase.FLOWING, 1)
     assert pace.rate <= OPEN.rate
@@ -306,7 +306,7 @@ def test_an_answered_canary_resumes_no_faster_and_evenly_with_no_credit() -> Non
     assert gaps(tickets) == pytest.approx([interval] * 3)
 
 
-def test_after_a_hold_counting_begins_anew() -> None:
+def test_a_hold_restarts_the_counts() -> None:
     pace, tickets = several(OPEN, 9)
     for ticket in tickets[:5]:
         pace = heard(pace, ticket, ACCEPTED, NOON + 0.8)
@@ -317,7 +317,7 @@ def test_after_a_hold_counting_begins_anew() -> None:
     assert (growth.since, growth.rose_at, growth.started, growth.served, growth.answers) == (at, at, 0, 0, 0)
 
 
-def test_the_quiet_time_before_a_probe_of_a_window_lasts_a_cycle() -> None:
+def test_the_quiet_time_before_a_probe_of_a_window_lasts_at_least_a_cycle() -> None:
     window = Estimate(9.0, 9.7, 10.0, burst=0.0, windowed=True, cycle_s=3 * FIRST_QUIET_S, measured=9.7)
     for cycle_s in (3 * FIRST_QUIET_S, 0.5):
         pace = replace(OPEN, stage=Stage.SETTLED, estimate=replace(window, cycle_s=cycle_s))
@@ -325,13 +325,13 @@ def test_the_quiet_time_before_a_probe_of_a_window_lasts_a_cycle() -> None:
         assert pace.growth.quiet_s == max(FIRST_QUIET_S, cycle_s)
 
 
-def test_a_hold_ends_the_burst_that_was_remembered() -> None:
+def test_a_hold_ends_the_remembered_burst() -> None:
     pace = after_canary(held(WARM))
     assert pace.spare == 0
     assert gaps(several(pace, 3, now=ready(pace))[1]) == pytest.approx([1.0 / pace.rate] * 2)
 
 
-def test_so_does_a_hold_that_comes_from_failures() -> None:
+def test_a_hold_after_failures_ends_the_remembered_burst_too() -> None:
     pace = after_canary(failed(WARM), READ)
     assert pace.spare == 0
     assert gaps(several(pace, 3, now=ready(pace))[1]) == pytest.approx([1.0 / pace.rate] * 2)
@@ -342,11 +342,11 @@ def test_so_does_a_hold_that_comes_from_failures() -> None:
     [(ACCEPTED, 0), (READ, 1), (REFUSED, 2), (FAILED, 2)],
     ids=["accepted", "read", "429", "failed"],
 )
-def test_the_length_of_holds_falls_back_with_an_accepted_post_only(feedback: Feedback, row: int) -> None:
+def test_only_an_accepted_post_resets_the_length_of_holds(feedback: Feedback, row: int) -> None:
     assert after_canary(held(), feedback).hold.row == row
 
 
-def test_a_post_accepted_after_the_hold_counts_but_none_of_an_older_epoch() -> None:
+def test_an_accepted_post_of_an_older_epoch_does_not_reset_the_length_of_holds() -> None:
     pace, (older, refused) = several(OPEN, 2)
     pace = after_canary(heard(pace, refused, REFUSED, NOON + 0.1), READ)
     assert heard(pace, older, ACCEPTED, NOON + 9.0).hold.row == 1
@@ -355,7 +355,7 @@ def test_a_post_accepted_after_the_hold_counts_but_none_of_an_older_epoch() -> N
     assert heard(pace, ticket, ACCEPTED, NOON + 9.0).hold.row == 0
 
 
-# -- epochs, and moments that were named -------------------------------------------------------------------------------
+# -- epochs, and moments of Retry-After --------------------------------------------------------------------------------
 
 
 def two_in_flight_one_refused() -> tuple[Pace, Ticket]:
@@ -365,7 +365,7 @@ def two_in_flight_one_refused() -> tuple[Pace, Ticket]:
 
 
 @pytest.mark.parametrize("is_resumed", [False, True], ids=["while held", "after the recovery"])
-def test_a_429_of_an_older_epoch_cuts_nothing(*, is_resumed: bool) -> None:
+def test_a_429_of_an_older_epoch_does_not_change_the_rate(*, is_resumed: bool) -> None:
     pace, late = two_in_flight_one_refused()
     pace = after_canary(pace) if is_resumed else pace
     after = heard(pace, late, REFUSED, NOON + 2.0)
@@ -374,7 +374,7 @@ def test_a_429_of_an_older_epoch_cuts_nothing(*, is_resumed: bool) -> None:
     assert replace(after, evidence=pace.evidence, in_flight=pace.in_flight, flight=pace.flight) == pace
 
 
-def test_an_earlier_start_that_is_refused_later_corrects_the_measurement_and_nothing_else() -> None:
+def test_a_late_429_of_an_earlier_start_only_corrects_the_measurement() -> None:
     pace, (early, refused) = several(OPEN, 2)
     pace = heard(pace, refused, REFUSED, NOON + 0.15)
     after = heard(pace, early, REFUSED, NOON + 0.16)
@@ -390,7 +390,7 @@ def test_a_late_answer_that_is_no_429_corrects_nothing() -> None:
         assert heard(pace, early, feedback, NOON + 0.16).meter == pace.meter
 
 
-def test_a_late_429_during_a_hold_that_comes_from_failures_is_no_meeting_with_the_limit() -> None:
+def test_a_late_429_during_a_hold_after_failures_does_not_measure_the_limit() -> None:
     pace, tickets = several(OPEN, FAILURES_THAT_HOLD + 1)
     for ticket in tickets[:-1]:
         pace = heard(pace, ticket, FAILED, NOON + 2)
@@ -407,7 +407,7 @@ def test_a_late_retry_after_may_lengthen_the_hold_but_never_shorten_it() -> None
     assert (ready(pace), ready(longer), ready(shorter)) == (NOON + 6, NOON + 11, NOON + 11)
 
 
-def test_a_moment_that_a_late_429_names_is_obeyed_whatever_happened_meanwhile() -> None:
+def test_the_retry_after_of_a_late_429_is_always_obeyed() -> None:
     pace, late = two_in_flight_one_refused()
     named_while_held = heard(pace, late, named(30.0), NOON + 2.0)
     canary_out, canary = started(pace, ready(pace))
@@ -420,7 +420,7 @@ def test_a_moment_that_a_late_429_names_is_obeyed_whatever_happened_meanwhile() 
         assert gaps(several(each, 3, now=ready(each))[1]) == pytest.approx([1 / each.rate] * 2)
 
 
-def test_a_lost_canary_waits_for_the_moment_that_was_named_meanwhile() -> None:
+def test_after_a_lost_canary_the_next_one_obeys_a_later_retry_after() -> None:
     pace, late = two_in_flight_one_refused()
     pace, canary = started(pace, ready(pace))
     pace = heard(pace, late, named(30.0), NOON + 2.0)
@@ -441,7 +441,7 @@ def test_the_evidence_counts_every_429_and_the_rates_at_which_holds_began() -> N
 # -- failures, and requests without an answer --------------------------------------------------------------------------
 
 
-def test_ten_failures_in_a_row_hold_until_a_canary_that_only_reads_is_served() -> None:
+def test_ten_failures_in_a_row_hold_until_a_read_only_canary_is_served() -> None:
     pace = failed()
     assert (pace.phase, pace.hold.row) == (Phase.HELD, 1)
     again = after_canary(pace, FAILED)
@@ -457,7 +457,7 @@ def test_the_canary_after_a_429_may_be_a_post_again() -> None:
     assert not started(pace, ready(pace))[1].read_only
 
 
-def test_a_served_request_ends_a_row_of_failures_and_one_of_an_older_epoch_adds_none() -> None:
+def test_a_served_request_ends_a_row_of_failures_and_failures_of_an_older_epoch_do_not_count() -> None:
     pace, tickets = several(OPEN, FAILURES_THAT_HOLD + 1)
     for ticket in tickets[1:-1]:
         pace = heard(pace, ticket, FAILED, NOON + 2)
@@ -466,7 +466,7 @@ def test_a_served_request_ends_a_row_of_failures_and_one_of_an_older_epoch_adds_
     assert heard(refused, tickets[-1], FAILED, NOON + 2).hold == refused.hold
 
 
-def test_a_canary_refused_after_failures_is_not_taken_for_a_part_of_the_next_meeting() -> None:
+def test_a_canary_refused_after_failures_does_not_count_for_the_next_measurement() -> None:
     pace = after_canary(after_canary(failed(), REFUSED))
     assert pace.phase is Phase.FLOWING
     assert pace.meter.refused_canaries == 0
@@ -475,20 +475,20 @@ def test_a_canary_refused_after_failures_is_not_taken_for_a_part_of_the_next_mee
     assert not pace.estimate.windowed
 
 
-def test_a_lost_canary_lets_another_one_go() -> None:
+def test_after_a_lost_canary_another_one_may_go() -> None:
     pace, canary = started(held(), NOON + 1)
     lost = released(pace, canary, NOON + 1.5)
     assert (lost.phase, ready_at(lost), lost.in_flight, lost.epoch) == (Phase.HELD, NOON + 1.5, 0, 1)
     assert started(lost, NOON + 1.5)[1].canary
 
 
-def test_a_request_that_fails_or_is_lost_is_no_longer_waited_for() -> None:
+def test_a_failed_or_lost_request_no_longer_counts_as_unanswered() -> None:
     pace, (ticket, _) = several(OPEN, 2)
     for after in (released(pace, ticket, NOON + 1), heard(pace, ticket, FAILED, NOON + 1)):
         assert (pace.flight.latency.cohort.left, after.flight.latency.cohort.left) == (2, 1)
 
 
-def test_an_answer_counts_for_the_rate_at_which_its_request_started_and_if_it_was_in_time() -> None:
+def test_an_answer_counts_only_if_it_is_in_time_and_its_request_started_at_the_current_rate() -> None:
     pace, (first, second) = several(OPEN, 2)
     pace = replace(pace, growth=replace(pace.growth, since=second.started_at), rate=20.0, ceiling=20.0)
     usual = replace(pace.flight.latency, shortest_s=0.1)
@@ -499,7 +499,7 @@ def test_an_answer_counts_for_the_rate_at_which_its_request_started_and_if_it_wa
     assert heard(pace, second, ACCEPTED, at + 5.0).growth.served == 0
 
 
-def test_a_request_that_is_lost_frees_its_place_and_changes_nothing_else() -> None:
+def test_a_lost_request_frees_its_place_and_changes_nothing_else() -> None:
     pace, tickets = several(OPEN, 2)
     lost = released(pace, tickets[0], NOON + 1)
     assert replace(lost, in_flight=2, flight=pace.flight) == pace
@@ -508,7 +508,7 @@ def test_a_request_that_is_lost_frees_its_place_and_changes_nothing_else() -> No
     assert released(pace, late, NOON + 2).phase is Phase.CANARY
 
 
-def test_held_seconds_count_the_canaries_and_add_up() -> None:
+def test_the_held_time_includes_the_canaries_and_adds_up() -> None:
     assert held_s(OPEN, NOON) == 0.0
     pace = held()
     assert held_s(pace, NOON + 0.4) == pytest.approx(0.4)
@@ -521,7 +521,7 @@ def test_held_seconds_count_the_canaries_and_add_up() -> None:
     assert held_s(held(pace, now=NOON + 100.0), NOON + 101.0) == pytest.approx(11.0)
 
 
-# -- a rate that was fixed, or must be very low ------------------------------------------------------------------------
+# -- fixed and very low rates ------------------------------------------------------------------------------------------
 
 
 def test_a_fixed_rate_neither_grows_nor_falls_nor_learns() -> None:
@@ -540,7 +540,7 @@ def test_a_fixed_rate_neither_grows_nor_falls_nor_learns() -> None:
 
 @pytest.mark.parametrize("rate", [1.0, 2.5, 7.0, 40.0])
 @pytest.mark.parametrize("lateness_s", [0.0, 0.001, 0.02, 0.3, 1.7])
-def test_no_window_of_a_second_holds_more_starts_than_a_fixed_rate(rate: float, lateness_s: float) -> None:
+def test_no_second_has_more_starts_than_a_fixed_rate_allows(rate: float, lateness_s: float) -> None:
     pace, starts = opening(ThrottlePolicy(fixed_rate=rate, concurrency=10_000)), list[float]()
     for number in range(200):
         pace, ticket = started(pace, max(NOON, ready(pace)) + lateness_s * (number % 3 == 0))
@@ -562,8 +562,8 @@ def test_a_remembered_rate_above_the_ceiling_is_not_forgotten_at_an_early_429() 
     assert pace.rate > 10.0
 
 
-def test_requests_that_failed_between_two_429s_took_their_share_of_the_limit() -> None:
-    """A gateway counts what its backend fails on: a rate from the answers alone would come to nothing."""
+def test_requests_that_failed_between_two_429s_count_for_the_limit() -> None:
+    """A gateway counts requests on which its backend fails: a rate from the good answers alone would be near 0."""
     pace, tickets = several(OPEN, 12)
     for ticket in tickets[:4]:
         pace = heard(pace, ticket, ACCEPTED, ticket.started_at + 0.02)
@@ -579,7 +579,7 @@ def test_requests_that_failed_between_two_429s_took_their_share_of_the_limit() -
     assert tickets[4].ordinal == 11 + 1 + 4
 
 
-def test_a_request_that_never_left_took_no_share_of_the_limit() -> None:
+def test_a_request_that_was_not_sent_does_not_count_for_the_limit() -> None:
     pace, tickets = several(OPEN, 3)
     for ticket in tickets[:2]:
         pace = heard(pace, ticket, Feedback(Effect.FAILED, sent=False), NOON + 1)

@@ -39,7 +39,7 @@ def test_the_description_has_its_fields_in_the_configured_zone_and_ends_with_the
     assert planned.request.notification_emails == ("a@b",)
 
 
-def test_an_install_without_name_is_called_by_its_id() -> None:
+def test_an_install_without_a_name_is_labelled_with_its_id() -> None:
     plan = make_plan(config(install(name=None, environment=None, description="{name}/{environment}")), RUN)
     assert plan.backups[0].request.description == f"{install_id(1)}/ {marker(RUN.id)}"
 
@@ -51,7 +51,7 @@ def test_disabled_installs_are_counted_and_not_planned() -> None:
     assert [planned.position for planned in plan.backups] == [0, 1]
 
 
-def test_a_long_description_is_shortened_and_the_marker_never() -> None:
+def test_a_long_description_is_shortened_but_never_its_marker() -> None:
     plan = make_plan(config(*(install(number, description="é" * 300) for number in range(5))), RUN)
     text = plan.backups[0].request.description
     assert len(text) == MAX_DESCRIPTION
@@ -60,19 +60,19 @@ def test_a_long_description_is_shortened_and_the_marker_never() -> None:
     assert plan.warnings[0].endswith("shop0, shop1, shop2, …")
 
 
-def test_a_description_that_just_fits_is_left_whole() -> None:
+def test_a_description_that_just_fits_is_not_shortened() -> None:
     room = MAX_DESCRIPTION - len(f" {marker(RUN.id)}")
     assert describe("x" * room, {}, RUN.id) == ("x" * room + f" {marker(RUN.id)}", False)
     assert describe("x" * (room + 1), {}, RUN.id)[1]
 
 
-def test_more_than_a_hundred_mails_to_one_address_are_worth_a_warning() -> None:
+def test_more_than_a_hundred_mails_to_one_address_cause_a_warning() -> None:
     assert make_plan(config(*map(install, range(100))), RUN).warnings == ()
     (warning,) = make_plan(config(*map(install, range(101))), RUN).warnings
     assert warning.startswith("a@b will get 101 mails")
 
 
-def test_it_is_said_how_a_configuration_differs_from_the_plan_that_counts() -> None:
+def test_differences_between_the_configuration_and_a_runs_plan_are_reported() -> None:
     def planned(*installs: Install) -> tuple[PlannedBackup, ...]:
         return make_plan(config(*installs), RUN).backups
 
@@ -89,11 +89,11 @@ def test_it_is_said_how_a_configuration_differs_from_the_plan_that_counts() -> N
 
 
 @pytest.mark.parametrize("template", ["", " ", "{", "}", "{nope}", "{}", "{0}", "{date!r}", "{date:>9}", "{date.year}"])
-def test_a_template_that_cannot_be_rendered_is_found_out(template: str) -> None:
+def test_a_template_that_cannot_be_rendered_is_refused(template: str) -> None:
     assert template_fault(template)
 
 
-def test_a_template_with_every_field_is_fine() -> None:
+def test_a_template_with_every_field_is_accepted() -> None:
     assert template_fault("{date} {time} {run_id} {name} {id} {environment} {{}}") is None
 
 
@@ -104,7 +104,7 @@ def test_accounts_of_one_user_at_one_url_share_a_budget() -> None:
     assert budget_of(first, per_host=True) == budget_of(other, per_host=True)
 
 
-def test_mails_are_counted_by_address_once_a_backup_and_only_of_what_is_requested() -> None:
+def test_mails_are_counted_once_per_address_and_requested_backup() -> None:
     installs = (
         install(1, notification_emails=("a@b", "c@d")),
         install(2, notification_emails=("c@d", "c@d")),

@@ -1,4 +1,4 @@
-"""What is shown of a plan before anything is sent."""
+"""The output of a plan before anything is sent."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_the_table_has_a_row_for_each_planned_backup_in_aligned_columns() -> Non
     ]
 
 
-def test_names_obey_no_terminal_code() -> None:
+def test_terminal_codes_in_names_are_escaped() -> None:
     evil = PlannedBackup(
         0, Install("i", "\x1b[2J", "d", (), name="n\x07"), BackupRequest("i", "\u202edesc", ("a\r@b",))
     )
@@ -69,7 +69,7 @@ def test_the_totals_say_how_many_backups_and_mails_there_would_be(
     assert plan_totals(plan(*backups)) == words
 
 
-def test_machines_get_an_object_for_each_planned_backup() -> None:
+def test_the_json_output_has_an_object_for_each_planned_backup() -> None:
     (line,) = plan_lines(plan(planned(1, "a@b", known=False)))
     assert json.loads(json.dumps(line)) == {
         "type": "planned",

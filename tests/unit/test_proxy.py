@@ -1,4 +1,4 @@
-"""Which proxy the environment names, and what is said of one that cannot be used."""
+"""The proxy that the environment names, and the message about an unusable one."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ URL = "https://api.wpengineapi.com/v1"
         ),
     ],
 )
-def test_the_proxy_is_the_one_that_curl_would_use(environment: dict[str, str], proxy: Proxy | None) -> None:
+def test_the_proxy_is_chosen_as_curl_does(environment: dict[str, str], proxy: Proxy | None) -> None:
     assert proxy_for(URL, environment) == proxy
 
 
-def test_a_port_may_be_excepted_and_the_scheme_says_which_variable_counts() -> None:
+def test_no_proxy_may_name_a_port_and_the_scheme_decides_which_variable_counts() -> None:
     environment = {"http_proxy": "http://p:1", "no_proxy": "127.0.0.1:8080"}
     assert proxy_for("http://127.0.0.1:8080/v1", environment) is None
     assert proxy_for("http://127.0.0.1:8081/v1", environment) == Proxy("http://p:1", "http_proxy")
@@ -55,7 +55,7 @@ def test_a_port_may_be_excepted_and_the_scheme_says_which_variable_counts() -> N
         ("http://[::1", "is not the address of a proxy"),
     ],
 )
-def test_one_that_cannot_be_used_is_told_by_its_variable_and_not_by_its_value(value: str, words: str) -> None:
+def test_the_message_about_an_unusable_proxy_names_its_variable_and_not_its_value(value: str, words: str) -> None:
     with pytest.raises(ValueError, match=f"^HTTPS_PROXY {words}.*http://host:port$") as raised:
         proxy_for(URL, {"HTTPS_PROXY": value})
     assert "s3cret" not in str(raised.value)

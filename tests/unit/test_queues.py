@@ -1,4 +1,4 @@
-"""What goes next: looks, what is to be requested, and a tenth for reads; polls take no more than their share."""
+"""The order of requests: lookups, then POSTs, with a tenth of the turns for reads; polls keep to their share."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from orchestrator.model import Backup, ErrorInfo, ErrorKind
 
 WHY = ErrorInfo(ErrorKind.TIMEOUT, "late")
 RATE = 10.0
-"""Of a ``FakeThrottle``."""
+"""The rate of a ``FakeThrottle``."""
 GAP_S = 1.0 / (RATE * POLL_SHARE)
 
 
@@ -62,7 +62,7 @@ def stage(work: Work) -> str:
 
 
 def taken(subject: Budget, count: int, gap_s: float = 1 / RATE) -> list[str]:
-    """Return what goes next, ``count`` times, ``gap_s`` apart, ``-`` where there is nothing."""
+    """Take the next work ``count`` times, ``gap_s`` apart. Return the names; ``-`` means none."""
     got = []
     for nth in range(count):
         each = subject.take(1000.0 + nth * gap_s, read_only=False)
@@ -77,7 +77,7 @@ def read() -> ReadRequest:
     return run_virtual(made())
 
 
-# -- whose turn it is --------------------------------------------------------------------------------------------------
+# -- turns -------------------------------------------------------------------------------------------------------------
 
 
 def test_credentials_are_checked_before_anything_else() -> None:
@@ -88,7 +88,7 @@ def test_credentials_are_checked_before_anything_else() -> None:
     assert taken(budget(subject), 3) == ["CredentialsCheck", "-", "-"]
 
 
-def test_looks_go_before_what_is_to_be_requested_and_reads_come_last() -> None:
+def test_lookups_go_before_posts_and_reads_come_last() -> None:
     subject = account()
     subject.queue(watched(), 0.0)
     subject.queue(screened(), 0.0)
@@ -99,7 +99,7 @@ def test_looks_go_before_what_is_to_be_requested_and_reads_come_last() -> None:
 
 
 @pytest.mark.parametrize("read", [watched, screened])
-def test_reads_get_a_tenth_of_the_turns_while_there_is_something_to_request(read: type) -> None:
+def test_reads_get_a_tenth_of_the_turns_while_there_are_posts(read: type) -> None:
     subject = account()
     subject.fresh.extend(fresh(number) for number in range(900))
     for number in range(200):
@@ -110,7 +110,7 @@ def test_reads_get_a_tenth_of_the_turns_while_there_is_something_to_request(read
     assert {index % TURNS_OF_READS for index, each in enumerate(order) if each == name} == {TURNS_OF_READS - 1}
 
 
-def test_polls_and_other_reads_share_that_tenth() -> None:
+def test_polls_and_other_reads_share_the_tenth_of_reads() -> None:
     subject = account()
     subject.fresh.extend(fresh(number) for number in range(900))
     for number in range(200):
@@ -119,7 +119,7 @@ def test_polls_and_other_reads_share_that_tenth() -> None:
     assert Counter(taken(budget(subject), 1000)) == {"post": 900, "poll": 50, "screen": 50}
 
 
-def test_retries_and_new_ones_take_turns_with_looks_before_both() -> None:
+def test_retries_and_new_installs_take_turns_and_lookups_go_before_both() -> None:
     subject = account()
     subject.fresh.extend(fresh(number) for number in range(3))
     for number in range(3):
@@ -135,7 +135,7 @@ def test_retries_and_new_ones_take_turns_with_looks_before_both() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 3, 500])
-def test_polls_alone_take_their_share_of_the_rate_and_come_in_no_bursts(count: int) -> None:
+def test_polls_alone_keep_to_their_share_of_the_rate_without_bursts(count: int) -> None:
     subject = account()
     for number in range(count):
         subject.queue(watched(number), 0.0)
@@ -144,7 +144,7 @@ def test_polls_alone_take_their_share_of_the_rate_and_come_in_no_bursts(count: i
     assert "poll poll poll poll" not in " ".join(order)
 
 
-def test_what_polls_leave_is_for_other_reads() -> None:
+def test_other_reads_get_the_turns_that_polls_leave() -> None:
     subject = account()
     for number in range(400):
         subject.queue(watched(number), 0.0)
@@ -152,7 +152,7 @@ def test_what_polls_leave_is_for_other_reads() -> None:
     assert Counter(taken(budget(subject), 400)) == {"poll": 200, "screen": 200}
 
 
-def test_accounts_that_share_a_budget_share_what_polls_may_take() -> None:
+def test_accounts_in_one_budget_share_the_turns_of_polls() -> None:
     accounts = [account("a"), account("b"), account("c")]
     for each in accounts:
         for number in range(400):
@@ -161,7 +161,7 @@ def test_accounts_that_share_a_budget_share_what_polls_may_take() -> None:
     assert max(each.watched for each in accounts) - min(each.watched for each in accounts) <= 1
 
 
-def test_what_is_asked_once_is_no_poll_that_waits_its_turn() -> None:
+def test_backups_to_poll_once_do_not_wait_for_the_share_of_polls() -> None:
     subject = account()
     for number in range(50):
         subject.queue(watched(number, once=True), 0.0)
@@ -169,7 +169,7 @@ def test_what_is_asked_once_is_no_poll_that_waits_its_turn() -> None:
     assert subject.watched == 0
 
 
-def test_another_read_goes_while_no_poll_may() -> None:
+def test_another_read_may_go_while_polls_must_wait() -> None:
     subject = account()
     shared = budget(subject)
     for number in range(4):
@@ -180,7 +180,7 @@ def test_another_read_goes_while_no_poll_may() -> None:
     assert taken(shared, 4, gap_s=0.0) == ["screen", "screen", "screen", "-"]
 
 
-def test_the_next_poll_is_announced_for_when_it_may_go() -> None:
+def test_the_queue_is_ready_when_the_next_poll_may_go() -> None:
     subject = account()
     for number in range(3):
         subject.queue(watched(number), 0.0)
@@ -192,7 +192,7 @@ def test_the_next_poll_is_announced_for_when_it_may_go() -> None:
     assert shared.ready_at() == 7.0
 
 
-def test_a_canary_is_a_check_whatever_there_is() -> None:
+def test_a_read_only_canary_is_always_a_check_of_credentials() -> None:
     subject = account()
     subject.queue(watched(), 0.0)
     got = budget(subject).take(1000.0, read_only=True)
@@ -201,10 +201,10 @@ def test_a_canary_is_a_check_whatever_there_is() -> None:
     assert len(subject.polls) == 1
 
 
-# -- what has its outcome is passed over -------------------------------------------------------------------------------
+# -- settled work is passed over ---------------------------------------------------------------------------------------
 
 
-def test_what_has_its_outcome_is_neither_work_nor_taken() -> None:
+def test_a_settled_backup_is_neither_counted_as_work_nor_taken() -> None:
     subject = account()
     works = [watched(), screened(), doubted(), fresh()]
     for work in works:
@@ -217,7 +217,7 @@ def test_what_has_its_outcome_is_neither_work_nor_taken() -> None:
     assert budget(subject).is_finished
 
 
-def test_an_errand_that_nobody_waits_for_is_neither_work_nor_taken() -> None:
+def test_a_read_request_that_nobody_waits_for_is_neither_counted_as_work_nor_taken() -> None:
     async def main() -> None:
         loop, subject = asyncio.get_running_loop(), account()
         gone, waiting = (ReadRequest(lambda api: api.list_accounts(0), loop.create_future()) for _ in range(2))
@@ -232,7 +232,7 @@ def test_an_errand_that_nobody_waits_for_is_neither_work_nor_taken() -> None:
     run_virtual(main())
 
 
-def test_a_suspect_is_work_until_it_has_its_outcome() -> None:
+def test_a_suspect_counts_as_work_until_it_is_settled() -> None:
     subject = account()
     work = watched()
     subject.suspects.append((work, OK))
@@ -241,7 +241,7 @@ def test_a_suspect_is_work_until_it_has_its_outcome() -> None:
     assert not subject.has_work
 
 
-def test_a_queue_is_in_the_order_of_time_and_then_of_arrival() -> None:
+def test_a_queue_is_sorted_by_time_and_then_by_arrival() -> None:
     queue = DueQueue()
     pending = [fresh(number) for number in range(5)]
     for work, at in zip(pending, [3.0, 1.0, 2.0, 1.0, 0.5], strict=True):
@@ -255,10 +255,10 @@ def test_a_queue_is_in_the_order_of_time_and_then_of_arrival() -> None:
     assert not queue
 
 
-# -- taken out all at once ---------------------------------------------------------------------------------------------
+# -- removal of work ---------------------------------------------------------------------------------------------------
 
 
-def test_what_is_to_be_requested_is_taken_out_and_what_is_made_or_may_be_stays() -> None:
+def test_backups_not_yet_requested_are_taken_out_and_all_others_stay() -> None:
     subject = account()
     stays: list[PendingBackup | ReadRequest] = [watched(1), doubted(2), read(), watched(6, once=True)]
     goes = [screened(3), fresh(4)]
@@ -270,7 +270,7 @@ def test_what_is_to_be_requested_is_taken_out_and_what_is_made_or_may_be_stays()
     assert subject.take_requests() == []
 
 
-def test_everything_is_taken_out_once() -> None:
+def test_clearing_a_queue_returns_everything_once() -> None:
     subject = account()
     works = [watched(1), doubted(2), screened(3), fresh(4), watched(5, once=True)]
     for work in works:

@@ -1,4 +1,4 @@
-"""The learned rates, in real files."""
+"""The learned limits, in real files."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "state" / FILE_NAME
 
 
-def test_what_was_learned_is_remembered(path: Path) -> None:
+def test_learned_limits_are_remembered(path: Path) -> None:
     keep(path)
     assert recall(path) == LEARNED
 
 
-def test_what_does_not_limit_is_remembered_as_none(path: Path) -> None:
+def test_limits_that_were_not_found_are_remembered_as_none(path: Path) -> None:
     keep(path, Learned(5.0, 0.0))
     assert recall(path) == Learned(5.0, 0.0, None, None)
 
 
-def test_a_budget_that_never_ran_is_unknown(path: Path) -> None:
+def test_a_budget_that_never_ran_has_no_limits(path: Path) -> None:
     keep(path)
     assert recall(path, (KEY[0], "")) is None
     assert recall(path, ("https://other", USER_ID)) is None
@@ -54,14 +54,14 @@ def test_the_last_writer_wins(path: Path) -> None:
 
 
 @pytest.mark.parametrize("age", [FORGOTTEN_AFTER + timedelta(seconds=1), -FORGOTTEN_AFTER - timedelta(seconds=1)])
-def test_what_is_old_or_from_a_wrong_clock_is_forgotten(path: Path, age: timedelta) -> None:
+def test_old_or_future_limits_are_forgotten(path: Path, age: timedelta) -> None:
     keep(path)
     assert recall(path, now=AT + FORGOTTEN_AFTER) == LEARNED
     assert recall(path, now=AT - FORGOTTEN_AFTER) == LEARNED
     assert recall(path, now=AT + age) is None
 
 
-def test_old_rows_are_removed_when_something_is_remembered(path: Path) -> None:
+def test_a_write_removes_old_rows(path: Path) -> None:
     keep(path, key=("https://gone", "x"))
     keep(path, at=AT + FORGOTTEN_AFTER + timedelta(seconds=1))
     by_hand(path, "UPDATE learned_rates SET updated_at = '2026-11-23T01:00:00.123+00:00'")
@@ -108,14 +108,14 @@ def test_times_are_kept_in_utc(path: Path) -> None:
         "updated_at = CAST(x'ff' AS TEXT)",
     ],
 )
-def test_nonsense_in_the_file_is_no_rate(path: Path, nonsense: str) -> None:
+def test_nonsense_in_the_file_is_ignored(path: Path, nonsense: str) -> None:
     keep(path)
     by_hand(path, f"UPDATE learned_rates SET {nonsense}")  # noqa: S608 - the nonsense is the test's own
     assert recall(path) is None
 
 
 @pytest.mark.parametrize("learned", [Learned(float("nan"), 1.0), Learned(1.0, float("inf")), Learned(1.0, 1.0, 0)])
-def test_nonsense_is_not_kept_and_what_was_known_stays(path: Path, learned: Learned) -> None:
+def test_nonsense_is_not_stored_and_the_old_limits_stay(path: Path, learned: Learned) -> None:
     keep(path)
     keep(path, learned)
     assert recall(path) == LEARNED
@@ -133,7 +133,7 @@ def one_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     st.none() | st.integers(),
     st.none() | st.floats(),
 )
-def test_every_float_comes_back_as_it_was_or_not_at_all(
+def test_every_float_is_read_back_unchanged_or_not_stored(
     one_path: Path, rate: float, burst: float, in_flight: int | None, latency_s: float | None
 ) -> None:
     learned = Learned(rate, burst, in_flight, latency_s)
@@ -148,7 +148,7 @@ def test_every_float_comes_back_as_it_was_or_not_at_all(
     assert with_store(one_path, round_trip) == (learned if sane else None)
 
 
-def test_nothing_of_the_user_id_is_in_the_files(path: Path) -> None:
+def test_no_form_of_the_user_id_is_in_the_files(path: Path) -> None:
     async def bytes_of_all(store: Store) -> bytes:
         await remember(store, KEY, LEARNED, AT)
         return b"".join(each.read_bytes() for each in path.parent.iterdir())

@@ -1,4 +1,4 @@
-"""Reports are read again: torn ones, several in one file, and what other programs wrote between them."""
+"""Reading reports: truncated ones, several in one file, and lines of other programs between them."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def read(folder: Path, content: bytes) -> ReportFile:
         (b"x" * (3 * LONGEST_LINE) + b"\n" + WHOLE, ["line 1 is longer than 4 MiB"]),
     ],
 )  # fmt: skip
-def test_what_is_damaged_is_told_with_its_line(tmp_path: Path, content: bytes, damage: list[str]) -> None:
+def test_damage_is_reported_with_its_line(tmp_path: Path, content: bytes, damage: list[str]) -> None:
     found = read(tmp_path, content)
     (report,) = found.reports
     assert (report.run_id, report.damage, found.is_damaged) == (NEW, damage, bool(damage))
@@ -88,19 +88,19 @@ def test_what_is_damaged_is_told_with_its_line(tmp_path: Path, content: bytes, d
         (WHOLE.replace(b'"schema":1', b'"schema":2'), NEWER),
     ],
 )
-def test_a_file_without_a_line_of_ours_is_no_report(tmp_path: Path, content: bytes, why: str) -> None:
+def test_a_file_without_our_lines_is_no_report(tmp_path: Path, content: bytes, why: str) -> None:
     with pytest.raises(UsageError) as caught:
         read(tmp_path, content)
     message = f"{tmp_path / 'r.jsonl'} is not a report: it has no backup line and no summary line"
     assert str(caught.value) == (f"{message} ({why})" if why else message)
 
 
-def test_lines_of_other_programs_are_counted_and_no_damage(tmp_path: Path) -> None:
+def test_lines_of_other_programs_are_counted_but_are_no_damage(tmp_path: Path) -> None:
     found = read(tmp_path, b'{"level":"info"}\n' + backup(1) + b'{"type":"request","msg":"x"}\n{}\n' + summary(1))
     assert (found.foreign, found.is_damaged, len(found.reports)) == (3, False, 1)
 
 
-def test_each_run_in_a_file_is_a_report_of_its_own_and_the_newest_is_told_by_its_id(tmp_path: Path) -> None:
+def test_each_run_in_a_file_has_its_own_report_and_the_newest_is_found_by_its_id(tmp_path: Path) -> None:
     for content in (EARLIER + WHOLE, WHOLE + EARLIER, backup(1) + EARLIER + backup(2, "rejected") + summary(2)):
         found = read(tmp_path, content)
         assert {each.run_id: dict(each.outcomes) for each in found.reports} == {
@@ -110,7 +110,7 @@ def test_each_run_in_a_file_is_a_report_of_its_own_and_the_newest_is_told_by_its
         assert (found.newest.run_id, found.is_damaged) == (NEW, False)
 
 
-def test_a_line_that_was_cut_off_before_another_run_began_costs_the_first_of_them_only(tmp_path: Path) -> None:
+def test_a_line_cut_off_before_another_run_damages_only_the_first_run(tmp_path: Path) -> None:
     found = read(tmp_path, EARLIER[:-30] + WHOLE)
     old, new = found.reports
     assert old.damage == ["line 2 begins with a line that was cut off"]
@@ -118,7 +118,7 @@ def test_a_line_that_was_cut_off_before_another_run_began_costs_the_first_of_the
     assert read(tmp_path, b"INFO starting" + WHOLE).newest.outcomes.total() == 2
 
 
-def test_a_report_that_a_resumed_run_has_written_again_counts_once(tmp_path: Path) -> None:
+def test_a_report_that_a_resumed_run_wrote_again_counts_once(tmp_path: Path) -> None:
     begun = backup(1) + backup(2, "cancelled") + backup(3, "cancelled", install_id=None)
     again = backup(1) + backup(2, "accepted") + backup(3, "rejected") + summary(3)
     for content in (begun + again, begun + summary(3) + again, again + again, begun[:-10] + again):
@@ -127,7 +127,7 @@ def test_a_report_that_a_resumed_run_has_written_again_counts_once(tmp_path: Pat
         assert report.summary is not None
 
 
-def test_a_run_whose_report_another_one_has_replaced_is_not_mixed_up_with_that(tmp_path: Path) -> None:
+def test_a_run_whose_report_another_run_replaced_is_refused(tmp_path: Path) -> None:
     (tmp_path / "r.jsonl").write_bytes(WHOLE)
     for run_id in (OLD, NEW):
         (tmp_path / "runs" / run_id).mkdir(parents=True)

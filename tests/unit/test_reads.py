@@ -1,4 +1,4 @@
-"""Whoever wants to know something of the API gets an answer, or why there is none, in virtual time."""
+"""Each read request gets its answer, or the reason why there is none; in virtual time."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ PAGE = listing(shown("b"))
 Answer = AttemptResult | ErrorInfo
 
 
-def test_what_is_asked_is_answered_after_one_check_of_the_credentials() -> None:
+def test_a_read_is_answered_after_one_check_of_the_credentials() -> None:
     bench = Bench()
     bench.api.script_listing(0, PAGE)
     assert bench.attend(bench.ask()) == PAGE
     assert (bench.api.checked, len(bench.looked())) == (1, 1)
 
 
-def test_many_are_answered_each_with_its_own_answer() -> None:
+def test_many_reads_each_get_their_own_answer() -> None:
     bench = Bench()
     for number in range(100):
         bench.api.script_listing(number, listing(shown(str(number))))
@@ -59,7 +59,7 @@ def test_many_are_answered_each_with_its_own_answer() -> None:
 
 
 @pytest.mark.parametrize("failure", [GATEWAY_TIMEOUT, DISCONNECTED, REFUSED, UNREADABLE])
-def test_what_fails_is_asked_again_with_backoff_and_then_told(failure: AttemptResult) -> None:
+def test_a_failed_read_is_repeated_with_backoff_and_then_reported(failure: AttemptResult) -> None:
     bench = Bench()
     bench.api.script_listing(0, failure, failure, PAGE)
     assert bench.attend(bench.ask()) == PAGE
@@ -72,7 +72,7 @@ def test_what_fails_is_asked_again_with_backoff_and_then_told(failure: AttemptRe
 
 
 @pytest.mark.parametrize(("status", "kind"), [(404, ErrorKind.REJECTED), (403, ErrorKind.REJECTED), (302, "protocol")])
-def test_a_permanent_answer_is_told_at_once(status: int, kind: ErrorKind) -> None:
+def test_a_permanent_answer_is_reported_immediately(status: int, kind: ErrorKind) -> None:
     bench = Bench()
     bench.api.script_listing(0, replace(NOT_FOUND, status=status))
     answer = bench.attend(bench.ask())
@@ -80,13 +80,13 @@ def test_a_permanent_answer_is_told_at_once(status: int, kind: ErrorKind) -> Non
     assert (answer.kind, answer.status, len(bench.looked())) == (kind, status, 1)
 
 
-def test_a_throttled_question_is_asked_again_and_that_is_no_failure() -> None:
+def test_a_throttled_read_is_repeated_and_does_not_count_as_failed() -> None:
     bench = Bench()
     bench.api.script_listing(0, *[THROTTLED] * 30, PAGE)
     assert bench.attend(bench.ask()) == PAGE
 
 
-def test_a_server_that_throttles_for_ever_is_given_up() -> None:
+def test_a_server_that_always_throttles_is_given_up() -> None:
     bench = Bench(api=FakeApi(takes_s=10.0))
     bench.api.script_listing(0, THROTTLED)
     answer = bench.attend(bench.ask())
@@ -96,7 +96,7 @@ def test_a_server_that_throttles_for_ever_is_given_up() -> None:
 
 @pytest.mark.parametrize("count", [1, 20])
 @pytest.mark.parametrize("goes_bad", ["at once", "in the middle", "quota"])
-def test_an_account_that_stops_tells_everybody_why_and_others_go_on(goes_bad: str, count: int) -> None:
+def test_an_account_that_stops_answers_every_read_with_the_reason_and_others_go_on(goes_bad: str, count: int) -> None:
     bench = Bench()
     bench.api.checks = [UNAUTHORIZED] if goes_bad == "at once" else [OK, UNAUTHORIZED]
     for number in range(count):
@@ -115,7 +115,7 @@ def test_an_account_that_stops_tells_everybody_why_and_others_go_on(goes_bad: st
     assert answers == [stop] * count + [PAGE] * count + [stop]
 
 
-def test_a_401_of_one_question_alone_is_its_own_affair() -> None:
+def test_a_401_of_a_single_read_rejects_only_that_read() -> None:
     bench = Bench()
     bench.api.script_listing(0, UNAUTHORIZED)
     answer = bench.attend(bench.ask())
@@ -124,7 +124,7 @@ def test_a_401_of_one_question_alone_is_its_own_affair() -> None:
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.05, 0.15, 0.25, 5.0], ids=lambda after_s: f"{after_s} s")
-def test_who_no_longer_waits_leaves_nothing_behind(after_s: float) -> None:
+def test_a_cancelled_read_leaves_nothing_behind(after_s: float) -> None:
     bench = Bench()
     bench.api.script_listing(0, THROTTLED, GATEWAY_TIMEOUT, THROTTLED)
     bench.api.script_listing(1, PAGE)
@@ -141,7 +141,7 @@ def test_who_no_longer_waits_leaves_nothing_behind(after_s: float) -> None:
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.1, 0.15, 0.2, 30.0])
-def test_a_signal_ends_the_asking_at_once_and_leaves_nothing_behind(after_s: float) -> None:
+def test_a_signal_ends_all_reads_immediately_and_leaves_nothing_behind(after_s: float) -> None:
     bench = Bench(signals=((after_s, 15),))
     bench.api.list_takes_s = HOUR_S
 
@@ -154,7 +154,7 @@ def test_a_signal_ends_the_asking_at_once_and_leaves_nothing_behind(after_s: flo
 
 
 class Prompt(FakeThrottle):
-    """Never let anybody wait."""
+    """A throttle that never makes a request wait."""
 
     def admit_at_once(self) -> Ticket | None:
         self.out += 1
@@ -169,7 +169,7 @@ class Prompt(FakeThrottle):
 
 @pytest.mark.parametrize("throttle", [FakeThrottle, Prompt])
 @pytest.mark.parametrize("turns", range(12))
-def test_a_signal_ends_even_what_is_just_being_admitted(turns: int, throttle: type[FakeThrottle]) -> None:
+def test_a_signal_also_ends_a_read_that_is_being_admitted(turns: int, throttle: type[FakeThrottle]) -> None:
     bench = Bench(throttle=throttle())
     bench.api.list_takes_s = HOUR_S
     bench.accounts[0].state = AccountState.OPEN
@@ -185,9 +185,7 @@ def test_a_signal_ends_even_what_is_just_being_admitted(turns: int, throttle: ty
 
 @pytest.mark.parametrize("throttle", [FakeThrottle, Prompt])
 @pytest.mark.parametrize("turns", range(8))
-def test_a_question_that_is_just_being_admitted_when_its_asker_goes_holds_up_nothing(
-    turns: int, throttle: type[FakeThrottle]
-) -> None:
+def test_a_read_that_is_cancelled_while_it_is_admitted_blocks_nothing(turns: int, throttle: type[FakeThrottle]) -> None:
     bench = Bench(throttle=throttle())
     bench.api.list_takes_s = HOUR_S
 
@@ -205,7 +203,7 @@ def test_a_question_that_is_just_being_admitted_when_its_asker_goes_holds_up_not
 
 @pytest.mark.parametrize("others", [0, 3])
 @pytest.mark.parametrize("at", ["sync", "async"])
-def test_a_bug_in_a_question_surfaces(at: str, others: int) -> None:
+def test_a_bug_in_a_read_is_raised(at: str, others: int) -> None:
     bench = Bench()
 
     async def broken() -> AttemptResult:
@@ -226,7 +224,7 @@ def test_a_bug_in_a_question_surfaces(at: str, others: int) -> None:
         bench.attend(work())
 
 
-def test_a_bug_in_the_limiter_surfaces_and_does_not_hang() -> None:
+def test_a_bug_in_the_limiter_is_raised_and_does_not_hang() -> None:
     class Broken(FakeThrottle):
         always_waits = True
 
@@ -238,7 +236,7 @@ def test_a_bug_in_the_limiter_surfaces_and_does_not_hang() -> None:
         bench.attend(bench.ask())
 
 
-def test_what_the_work_itself_raises_is_raised() -> None:
+def test_an_exception_of_the_work_itself_is_raised() -> None:
     bench = Bench()
 
     async def work() -> None:
@@ -249,7 +247,7 @@ def test_what_the_work_itself_raises_is_raised() -> None:
         bench.attend(work())
 
 
-def test_work_that_asks_nothing_costs_nothing() -> None:
+def test_work_without_reads_sends_only_the_check_of_credentials() -> None:
     bench = Bench()
 
     async def work() -> int:
@@ -260,7 +258,7 @@ def test_work_that_asks_nothing_costs_nothing() -> None:
     assert bench.api.checked == 1
 
 
-def test_who_only_asks_waits_for_an_api_as_long_as_somebody_watches() -> None:
+def test_reads_wait_for_an_unreachable_api_only_up_to_reach_s() -> None:
     bench = Bench(reach_s=60.0)
     bench.api.checks = [REFUSED]
     answer = bench.attend(bench.ask())
@@ -269,7 +267,7 @@ def test_who_only_asks_waits_for_an_api_as_long_as_somebody_watches() -> None:
     assert 60 <= bench.seconds <= 95
 
 
-def test_what_nobody_waits_for_any_more_is_not_sent() -> None:
+def test_a_read_that_nobody_waits_for_is_not_sent() -> None:
     bench = Bench(api=FakeApi(takes_s=1.0), throttle=FakeThrottle(concurrency=1))
     waiting: list[asyncio.Task[AttemptResult | ErrorInfo]] = []
 

@@ -49,17 +49,17 @@ from orchestrator.model import AttemptResult, Backup, ErrorKind
 from orchestrator.paging import MOST_PAGES
 
 STARTED_S = EPOCH.timestamp() + BEGAN_S
-"""When a run begins, in seconds since 1970."""
+"""The start of a run, in seconds since 1970."""
 
 
 def made(age_s: float, status_: str = "completed", backup_id: str = "r-1") -> Backup:
-    """Return a backup that is ``age_s`` old when a run begins."""
+    """Return a backup that is ``age_s`` old at the start of a run."""
     at = datetime.fromtimestamp(STARTED_S - age_s, UTC)
     return Backup(backup_id, status_, "Nightly", at.isoformat().replace("+00:00", "Z"))
 
 
 def screening(*pages: AttemptResult, **fields: Any) -> Bench:
-    """Return a bench of one install whose listing is scripted; what is younger than an hour counts."""
+    """Return a bench of one install with a scripted listing. A backup is recent if it is younger than an hour."""
     bench = Bench(**{"recent_s": HOUR_S} | fields)
     bench.api.checks = [replace(OK, server_at=STARTED_S)]
     if pages:
@@ -70,7 +70,7 @@ def screening(*pages: AttemptResult, **fields: Any) -> Bench:
 # -- recent, or not ----------------------------------------------------------------------------------------------------
 
 
-def test_what_was_completed_recently_is_skipped_and_nothing_is_requested() -> None:
+def test_an_install_with_a_recent_completed_backup_is_skipped() -> None:
     bench = screening(listing(made(7200, backup_id="old"), made(600), made(900, backup_id="older")))
     bench.run()
     assert (bench.only.kind, bench.only.error, bench.posted()) == (SKIP, None, [])
@@ -94,13 +94,13 @@ def test_what_was_completed_recently_is_skipped_and_nothing_is_requested() -> No
     ],
     ids=["none", "stale", "aborted", "slow", "undated", "garbage", "no zone", "finished late", "in the future"],
 )
-def test_what_has_no_recent_backup_is_requested_once(listed: list[Backup]) -> None:
+def test_an_install_without_a_recent_backup_is_requested_once(listed: list[Backup]) -> None:
     bench = screening(listing(*listed))
     bench.run()
     assert (bench.only.kind, bench.requested()) == (ACCEPT, [f"x {marker(RUN_ID)}"])
 
 
-def test_the_servers_clock_says_how_old_a_backup_is() -> None:
+def test_the_age_of_a_backup_is_measured_by_the_servers_clock() -> None:
     page = replace(listing(made(600)), server_at=STARTED_S + 7200)
     bench = screening(page)
     bench.run()
@@ -110,7 +110,7 @@ def test_the_servers_clock_says_how_old_a_backup_is() -> None:
     assert bench.only.kind is SKIP
 
 
-def test_a_server_that_does_not_tell_the_time_gets_a_request() -> None:
+def test_without_the_servers_clock_a_backup_is_requested() -> None:
     bench = screening(listing(made(600)))
     bench.api.checks = [OK]
     bench.run()
@@ -118,15 +118,15 @@ def test_a_server_that_does_not_tell_the_time_gets_a_request() -> None:
     assert "no Date" in str(bench.log.events)
 
 
-# -- what earlier runs know --------------------------------------------------------------------------------------------
+# -- the journal of earlier runs---------------------------------------------------------------------------------------
 
 
 def known(*backups: Backup | None) -> list[PendingBackup]:
-    """Return efforts of which the journal knows a completed backup, or none."""
+    """Return pending backups; for each, the journal knows a completed backup or none."""
     return [PendingBackup(planned(number), state=RecencyCheck(each)) for number, each in enumerate(backups)]
 
 
-def test_what_the_journal_knows_to_be_recent_is_skipped_after_one_request() -> None:
+def test_an_install_with_a_recent_backup_in_the_journal_is_skipped_after_one_request() -> None:
     bench = screening(pending=known(made(600), made(1200, backup_id="r-2")))
     bench.run()
     assert bench.kinds() == {SKIP: 2}
@@ -135,29 +135,29 @@ def test_what_the_journal_knows_to_be_recent_is_skipped_after_one_request() -> N
 
 
 @pytest.mark.parametrize("seconds", [3 * 86_400.0, 3601.0, 100.0])
-def test_what_the_journal_knows_is_not_believed_after_this_clock_was_set_back(seconds: float) -> None:
-    """The journal's backup would be as young as it was then; by the server's clock it is older, or in the future."""
+def test_the_journal_is_not_trusted_after_this_machines_clock_was_set_back(seconds: float) -> None:
+    """By this clock the journal's backup would be recent; by the server's it is older, or in the future."""
     bench = screening(pending=known(made(-seconds), made(seconds + HOUR_S, backup_id="r-2")))
     bench.run()
     assert bench.kinds() == {ACCEPT: 2}
     assert len(bench.api.looks) == 2, "their listings are read first"
 
 
-def test_what_the_journal_knows_is_not_believed_where_the_server_does_not_tell_the_time() -> None:
+def test_the_journal_is_not_trusted_without_the_servers_clock() -> None:
     bench = screening(pending=known(made(600)))
     bench.api.checks = [OK]
     bench.run()
     assert (bench.only.kind, len(bench.api.looks)) == (ACCEPT, 1)
 
 
-def test_what_the_journal_knows_is_not_believed_of_an_account_that_cannot_be_asked() -> None:
+def test_the_journal_is_not_trusted_for_an_account_with_refused_credentials() -> None:
     bench = screening(pending=known(made(600)))
     bench.api.checks = [replace(UNAUTHORIZED, server_at=STARTED_S)]
     bench.run()
     assert bench.kinds() == {CANCEL: 1}
 
 
-def test_what_is_completed_counts_before_what_is_under_way() -> None:
+def test_a_completed_backup_counts_before_one_under_way() -> None:
     bench = screening(listing(made(10, "in_progress", "u"), made(3000, backup_id="c")), wait=WAIT)
     bench.run()
     assert bench.only.kind is SKIP
@@ -168,7 +168,7 @@ def test_what_is_completed_counts_before_what_is_under_way() -> None:
 
 
 @pytest.mark.parametrize("name", ["requested", "in_progress", "odd"])
-def test_one_under_way_is_enough_for_who_does_not_wait(name: str) -> None:
+def test_a_backup_under_way_is_enough_for_a_run_that_does_not_wait(name: str) -> None:
     bench = screening(listing(made(60, name)))
     bench.run()
     assert (bench.only.kind, bench.posted(), bench.polled()) == (SKIP, [], [])
@@ -177,11 +177,11 @@ def test_one_under_way_is_enough_for_who_does_not_wait(name: str) -> None:
 
 
 def gate(**fields: Any) -> Bench:
-    """Return a bench that waits for one that is under way, and asks how it stands."""
+    """Return a bench that waits for, and polls, a backup of others that is under way."""
     return screening(listing(made(60, "in_progress")), **{"wait": WAIT} | fields)
 
 
-def test_one_under_way_is_waited_for_and_completes() -> None:
+def test_a_run_waits_for_a_backup_under_way_and_skips_the_install() -> None:
     bench = gate()
     bench.api.on_poll = lambda *_: status("completed" if _[2] == 3 else "in_progress", "r-1")
     bench.run()
@@ -190,7 +190,7 @@ def test_one_under_way_is_waited_for_and_completes() -> None:
     assert bench.only.reason == ("a recent backup was under way; the run waited for it, and it is completed")
 
 
-def test_one_under_way_that_aborts_is_replaced_by_a_request_with_the_plain_marker() -> None:
+def test_an_aborted_backup_of_others_is_replaced_by_a_request_with_the_first_marker() -> None:
     bench = gate()
     bench.api.on_poll = lambda _install, backup, _nth: status("aborted", "r-1") if backup == "r-1" else None
     bench.run()
@@ -199,7 +199,7 @@ def test_one_under_way_that_aborts_is_replaced_by_a_request_with_the_plain_marke
     assert backup_of(bench.only).id == "b-1"
 
 
-def test_what_replaces_one_that_aborted_late_has_a_wait_of_its_own() -> None:
+def test_the_replacement_of_a_backup_that_aborted_late_has_its_own_wait() -> None:
     bench = gate()
     bench.api.ends_after_s = TIMEOUT_S - 50
     bench.api.on_poll = lambda _install, backup, nth: (
@@ -209,7 +209,7 @@ def test_what_replaces_one_that_aborted_late_has_a_wait_of_its_own() -> None:
     assert bench.only.kind is COMPLETE
 
 
-def test_what_replaces_one_that_aborted_may_be_aborted_and_requested_once_more() -> None:
+def test_an_aborted_replacement_is_requested_once_more() -> None:
     bench = gate(wait=replace(WAIT, retry_aborted=True))
     bench.api.on_poll = lambda _install, backup, _nth: status("aborted", backup) if backup in {"r-1", "b-1"} else None
     bench.run()
@@ -218,7 +218,7 @@ def test_what_replaces_one_that_aborted_may_be_aborted_and_requested_once_more()
 
 
 @pytest.mark.parametrize("held_after_s", [None, 1.0], ids=["slow", "held"])
-def test_one_under_way_that_does_not_end_in_time_is_incomplete(held_after_s: float | None) -> None:
+def test_a_backup_under_way_that_does_not_end_in_time_is_incomplete(held_after_s: float | None) -> None:
     bench = gate(held_after_s=held_after_s)
     bench.api.on_poll = lambda *_: status("in_progress", "r-1")
     bench.run()
@@ -230,7 +230,7 @@ def test_one_under_way_that_does_not_end_in_time_is_incomplete(held_after_s: flo
 @pytest.mark.parametrize(
     ("failure", "kind"), [(UNAUTHORIZED, ErrorKind.CREDENTIALS), (QUOTA, ErrorKind.QUOTA)], ids=["401", "quota"]
 )
-def test_one_under_way_whose_account_stops_is_cancelled_since_nothing_was_made(
+def test_an_install_with_a_backup_of_others_under_way_is_cancelled_if_its_account_stops(
     failure: AttemptResult, kind: ErrorKind
 ) -> None:
     bench = gate()
@@ -240,7 +240,7 @@ def test_one_under_way_whose_account_stops_is_cancelled_since_nothing_was_made(
     assert (bench.only.kind, error_of(bench.only).kind, bench.only.backup) == (CANCEL, kind, None)
 
 
-def test_the_deadline_does_not_end_the_wait_for_one_under_way_but_its_replacement() -> None:
+def test_the_deadline_does_not_end_the_wait_for_a_backup_under_way_but_prevents_its_replacement() -> None:
     bench = gate(deadline_s=20.0)
     bench.api.on_poll = lambda *_: status("completed" if _[2] == 3 else "in_progress", "r-1")
     assert not bench.run().deadline_passed
@@ -254,20 +254,20 @@ def test_the_deadline_does_not_end_the_wait_for_one_under_way_but_its_replacemen
 # -- the listing -------------------------------------------------------------------------------------------------------
 
 
-def test_every_page_is_read() -> None:
+def test_every_page_of_the_listing_is_read() -> None:
     bench = screening(listing(made(9000), next_offset=100), DISCONNECTED, listing(made(60, backup_id="2")))
     bench.run()
     assert (bench.offsets(), bench.only.kind) == ([0, 100, 100], SKIP)
 
 
-def test_a_listing_without_end_is_given_up_and_a_backup_requested() -> None:
+def test_an_endless_listing_is_given_up_and_a_backup_is_requested() -> None:
     pages = [listing(made(9000 + n, backup_id=str(n)), next_offset=n + 1) for n in range(MOST_PAGES + 50)]
     bench = screening(*pages)
     bench.run()
     assert (len(bench.offsets()), bench.only.kind) == (MOST_PAGES, ACCEPT)
 
 
-def test_a_listing_that_gives_the_same_page_whatever_is_asked_is_at_its_end() -> None:
+def test_a_listing_that_repeats_the_same_page_is_at_its_end() -> None:
     bench = screening(listing(made(9000), next_offset=100))
     bench.run()
     assert (bench.offsets(), bench.only.kind) == ([0, 100], ACCEPT)
@@ -286,7 +286,7 @@ def test_a_listing_that_gives_the_same_page_whatever_is_asked_is_at_its_end() ->
     ],
     ids=["404", "302", "504", "reset", "refused", "garbage", "401"],
 )
-def test_where_the_listing_cannot_be_had_a_backup_is_requested(failure: AttemptResult, reads: int) -> None:
+def test_if_the_listing_cannot_be_read_a_backup_is_requested(failure: AttemptResult, reads: int) -> None:
     bench = screening(failure)
     end = bench.run()
     assert end.stops == {}
@@ -294,14 +294,14 @@ def test_where_the_listing_cannot_be_had_a_backup_is_requested(failure: AttemptR
     assert failure is UNAUTHORIZED or "backup.not_screened" in bench.log.names
 
 
-def test_a_listing_that_is_throttled_is_asked_again_and_that_is_no_failure() -> None:
+def test_a_throttled_listing_is_read_again_and_does_not_count_as_failed() -> None:
     bench = screening(*[THROTTLED] * 20, listing(made(60)))
     bench.run()
     assert (len(bench.offsets()), bench.only.kind) == (21, SKIP)
 
 
 @pytest.mark.parametrize(("failure", "kind"), [(UNAUTHORIZED, ErrorKind.CREDENTIALS), (QUOTA, ErrorKind.QUOTA)])
-def test_an_account_that_stops_while_it_screens_requests_nothing_and_others_go_on(
+def test_an_account_that_stops_during_recency_checks_requests_nothing_and_others_go_on(
     failure: AttemptResult, kind: ErrorKind
 ) -> None:
     bench = screening(failure, installs=5, others=5, throttle=FakeThrottle(concurrency=1))
@@ -312,8 +312,8 @@ def test_an_account_that_stops_while_it_screens_requests_nothing_and_others_go_o
     assert bench.sink.of(0).kind is CANCEL
 
 
-def test_listings_that_are_served_keep_an_account_going_though_nothing_is_requested() -> None:
-    """Two failures that lie far apart are no time without a served request."""
+def test_served_listings_keep_an_account_going_even_without_posts() -> None:
+    """Listings are served between the two failures, so no time to give up has passed."""
     bench = screening(installs=600, throttle=FakeThrottle(concurrency=1), api=FakeApi(takes_s=1.0))
     for number in range(600):
         bench.api.script_listing(number, *[GATEWAY_TIMEOUT] * (number in {0, 590}), listing(made(60)))
@@ -334,7 +334,7 @@ def test_a_server_that_serves_no_listing_is_given_up() -> None:
 
 
 @pytest.mark.parametrize("concurrency", [1, 4, 50])
-def test_what_is_screened_when_the_deadline_passes_is_cancelled(concurrency: int) -> None:
+def test_an_install_in_its_recency_check_at_the_deadline_is_cancelled(concurrency: int) -> None:
     bench = screening(installs=40, deadline_s=1.05, throttle=FakeThrottle(concurrency=concurrency))
     bench.api.list_takes_s = 0.7
     end = bench.run()
@@ -346,7 +346,7 @@ def test_what_is_screened_when_the_deadline_passes_is_cancelled(concurrency: int
     assert all(at < BEGAN_S + 1.06 for each in bench.api.post_times.values() for at in each)
 
 
-def test_a_signal_while_a_listing_is_read_cancels_and_sends_nothing_more() -> None:
+def test_a_signal_during_a_recency_check_cancels_and_sends_nothing_more() -> None:
     bench = screening(installs=10, signals=((1.0, signal.SIGTERM),))
     bench.api.list_takes_s = 3600.0
     bench.run()
@@ -355,7 +355,7 @@ def test_a_signal_while_a_listing_is_read_cancels_and_sends_nothing_more() -> No
     assert bench.seconds < 2
 
 
-def test_a_signal_while_one_under_way_is_waited_for_is_no_success() -> None:
+def test_a_signal_during_the_wait_for_a_backup_of_others_cancels_the_install() -> None:
     bench = gate(signals=((2 * INTERVAL_S, signal.SIGTERM),))
     bench.api.on_poll = lambda *_: status("in_progress", "r-1")
     bench.run()

@@ -1,4 +1,4 @@
-"""What a listing proves: each row one thing that a server may show, and what follows from it."""
+"""Conclusions from a listing: each row has something that a server may show, and the conclusion."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ POLICY = RetryPolicy(max_attempts=3)
 
 
 def at(seconds: float) -> str:
-    """Return the time that is so many seconds after the request was sent, as the API writes it."""
+    """Return the time ``seconds`` after the request was sent, in the API's format."""
     return (SENT + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -32,7 +32,7 @@ def sight_of(*backups: Backup, sought: Sought = SOUGHT) -> Sight:
 
 
 def fates(*backups: Backup, sought: Sought = SOUGHT) -> tuple[Fate, Fate]:
-    """Return what the listing proves where nothing is known of markers, and where they are known to come back."""
+    """Return the conclusion if nothing is known about markers, and the one if markers are known to come back."""
     sight = sight_of(*backups, sought=sought)
     return fate_of(sight, markers_come_back=False), fate_of(sight, markers_come_back=True)
 
@@ -56,7 +56,7 @@ ABSENT, OPEN, FOUND = Fate.ABSENT, Fate.OPEN, Fate.FOUND
     ],
 )
 @pytest.mark.parametrize("create_time", [None, at(-86_400), at(0), at(86_400), "yesterday"])
-def test_a_whole_marker_is_found_wherever_it_stands_and_whatever_the_time(
+def test_a_complete_marker_is_found_anywhere_in_the_description_and_at_any_time(
     description: str, create_time: str | None
 ) -> None:
     backup = Backup("b", "completed", description, create_time)
@@ -81,7 +81,7 @@ def test_a_whole_marker_is_found_wherever_it_stands_and_whatever_the_time(
         RUN_ID,
     ],
 )
-def test_what_is_nearly_our_marker_is_neither_ours_nor_anybodys(description: str) -> None:
+def test_text_similar_to_our_marker_is_no_marker(description: str) -> None:
     backup = Backup("b", "completed", description, at(0))
     sight = sight_of(backup)
     assert (sight.found, sight.has_markers, sight.has_unmarked) == ((), False, True)
@@ -95,17 +95,17 @@ def test_a_backup_of_another_run_is_not_ours_and_shows_that_markers_come_back(de
     assert fates(other) == (ABSENT, ABSENT)
 
 
-def test_the_backup_after_an_aborted_one_of_this_run_is_not_the_first() -> None:
+def test_the_second_backup_of_this_run_is_not_taken_for_the_first() -> None:
     assert sight_of(shown("b", f"x [wpe-backup {RUN_ID}/2]")) == Sight(has_markers=True)
 
 
-def test_each_of_the_runs_that_are_sought_is_found() -> None:
+def test_the_marker_of_each_sought_run_is_found() -> None:
     mine, earlier, strange = shown("1"), shown("2", marker(EARLIER_RUN_ID)), shown("3", marker(RUN_ID[:-1] + "7"))
     sought = Sought((EARLIER_RUN_ID, RUN_ID), SENT.timestamp(), OURS)
     assert sight_of(strange, mine, earlier, sought=sought).found == (mine, earlier)
 
 
-def test_pages_add_up_and_none_takes_back_what_another_showed() -> None:
+def test_pages_add_up_and_no_page_undoes_another() -> None:
     pages = [[shown("1")], [], [shown("2", "")], [shown("3", "Nightly")], [shown("4"), shown("5", OURS)]]
     sight = Sight()
     for page in pages:
@@ -115,7 +115,7 @@ def test_pages_add_up_and_none_takes_back_what_another_showed() -> None:
     assert (sight.has_markers, sight.has_unmarked, sight.has_likely) == (True, True, True)
 
 
-def test_an_empty_listing_is_proof() -> None:
+def test_an_empty_listing_proves_absence() -> None:
     assert fates() == (ABSENT, ABSENT)
 
 
@@ -148,7 +148,7 @@ def test_an_empty_listing_is_proof() -> None:
         (None, False),
     ],
 )
-def test_only_a_time_with_its_zone_that_is_certainly_before_the_request_makes_a_backup_older(
+def test_only_a_time_with_a_zone_surely_before_the_request_makes_a_backup_older(
     create_time: str | None,
     is_older: bool,  # noqa: FBT001 - a column of the table
 ) -> None:
@@ -185,33 +185,33 @@ OTHERS = ["Nightly", "Automatic backup", "before the upgrade", "the upgrade of a
 
 
 @pytest.mark.parametrize("description", [*BLANK, *CUT, *BEGINS_LIKE_OURS])
-def test_what_could_have_been_ours_proves_nothing_even_where_markers_come_back(description: str | None) -> None:
+def test_a_description_that_could_be_ours_prevents_proof_even_if_markers_come_back(description: str | None) -> None:
     backup = Backup("b", "requested", description, at(1))
     assert fates(backup) == (OPEN, OPEN)
     assert fates(backup, shown("1", marker(EARLIER_RUN_ID))) == (OPEN, OPEN)
 
 
 @pytest.mark.parametrize("description", OTHERS)
-def test_what_reads_otherwise_could_be_ours_only_while_nothing_is_known_of_markers(description: str) -> None:
+def test_another_description_could_be_ours_only_until_markers_are_known_to_come_back(description: str) -> None:
     backup = Backup("b", "requested", description, at(1))
     assert fates(backup) == (OPEN, ABSENT)
     assert fates(backup, shown("1", marker(EARLIER_RUN_ID))) == (ABSENT, ABSENT)
 
 
 @pytest.mark.parametrize("description", [*BLANK, *CUT, *BEGINS_LIKE_OURS, *OTHERS])
-def test_what_is_older_is_not_ours_whatever_it_reads(description: str | None) -> None:
+def test_an_older_backup_is_not_ours_whatever_its_description(description: str | None) -> None:
     assert fates(Backup("b", "completed", description, at(-60))) == (ABSENT, ABSENT)
 
 
 @pytest.mark.parametrize(
     "spoiled", [" Before", "Before the", "Before the upgrade of all…", " Before the upgrade of all"]
 )
-def test_a_description_that_begins_with_a_blank_is_known_again_though_it_was_trimmed_and_cut(spoiled: str) -> None:
-    ours = Sought((RUN_ID,), SENT.timestamp(), f" {OURS}")  # "{environment} Before …", of an install without one
+def test_a_description_that_begins_with_a_blank_is_recognised_even_if_trimmed_and_cut(spoiled: str) -> None:
+    ours = Sought((RUN_ID,), SENT.timestamp(), f" {OURS}")  # "{environment} Before …" without an environment
     assert fates(Backup("b", "requested", spoiled, at(1)), sought=ours) == (OPEN, OPEN)
 
 
-# -- whatever is listed ------------------------------------------------------------------------------------------------
+# -- random listings ---------------------------------------------------------------------------------------------------
 
 
 @st.composite
@@ -221,7 +221,7 @@ def sent_descriptions(draw: st.DrawFn) -> str:
 
 @st.composite
 def backups_beside(draw: st.DrawFn, ours: str) -> Backup:
-    """Return a backup that may be ours, cut or blank or not, or anybody's, at some time or none."""
+    """Draw a backup: ours (complete, cut or blank) or somebody else's, with any time or none."""
     cut = st.integers(0, len(ours) - 1).map(lambda length: ours[:length])
     description = draw(
         st.none()
@@ -237,9 +237,9 @@ def backups_beside(draw: st.DrawFn, ours: str) -> Backup:
 
 
 def could_be(backup: Backup, sought: Sought) -> bool:
-    """Say in other words than the code whether ``backup`` may be what the request made, with its description spoiled.
+    """Tell, independently of the code, whether ``backup`` may be the request's backup with a spoiled description.
 
-    Spoiled means blank, or cut, with an ellipsis behind it or without, and trimmed or not.
+    A spoiled description is blank, or cut with or without an ellipsis, and may be trimmed.
     """
     try:
         at = datetime.fromisoformat(backup.create_time or "")
@@ -258,7 +258,7 @@ def could_be(backup: Backup, sought: Sought) -> bool:
 
 
 @given(st.data(), sent_descriptions(), st.none() | st.just(SENT.timestamp()), st.booleans())
-def test_absence_is_never_said_while_something_that_could_be_ours_is_listed(
+def test_absence_is_never_concluded_while_a_backup_that_could_be_ours_is_listed(
     data: st.DataObject,
     ours: str,
     sent_at: float | None,
@@ -274,7 +274,7 @@ def test_absence_is_never_said_while_something_that_could_be_ours_is_listed(
 
 
 @given(st.data(), sent_descriptions(), st.booleans())
-def test_a_backup_that_shows_our_marker_is_found_whatever_else_is_listed(
+def test_a_backup_with_our_marker_is_found_among_any_others(
     data: st.DataObject,
     ours: str,
     markers_come_back: bool,  # noqa: FBT001 - drawn
@@ -286,7 +286,7 @@ def test_a_backup_that_shows_our_marker_is_found_whatever_else_is_listed(
     assert fate_of(sight, markers_come_back=markers_come_back) is FOUND
 
 
-# -- a page that cannot be had -----------------------------------------------------------------------------------------
+# -- unreadable pages --------------------------------------------------------------------------------------------------
 
 AGAIN = Decision(Step.AGAIN, after_s=0.375)
 LATER = Decision(Step.AGAIN, after_s=1.5)
@@ -309,7 +309,7 @@ WHATEVER = [(failed, is_over) for failed in (0, 1, 3, 50) for is_over in (False,
         *((answer, *each, STOP) for answer in (Answer.QUOTA, Answer.MISCONFIGURED) for each in WHATEVER),
     ],
 )
-def test_what_follows_from_a_page_that_cannot_be_had(
+def test_each_failure_to_read_a_page_has_its_decision(
     answer: Answer,
     failed: int,
     is_over: bool,  # noqa: FBT001 - a column of the table

@@ -1,4 +1,4 @@
-"""The recorder: one transaction for all that waits, outcomes then in the report, failures where they belong."""
+"""The recorder: one transaction for all waiting records, then outcomes in the report; failures reach their callers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PLAN = [planned(number) for number in range(MOST_TOGETHER + COUNT)]
 
 
 class Bench:
-    """A recorder on a real state and a real report, with what it was told and what it told."""
+    """A recorder on a real state and a real report, with the outcomes that it stored and that failed."""
 
     def __init__(self, folder: Path, report: str | None = None) -> None:
         self.report = report or str(folder / "report.jsonl")
@@ -61,7 +61,7 @@ class Bench:
         self.failed.append(outcome)
 
     async def stored(self) -> tuple[int, int]:
-        """Return how many checkpoints, and how many outcomes, the journal has."""
+        """Return the numbers of checkpoints and of outcomes in the journal."""
         stored = await load(self.store, RUN_ID)
         return sum(each.checkpoint is not None for each in stored), sum(each.line is not None for each in stored)
 
@@ -74,7 +74,7 @@ def checkpoint(number: int) -> Checkpoint:
     return Checkpoint(PLAN[number], sought=(RUN_ID,))
 
 
-def test_what_comes_while_a_transaction_is_under_way_goes_into_the_next_one_together(tmp_path: Path) -> None:
+def test_records_that_come_during_a_transaction_go_into_the_next_one_together(tmp_path: Path) -> None:
     async def use(bench: Bench) -> None:
         traced: list[str] = []
         await bench.store.read(lambda connection: connection.set_trace_callback(traced.append))
@@ -82,14 +82,14 @@ def test_what_comes_while_a_transaction_is_under_way_goes_into_the_next_one_toge
         await hold.begun()
         first = asyncio.create_task(bench.recorder.note(checkpoint(0)))
         await asyncio.sleep(0)
-        await asyncio.sleep(0)  # its transaction waits for the store by now
+        await asyncio.sleep(0)  # now its transaction waits for the store
         notes = [asyncio.create_task(bench.recorder.note(checkpoint(number))) for number in range(1, COUNT)]
         await asyncio.sleep(0)
         outcomes = [bench.record(number) for number in range(COUNT)]
         await hold.release()
         await asyncio.gather(first, *notes)
         await bench.recorder.drain()
-        assert sum(statement == "COMMIT" for statement in traced) == 3  # the hold's, the first one's, all others'
+        assert sum(statement == "COMMIT" for statement in traced) == 3  # the hold, the first record, all others
         assert await bench.stored() == (COUNT, COUNT)
         assert bench.kept == outcomes
         assert (len(bench.reported()), bench.failed) == (COUNT, [])
@@ -97,7 +97,7 @@ def test_what_comes_while_a_transaction_is_under_way_goes_into_the_next_one_toge
     Bench(tmp_path).run(use)
 
 
-def test_a_fleet_that_ends_at_once_takes_several_transactions_and_stays_in_order(tmp_path: Path) -> None:
+def test_many_outcomes_at_the_same_time_are_split_into_transactions_in_order(tmp_path: Path) -> None:
     async def use(bench: Bench) -> None:
         outcomes = [bench.record(number) for number in range(len(PLAN))]
         await bench.recorder.drain()
@@ -117,7 +117,7 @@ def test_a_caller_goes_on_only_when_its_checkpoint_is_on_disk(tmp_path: Path) ->
     Bench(tmp_path).run(use)
 
 
-def test_a_full_disk_fails_whoever_waits_and_each_outcome_is_reported_all_the_same(tmp_path: Path) -> None:
+def test_a_full_disk_fails_waiting_callers_but_each_outcome_is_still_reported(tmp_path: Path) -> None:
     async def use(bench: Bench) -> None:
         await bench.store.write(fill)
         notes = [bench.recorder.note(checkpoint(number)) for number in range(COUNT)]
@@ -131,7 +131,7 @@ def test_a_full_disk_fails_whoever_waits_and_each_outcome_is_reported_all_the_sa
     Bench(tmp_path).run(use)
 
 
-def test_a_report_that_fails_fails_outcomes_and_no_checkpoint(tmp_path: Path) -> None:
+def test_a_failed_report_fails_outcomes_but_no_checkpoint(tmp_path: Path) -> None:
     async def use(bench: Bench) -> None:
         bench.writer.abandon()
         outcome = bench.record(0)
@@ -143,7 +143,7 @@ def test_a_report_that_fails_fails_outcomes_and_no_checkpoint(tmp_path: Path) ->
     Bench(tmp_path).run(use)
 
 
-def test_a_caller_that_is_cancelled_takes_nobody_with_it_and_its_checkpoint_is_kept(tmp_path: Path) -> None:
+def test_a_cancelled_caller_affects_no_other_and_its_checkpoint_is_stored(tmp_path: Path) -> None:
     async def use(bench: Bench) -> None:
         notes = [asyncio.create_task(bench.recorder.note(checkpoint(number))) for number in range(3)]
         await asyncio.sleep(0)
@@ -156,7 +156,7 @@ def test_a_caller_that_is_cancelled_takes_nobody_with_it_and_its_checkpoint_is_k
     Bench(tmp_path).run(use)
 
 
-def test_what_nobody_waits_for_is_kept_soon_and_its_failure_is_nobodys(tmp_path: Path) -> None:
+def test_a_checkpoint_without_a_waiter_is_stored_soon_and_its_failure_is_ignored(tmp_path: Path) -> None:
     async def use(bench: Bench) -> None:
         bench.recorder.note_soon(checkpoint(0))
         await bench.recorder.drain()
@@ -169,7 +169,7 @@ def test_what_nobody_waits_for_is_kept_soon_and_its_failure_is_nobodys(tmp_path:
     Bench(tmp_path).run(use)
 
 
-def test_a_reader_of_the_report_that_pauses_holds_up_no_checkpoint(tmp_path: Path) -> None:
+def test_a_paused_reader_of_the_report_delays_no_checkpoint(tmp_path: Path) -> None:
     pipe = str(tmp_path / "pipe")
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
@@ -177,7 +177,7 @@ def test_a_reader_of_the_report_that_pauses_holds_up_no_checkpoint(tmp_path: Pat
     async def use(bench: Bench) -> None:
         for number in range(COUNT):  # more than a pipe holds
             bench.record(number)
-        while bench.writer.stuck_s() < 0.05:  # noqa: ASYNC110 - what is waited for happens in a thread
+        while bench.writer.stuck_s() < 0.05:  # noqa: ASYNC110 - a thread changes the value
             await asyncio.sleep(0)
         await bench.recorder.note(checkpoint(0))
         assert await bench.stored() == (1, COUNT)
@@ -197,7 +197,7 @@ def test_a_reader_of_the_report_that_pauses_holds_up_no_checkpoint(tmp_path: Pat
     os.close(reader)
 
 
-def test_a_bug_on_the_way_to_the_disk_is_raised_where_it_is_waited_for(
+def test_a_bug_during_a_write_is_raised_in_the_waiting_caller(
     tmp_path: Path,
 ) -> None:
     async def use(bench: Bench) -> None:
@@ -212,7 +212,7 @@ def test_a_bug_on_the_way_to_the_disk_is_raised_where_it_is_waited_for(
     Bench(tmp_path).run(use)
 
 
-def test_a_bug_after_an_outcome_was_kept_is_raised_at_the_end_and_the_others_are_kept(tmp_path: Path) -> None:
+def test_a_bug_after_an_outcome_was_stored_is_raised_at_the_end_and_others_are_stored(tmp_path: Path) -> None:
     def fail(outcome: Outcome) -> None:
         if outcome.planned.position == 0:
             raise ZeroDivisionError

@@ -1,4 +1,4 @@
-"""The report's lines, the file, reading it again, what people are shown."""
+"""The report: its lines, its file, reading it, and its output for people."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def shown(thing: object) -> str:
     return stream.getvalue()
 
 
-def test_a_line_says_everything_the_contract_lists() -> None:
+def test_a_line_has_every_field_of_the_contract() -> None:
     assert backup_line("R1", ACCEPTED) == {
         "type": "backup",
         "schema": 1,
@@ -106,7 +106,7 @@ def test_a_line_says_everything_the_contract_lists() -> None:
     }
 
 
-def test_what_a_look_at_the_listing_showed_is_said() -> None:
+def test_a_line_has_the_results_of_a_lookup() -> None:
     found = replace(ACCEPTED, reconciled=True, earlier=(Backup("c", "aborted", "x", "t"), Backup("d")))
     line = backup_line("R1", found)
     assert (line["reconciled"], line["look_for"]) == (True, [])
@@ -125,7 +125,7 @@ def test_what_a_look_at_the_listing_showed_is_said() -> None:
         (Spent(2, 1, 3), 4),
     ],
 )
-def test_a_kept_line_knows_what_is_counted_and_whether_it_was_a_retry(spent: Spent, retries: int) -> None:
+def test_a_stored_line_has_the_values_for_the_totals(spent: Spent, retries: int) -> None:
     line = line_of("R1", replace(ACCEPTED, spent=spent, reconciled=True))
     assert (line.position, line.kind, line.retries, line.reconciled) == (1, OutcomeKind.ACCEPTED, retries, True)
     assert (
@@ -158,7 +158,7 @@ LIMITED = AccountTotals(
 )
 
 
-def test_the_summary_says_what_was_found_out_about_the_limits_and_from_what() -> None:
+def test_the_summary_has_the_limits_and_their_evidence() -> None:
     account = summary_line(replace(SUMMARY, accounts={"default": LIMITED}))["accounts"]["default"]
     assert account["limit"] == {"rate": 49.877, "burst": 98, "in_flight": 8}
     assert account["evidence"] == {
@@ -168,7 +168,7 @@ def test_the_summary_says_what_was_found_out_about_the_limits_and_from_what() ->
     }
 
 
-def test_a_line_is_one_line_of_utf8_whatever_the_server_said() -> None:
+def test_a_line_is_one_line_of_utf8_for_any_text_of_the_server() -> None:
     odd = replace(REJECTED, error=replace(ERROR, message="é\n\r\x00\u2028\ud800"))
     raw = encode(backup_line("R", odd))
     assert raw.count(b"\n") == 1
@@ -180,7 +180,7 @@ def test_instants_are_utc_with_milliseconds() -> None:
     assert iso(None) is None
 
 
-def test_each_line_is_in_the_file_the_moment_it_is_written(tmp_path: Path) -> None:
+def test_each_line_is_in_the_file_as_soon_as_it_is_written(tmp_path: Path) -> None:
     path = tmp_path / "report.jsonl"
 
     async def main() -> None:
@@ -194,7 +194,7 @@ def test_each_line_is_in_the_file_the_moment_it_is_written(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_an_older_report_is_replaced_not_mixed_with(tmp_path: Path) -> None:
+def test_an_older_report_is_replaced_and_not_mixed(tmp_path: Path) -> None:
     path = tmp_path / "report.jsonl"
     path.write_text("old\n" * 1000)
     with path.open() as reader:
@@ -203,7 +203,7 @@ def test_an_older_report_is_replaced_not_mixed_with(tmp_path: Path) -> None:
     assert len(path.read_bytes().splitlines()) == 3
 
 
-@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="this system has no /dev/shm")  # noqa: S108 - as below
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="this system has no /dev/shm")  # noqa: S108 - no temporary file
 def test_a_regular_file_in_memory_is_replaced_like_any_other() -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         path = Path(folder) / "r.jsonl"
@@ -212,7 +212,7 @@ def test_a_regular_file_in_memory_is_replaced_like_any_other() -> None:
         assert len(path.read_bytes().splitlines()) == 3
 
 
-def test_a_report_begins_with_the_lines_that_a_resumed_run_has_already(tmp_path: Path) -> None:
+def test_a_report_begins_with_the_earlier_lines_of_a_resumed_run(tmp_path: Path) -> None:
     path = tmp_path / "report.jsonl"
     path.write_text("old\n")
 
@@ -234,7 +234,7 @@ def test_a_report_begins_with_the_lines_that_a_resumed_run_has_already(tmp_path:
     os.close(writable)
 
 
-def test_a_report_is_written_again_only_where_it_is_a_file(tmp_path: Path) -> None:
+def test_a_report_is_written_again_only_if_it_is_a_file(tmp_path: Path) -> None:
     path = tmp_path / "report.jsonl"
     write(path)
     assert rewrite(str(path), data_of(ACCEPTED))
@@ -246,7 +246,7 @@ def test_a_report_is_written_again_only_where_it_is_a_file(tmp_path: Path) -> No
         rewrite(str(tmp_path / "missing" / "r.jsonl"), b"x\n")
 
 
-def test_a_run_is_dropped_with_what_it_wrote_and_nothing_else(tmp_path: Path) -> None:
+def test_dropping_a_run_removes_only_its_own_files(tmp_path: Path) -> None:
     folder = tmp_path / "01A"
     for more in ([], ["notes.txt"]):
         folder.mkdir()
@@ -266,14 +266,14 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     assert len((tmp_path / "real").read_bytes().splitlines()) == 3
 
 
-def test_a_pipe_is_only_written_to_and_its_reader_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_is_written_to_after_a_wait_for_its_reader(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     read: list[bytes] = []
     reader = threading.Thread(target=lambda: read.append(fifo.read_bytes()))
 
     async def main() -> None:
-        asyncio.get_running_loop().call_soon(reader.start)  # once the writer has found no reader, and waits
+        asyncio.get_running_loop().call_soon(reader.start)  # starts after the writer has found no reader and waits
         async with ReportWriter(str(fifo), None) as report:
             await report.write(data_of(ACCEPTED))
             await finish(report)
@@ -284,7 +284,7 @@ def test_a_pipe_is_only_written_to_and_its_reader_waited_for(tmp_path: Path) -> 
     assert fifo.is_fifo()
 
 
-def test_a_descriptors_own_path_is_only_written_to(tmp_path: Path) -> None:
+def test_a_path_of_a_descriptor_is_written_to_and_not_replaced(tmp_path: Path) -> None:
     readable, writable = os.pipe()
     write(f"/dev/fd/{writable}")
     assert os.read(readable, 100_000).count(b"\n") == 3
@@ -299,11 +299,11 @@ def test_a_descriptors_own_path_is_only_written_to(tmp_path: Path) -> None:
 
 
 def has_room(writable: int) -> bool:
-    """Tell whether a pipe takes more."""
+    """Tell whether a pipe has room for more."""
     return bool(select.select([], [writable], [], 0)[1])
 
 
-def test_a_pipe_that_takes_little_at_a_time_gets_every_line_whole() -> None:
+def test_a_slow_pipe_gets_every_line_completely() -> None:
     readable, writable = os.pipe()
     os.set_blocking(writable, False)
     got = bytearray()
@@ -334,22 +334,22 @@ def test_standard_output_stays_open() -> None:
 
 
 @pytest.mark.parametrize("target", ["/nonexistent/report.jsonl", "/"])
-def test_a_report_that_cannot_be_begun_says_so(target: str) -> None:
+def test_a_report_that_cannot_be_created_is_an_error(target: str) -> None:
     with pytest.raises(StorageError, match="the report cannot be written to /"):
         write(target)
 
 
-def test_a_full_disk_says_so() -> None:
+def test_a_full_disk_is_an_error() -> None:
     with pytest.raises(StorageError, match="No space left on device"):
         write("/dev/full")
 
 
-def test_a_closed_standard_output_says_so() -> None:
+def test_a_closed_standard_output_is_an_error() -> None:
     with pytest.raises(StorageError, match="standard output: it is closed"):
         write("-")
 
 
-def test_what_could_not_be_written_once_is_not_tried_again() -> None:
+def test_after_a_failed_write_no_other_is_tried() -> None:
     async def main() -> None:
         async with ReportWriter("/dev/full", None) as report:
             writes = (report.write(data_of(ACCEPTED)) for _ in range(3))
@@ -361,7 +361,7 @@ def test_what_could_not_be_written_once_is_not_tried_again() -> None:
     asyncio.run(main())
 
 
-def test_a_reader_that_does_not_read_can_be_abandoned() -> None:
+def test_a_report_whose_reader_does_not_read_can_be_abandoned() -> None:
     readable, writable = os.pipe()
     long = replace(REJECTED, error=replace(ERROR, message="x" * 1_000_000))
 
@@ -380,19 +380,19 @@ def test_a_reader_that_does_not_read_can_be_abandoned() -> None:
     os.close(readable)
 
 
-def test_a_report_must_be_open() -> None:
+def test_writing_to_a_report_before_it_is_opened_raises() -> None:
     with pytest.raises(RuntimeError, match="before it is opened"):
         asyncio.run(ReportWriter("x", None).write(data_of(ACCEPTED)))
 
 
-def test_the_summary_is_a_file_of_its_own(tmp_path: Path) -> None:
+def test_the_summary_has_its_own_file(tmp_path: Path) -> None:
     write_summary(tmp_path, summary_line(SUMMARY))
     assert json.loads((tmp_path / "summary.json").read_bytes()) == summary_line(SUMMARY)
     with pytest.raises(StorageError, match=r"summary\.json cannot be written"):
         write_summary(tmp_path / "missing", summary_line(SUMMARY))
 
 
-def test_folders_are_the_owners_alone(tmp_path: Path) -> None:
+def test_folders_are_accessible_by_their_owner_only(tmp_path: Path) -> None:
     make_folder(tmp_path / "a" / "b")
     assert (tmp_path / "a").stat().st_mode & 0o777 == (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o700
     (tmp_path / "file").touch()
@@ -400,7 +400,7 @@ def test_folders_are_the_owners_alone(tmp_path: Path) -> None:
         make_folder(tmp_path / "file" / "x")
 
 
-def test_people_are_told_what_the_limits_were_found_to_be() -> None:
+def test_the_printed_totals_show_the_limits_that_were_found() -> None:
     line = summary_line(replace(SUMMARY, accounts={"default": LIMITED, "b": AccountTotals(1, 0, 5.0)}))
     text = shown(totals(Report("f", summary=line, run_id="R1")))
     assert "limit of default: about 49.9 requests a second, a burst of 98 beyond that, 8 at a time" in text
@@ -423,7 +423,7 @@ def test_a_report_is_read_again(tmp_path: Path) -> None:
     assert shown(totals(report)).splitlines()[:1] == ["Run R1: 1 of 2 installs backed up in 1 min 15 s, 1 failed"]
 
 
-def test_an_unfinished_and_damaged_report_still_tells_what_it_can(tmp_path: Path) -> None:
+def test_an_unfinished_and_damaged_report_is_read_as_far_as_possible(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     write(path)
     lines = path.read_bytes().splitlines(keepends=True)
@@ -439,7 +439,7 @@ def test_an_unfinished_and_damaged_report_still_tells_what_it_can(tmp_path: Path
 
 
 @pytest.mark.parametrize("content", [b"", b"hello\n", b'{"a": 1}\n', b"\x00\xff"])
-def test_what_is_not_a_report_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_report_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "r.jsonl"
     path.write_bytes(content)
     with pytest.raises(UsageError, match="is not a report"):
@@ -448,7 +448,7 @@ def test_what_is_not_a_report_is_refused(tmp_path: Path, content: bytes) -> None
         read_reports(tmp_path)
 
 
-def test_a_failure_shows_its_fields_and_obeys_no_terminal_code() -> None:
+def test_a_failure_is_shown_with_its_fields_and_without_terminal_codes() -> None:
     odd: list[dict[str, Any]] = [
         {"error": 7},
         {"error": {"errors": 5, "status": []}},
@@ -473,12 +473,12 @@ def test_a_failure_shows_its_fields_and_obeys_no_terminal_code() -> None:
         (-1, ""),
     ],
 )
-def test_durations_are_for_people(seconds: object, words: str) -> None:
+def test_durations_are_shown_in_readable_units(seconds: object, words: str) -> None:
     report = Report("r", summary=summary_line(SUMMARY) | {"duration_s": seconds}, run_id="R1")
     assert shown(totals(report)).splitlines()[0] == f"Run R1: 0 of 0 installs backed up{words}"
 
 
-def test_a_summary_of_nonsense_shows_and_steers_no_terminal(tmp_path: Path) -> None:
+def test_a_nonsense_summary_is_shown_without_terminal_codes(tmp_path: Path) -> None:
     line = {"type": "summary", "run_id": 7, "requests": "\x1b[31m", "throttled": 1e99, "retries": None}
     path = tmp_path / "r.jsonl"
     lines = [line, {"type": "backup", "outcome": "of\x1bthe future"}, {"type": "backup", "outcome": None}]
@@ -508,7 +508,7 @@ def test_runs_are_found_by_id_prefix_latest_and_path(tmp_path: Path) -> None:
     assert find_report(tmp_path, "latest") == runs / "01B" / "report.jsonl"
 
 
-def test_a_report_that_was_written_elsewhere_is_found_through_the_summary(tmp_path: Path) -> None:
+def test_a_report_in_another_place_is_found_through_the_summary(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "01C"
     folder.mkdir(parents=True)
     write_summary(folder, summary_line(replace(SUMMARY, report=str(tmp_path / "x.jsonl"))))
@@ -518,7 +518,7 @@ def test_a_report_that_was_written_elsewhere_is_found_through_the_summary(tmp_pa
         find_report(tmp_path, "latest")
 
 
-def test_a_tally_counts_and_keeps_the_first_failures() -> None:
+def test_a_tally_counts_outcomes_and_keeps_the_first_failures() -> None:
     tally = Tally()
     found = replace(ACCEPTED, spent=Spent(2, 2, 3, AT), reconciled=True)
     for outcome in [ACCEPTED, found, *[REJECTED] * 7]:
@@ -527,7 +527,7 @@ def test_a_tally_counts_and_keeps_the_first_failures() -> None:
     assert tally.first_failures() == (backup_line("R1", REJECTED),) * 5
 
 
-def test_failures_that_were_tried_are_shown_first_then_one_for_each_reason_of_a_cancellation() -> None:
+def test_failures_are_shown_first_and_then_one_cancellation_for_each_reason() -> None:
     tally = Tally()
     cancelled = replace(REJECTED, kind=OutcomeKind.CANCELLED)
     other = replace(cancelled, error=replace(ERROR, message="another reason"))
@@ -549,5 +549,5 @@ def test_failures_that_were_tried_are_shown_first_then_one_for_each_reason_of_a_
         (Ending(unwritten=True, crashed=True, signum=2), 1),
     ],
 )
-def test_one_exit_code_applies(ending: Ending, code: int) -> None:
+def test_the_exit_code_of_highest_precedence_applies(ending: Ending, code: int) -> None:
     assert exit_code(ending) == code

@@ -1,4 +1,4 @@
-"""The deadline and the stopping rules: what was not requested is cancelled, what was ends as it ends."""
+"""The deadline and the failure limit: installs not yet requested are cancelled, requested ones finish."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ def test_after_the_deadline_nothing_is_requested_and_the_rest_is_cancelled() -> 
 
 
 @pytest.mark.parametrize("deadline_s", [0.0, 0.05])
-def test_a_deadline_that_has_passed_before_it_began_cancels_everything(deadline_s: float) -> None:
+def test_a_deadline_that_passes_before_the_first_request_cancels_everything(deadline_s: float) -> None:
     bench = Bench(installs=5, wait=WAIT, deadline_s=deadline_s)
     assert bench.run().deadline_passed
     assert (bench.kinds(), sum(bench.api.posts.values())) == ({CANCEL: 5}, 0)
 
 
-def test_a_deadline_that_comes_after_the_end_is_nothing() -> None:
+def test_a_deadline_after_the_end_changes_nothing() -> None:
     bench = Bench(installs=5, deadline_s=10.0)
     assert not bench.run().deadline_passed
     assert (bench.kinds(), bench.seconds < 1) == ({ACCEPT: 5}, True)
 
 
-def test_what_is_in_flight_at_the_deadline_ends_as_it_ends() -> None:
+def test_requests_in_flight_at_the_deadline_finish_and_are_not_repeated() -> None:
     bench = Bench(installs=4, deadline_s=5.0, api=FakeApi(takes_s=3.0))
     bench.api.script(1, NOT_FOUND)
     bench.api.script(2, THROTTLED)
@@ -73,7 +73,7 @@ def test_what_is_in_flight_at_the_deadline_ends_as_it_ends() -> None:
     assert (bench.sink.of(2).spent.throttled, bench.sink.of(3).spent.tries) == (1, 1)
 
 
-def test_waiting_goes_on_after_the_deadline() -> None:
+def test_the_wait_for_backups_goes_on_after_the_deadline() -> None:
     bench = Bench(installs=10, wait=WAIT, deadline_s=0.35, throttle=FakeThrottle(concurrency=1))
     end = bench.run()
     assert end.deadline_passed
@@ -83,7 +83,7 @@ def test_waiting_goes_on_after_the_deadline() -> None:
 
 @pytest.mark.parametrize("is_made", [True, False])
 @pytest.mark.parametrize("lost", [GATEWAY_TIMEOUT, DISCONNECTED])
-def test_doubts_are_settled_after_the_deadline_and_what_is_absent_is_not_requested_again(
+def test_doubts_are_settled_after_the_deadline_and_absent_backups_are_not_requested_again(
     lost: object,
     is_made: bool,  # noqa: FBT001 - a column
 ) -> None:
@@ -100,14 +100,14 @@ def test_doubts_are_settled_after_the_deadline_and_what_is_absent_is_not_request
     assert bench.seconds >= 20
 
 
-def test_an_intent_that_is_kept_while_the_deadline_passes_sends_nothing() -> None:
+def test_a_deadline_while_an_intent_is_stored_sends_nothing() -> None:
     bench = Bench(installs=3, deadline_s=3.0, journal=FakeJournal(takes_s=5.0))
     bench.run()
     assert (bench.kinds(), sum(bench.api.posts.values())) == ({CANCEL: 3}, 0)
     assert [bench.journal.of(number)[-1].sought for number in range(3)] == [()] * 3
 
 
-def test_what_waits_for_a_check_of_the_credentials_is_not_requested_after_the_deadline() -> None:
+def test_an_install_that_waits_for_a_check_of_credentials_is_not_requested_after_the_deadline() -> None:
     bench = Bench(installs=2, deadline_s=5.0, throttle=FakeThrottle(concurrency=1))
     bench.api.script(0, UNAUTHORIZED)
     bench.api.check_takes_s = 4.0
@@ -116,7 +116,7 @@ def test_what_waits_for_a_check_of_the_credentials_is_not_requested_after_the_de
     assert len(bench.posted(1)) == 0
 
 
-def test_a_deadline_while_the_limiter_is_held_ends_the_run_at_once() -> None:
+def test_a_deadline_while_the_limiter_is_held_ends_the_run_immediately() -> None:
     bench = Bench(installs=20, deadline_s=5.0, held_after_s=0.35, throttle=FakeThrottle(concurrency=1))
     assert bench.run().deadline_passed
     assert bench.seconds < 6
@@ -132,7 +132,7 @@ def test_a_signal_after_the_deadline_ends_the_wait() -> None:
 
 
 def failing(failure_limit: FailureLimit, *bad: int, **fields: Any) -> Bench:
-    """Return a bench of a hundred installs, one at a time, of which ``bad`` are rejected."""
+    """Return a bench of a hundred installs, one at a time; the installs ``bad`` are rejected."""
     hundred: dict[str, Any] = {"installs": 100, "throttle": FakeThrottle(concurrency=1)}
     bench = Bench(failure_limit=failure_limit, **hundred | fields)
     for number in bad:
@@ -150,14 +150,14 @@ def test_fail_fast_stops_at_the_first_failure() -> None:
     assert error_of(bench.sink.of(50)).message == "the run stopped requesting: 1 of 8 installs failed (failure_limit 1)"
 
 
-def test_a_number_of_failures_is_borne_up_to_it() -> None:
+def test_a_failure_limit_stops_the_run_when_it_is_reached() -> None:
     assert failing(FailureLimit(failures=3), 1, 2).run().stops == {}
     bench = failing(FailureLimit(failures=3), 1, 2, 30)
     bench.run()
     assert bench.kinds() == {ACCEPT: 28, REJECT: 3, CANCEL: 69}
 
 
-def test_a_share_counts_from_twenty_outcomes_on() -> None:
+def test_a_failure_limit_in_percent_counts_from_twenty_outcomes_on() -> None:
     bench = failing(FailureLimit(percent=10.0), 0, 1, 2)
     bench.run()
     assert bench.kinds() == {ACCEPT: LEAST_FOR_A_SHARE - 3, REJECT: 3, CANCEL: 100 - LEAST_FOR_A_SHARE}
@@ -166,7 +166,7 @@ def test_a_share_counts_from_twenty_outcomes_on() -> None:
     assert (bench.kinds()[REJECT], bench.kinds()[CANCEL]) == (6, 45)
 
 
-def test_what_is_in_flight_when_it_stops_ends_as_it_ends() -> None:
+def test_requests_in_flight_when_the_run_stops_finish_and_are_not_repeated() -> None:
     bench = failing(FailureLimit(failures=1), 1, throttle=FakeThrottle(concurrency=10), api=FakeApi(takes_s=1.0))
     bench.api.lose(2, GATEWAY_TIMEOUT)
     bench.api.script(3, THROTTLED, ACCEPTED)
@@ -179,7 +179,7 @@ def test_what_is_in_flight_when_it_stops_ends_as_it_ends() -> None:
 
 
 @pytest.mark.parametrize("kind", [ABORT, INCOMPLETE])
-def test_a_backup_that_fails_while_it_is_waited_for_stops_what_was_not_requested(kind: OutcomeKind) -> None:
+def test_a_backup_that_fails_during_the_wait_stops_further_requests(kind: OutcomeKind) -> None:
     bench = Bench(
         installs=40,
         failure_limit=FailureLimit(1),
@@ -197,7 +197,7 @@ def test_a_backup_that_fails_while_it_is_waited_for_stops_what_was_not_requested
     assert len(started) == kinds[kind]
 
 
-def test_an_abort_after_the_stop_is_not_requested_once_more() -> None:
+def test_a_backup_aborted_after_the_stop_is_not_requested_once_more() -> None:
     bench = Bench(installs=30, wait=REPEAT, failure_limit=FailureLimit(1), throttle=FakeThrottle(concurrency=1))
     bench.api.script(20, NOT_FOUND)
     bench.api.ends_as = lambda _: "aborted"
@@ -206,14 +206,14 @@ def test_an_abort_after_the_stop_is_not_requested_once_more() -> None:
     assert all(each.error is None and each.backup and not each.earlier for each in bench.sink.outcomes[9 + 1 :])
 
 
-def test_what_was_cancelled_is_no_failure_that_stops() -> None:
+def test_cancelled_installs_do_not_count_for_the_failure_limit() -> None:
     bench = Bench(installs=30, others=30, failure_limit=FailureLimit(failures=2), throttle=FakeThrottle(concurrency=2))
     bench.api.checks = [UNAUTHORIZED]
     bench.run()
     assert bench.kinds() == {CANCEL: 30, ACCEPT: 30}
 
 
-def test_what_stops_first_says_why() -> None:
+def test_the_first_rule_that_stops_the_run_gives_the_reason() -> None:
     bench = failing(FailureLimit(failures=1), 5, deadline_s=1.0)
     end = bench.run()
     assert (errors_of(bench), end.deadline_passed) == ({ErrorKind.STOPPED}, False)
@@ -222,7 +222,7 @@ def test_what_stops_first_says_why() -> None:
     assert (errors_of(bench), end.deadline_passed) == ({ErrorKind.DEADLINE}, True)
 
 
-def test_a_stop_while_an_intent_is_kept_sends_nothing_more() -> None:
+def test_a_stop_while_an_intent_is_stored_sends_nothing_more() -> None:
     class Slow(FakeJournal):
         async def note(self, checkpoint: Checkpoint) -> None:
             self.takes_s = 0.0 if checkpoint.planned.position == 0 else 5.0
@@ -253,11 +253,16 @@ def test_a_stop_while_an_intent_is_kept_sends_nothing_more() -> None:
         (FailureLimit(), 50, 50, False),
     ],
 )
-def test_when_failures_are_too_many(failure_limit: FailureLimit, failed: int, settled: int, holds: bool) -> None:  # noqa: FBT001 - a column
+def test_a_failure_limit_holds_at_the_right_counts(
+    failure_limit: FailureLimit,
+    failed: int,
+    settled: int,
+    holds: bool,  # noqa: FBT001 - a column of the table
+) -> None:
     assert failure_limit.holds(failed, settled) is holds
 
 
-def test_a_rule_is_written_as_it_was_set() -> None:
+def test_a_failure_limit_is_shown_as_it_was_set() -> None:
     rules = (
         FailureLimit(3),
         FailureLimit(percent=12.5, option="--max-failures"),
@@ -267,19 +272,19 @@ def test_a_rule_is_written_as_it_was_set() -> None:
 
 
 def slow_sink() -> ListSink:
-    """Return a disk that takes its time."""
+    """Return a sink that takes 0.5 s for each cancelled outcome."""
     return ListSink(takes_s=lambda outcome: 0.5 if outcome.kind is CANCEL else 0.0)
 
 
-@pytest.mark.parametrize("signals", [(), ((0.35, signal.SIGTERM),)], ids=["deadline alone", "and a signal"])
-def test_closing_a_large_run_costs_no_install_its_line(signals: tuple[tuple[float, int], ...]) -> None:
+@pytest.mark.parametrize("signals", [(), ((0.35, signal.SIGTERM),)], ids=["deadline alone", "deadline and signal"])
+def test_the_end_of_a_large_run_loses_no_outcome(signals: tuple[tuple[float, int], ...]) -> None:
     bench = Bench(installs=3001, wait=WAIT, deadline_s=0.3, sink=slow_sink(), signals=signals)
     end = bench.run()
     assert len(bench.sink.outcomes) == 3001
     assert end.deadline_passed
 
 
-def test_a_signal_whose_unfinished_backups_are_too_many_failures_costs_no_install_its_line() -> None:
+def test_a_signal_that_also_reaches_the_failure_limit_loses_no_outcome() -> None:
     bench = Bench(
         installs=55,
         others=2600,

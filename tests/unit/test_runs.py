@@ -1,4 +1,4 @@
-"""What the journal remembers of runs, over a real file."""
+"""The runs in the journal, with a real file."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def checkpoint(position: int, **fields: Any) -> Checkpoint:
 
 
 def with_run(path: Path, use: Callable[[Store], Awaitable[Any]], *begun: Checkpoint) -> list[StoredBackup]:
-    """Begin a run of three installs, do something, and return what another process finds."""
+    """Begin a run of three installs, call ``use``, reopen the file and return the stored backups."""
 
     async def main(store: Store) -> None:
         await begin(store, record(), PLAN, begun)
@@ -92,7 +92,7 @@ def with_run(path: Path, use: Callable[[Store], Awaitable[Any]], *begun: Checkpo
 
 
 async def begin_all(store: Store) -> None:
-    """Begin five runs, in order, every other one of another scope."""
+    """Begin five runs in order; their scopes alternate."""
     for number, run_id in enumerate(IDS):
         await begin(store, record(run_id, (SCOPE, OTHER_SCOPE)[number % 2]), PLAN, [])
 
@@ -108,14 +108,14 @@ async def old(store: Store, before: datetime) -> list[str]:
 # -- round trips -------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_that_has_just_begun_has_its_plan_in_order_and_nothing_else(path: Path) -> None:
+def test_a_new_run_has_only_its_plan_in_order(path: Path) -> None:
     async def nothing(_: Store) -> None:
         pass
 
     assert with_run(path, nothing) == [StoredBackup(each, None, None) for each in PLAN]
 
 
-def test_a_record_comes_back_whole(path: Path) -> None:
+def test_a_record_is_read_back_completely(path: Path) -> None:
     whole = record(disabled=7, retried=EARLIER_RUN_ID, report="-")
     with_store(path, lambda store: begin(store, whole, [], []))
     assert with_store(path, lambda store: find(store, RUN_ID, "in /state")) == whole
@@ -139,7 +139,7 @@ def test_a_start_in_another_zone_is_the_same_instant(path: Path) -> None:
         Checkpoint(PLAN[1], sought=(RUN_ID,), sent_at=0.0, described=""),
     ],
 )
-def test_a_standing_comes_back_whole_whether_the_run_began_with_it_or_came_to_it(path: Path, kept: Checkpoint) -> None:
+def test_a_checkpoint_is_read_back_completely_from_the_start_or_from_later(path: Path, kept: Checkpoint) -> None:
     stored = with_run(path, lambda store: keep(store, RUN_ID, [], [kept]))
     assert [each.checkpoint for each in stored] == [None, kept, None]
     again = with_run(path.with_name("again.db"), lambda store: keep(store, RUN_ID, [], []), kept)
@@ -147,7 +147,7 @@ def test_a_standing_comes_back_whole_whether_the_run_began_with_it_or_came_to_it
 
 
 @pytest.mark.parametrize("kind", OutcomeKind)
-def test_a_line_comes_back_byte_for_byte(path: Path, kind: OutcomeKind) -> None:
+def test_a_line_is_read_back_byte_for_byte(path: Path, kind: OutcomeKind) -> None:
     kept = line(2, kind, '{"name":"ß\\u0000…"}\n'.encode() + bytes(range(256)), retries=3, reconciled=True)
     stored = with_run(path, lambda store: keep(store, RUN_ID, [kept]))
     assert [each.line for each in stored] == [None, None, kept]
@@ -179,7 +179,7 @@ ERRORS = st.builds(
 
 @given(INSTALLS, TEXTS, st.none() | TEXTS, st.none() | ERRORS, st.binary(max_size=40))
 @settings(max_examples=30)
-def test_whatever_the_texts_are_they_come_back(
+def test_any_texts_are_read_back_unchanged(
     install: Install, description: str, described: str | None, error: ErrorInfo | None, data: bytes
 ) -> None:
     backup = PlannedBackup(0, install, BackupRequest(install.id or "", description, install.notification_emails))
@@ -199,22 +199,22 @@ def test_whatever_the_texts_are_they_come_back(
 
 
 @pytest.mark.parametrize("where", ["scope", "config", "report", "retried"])
-def test_a_path_that_is_no_utf_8_comes_back(path: Path, where: str) -> None:
+def test_a_path_that_is_no_utf_8_is_read_back(path: Path, where: str) -> None:
     odd = record(**{where: "/home/caf\udce9/fleet"})
     with_store(path, lambda store: begin(store, odd, [], []))
     assert with_store(path, lambda store: find(store, RUN_ID, "in /state")) == odd
 
 
-def test_a_description_of_a_report_that_holds_half_a_character_comes_back(path: Path) -> None:
+def test_a_description_with_half_a_character_is_read_back(path: Path) -> None:
     half = checkpoint(1, described="x \ud83d")
     stored = with_run(path, lambda store: keep(store, RUN_ID, [], [half]))
     assert stored[1].checkpoint == half
 
 
-# -- the last word counts ----------------------------------------------------------------------------------------------
+# -- later records win -------------------------------------------------------------------------------------------------
 
 
-def test_a_later_standing_takes_the_place_of_an_earlier_one_and_leaves_the_others(path: Path) -> None:
+def test_a_later_checkpoint_replaces_an_earlier_one_of_the_same_install_only(path: Path) -> None:
     async def main(store: Store) -> None:
         await keep(store, RUN_ID, [], [checkpoint(0), checkpoint(1)])
         await keep(
@@ -225,7 +225,7 @@ def test_a_later_standing_takes_the_place_of_an_earlier_one_and_leaves_the_other
     assert [each.checkpoint for each in stored] == [checkpoint(0, sought=(), spent=Spent(tries=2)), checkpoint(1), None]
 
 
-def test_a_later_line_takes_the_place_of_an_earlier_one(path: Path) -> None:
+def test_a_later_line_replaces_an_earlier_one(path: Path) -> None:
     async def main(store: Store) -> None:
         await keep(store, RUN_ID, [line(0, OutcomeKind.CANCELLED), line(1)])
         await keep(store, RUN_ID, [line(0, data=b'{"later":1}\n')])
@@ -233,7 +233,7 @@ def test_a_later_line_takes_the_place_of_an_earlier_one(path: Path) -> None:
     assert [each.line for each in with_run(path, main)] == [line(0, data=b'{"later":1}\n'), line(1), None]
 
 
-def test_reopening_takes_away_the_lines_of_what_goes_on_and_no_others(path: Path) -> None:
+def test_reopening_a_run_removes_only_the_lines_of_installs_that_go_on(path: Path) -> None:
     async def main(store: Store) -> None:
         await keep(store, RUN_ID, [line(0), line(1, OutcomeKind.CANCELLED), line(2, OutcomeKind.UNCONFIRMED)])
         await end(store, RUN_ID, AT, {"exit_code": 130})
@@ -248,7 +248,7 @@ def test_reopening_takes_away_the_lines_of_what_goes_on_and_no_others(path: Path
     assert with_store(path, lambda store: old(store, AT + timedelta(days=1))) == []
 
 
-def test_the_last_summary_counts(path: Path) -> None:
+def test_the_last_summary_replaces_earlier_ones(path: Path) -> None:
     async def main(store: Store) -> None:
         await end(store, RUN_ID, AT, {"exit_code": 130})
         await end(store, RUN_ID, AT + timedelta(hours=1), {"exit_code": 0, "text": "ß"})
@@ -258,7 +258,7 @@ def test_the_last_summary_counts(path: Path) -> None:
     assert with_store(path, lambda store: old(store, AT + timedelta(minutes=30))) == []
 
 
-def test_runs_do_not_touch_each_other(path: Path) -> None:
+def test_runs_do_not_affect_each_other(path: Path) -> None:
     async def main(store: Store) -> tuple[list[StoredBackup], list[StoredBackup]]:
         await begin_all(store)
         await keep(store, IDS[1], [], [checkpoint(0)])
@@ -271,23 +271,23 @@ def test_runs_do_not_touch_each_other(path: Path) -> None:
     assert second[0] == StoredBackup(PLAN[0], checkpoint(0), line(0))
 
 
-# -- which run is meant ------------------------------------------------------------------------------------------------
+# -- finding runs ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("word", "run"), [("latest", 4), (IDS[1], 1), (IDS[1].lower(), 1), ("01JD2", 2), ("01jd3", 3)])
-def test_a_run_is_found_by_its_id_its_beginning_or_as_the_latest(path: Path, word: str, run: int) -> None:
+def test_a_run_is_found_by_its_id_by_the_start_of_it_or_as_the_latest(path: Path, word: str, run: int) -> None:
     with_store(path, begin_all)
     assert found(path, word) == IDS[run]
 
 
-def test_every_run_is_known_in_order_of_time_with_what_tells_whose_it_is(path: Path) -> None:
+def test_every_run_is_listed_in_order_of_time_with_its_scope_and_source(path: Path) -> None:
     with_store(path, begin_all)
     scopes = [SCOPE, OTHER_SCOPE] * 3
     runs = [KnownRun(run_id, scope, "fleet.yaml") for run_id, scope in zip(IDS, scopes, strict=False)]
     assert with_store(path, known) == runs
 
 
-def test_the_latest_is_the_one_that_began_last_though_a_clock_was_set_back(path: Path) -> None:
+def test_the_latest_run_is_the_one_stored_last_even_if_a_clock_was_set_back(path: Path) -> None:
     with_store(path, begin_all)
     with_store(path, lambda store: begin(store, record("01AA0000000000000000000000"), PLAN, []))
     assert found(path, "latest") == "01AA0000000000000000000000"
@@ -303,22 +303,22 @@ def test_the_latest_is_the_one_that_began_last_though_a_clock_was_set_back(path:
         ("%", "there is no run %"),
     ],
 )
-def test_a_word_that_means_no_run_or_several_is_said(path: Path, word: str, message: str) -> None:
+def test_an_id_that_fits_no_run_or_several_is_refused(path: Path, word: str, message: str) -> None:
     with_store(path, begin_all)
     with pytest.raises(UsageError) as caught:
         found(path, word)
     assert str(caught.value).startswith(message)
 
 
-def test_where_there_are_no_runs_that_is_said(path: Path) -> None:
+def test_without_any_runs_the_message_says_so(path: Path) -> None:
     with pytest.raises(UsageError, match=r"^there are no runs in /state; name the folder with --state-dir$"):
         found(path, "latest")
 
 
-# -- runs that are removed ---------------------------------------------------------------------------------------------
+# -- removing runs -----------------------------------------------------------------------------------------------------
 
 
-def test_only_runs_that_ended_before_are_old(path: Path) -> None:
+def test_only_runs_that_ended_before_the_moment_are_old(path: Path) -> None:
     async def main(store: Store) -> list[list[str]]:
         await begin_all(store)
         for hours, run_id in enumerate(IDS[:4]):
@@ -338,7 +338,7 @@ def test_a_moment_in_another_zone_is_compared_as_an_instant(path: Path) -> None:
     assert with_store(path, main) == [IDS[0]]
 
 
-def test_what_is_forgotten_leaves_nothing_behind_and_takes_nothing_else_with_it(path: Path) -> None:
+def test_a_forgotten_run_is_removed_completely_and_no_other_is(path: Path) -> None:
     async def main(store: Store) -> tuple[list[int], list[StoredBackup]]:
         await begin_all(store)
         for run_id in IDS:
@@ -360,7 +360,7 @@ def rows(connection: Any, table: str) -> int:
     return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # noqa: S608 - our own words
 
 
-def test_forgetting_what_is_not_there_changes_nothing(path: Path) -> None:
+def test_forgetting_an_unknown_run_changes_nothing(path: Path) -> None:
     with_store(path, begin_all)
     with_store(path, lambda store: forget(store, [RUN_ID]))
     assert found(path, "latest") == IDS[4]

@@ -1,4 +1,4 @@
-"""Which runs are of one configuration: what release 0.1 stored is found, and other configurations are named."""
+"""Which runs belong to a configuration: runs of release 0.1 are found, and other configurations are named."""
 
 from __future__ import annotations
 
@@ -48,18 +48,18 @@ def is_of(config: Config, scope: str, source: str = "elsewhere.yaml", part: str 
         ("/a\nb shard 1/2", "/a\nb", "1/2", "shard 1/2 of /a\nb"),
     ],
 )
-def test_a_scope_is_read_again_as_it_was_written(text: str, base: str, part: str, label: str) -> None:
+def test_a_scope_is_parsed_from_its_text(text: str, base: str, part: str, label: str) -> None:
     scope = Scope.parsed(text)
     assert (scope, str(scope), scope.label) == (Scope(base, part), text, label)
     assert scope.is_locked is (part != NAMED)
 
 
-def test_a_selection_is_a_part() -> None:
+def test_a_selection_means_the_whole_a_shard_or_named_installs() -> None:
     parts = [part_of(each) for each in (Selection(), Selection(shard=(2, 3)), Selection(names=("shop0",)))]
     assert parts == [WHOLE, "2/3", NAMED]
 
 
-def test_a_file_is_known_by_its_path_and_locks_what_it_leads_to_too(tmp_path: Path) -> None:
+def test_a_file_has_the_scope_of_its_path_and_also_locks_the_target_of_a_link(tmp_path: Path) -> None:
     real = tmp_path.resolve() / "real.yaml"
     real.touch()
     link = real.with_name("fleet.yaml")
@@ -71,7 +71,7 @@ def test_a_file_is_known_by_its_path_and_locks_what_it_leads_to_too(tmp_path: Pa
     assert Scopes(config(str(real), str(real))).to_lock(WHOLE) == [Scope(str(real))]
 
 
-def test_runs_of_a_file_are_those_of_its_path_of_what_it_leads_to_and_of_what_it_led_to(tmp_path: Path) -> None:
+def test_runs_of_a_file_include_those_of_its_current_and_earlier_link_targets(tmp_path: Path) -> None:
     folder = tmp_path.resolve()
     for name in ("..1", "..2"):
         (folder / name).mkdir()
@@ -92,7 +92,7 @@ def test_runs_of_a_file_are_those_of_its_path_of_what_it_leads_to_and_of_what_it
     assert not is_of(of_link, 'name: "x"', str(link))
 
 
-def test_a_name_stands_in_for_the_path_and_keeps_what_ran_before_there_was_one(tmp_path: Path) -> None:
+def test_a_name_replaces_the_path_and_keeps_runs_from_before_the_name(tmp_path: Path) -> None:
     file = tmp_path.resolve() / "fleet.yaml"
     file.touch()
     named = config(str(file), str(file), 'nightly "x"')
@@ -105,8 +105,8 @@ def test_a_name_stands_in_for_the_path_and_keeps_what_ran_before_there_was_one(t
     assert not is_of(config(str(file), str(file), "other"), scope)
 
 
-def test_a_stream_is_known_by_its_installs_whichever_descriptor_it_is() -> None:
-    """The texts were printed by release 0.1, commit cab67d9, for this fleet."""
+def test_a_stream_is_identified_by_its_installs_on_any_descriptor() -> None:
+    """Release 0.1 (commit cab67d9) printed these texts for this fleet."""
     of_stdin = Scopes(config("<stdin>", None, None, DISCOVERY))
     on_63 = config("/dev/fd/63", None, None, replace(DISCOVERY, place="/dev/fd/63:5"))
     of_63 = Scopes(on_63)
@@ -119,7 +119,7 @@ def test_a_stream_is_known_by_its_installs_whichever_descriptor_it_is() -> None:
     assert not is_of(config("<stdin>"), "<stdin> cfcba200b98f02ed", "<stdin>")
 
 
-def test_what_goes_on_with_a_run_locks_its_scope_and_the_present_one(tmp_path: Path) -> None:
+def test_a_resumed_run_locks_its_stored_scope_and_the_current_one(tmp_path: Path) -> None:
     link = tmp_path.resolve() / "fleet.yaml"
     scopes = Scopes(config(str(link), str(link)))
 
@@ -132,7 +132,7 @@ def test_what_goes_on_with_a_run_locks_its_scope_and_the_present_one(tmp_path: P
     assert locked(f"named: {link}", str(link)) == []
 
 
-def test_old_runs_of_the_same_part_are_alike_whenever_they_were_stored() -> None:
+def test_old_runs_of_the_same_part_are_alike_even_if_their_stored_scopes_differ() -> None:
     ours = Scopes(config("/etc/fleet.yaml", "/etc/fleet.yaml"))
     record = RunRecord(Run("R1", AT), "/etc/fleet.yaml shard 1/2", "/etc/fleet.yaml", "-", {})
     is_alike = ours.alike(record)
@@ -143,7 +143,7 @@ def test_old_runs_of_the_same_part_are_alike_whenever_they_were_stored() -> None
     assert not is_alike(KnownRun("R0", "/etc/fleet.yaml", "/etc/fleet.yaml"))
 
 
-def test_where_there_are_only_runs_of_others_those_are_named(tmp_path: Path) -> None:
+def test_if_there_are_only_runs_of_other_configurations_the_message_names_them(tmp_path: Path) -> None:
     path = tmp_path / FILE_NAME
     scopes = ["/a.yaml", "/b.yaml", "/a.yaml", "/etc/fleet.yaml shard 1/2", 'name: "x"', "named: /etc/fleet.yaml"]
 

@@ -1,4 +1,4 @@
-"""Where credentials come from: the YAML, the environment, the credentials directory; and in which form."""
+"""The sources of credentials (the YAML, the environment, the credentials directory) and their forms."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_each_form_of_the_environment_gives_the_secret(folder: Path, variable: s
         ([], {"CREDENTIALS_DIRECTORY": "{}/folder"}),
     ],
 )
-def test_a_byte_order_mark_and_a_line_end_are_no_part_of_a_secret(
+def test_byte_order_mark_and_line_end_are_removed_from_a_secret(
     folder: Path, lines: list[str], environment: dict[str, str]
 ) -> None:
     (folder / "marked").write_bytes(b"\xef\xbb\xbfmarked\r\n")
@@ -93,7 +93,7 @@ def test_a_byte_order_mark_and_a_line_end_are_no_part_of_a_secret(
     assert password(*(line.format(folder) for line in lines), **named) == "marked"
 
 
-def test_a_command_runs_without_a_shell_and_once_for_all_who_name_it(tmp_path: Path) -> None:
+def test_a_command_runs_without_a_shell_and_only_once_for_several_accounts(tmp_path: Path) -> None:
     script = tmp_path / "count.py"
     script.write_text(f"open({str(tmp_path / 'log')!r}, 'a').write('x')\nprint('printed; echo $HOME')\n")
     command = f"password_command: {sys.executable} {script}"
@@ -104,7 +104,7 @@ def test_a_command_runs_without_a_shell_and_once_for_all_who_name_it(tmp_path: P
     assert (tmp_path / "log").read_text() == "x"
 
 
-def test_a_command_does_not_run_when_the_yaml_is_wrong(tmp_path: Path) -> None:
+def test_a_command_does_not_run_if_the_yaml_is_wrong(tmp_path: Path) -> None:
     log = tmp_path / "log"
     assert "retrys" in fault(f"password_command: touch {log}\nretrys: 1\n#")
     assert not log.exists()
@@ -161,14 +161,14 @@ def test_a_command_does_not_run_when_the_yaml_is_wrong(tmp_path: Path) -> None:
         ([], {"CREDENTIALS_DIRECTORY": "/nowhere"}, "accounts.default.password: is required"),
     ],
 )
-def test_a_secret_that_cannot_be_had_says_why(
+def test_a_secret_that_cannot_be_read_is_reported_with_the_reason(
     folder: Path, lines: list[str], environment: dict[str, str], says: str
 ) -> None:
     named = {name: value.format(folder) for name, value in environment.items()}
     assert says in fault(*(line.format(folder) for line in lines), **named)
 
 
-def test_a_user_id_that_a_file_gives_is_checked_as_any(tmp_path: Path) -> None:
+def test_a_user_id_from_a_file_is_checked_like_any_other(tmp_path: Path) -> None:
     (tmp_path / "id").write_text("a:b\n")
     message = fault(f"user_id_file: {tmp_path}/id", "password: x")
     assert "user_id_file: the secret from user_id_file must not contain a colon" in message
@@ -181,12 +181,12 @@ def test_the_secret_itself_given_as_a_file_or_a_command_is_not_repeated() -> Non
         assert "hunter2" not in fault(**{variable: "hunter2"})
 
 
-def test_what_a_failing_command_says_may_be_the_secret_and_is_not_shown(capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_output_of_a_failing_command_is_not_shown(capfd: pytest.CaptureFixture[str]) -> None:
     assert "hunter2" not in fault("password_command: sh -c 'echo hunter2 >&2; exit 1'")
     assert "hunter2" not in "".join(capfd.readouterr())
 
 
-def test_a_secret_is_kept_out_of_every_message_however_it_got_there() -> None:
+def test_no_message_shows_a_secret_that_is_used_in_another_place() -> None:
     secret = {"WPE_API_PASSWORD": "hunter2"}
     for defaults in (b"account: '${WPE_API_PASSWORD}'", b"description: '{${WPE_API_PASSWORD}}'"):
         raw = text().replace(b"{notification", b"{" + defaults + b", notification")
@@ -206,7 +206,7 @@ def test_no_repr_shows_a_secret() -> None:
     assert "the-user" not in shown
 
 
-def test_a_credentials_directory_that_cannot_be_is_no_crash() -> None:
+def test_an_impossible_credentials_directory_does_not_crash() -> None:
     assert "is required" in fault(CREDENTIALS_DIRECTORY="/x" * 5000)
     assert "is required" in fault(CREDENTIALS_DIRECTORY="/etc/hostname")
 
@@ -217,11 +217,11 @@ def test_a_home_folder_may_be_written_as_a_tilde(tmp_path: Path, monkeypatch: py
     assert password("password_file: ~/secret") == "from-home"
 
 
-def test_the_mask_of_what_is_shown_is_no_secret() -> None:
+def test_the_mask_of_config_show_is_refused_as_a_secret() -> None:
     assert "is the mask that config show prints" in fault("password: '********'")
 
 
-def test_a_variable_that_is_not_set_says_that_the_line_may_be_left_out() -> None:
+def test_the_message_about_an_unset_variable_says_that_the_line_may_be_left_out() -> None:
     message = fault("password: ${WPE_API_PASSWORD}")
     assert "set it, or leave password out if a _FILE, a _COMMAND or $CREDENTIALS_DIRECTORY gives it" in message
 
@@ -235,7 +235,7 @@ def test_another_account_gets_nothing_from_the_environment() -> None:
     )
 
 
-def test_without_secrets_nothing_is_missed_read_or_run(tmp_path: Path) -> None:
+def test_without_secrets_no_secret_is_required_or_read_and_no_command_runs(tmp_path: Path) -> None:
     raw = text("user_id: ${NOT_SET}", f"password_command: touch {tmp_path}/log")
     fleet = read_yaml(raw, "f.yaml", {}, with_secrets=False)
     assert len(fleet.sections.installs) == 1
@@ -244,14 +244,14 @@ def test_without_secrets_nothing_is_missed_read_or_run(tmp_path: Path) -> None:
     read_yaml(text(), "f.yaml", {}, with_secrets=False)
 
 
-def test_without_secrets_everything_else_is_checked_all_the_same() -> None:
+def test_without_secrets_everything_else_is_still_checked() -> None:
     with pytest.raises(ConfigError, match=r"f\.yaml:4:15: accounts\.default\.base_url: the env"):
         read_yaml(text("base_url: ${NOT_SET}", "password: ${NOT_SET}"), "f.yaml", {}, with_secrets=False)
     with pytest.raises(ConfigError, match="give only one of"):
         read_yaml(text("password: a", "password_file: b"), "f.yaml", {}, with_secrets=False)
 
 
-def test_what_is_shown_has_every_default_and_no_secret(folder: Path) -> None:
+def test_config_show_prints_every_default_and_no_secret(folder: Path) -> None:
     described = b"[], description: 'from-yaml-file {date}'}"
     raw = text("user_id: prod", "password_file: yaml").replace(b"[]}", described)
     shown = read_yaml(raw, str(folder / "f.yaml"), {}).shown()
@@ -263,7 +263,7 @@ def test_what_is_shown_has_every_default_and_no_secret(folder: Path) -> None:
     assert "  description: '[redacted] {date}'\n" in shown
 
 
-def test_a_secret_with_dollars_is_not_shown_and_a_secret_that_is_a_word_spoils_nothing() -> None:
+def test_config_show_hides_a_secret_with_dollars_and_keeps_words_that_equal_a_secret() -> None:
     raw = text("user_id: production", "password: auto").replace(b"[]}", b"[], description: 'x ${SECRET}'}")
     raw = raw.replace(ID.encode(), f"{{id: {ID}, environment: production}}".encode())
     environment = {"SECRET": "pa$$ss9$x", "WPE_API_PASSWORD": "pa$$ss9$x"}

@@ -1,4 +1,4 @@
-"""Which installs are meant: the options, each alone and together; lists, shards, and what is said where nothing is."""
+"""The selection of installs: options alone and together, lists, shards, and the message about an empty selection."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HEX_ID = "ABCDEF00-0000-4000-8000-00000000000F"
 
 
 Selection = partial(SelectionOfAnybody, words=OPTIONS)
-"""What the command line makes."""
+"""A selection as the command line makes it."""
 
 
 def install(number: int, name: str | None = None, **changes: object) -> Install:
@@ -90,7 +90,9 @@ def listed(*entries: str) -> tuple[tuple[str, str], ...]:
         (Selection(accounts=("acme",), limit=1), ["shop3"]),
     ],
 )
-def test_alternatives_widen_and_options_narrow(selection: SelectionOfAnybody, meant: list[str] | None) -> None:
+def test_values_of_one_option_widen_and_different_options_narrow(
+    selection: SelectionOfAnybody, meant: list[str] | None
+) -> None:
     if meant is None:
         with pytest.raises(UsageError, match="no install is selected"):
             selected(FLEET, selection)
@@ -120,7 +122,7 @@ def test_an_install_is_selected_if_it_is_enabled_and_meets_every_option(
     accounts: tuple[str, ...],
 ) -> None:
     def matches(each: Install, globs: tuple[str, ...]) -> bool:
-        ids = [glob for glob in globs if glob[0].isdigit()]  # any other glob so short is one of names
+        ids = [glob for glob in globs if glob[0].isdigit()]  # any other glob this short matches only names
         return any(fnmatchcase(each.name or "", glob) for glob in globs) or any(
             fnmatchcase(each.id or "", glob) for glob in ids
         )
@@ -146,7 +148,7 @@ def test_an_install_is_selected_if_it_is_enabled_and_meets_every_option(
 
 
 @given(st.integers(1, 12), st.sets(st.integers(0, 999), min_size=1, max_size=30), st.integers(0, 999))
-def test_shards_part_the_selection_and_an_install_that_comes_moves_no_other(
+def test_shards_divide_the_selection_and_a_new_install_moves_no_other(
     count: int, numbers: set[int], further: int
 ) -> None:
     fleet = [install(number) for number in sorted(numbers)]
@@ -159,7 +161,7 @@ def test_shards_part_the_selection_and_an_install_that_comes_moves_no_other(
         ]
 
 
-def test_several_values_in_one_are_told_apart() -> None:
+def test_several_values_in_one_option_are_refused_with_a_hint() -> None:
     fleet = [install(1, "shop01", tags=("a", "Acme, Inc")), install(2, "shop02", tags=("b",))]
     refused = {
         Selection(tags=("a,b",)): "--tag a,b matches no install: repeat --tag for each value",
@@ -188,7 +190,7 @@ def test_several_values_in_one_are_told_apart() -> None:
         check_accounts(Selection(accounts=("a,b",)), ["a", "b"])
 
 
-def test_what_people_write_for_a_name_is_told_with_the_name() -> None:
+def test_a_wrong_form_of_a_name_gets_the_right_name_as_a_hint() -> None:
     fleet = [install(1, "shop01"), install(2, "shop02")]
     for word in ("Shop02", "shop02.wpengine.com", "https://shop02.wpengine.com", "shop02.wpengine.com/"):
         with pytest.raises(UsageError, match=r"did you mean shop02\?"):
@@ -207,7 +209,7 @@ def test_what_people_write_for_a_name_is_told_with_the_name() -> None:
     ]
 
 
-def test_shards_are_about_equal_and_stay_as_they_are_in_every_version() -> None:
+def test_shards_are_about_equal_and_the_same_in_every_version() -> None:
     fleet = [*map(install, range(4000))]
     sizes = [len(selected(fleet, Selection(shard=(number, 4))).installs) for number in range(1, 5)]
     assert sum(sizes) == 4000
@@ -217,7 +219,7 @@ def test_shards_are_about_equal_and_stay_as_they_are_in_every_version() -> None:
     ]
 
 
-def test_an_install_without_id_is_sharded_by_its_name_and_an_empty_shard_is_fine() -> None:
+def test_an_install_without_an_id_is_sharded_by_its_name_and_a_shard_may_be_empty() -> None:
     fleet = [install(1, "gone", id=None)]
     assert sorted(len(selected(fleet, Selection(shard=(number, 3))).installs) for number in (1, 2, 3)) == [0, 0, 1]
 
@@ -229,7 +231,7 @@ def test_the_limit_counts_within_the_shard() -> None:
     assert len(whole) > 5
 
 
-def test_entries_of_a_list_that_no_install_answers_to_are_told_once_with_why() -> None:
+def test_entries_of_a_list_without_an_install_are_reported_once_with_the_reason() -> None:
     found = selected(FLEET, Selection(listed=listed("shop1", "zz", "shop4", "zz", install_id(99), install_id(4))))
     assert names(found) == ["shop1"]
     assert found.unknown == (
@@ -245,17 +247,17 @@ def test_entries_of_a_list_that_no_install_answers_to_are_told_once_with_why() -
     "narrowed",
     [Selection(exclude=("zz", "shop4")), Selection(only=("shop1",)), Selection(names=("shop1",))],
 )
-def test_entries_that_the_other_options_rule_out_are_not_missed(narrowed: SelectionOfAnybody) -> None:
+def test_entries_that_other_options_exclude_are_not_reported_as_missing(narrowed: SelectionOfAnybody) -> None:
     found = selected(FLEET, replace(narrowed, listed=listed("shop1", "zz", "shop4")))
     assert (names(found), found.unknown, found.disabled) == (["shop1"], (), 0)
 
 
-def test_a_disabled_entry_of_another_account_is_not_missed() -> None:
+def test_a_disabled_entry_of_another_account_is_not_reported_as_missing() -> None:
     found = selected(FLEET, Selection(listed=listed("shop1", "shop4"), accounts=("default",)))
     assert found.unknown == ()
 
 
-def test_each_entry_that_is_not_there_and_each_disabled_install_belongs_to_one_shard() -> None:
+def test_each_missing_entry_and_each_disabled_install_belongs_to_one_shard() -> None:
     selection = Selection(listed=listed("shop1", "shop4", *(f"zz{number}" for number in range(20))))
     parts = [selected(FLEET, replace(selection, shard=(number, 3))) for number in (1, 2, 3)]
     assert sorted(each for part in parts for each in part.unknown) == sorted(selected(FLEET, selection).unknown)
@@ -263,7 +265,7 @@ def test_each_entry_that_is_not_there_and_each_disabled_install_belongs_to_one_s
     assert sum(part.disabled for part in parts) == 1
 
 
-def test_an_enabled_install_goes_before_a_disabled_one_of_the_same_name() -> None:
+def test_an_enabled_install_has_precedence_over_a_disabled_one_of_the_same_name() -> None:
     fleet = [install(1, "shop", enabled=False), install(2, "shop")]
     assert [each.id for each in selected(fleet, Selection(names=("shop",))).installs] == [install_id(2)]
     assert selected(fleet, Selection(listed=listed("shop"))).unknown == ()
@@ -294,7 +296,7 @@ def test_an_enabled_install_goes_before_a_disabled_one_of_the_same_name() -> Non
         (Selection(tags=("zz",), shard=(1, 2)), "--tag zz leaves 0"),
     ],
 )
-def test_what_selects_nothing_is_an_error_that_says_which_option_leaves_how_many(
+def test_an_empty_selection_is_an_error_that_shows_how_many_each_option_leaves(
     selection: SelectionOfAnybody, words: str
 ) -> None:
     with pytest.raises(UsageError) as error:
@@ -309,18 +311,18 @@ def test_what_selects_nothing_is_an_error_that_says_which_option_leaves_how_many
         ([FLEET[3]], "there is no install to back up; disabled (enabled: false): 1"),
     ],
 )
-def test_a_plan_without_an_enabled_install_selects_nothing(fleet: list[Install], words: str) -> None:
+def test_a_plan_without_an_enabled_install_is_an_error(fleet: list[Install], words: str) -> None:
     with pytest.raises(UsageError) as error:
         selected(fleet, Selection())
     assert str(error.value) == words
 
 
-def test_before_listings_are_read_only_account_and_tag_rule_out() -> None:
+def test_before_listings_are_read_only_account_and_tag_exclude_installs() -> None:
     selection = Selection(names=("x",), only=("x",), environments=("staging",), accounts=("acme",), tags=("b", "woo"))
     assert [each.label for each in FLEET if may_be_meant(each, selection)] == ["shop3", "shop4"]
 
 
-def test_what_is_given_and_what_is_named() -> None:
+def test_a_selection_knows_whether_it_has_options_and_names() -> None:
     assert not Selection().is_given
     assert Selection(listed=()).is_given
     assert Selection(limit=1).is_given
@@ -329,7 +331,7 @@ def test_what_is_given_and_what_is_named() -> None:
 
 
 def asked(*arguments: str, stdin: str | None = None, **environment: str) -> Result:
-    """Return what a command with these options gets, as JSON; an exception of ours ends it."""
+    """Run a command with these options, which prints the selection that it gets as JSON."""
 
     def work(*, config_file: str | None, selection: SelectionOfAnybody) -> None:
         click.echo(json.dumps(asdict(replace(selection, words={})) | {"config_file": config_file}))
@@ -357,7 +359,7 @@ def test_options_come_from_the_command_line_and_repeat() -> None:
     assert given_of(asked()) == {}
 
 
-def test_options_come_from_the_environment_where_commas_separate() -> None:
+def test_options_come_from_the_environment_with_commas_between_values() -> None:
     found = asked(
         WPE_BACKUP_ONLY="a*, b c,",
         WPE_BACKUP_ENVIRONMENT="production,staging",
@@ -375,14 +377,14 @@ def test_options_come_from_the_environment_where_commas_separate() -> None:
     "option",
     ["--limit=0", "--limit=x", "--environment=prod", "--shard=0/2", "--shard=3/2", "--shard=1", "--shard=1/10001"],
 )
-def test_options_that_cannot_be_are_refused(option: str) -> None:
+def test_impossible_values_of_options_are_refused(option: str) -> None:
     result = asked(option)
     assert result.exit_code == 2
     assert option.partition("=")[0] in result.output
 
 
 @pytest.mark.parametrize("text", ["", "1/", "/1", "1/2/3", "-1/2", " 1/2", "1.0/2", "\u0661/\u0662", "999999/999999"])
-def test_what_is_no_shard_is_refused(text: str) -> None:
+def test_text_that_is_no_shard_is_refused(text: str) -> None:
     with pytest.raises(click.BadParameter, match="is no I/N, such as 1/4"):
         parse_shard(text)
 
@@ -409,7 +411,7 @@ def test_a_list_may_be_standard_input() -> None:
         (b"a\n" + b"x" * 5000, ":2:1: is longer than the 4096 characters of a name"),
     ],
 )
-def test_a_list_that_is_none_is_refused_with_its_place(tmp_path: Path, content: bytes, words: str) -> None:
+def test_an_invalid_list_is_refused_with_its_place(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "l.txt"
     path.write_bytes(content)
     with pytest.raises(ConfigError) as error:
@@ -417,7 +419,7 @@ def test_a_list_that_is_none_is_refused_with_its_place(tmp_path: Path, content: 
     assert str(error.value).startswith(f"{path}{words}")
 
 
-def test_a_list_that_is_binary_names_few_of_its_lines_and_one_that_cannot_be_read_says_why(tmp_path: Path) -> None:
+def test_a_binary_list_shows_few_problems_and_an_unreadable_list_its_reason(tmp_path: Path) -> None:
     path = tmp_path / "l.bin"
     path.write_bytes(b"\0\n" * 1000)
     with pytest.raises(ConfigError) as error:
@@ -435,7 +437,7 @@ def test_standard_input_is_not_read_twice(name: str) -> None:
     assert "would both read standard input" in str(result.exception)
 
 
-def test_a_pipe_is_not_read_twice_by_whatever_names(tmp_path: Path) -> None:
+def test_a_pipe_is_not_read_twice_under_different_names(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "link").symlink_to("fifo")
     (tmp_path / "list").write_text("shop1\n")
@@ -451,7 +453,7 @@ def test_a_pipe_is_not_read_twice_by_whatever_names(tmp_path: Path) -> None:
     assert same.exception is None, "a file is read from its beginning each time"
 
 
-def test_an_account_that_the_configuration_does_not_have_is_an_error() -> None:
+def test_an_account_that_is_not_in_the_configuration_is_an_error() -> None:
     check_accounts(Selection(accounts=("acme",)), {"acme": 1, "default": 2})
     check_accounts(Selection(), [])
     with pytest.raises(UsageError) as error:
@@ -469,12 +471,12 @@ def test_an_account_that_the_configuration_does_not_have_is_an_error() -> None:
         Selection(limit=3, shard=(2, 4)),
     ],
 )
-def test_a_selection_is_remembered_as_json(selection: SelectionOfAnybody) -> None:
+def test_a_selection_is_stored_as_json(selection: SelectionOfAnybody) -> None:
     assert selection_from(json.loads(json.dumps(selection.told()))) == selection
 
 
 @pytest.mark.parametrize("selection", [Selection(names=("shop1",)), Selection(listed=(("shop1", "list.txt:1"),))])
-def test_of_names_only_that_there_were_any_is_remembered_and_nothing_more_is_meant(
+def test_a_stored_selection_with_names_selects_no_further_installs(
     selection: SelectionOfAnybody,
 ) -> None:
     again = selection_from(json.loads(json.dumps(selection.told())))
@@ -488,6 +490,6 @@ def test_of_names_only_that_there_were_any_is_remembered_and_nothing_more_is_mea
     "change",
     [{"only": "a"}, {"tags": [1]}, {"limit": "3"}, {"shard": "0/4"}, {"shard": 4}, {"named": None}, {"accounts": None}],
 )
-def test_what_is_no_selection_is_not_taken_for_one(change: dict[str, object]) -> None:
+def test_invalid_stored_selections_are_ignored(change: dict[str, object]) -> None:
     assert selection_from(Selection().told() | change) is None
     assert selection_from(None) is None

@@ -1,4 +1,4 @@
-"""Standard streams never fail whoever writes to them, and say at the end what they lost."""
+"""Writes to standard streams never raise; the first failure is reported at the end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def own_streams() -> Iterator[None]:
-    """Leave the standard streams of the tests as they are."""
+    """Restore the standard streams after each test."""
     kept = sys.stdin, sys.stdout, sys.stderr
     yield
     sys.stdin, sys.stdout, sys.stderr = kept
@@ -35,7 +35,7 @@ def written_to(path: Path, encoding: str) -> TextIO:
     return path.open("w", encoding=encoding, errors="strict")
 
 
-def test_what_the_encoding_lacks_is_written_out(tmp_path: Path) -> None:
+def test_characters_that_the_encoding_lacks_are_escaped(tmp_path: Path) -> None:
     with written_to(tmp_path / "out", "latin-1") as out, written_to(tmp_path / "err", "ascii") as err:
         prepared(out, err)
         sys.stdout.write("é…\udcff")
@@ -45,7 +45,7 @@ def test_what_the_encoding_lacks_is_written_out(tmp_path: Path) -> None:
     assert (tmp_path / "err").read_bytes() == b"\\xe9\n"
 
 
-def test_data_is_utf8_and_json_is_ascii_whatever_the_encoding(tmp_path: Path) -> None:
+def test_data_is_utf8_and_json_is_ascii_in_any_encoding(tmp_path: Path) -> None:
     with written_to(tmp_path / "out", "ascii") as out, written_to(tmp_path / "err", "ascii") as err:
         prepared(out, err)
         sys.stdout.write("first ")
@@ -55,7 +55,7 @@ def test_data_is_utf8_and_json_is_ascii_whatever_the_encoding(tmp_path: Path) ->
     assert (tmp_path / "out").read_bytes() == 'first é\n"\\u00e9"\n'.encode()
 
 
-def test_a_full_disk_costs_nothing_and_is_told_once() -> None:
+def test_a_full_disk_raises_nothing_and_is_reported_at_the_end() -> None:
     with open("/dev/full", "w") as out, open("/dev/full", "w") as err:  # noqa: PTH123 - devices
         prepared(out, err)
         for _ in range(3):
@@ -64,7 +64,7 @@ def test_a_full_disk_costs_nothing_and_is_told_once() -> None:
         assert streams.stdout_failure() == "No space left on device"
 
 
-def test_a_reader_that_went_away_wanted_no_more() -> None:
+def test_a_reader_that_goes_away_is_no_failure() -> None:
     source, sink = os.pipe()
     os.close(source)
     with open(sink, "w") as out:  # noqa: PTH123 - it is open already
@@ -73,7 +73,7 @@ def test_a_reader_that_went_away_wanted_no_more() -> None:
         assert streams.stdout_failure() is None
 
 
-def test_a_closed_stream_is_told_of_only_if_something_was_to_be_written() -> None:
+def test_a_closed_stream_is_reported_only_if_something_was_written() -> None:
     prepared(None, None)
     streams.say("nobody reads this")
     assert streams.stdout_failure() is None
@@ -81,7 +81,7 @@ def test_a_closed_stream_is_told_of_only_if_something_was_to_be_written() -> Non
     assert streams.stdout_failure() == "it is closed"
 
 
-def test_a_pipe_that_somebody_made_non_blocking_is_waited_for() -> None:
+def test_a_write_waits_for_a_non_blocking_pipe() -> None:
     source, sink = os.pipe()
     os.set_blocking(sink, False)
     read: list[bytes] = []
@@ -100,17 +100,17 @@ def test_a_pipe_that_somebody_made_non_blocking_is_waited_for() -> None:
     assert len(read[0]) == 1_000_000
 
 
-def test_what_is_let_go_is_waited_for_no_more() -> None:
+def test_a_released_stream_is_no_longer_waited_for() -> None:
     source, sink = os.pipe()
     with open(sink, "w") as out:  # noqa: PTH123 - it is open already
         prepared(out, None)
         streams.let_go()
-        sys.stdout.write("x" * 1_000_000)  # far more than the pipe takes
+        sys.stdout.write("x" * 1_000_000)  # far more than fits into the pipe
         assert streams.stdout_failure() is None
     os.close(source)
 
 
-def test_a_stream_of_nobody_else_is_left_as_it_is() -> None:
+def test_a_stream_that_was_not_prepared_is_left_unchanged() -> None:
     sys.stdout = io.StringIO()
     sys.stdout.write("x")
     assert streams.stdout_failure() is None

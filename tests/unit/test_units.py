@@ -1,4 +1,4 @@
-"""Durations, ages and instants as people and the API write them."""
+"""Durations, ages and instants in the forms of people and of the API."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_an_age_has_two_units_at_most(seconds: float, text: str) -> None:
     "time",
     [None, "", "yesterday", "2026-11-23", "2026-11-23T12:00:00", "2026-13-01T00:00:00Z", "2026-11-23T12:00:00+99:00"],
 )
-def test_what_is_no_instant_with_a_zone_is_none(time: str | None) -> None:
+def test_text_that_is_no_instant_with_a_zone_gives_none(time: str | None) -> None:
     assert seconds_of(time) is None
 
 
@@ -62,7 +62,7 @@ def test_an_instant_is_seconds_since_1970(time: str, seconds: float) -> None:
 @given(
     st.text(max_size=40) | st.from_regex(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?", fullmatch=True)
 )
-def test_no_text_of_a_server_is_too_much_for_an_instant(text: str) -> None:
+def test_any_text_of_a_server_gives_an_instant_in_range_or_none(text: str) -> None:
     at = seconds_of(text)
     assert at is None or -7e10 < at < 3e11
 
@@ -71,7 +71,7 @@ def test_no_text_of_a_server_is_too_much_for_an_instant(text: str) -> None:
 @given(st.floats(0.001, 9e8))
 @example(1_000_000.5)
 @example(12_345_678.9)
-def test_a_duration_that_is_written_is_read_as_the_same(seconds: float) -> None:
+def test_a_written_duration_is_read_back_as_the_same(seconds: float) -> None:
     assert duration_s(duration_text(seconds)) == pytest.approx(seconds, rel=1e-6)
 
 

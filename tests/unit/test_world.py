@@ -1,4 +1,4 @@
-"""What the stand-in shows depends on its own clock, which is an argument."""
+"""The stand-in's data depend on its own clock, which is an argument."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STARTS = [
 
 @pytest.mark.parametrize("start", STARTS, ids=str)
 @pytest.mark.parametrize("skew", ["0s", "-2h", "3d"])
-def test_nightly_checkpoints_are_over_and_half_a_day_old_whatever_the_hour(start: datetime, skew: str) -> None:
+def test_nightly_checkpoints_are_completed_and_half_a_day_old_at_any_hour(start: datetime, skew: str) -> None:
     scenario = Scenario.model_validate({"listing": {"nightly": 3}, "clock_skew": skew})
     now = [start]
     world = World(scenario, lambda: now[0])
@@ -39,7 +39,7 @@ def test_nightly_checkpoints_are_over_and_half_a_day_old_whatever_the_hour(start
     assert ages_h(14 * 3600.0)[0] == pytest.approx(newest + 14 - 24), "the next night is over by then"
 
 
-def test_a_nightly_checkpoint_stays_the_same_backup_when_the_next_night_is_over() -> None:
+def test_a_nightly_checkpoint_stays_the_same_backup_after_the_next_night() -> None:
     now = [STARTS[0]]
     world = World(Scenario.model_validate({"listing": {"nightly": 3}}), lambda: now[0])
     before = {each["id"]: each for each in world.listed(INSTALL, 0.0)}

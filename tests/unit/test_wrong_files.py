@@ -1,4 +1,4 @@
-"""What cannot be used of inventory files fails alone: each kind of fault, its place, and who is backed up anyway."""
+"""An unusable part of an inventory file fails alone: each kind of problem, its place, and the installs that remain."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @contextmanager
 def as_nobody() -> Iterator[None]:
-    """Let permissions count, for root too: it may read everything.
+    """Make file permissions apply to root too, which may otherwise read everything.
 
-    What a first reading imports is imported before: nobody need not be able to read Python's own files.
+    First load a YAML, so that all imports are done: the user nobody may be unable to read Python's own files.
     """
     load(head=HEAD)
     is_root = os.geteuid() == 0
@@ -62,7 +62,7 @@ def failed(config: Config) -> list[str]:
 
 
 def numbers(config: Config) -> list[int]:
-    """Return which of ``IDS`` are to be backed up."""
+    """Return the indexes in ``IDS`` of the installs to back up."""
     return [IDS.index(each.id or "") for each in config.installs]
 
 
@@ -103,7 +103,7 @@ def numbers(config: Config) -> list[int]:
         ("a.txt", "", [], ["a.txt: has no known suffix: .yaml"]),
     ],
 )
-def test_what_is_wrong_costs_what_it_concerns(
+def test_a_problem_excludes_only_the_installs_that_it_affects(
     name: str, content: str | bytes, right: list[int], begins: list[str]
 ) -> None:
     write(name, content)
@@ -119,7 +119,7 @@ def test_what_is_wrong_costs_what_it_concerns(
     assert len(raised.value.problems) >= len(begins)
 
 
-def test_of_an_install_in_two_files_the_first_counts_that_is_right() -> None:
+def test_if_an_install_is_in_two_files_the_first_valid_entry_counts() -> None:
     write("a.csv", f"id,enabled\n{IDS[0]},\n{IDS[1]},maybe\n{IDS[2]},false\n")
     write("b.csv", f"id,name\n{IDS[1]},x\n{IDS[2]},y\n")
     write("c.csv", f"id\n{IDS[1]}\n")
@@ -138,7 +138,7 @@ def test_of_an_install_in_two_files_the_first_counts_that_is_right() -> None:
     ]
 
 
-def test_a_file_that_cannot_be_used_claims_no_install() -> None:
+def test_an_unusable_file_does_not_make_later_entries_duplicates() -> None:
     write("a.csv", f"id,nmae\n{IDS[1]},x\n")
     write("b.csv", f"id\n{IDS[1]}\n")
     config = load("*.csv")
@@ -146,7 +146,7 @@ def test_a_file_that_cannot_be_used_claims_no_install() -> None:
     assert len(config.failed_sources) == 1
 
 
-def test_a_default_that_only_a_file_needs_is_the_fault_of_its_rows() -> None:
+def test_a_missing_default_that_only_a_file_needs_is_a_problem_of_its_rows() -> None:
     head = "version: 1\naccounts: {x: {user_id: u, password: pppp}}\n"
     own = f"installs: [{{id: {IDS[0]}, account: x, notification_emails: []}}]\n"
     write("a.csv", f"id,account,notification_emails\n{IDS[1]},x,a@b.example\n{IDS[2]},x,\n{IDS[3]},,a@b.example\n")
@@ -162,14 +162,14 @@ def test_a_default_that_only_a_file_needs_is_the_fault_of_its_rows() -> None:
         load("a.csv", more=f"installs: [{{id: {IDS[0]}, account: x}}]\n", head=head)
 
 
-def test_the_yaml_itself_stays_all_or_nothing_and_says_what_is_wrong_with_the_files_too() -> None:
+def test_a_wrong_yaml_is_refused_and_problems_of_files_are_reported_too() -> None:
     write("a.csv", "id\nnot-an-id\n")
     with pytest.raises(ConfigError) as raised:
         load("a.csv", "gone/*.csv", more=f"installs: [{IDS[0]}, Nope]\n")
     assert [str(each).split(": ")[0] for each in raised.value.problems] == ["a.csv:2:1", "f.yaml:3:31", "f.yaml:4:50"]
 
 
-def test_a_command_for_a_secret_runs_though_a_file_is_wrong() -> None:
+def test_a_command_for_a_secret_runs_even_if_a_file_is_wrong() -> None:
     write("a.csv", "id\nnot-an-id\n")
     more = f"accounts: {{default: {{user_id: u, password_command: echo pppp}}}}\ninstalls: [{IDS[0]}]\n"
     assert load("a.csv", more=more).accounts["default"].password == "pppp"
@@ -204,7 +204,7 @@ def test_a_command_for_a_secret_runs_though_a_file_is_wrong() -> None:
         ("locked/sub/*.csv", "the folder locked/sub cannot be read: Permission denied; allow the user who runs"),
     ],
 )
-def test_a_folder_that_cannot_be_read_is_a_failed_source_with_the_true_reason(
+def test_an_unreadable_folder_is_a_failed_source_with_the_true_reason(
     tmp_path: Path, pattern: str, reason: str
 ) -> None:
     write("file", "")
@@ -227,7 +227,7 @@ def test_a_folder_that_cannot_be_read_is_a_failed_source_with_the_true_reason(
     assert numbers(config) == ([0, 2] if "open/x.csv" in map(str, Path().glob(pattern)) else [0])
 
 
-def test_a_file_that_may_not_be_read_fails_alone(tmp_path: Path) -> None:
+def test_a_file_without_read_permission_fails_alone(tmp_path: Path) -> None:
     write("a.csv", f"id\n{IDS[1]}\n")
     write("b.csv", f"id\n{IDS[2]}\n")
     tmp_path.chmod(0o755)
@@ -239,7 +239,7 @@ def test_a_file_that_may_not_be_read_fails_alone(tmp_path: Path) -> None:
         assert numbers(config) == [0, 2]
 
 
-def test_a_link_that_leads_nowhere_was_meant() -> None:
+def test_a_dangling_link_is_a_failed_source() -> None:
     Path("clients/acme").mkdir(parents=True)
     Path("clients/acme/nightly.csv").symlink_to("/nowhere/acme.csv")
     Path("clients/initech").mkdir()
@@ -250,7 +250,7 @@ def test_a_link_that_leads_nowhere_was_meant() -> None:
 
 
 @pytest.mark.parametrize("name", ["gone.csv", "gone/a.csv", "file/a.csv", "folder.csv", "notes.txt"])
-def test_a_file_that_the_yaml_names_and_that_is_none_is_its_own_fault(name: str) -> None:
+def test_a_missing_or_wrong_file_named_by_the_yaml_is_an_error_of_the_yaml(name: str) -> None:
     write("file", "")
     write("notes.txt", "")
     Path("folder.csv").mkdir()
@@ -259,7 +259,7 @@ def test_a_file_that_the_yaml_names_and_that_is_none_is_its_own_fault(name: str)
     assert str(raised.value).startswith(f"f.yaml:3:22: inventory[0].files[0]: {name} ")
 
 
-def test_a_pattern_looks_through_a_folder_once_however_many_ways_lead_there() -> None:
+def test_a_pattern_searches_each_folder_only_once() -> None:
     Path("/".join(["a"] * 40)).mkdir(parents=True)
     write("a/a/x.csv", f"id\n{IDS[1]}\n")
     assert numbers(load("/".join(["**", "a"] * 8) + "/**/*.csv")) == [0]
