@@ -41,7 +41,7 @@ behave. `make docs` generates this page from the code.
 - `examples/scenarios` contains typical scenarios.
 - [scenario.schema.json](scenario.schema.json) is the same reference for editors.
 
-Every key is optional. Options of the command override the scenario.
+Every key is optional. Limits and faults from options add to those of the scenario; other options override it.
 
 - A duration is a number with a unit: `ms`, `s`, `m`, `h` or `d`, for example `1.5h`.
 - A range is one duration, or a list of the shortest and the longest.
@@ -51,8 +51,8 @@ Every key is optional. Options of the command override the scenario.
 COMMAND_LINE = """\
 # Command reference
 
-Every command with its options. `make docs` generates this page from the code; `wpe-backup COMMAND --help` prints a short
-form.
+Every command with its options. `make docs` generates this page from the code.
+`wpe-backup COMMAND --help` prints a short form.
 
 - Each option can come from an environment variable: `--max-rate` from `WPE_BACKUP_MAX_RATE`.
   The command line overrides it.
@@ -127,8 +127,7 @@ def _command(context: click.Context) -> Iterator[str]:
             yield f"\n**{title}**\n"
         for each in own:
             meaning = f"{each.help}. {each.more}".strip()
-            item = f"- `{each.head(context)}`: {meaning}"
-            yield textwrap.fill(item, 150, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
+            yield _item(f"`{each.head(context)}`: {meaning}")
     if command.exit_codes:
         yield "\n**Exit codes**\n\n```text\n" + "\n".join(command.exit_codes) + "\n```"
     if command.examples:
@@ -176,19 +175,23 @@ def _sections(described: dict[str, Any], definitions: dict[str, Any]) -> Iterato
 
 def _section(title: str, text: str, described: dict[str, Any]) -> Iterator[str]:
     required = set(described.get("required", []))
-    yield f"\n## {title}\n\n{text}\n\n| key | default | meaning |\n|---|---|---|"
+    yield f"\n## {title}\n\n{text}\n"
     for key, each in described["properties"].items():
         if "description" in each:
-            yield f"| `{key}` | {_default(key, each, required)} | {' '.join(each['description'].split())} |"
+            yield _item(f"**`{key}`**{_default(key, each, required)}: {' '.join(each['description'].split())}")
 
 
 def _default(key: str, described: dict[str, Any], required: set[str]) -> str:
     if key in required:
-        return "required"
+        return " (required)"
     default = described.get("default")
     if default is None or default == [] or isinstance(default, dict):
         return ""
-    return f"`{default if isinstance(default, str) else json.dumps(default)}`"
+    return f" (default `{default if isinstance(default, str) else json.dumps(default)}`)"
+
+
+def _item(text: str) -> str:
+    return textwrap.fill(f"- {text}", 150, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@
     ├── LockedError         11  another process holds the lock; nothing was sent
     └── StoppedError   128 + n  signal n came before anything was sent
 
-A failed request is an ``AttemptResult``, and a failed install an ``Outcome``: neither is an exception. This module
+A failed request is an ``AttemptResult``, and a failed install an ``Outcome``; they are not exceptions. This module
 imports nothing of ours.
 """
 

@@ -93,7 +93,7 @@ def recent(backups: Iterable[Backup], now_s: float | None, within_s: float) -> R
     """Return the recent backup that makes a request unnecessary, or ``None``. Recent is younger than ``within_s``.
 
     The newest completed backup comes first, then the newest one under way. A backup from the future does not count:
-    its age is unknown, and it would be recent for ever. ``now_s`` is in seconds since 1970, by the server's clock.
+    its age is unknown, and it would be recent without end. ``now_s`` is in seconds since 1970, by the server's clock.
     """
     young = [
         Recent(each, age, each.status == COMPLETED)

@@ -1,7 +1,7 @@
 """Recency checks: before a request, read the install's listing for a backup that is recent enough.
 
 If the listing cannot be read, a backup is requested: one too many is better than none. Only the server's clock decides
-how old a backup is. By this machine's clock, a remembered backup would stay recent for ever if the clock was set back.
+how old a backup is. By this machine's clock, a remembered backup would stay recent if the clock was set back.
 """
 
 from __future__ import annotations

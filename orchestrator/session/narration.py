@@ -85,7 +85,7 @@ class Neighbours:
 
 
 async def heartbeat(log: Log, progress: Callable[[], dict[str, object]], event: str = "run.progress") -> None:
-    """Log ``progress()`` as ``event`` every ``HEARTBEAT_S`` seconds, for ever."""
+    """Log ``progress()`` as ``event`` every ``HEARTBEAT_S`` seconds, until it is cancelled."""
     while True:
         await asyncio.sleep(HEARTBEAT_S)
         log.info(event, **progress())

@@ -161,7 +161,7 @@ def _is_told(before: Pace, after: Pace) -> bool:
 def _ceiling(rate: float) -> Throttler:
     """Return a throttler that lets ``rate`` requests per second through.
 
-    The library counts whole requests (it treats 0.5 as 1, and 0 blocks for ever), so the fraction goes into the period:
+    The library counts whole requests (it treats 0.5 as 1, and 0 never returns), so the fraction goes into the period:
     ``n = max(1, floor(rate))`` requests in any ``n / rate`` seconds.
     """
     whole = max(1, math.floor(rate))

@@ -3,7 +3,7 @@
 A server may reset a kept-alive connection just when it is reused. The request is then in doubt, although nothing is
 wrong with the server. ``Transmission.is_reused`` tells such a fault from others. After one break, no connection opened
 before it is reused. After ``MOST_BROKEN`` breaks, no connection is reused at all. Otherwise a POST that meets a break
-each time would be retried for ever, since such faults do not count as tries.
+each time would be retried without end, since such faults do not count as tries.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ DOCUMENTS = sorted(
 MODULES = sorted(ROOT.glob("orchestrator/**/*.py"))
 
 RIDDLES = {
-    "an inversion": r"\b(so (is|are) (it|they|an?|the)|so (does|do) (it|they)|neither (is|does|do|are)|had it been|were it|be it)\b",
-    "a chain of what": r"\bthat which\b|\bwhat (is|was|are|were) (meant|said|asked|left|open)\b|\bwhat it (shall|comes)\b",
+    "an inversion": r"\b(so (is|are) (it|they|an?|the)|so (does|do) (it|they)|neither (is|does|do|are)|had it been)\b",
+    "a chain of what": r"\bthat which\b|\bwhat (is|was|are|were) (meant|said|asked|left|open)\b|\bwhat it comes\b",
     "an old word": r"\b(whom|whose fate|for ever|shall|hence|thereof|whereof|wherein|thus)\b",
     "no subject": r"\bis said (of|at)\b|\bof (whom|which) only\b",
     "a hidden agent": r"\b(is|are|was|were) to be (said|known|had)\b|\bcannot be had\b",

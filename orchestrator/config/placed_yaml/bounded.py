@@ -20,7 +20,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """The signals that end wpe-backup."""
 
 GLANCE_S = 0.05
-"""Seconds between two checks whether a command has ended. Its child processes may hold its output open for ever."""
+"""Seconds between two checks whether a command has ended. Its child processes may hold its output open without end."""
 
 
 class TooSlowError(Exception):
