@@ -46,7 +46,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
-	$(BIN)/proselint check --config docs/proselint.json $(DOCUMENTS)
+	@echo $(BIN)/proselint check …; $(BIN)/proselint check --config docs/proselint.json $(DOCUMENTS)
 
 types: $(READY)
 	$(BIN)/mypy

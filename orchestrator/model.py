@@ -244,7 +244,7 @@ class FailedSource:
     """A part of the inventory that could not be read: nobody knows which installs are missing.
 
     ``source`` names it for people, with its place. ``account`` is the account whose listing it is, ``None`` for files,
-    as these may name any account. ``path`` is the file, or the folder of files; empty for a listing.
+    as these may name any account. ``path`` is the file, or the directory of files; empty for a listing.
     """
 
     source: str

@@ -5,7 +5,7 @@
 A trial is one run over a fleet. The run is begun, killed or stopped (or both) at least once, and resumed to its end.
 Then it is resumed once more, with nothing left to do. Seed and number give the scenario, the YAML and the blows, so a
 trial can be repeated; only the moment of a blow depends on the machine's timing. Trials go on until ``--kills``
-processes were killed. If a promise of ``docs/reliability.md`` was broken, the exit code is 1, and the printed folder
+processes were killed. If a promise of ``docs/reliability.md`` was broken, the exit code is 1, and the printed directory
 keeps the evidence.
 """
 
@@ -28,7 +28,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-sys.path.insert(0, str(Path(__file__).parent / "integration"))  # pytest finds this folder by its own settings
+sys.path.insert(0, str(Path(__file__).parent / "integration"))  # pytest finds this directory by its own settings
 
 from command import COMMAND, StandIn, environment, fleet, stand_in
 from kill_verdict import TOLD_TO_STOP, Figures, Seen, Terms, problems_of, problems_of_rest, stands

@@ -116,8 +116,8 @@ def _say_end(end: StatusEnd, output: Output, log: Log, where: str) -> None:
         lines.append("Nothing was asked: no backup with an outcome is under way")
     if end.unfinished:
         lines.append(
-            f"The run is not finished: {end.unfinished} installs have no outcome, and backups of them may"
-            " exist: --resume knows which were requested"
+            f"The run is not finished: {end.unfinished} of its installs have no outcome, and backups of"
+            " them may exist: --resume knows which were requested"
         )
         lines.append(f"Finish it:     wpe-backup run{where} --resume {end.run_id}")
     if end.counts[Condition.ABORTED]:

@@ -76,7 +76,7 @@ async def _look(account: str, queries: Queries) -> VisibleInstalls | ErrorInfo:
 def check_target(path: Path, *, replaces: bool) -> None:
     """Raise ``UsageError`` if a file cannot be written to ``path``, or exists there and ``replaces`` is false."""
     if not path.parent.is_dir():
-        message = f"there is no folder {path.parent}: make it first, or name another file with -c FILE"
+        message = f"there is no directory {path.parent}: make it first, or name another file with -c FILE"
         raise UsageError(message)
     if os.path.lexists(path) and not path.is_file():
         message = f"{path} is not a regular file: name another one with -c FILE, or print the YAML with -c -"

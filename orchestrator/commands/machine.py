@@ -39,7 +39,7 @@ class Machine:
 
 THIS_MACHINE = Machine()
 
-_ELSEWHERE = "or name another folder with --state-dir"
+_ELSEWHERE = "or name another directory with --state-dir"
 
 
 class Grade(StrEnum):
@@ -89,7 +89,7 @@ def machine_checks(state_dir: Path, config: Config | None, machine: Machine = TH
 def _state_dir(state_dir: Path, place: Path, machine: Machine) -> Check:
     is_there = place == state_dir
     if not place.is_dir():
-        return Check("state_dir", Grade.FAIL, f"{place} is not a folder", f"move it away, {_ELSEWHERE}")
+        return Check("state_dir", Grade.FAIL, f"{place} is not a directory", f"move it away, {_ELSEWHERE}")
     if not machine.may_use(place, os.R_OK | os.W_OK | os.X_OK):
         effect = "" if is_there else f", so {state_dir} cannot be created"
         found = f"this user may not read and write {place}{effect}"

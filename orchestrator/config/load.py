@@ -284,7 +284,7 @@ def _check_proxies(tree: Tree, environment: Mapping[str, str]) -> None:
 
 
 def _beside(file: str, path: str) -> str:
-    """Return ``path``; a relative one starts at the folder of the YAML ``file``."""
+    """Return ``path``; a relative one starts at the directory of the YAML ``file``."""
     return str(Path(file).parent / path)
 
 

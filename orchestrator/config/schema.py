@@ -69,7 +69,7 @@ class AccountSection(Section):
     """The URL of the API: `https`, except on a loopback address, and without a user, query or fragment."""
     ca_file: Text | None = None
     """A file with a certificate authority (PEM) to trust in addition to the system's own. A relative path starts at the
-    folder of this YAML."""
+    directory of this YAML."""
     proxy_from_environment: StrictBool = False
     """`true`: use the proxy that the environment variables `https_proxy`, `all_proxy` and `no_proxy` name, in lower or
     upper case. `false`: ignore them. `.netrc` is always ignored."""
@@ -175,8 +175,8 @@ class InventorySection(Section):
     """A source of installs in addition to `installs`. Each entry has either `files` or `discover`."""
 
     files: tuple[Text, ...] | None = Field(default=None, min_length=1)
-    """Paths or globs of files with installs; `**` matches any folders below. A relative path starts at the folder of
-    this YAML. All formats use the keys of `installs`. YAML (`.yaml`, `.yml`) is a list. CSV (`.csv`) has a header in
+    """Paths or globs of files with installs; `**` matches any directories below. Relative paths start at the directory
+    of this YAML. All formats use the keys of `installs`. YAML (`.yaml`, `.yml`) is a list. CSV (`.csv`) has a header in
     lower or upper case, commas between the columns, and `;` between the tags or addresses in a cell. JSON lines
     (`.jsonl`, `.ndjson`) have one object on each line. Variables are not replaced in these files. If a run cannot use
     a part of them, it leaves that part out and ends with exit code 3."""

@@ -17,8 +17,8 @@ LARGEST_CONFIG = 64 * 1024 * 1024
 def yaml_text(name: str) -> tuple[str, bytes]:
     """Return the name and the content of the file ``name``; ``-`` is standard input. Raises ``ConfigError``.
 
-    A stream is named ``<stdin>``, or ``<pipe>`` if a shell opened it for ``<(command)``. It has no folder, so relative
-    paths in it start at the current folder.
+    A stream is named ``<stdin>``, or ``<pipe>`` if a shell opened it for ``<(command)``. It has no directory, so its
+    relative paths start at the current directory.
     """
     try:
         if is_standard_input(name):

@@ -82,9 +82,9 @@ def past_runs(path: Path, limit: int | None = None) -> list[PastRun]:
         return [_past_run(list(group)) for _, group in groupby(rows, itemgetter(0))]
     except (sqlite3.Error, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        message = f"the state in {path} cannot be read: {reason}; name another folder with --state-dir"
+        message = f"the state in {path} cannot be read: {reason}; name another directory with --state-dir"
     except (ValueError, TypeError, LookupError, AttributeError):
-        message = f"the state in {path} cannot be read: it is damaged; name another folder with --state-dir"
+        message = f"the state in {path} cannot be read: it is damaged; name another directory with --state-dir"
     raise StateError(message)
 
 

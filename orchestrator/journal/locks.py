@@ -87,7 +87,7 @@ async def locked(path: Path, what: str, patience: Patience = IMPATIENCE) -> Asyn
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        message = f"the lock {path} cannot be made: {error.strerror}; name another folder with --state-dir"
+        message = f"the lock {path} cannot be made: {error.strerror}; name another directory with --state-dir"
         raise StateError(message) from error
     held = None
     try:
@@ -118,7 +118,7 @@ async def _acquire(descriptor: int, path: Path, what: str, patience: Patience) -
             has_said = True
             await asyncio.sleep(min(POLL_S, left_s))
         except OSError as error:
-            message = f"{path} cannot be locked: {error.strerror}; name another folder with --state-dir"
+            message = f"{path} cannot be locked: {error.strerror}; name another directory with --state-dir"
             raise StateError(message) from error
         else:
             return

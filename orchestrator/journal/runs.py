@@ -47,8 +47,8 @@ Covered = tuple[str, str | None, str | None]
 
 NOTHING_MADE = Made()
 
-ANOTHER_FOLDER = "name the folder with --state-dir"
-"""The remedy if the folder has no runs."""
+ANOTHER_FOLDER = "name the directory with --state-dir"
+"""The remedy if the directory has no runs."""
 
 
 @dataclass(frozen=True, slots=True)

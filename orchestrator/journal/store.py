@@ -41,14 +41,14 @@ Far longer than a transaction takes, and short enough that a stopped run still e
 _RETRY_S = 0.02
 
 _AWAY = "move it away together with its -wal and -shm files; the next run makes a new one"
-_WRITABLE = "make the file and its folder writable, or name another folder with --state-dir"
+_WRITABLE = "make the file and its directory writable, or name another directory with --state-dir"
 _REASONS = {
     sqlite3.SQLITE_NOTADB: ("it is not an SQLite database", _AWAY),
     sqlite3.SQLITE_CORRUPT: ("it is damaged", _AWAY),
     sqlite3.SQLITE_CANTOPEN: ("it or a file beside it cannot be opened", _WRITABLE),
     sqlite3.SQLITE_PERM: ("it is not writable", _WRITABLE),
     sqlite3.SQLITE_READONLY: ("it is not writable", _WRITABLE),
-    sqlite3.SQLITE_FULL: ("the disk is full", "make room, or name another folder with --state-dir"),
+    sqlite3.SQLITE_FULL: ("the disk is full", "make room, or name another directory with --state-dir"),
     sqlite3.SQLITE_BUSY: ("another process keeps it locked", "end that process, or try again later"),
 }
 """The reason and the remedy, by SQLite's primary result code."""
@@ -286,7 +286,7 @@ def _opened_at_once(path: Path, migrations: Sequence[str]) -> sqlite3.Connection
 
 
 def _create(path: Path) -> None:
-    """Create the file and its folders, accessible to their owner only. SQLite gives the files beside it the same mode.
+    """Create the file and its directories for their owner only. SQLite gives the files beside it the same mode.
 
     This does not open a file that exists: closing it again would drop all locks that this process holds on it.
     """
@@ -312,7 +312,7 @@ def _check_version(connection: sqlite3.Connection, path: Path, newest: int) -> i
 def _configure(connection: sqlite3.Connection) -> None:
     """Ask for WAL and for commits that survive a loss of power."""
     connection.execute("PRAGMA journal_mode = WAL")
-    # Without WAL a commit deletes a file. Only EXTRA writes the folder to disk before the commit returns.
+    # Without WAL a commit deletes a file. Only EXTRA writes the directory to disk before the commit returns.
     level = "FULL" if _journal_mode(connection) == "wal" else "EXTRA"
     connection.execute(f"PRAGMA synchronous = {level}")
     # Damaged text is read as nonsense, and raises nothing.
@@ -356,7 +356,7 @@ def _code(error: sqlite3.Error) -> int:
 
 def _unusable(path: Path, error: sqlite3.Error) -> StateError:
     name = getattr(error, "sqlite_errorname", type(error).__name__)
-    remedy = "check whether the disk is full or failing, or name another folder with --state-dir"
+    remedy = "check whether the disk is full or failing, or name another directory with --state-dir"
     return _refused(path, *_REASONS.get(_code(error), (f"{error} ({name})", remedy)))
 
 

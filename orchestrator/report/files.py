@@ -1,7 +1,7 @@
 """Write a regular file anew: replace it by a new file if possible, else overwrite it in place.
 
 A replacement appears whole or not at all. A file cannot be replaced if it is a mount (for example a file that is bound
-into a container), or if its folder accepts no new files. Such a file is emptied and written again.
+into a container), or if its directory accepts no new files. Such a file is emptied and written again.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ def is_replaceable(path: Path) -> bool:
 
 
 def _refuse_others_links(path: Path) -> None:
-    """Raise ``OSError`` if ``path`` goes through a symbolic link in a folder that others may write to.
+    """Raise ``OSError`` if ``path`` goes through a symbolic link in a directory that others may write to.
 
     Whoever made that link would choose the file that we write.
     """
     for place in (path, *path.parents):
         if place.is_symlink() and place.parent.stat().st_mode & _WRITABLE_BY_OTHERS:
-            raise OSError(errno.ELOOP, f"{place} is a symbolic link in a folder that others may write to")
+            raise OSError(errno.ELOOP, f"{place} is a symbolic link in a directory that others may write to")
 
 
 def opened_anew(path: Path, first: bytes = b"", *, is_private: bool = False) -> int:
@@ -116,7 +116,7 @@ def _refuse_others_file(found: os.stat_result, folder: Path) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise OSError(errno.EINVAL, "it is no longer a regular file")
     if found.st_nlink > 1 and folder.stat().st_mode & _WRITABLE_BY_OTHERS:
-        raise OSError(errno.EMLINK, "it is a hard link in a folder that others may write to")
+        raise OSError(errno.EMLINK, "it is a hard link in a directory that others may write to")
 
 
 def _put(descriptor: int, first: bytes) -> None:

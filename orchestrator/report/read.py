@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 LONGEST_LINE = 4 * 1024 * 1024
 
 _TRACES = ("report.jsonl", "summary.json")
-"""Files in the folder of a run: it has at least one of these."""
+"""Files in the directory of a run: it has at least one of these."""
 
 _BEGINNING = b'{"type":"'
 """The first bytes of each line of a report."""
@@ -263,7 +263,7 @@ def reports_meant(state_dir: Path, run: str) -> ReportFile:
     return ReportFile(found.path, mine, found.foreign)
 
 
-ANOTHER_FOLDER = "name the folder with --state-dir"
+ANOTHER_FOLDER = "name the directory with --state-dir"
 
 
 def find_report(state_dir: Path, run: str) -> Path:
@@ -278,7 +278,7 @@ def _run_folder(state_dir: Path, run: str) -> Path:
     try:
         names = {path.parent.name for name in _TRACES for path in (state_dir / "runs").glob(f"*/{name}")}
     except OSError as error:
-        message = f"the runs in {state_dir} cannot be read: {error.strerror}; name another folder with --state-dir"
+        message = f"the runs in {state_dir} cannot be read: {error.strerror}; name another directory with --state-dir"
         raise UsageError(message) from error
     return state_dir / "runs" / run_named(run, sorted(names), f"in {state_dir}", "run or file", ANOTHER_FOLDER)
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 STANDARD_OUTPUT = "-"
 OWN_REPORT = "report.jsonl"
-"""The report's name in the folder of its run, its default place."""
+"""The report's name in the directory of its run, its default place."""
 
 READER_POLL_S = 0.1
 
@@ -195,14 +195,14 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Create a folder of the state, accessible to its owner only. Raises ``StateError``."""
+    """Create a directory of the state, accessible to its owner only. Raises ``StateError``."""
     try:
         for folder in reversed((path, *path.parents)):
             if not folder.exists():
                 folder.mkdir(mode=0o700, exist_ok=True)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        message = f"{path} cannot be made: {reason}; name another folder with --state-dir"
+        message = f"{path} cannot be made: {reason}; name another directory with --state-dir"
         raise StateError(message) from error
 
 
@@ -216,7 +216,7 @@ def drop_old_report(folder: Path, target: str) -> None:
 
 
 def drop_run(folder: Path) -> None:
-    """Remove a run's files from its folder, and the folder itself if it is then empty."""
+    """Remove a run's files from its directory, and the directory itself if it is then empty."""
     with contextlib.suppress(OSError):
         for name in (OWN_REPORT, "summary.json", "lock"):
             (folder / name).unlink(missing_ok=True)

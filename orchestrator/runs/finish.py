@@ -45,7 +45,7 @@ class RunTotals:
 async def closed(
     context: RunContext, totals: RunTotals, report: ReportWriter, end: DispatchEnd
 ) -> tuple[Summary, StorageError | None]:
-    """Write the summary to the run's folder, the journal and the report.
+    """Write the summary to the run's directory, the journal and the report.
 
     If one of them fails, the exit code is 4, or 1 after a bug. Return the summary and the first error.
     """
@@ -73,7 +73,7 @@ async def closed(
 
 
 async def _kept(context: RunContext, summary: Summary) -> StorageError | None:
-    """Write ``summary`` into the run's folder and the journal, and return the first failure."""
+    """Write ``summary`` into the run's directory and the journal, and return the first failure."""
     line, failure = summary_line(summary), None
     try:
         write_summary(context.folder.of_run(summary.run_id), line)

@@ -1,4 +1,4 @@
-"""The state folder: the places of the database, and of each run's folder, own report and lock."""
+"""The state directory: the places of the database, and of each run's directory, own report and lock."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StateFolder:
-    """The state folder at ``path``, which is absolute."""
+    """The state directory at ``path``, which is absolute."""
 
     path: Path
 
     @classmethod
     def at(cls, path: str | os.PathLike[str]) -> StateFolder:
-        """Return the folder at ``path``, which need not exist."""
+        """Return the directory at ``path``, which need not exist."""
         return cls(Path(path).absolute())
 
     @property
@@ -42,7 +42,7 @@ class StateFolder:
         return self.database
 
     def of_run(self, run_id: str) -> Path:
-        """Return the folder of a run."""
+        """Return the directory of a run."""
         return self.path / "runs" / run_id
 
     def own_report(self, run_id: str) -> str:
@@ -52,8 +52,8 @@ class StateFolder:
     def report_of(self, record: RunRecord) -> str:
         """Return the target of a run's report.
 
-        If it is the own report, return its present path: the state folder may have moved. If another run's report has
-        taken the place meanwhile, return the own report, too.
+        If it is the own report, return its present path: the state directory may have moved. If another run's report
+        has taken its place meanwhile, return the own report, too.
         """
         own = self.own_report(record.run.id)
         is_own = Path(record.report).parts[-2:] == Path(own).parts[-2:]

@@ -1,4 +1,4 @@
-"""Arguments of the command line: a YAML without a folder, empty values, and two values in one option."""
+"""Arguments of the command line: a YAML without a directory, empty values, and two values in one option."""
 
 from __future__ import annotations
 

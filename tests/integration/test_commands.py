@@ -276,7 +276,7 @@ def test_a_yaml_can_be_validated_without_secrets(tmp_path: Path) -> None:
     assert run_command("config", "validate", "-c", "f.yaml", cwd=tmp_path, **nothing).code == 2
     ended = run_command("config", "validate", "-c", "f.yaml", "--no-secrets", cwd=tmp_path, **nothing)
     assert (ended.code, ended.stderr) == (0, "")
-    assert ended.stdout.endswith("1 account(s), credentials not looked at\n")
+    assert ended.stdout.endswith("1 account(s), credentials not checked\n")
 
 
 def test_the_output_of_config_show_can_be_run_and_holds_no_secret(tmp_path: Path) -> None:

@@ -63,9 +63,9 @@ def test_a_missing_folder_is_exit_3_with_the_reason_and_other_sources_run(server
     assert (ended.code, names, made(server)) == (3, ["shop0", "shop1"], [0, 1])
     (failed,) = summary["failed_sources"]
     assert failed["source"] == "wpe-backup.yaml:5: files mnt/*.csv"
-    assert failed["error"]["message"].startswith("the folder mnt cannot be read: No such file or directory")
+    assert failed["error"]["message"].startswith("the directory mnt cannot be read: No such file or directory")
     assert (failed["account"], failed["error"]["kind"], summary["empty_sources"]) == (None, "not_found", [])
-    assert ended.stderr.count("the folder mnt cannot be read: No such file or directory") == 2, (
+    assert ended.stderr.count("the directory mnt cannot be read: No such file or directory") == 2, (
         "at once, and at the end"
     )
     assert "--retry-failed" in ended.stderr
@@ -108,7 +108,7 @@ def test_every_command_reports_a_wrong_clients_file(server: StandIn, tmp_path: P
     places = ("clients/a.csv:3:1", "clients/b.csv:2:1")
     plan = run_command("run", "-n", cwd=tmp_path)
     assert (plan.code, plan.stderr.count("source.failed")) == (3, 2)
-    assert plan.stdout.endswith("as it stands, a run would end with exit code 3\n")
+    assert plan.stdout.endswith("a run would end with exit code 3\n")
     for command in (("run", "--strict"), ("config", "validate"), ("config", "show")):
         refused = run_command(*command, cwd=tmp_path)
         assert (refused.code, [place in refused.stderr for place in places]) == (2, [True, True])

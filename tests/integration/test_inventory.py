@@ -176,13 +176,13 @@ def test_a_list_may_name_installs_that_are_not_in_the_plan(server: StandIn, tmp_
     ("arguments", "said"),
     [
         (["--only", "x*"], "no install is selected"),
-        (["--account", "nobody"], "not among the accounts of the configuration"),
+        (["--account", "nobody"], "the configuration has no such account"),
         (["--resume", "latest", "--only", "x"], "--resume takes its installs from the earlier run"),
         (["--retry-failed", "latest", "torquemag"], "--retry-failed takes its installs from the earlier run"),
-        (["--resume", "latest", "--email", "a@b"], "--description and --email go with a new one"),
+        (["--resume", "latest", "--email", "a@b"], "remove --description and --email"),
         (["--email", "nobody"], "must be an email address"),
         (["--description", "{nmae}"], "unknown field"),
-        (["--max-failures", "0"], "neither a number of installs"),
+        (["--max-failures", "0"], "neither a number from 1"),
         (["--shard", "3/2"], "is no I/N"),
     ],
 )

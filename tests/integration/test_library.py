@@ -106,7 +106,7 @@ def test_a_run_that_cannot_begin_raises_and_sends_nothing(tmp_path: Path) -> Non
         config = config_of(tmp_path, api.base_url)
         with pytest.raises(UsageError, match="client-b"):
             asyncio.run(back_up(config, options(tmp_path, selection=Selection(tags=("client-b",)))))
-        (tmp_path / "state").write_text("no folder")
+        (tmp_path / "state").write_text("no directory")
         with pytest.raises(StorageError):
             asyncio.run(back_up(config, options(tmp_path)))
         assert api.stats()["requests"] == 0
@@ -238,7 +238,7 @@ def modules(**contents: dict[str, Any]) -> Iterator[None]:
 
 @pytest.fixture
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Serve the stand-in, and change to a folder with its fleet."""
+    """Serve the stand-in, and change to a directory with its fleet."""
     monkeypatch.chdir(tmp_path)
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)

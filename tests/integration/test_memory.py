@@ -66,13 +66,13 @@ def _rows(folder: Path) -> list[tuple[object, ...]]:
         connection.close()
 
 
-@pytest.mark.parametrize("kind", ["damaged", "a folder", "of a newer version"])
+@pytest.mark.parametrize("kind", ["damaged", "a directory", "of a newer version"])
 def test_an_unusable_state_stops_the_run_before_anything_is_sent(tmp_path: Path, kind: str) -> None:
     state = tmp_path / "state"
     state.mkdir()
     if kind == "damaged":
         (state / "state.db").write_bytes(b"this is no database, and long enough to be sure of it" * 100)
-    elif kind == "a folder":
+    elif kind == "a directory":
         (state / "state.db").mkdir()
     else:
         connection = sqlite3.connect(state / "state.db")

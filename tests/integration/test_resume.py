@@ -218,9 +218,11 @@ def test_an_impossible_resume_is_refused_and_nothing_is_sent(tmp_path: Path) -> 
     with stand_in(*scenario(tmp_path)) as server:
         configure(tmp_path, server, 2)
         nothing = run_command("run", "--resume", "latest", cwd=tmp_path)
-        refused(nothing, 2, f"there are no runs of {tmp_path}/wpe-backup.yaml in", "name the folder with --state-dir")
+        refused(
+            nothing, 2, f"there are no runs of {tmp_path}/wpe-backup.yaml in", "name the directory with --state-dir"
+        )
         both = run_command("run", "--resume", "latest", "--retry-failed", "latest", cwd=tmp_path)
-        refused(both, 2, "--resume finishes a run, --retry-failed begins a new one")
+        refused(both, 2, "--resume finishes a run, and --retry-failed begins a new one")
         assert sent(server) == 0
 
 

@@ -255,7 +255,7 @@ def test_a_bad_configuration_is_reported_with_places_and_sends_nothing(tmp_path:
     [
         (["-o", "/nonexistent/r.jsonl"], "the report cannot be written to /nonexistent/r.jsonl"),
         (["-o", "."], ": Is a directory"),
-        (["--state-dir", "/dev/null/x"], "name another folder with --state-dir"),
+        (["--state-dir", "/dev/null/x"], "name another directory with --state-dir"),
     ],
 )
 def test_a_report_or_state_that_cannot_be_created_is_exit_4_and_sends_nothing(

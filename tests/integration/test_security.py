@@ -72,7 +72,7 @@ def test_a_link_in_a_shared_folder_is_not_followed(tmp_path: Path, way: str) -> 
         (tmp_path / "wpe-backup.yaml").write_text(fleet(server.base_url, 1))
         ended = run_command("run", "-o", str(shared / way), cwd=tmp_path)
         assert (ended.code, server.stats()["requests"]) == (4, 0)
-    assert "symbolic link in a folder that others may write to" in ended.stderr
+    assert "symbolic link in a directory that others may write to" in ended.stderr
     assert (target / "report.jsonl").read_text() == "precious"
 
 

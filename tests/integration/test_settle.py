@@ -97,7 +97,7 @@ def test_a_settled_install_stays_settled_when_the_run_is_resumed(server: StandIn
         (["latest", "shop", "--absent"], "there is no install shop"),
         (["01ZZZ", "shop2", "--absent"], "there is no run 01ZZZ; the newest runs"),
         (["latest", "shop2"], "use either --exists BACKUP_ID or --absent"),
-        (["latest", "shop2", "--absent", "--exists", "x-1"], "say either"),
+        (["latest", "shop2", "--absent", "--exists", "x-1"], "use either"),
         (["latest", "shop2", "--exists", "two words"], "is not a backup id"),
         (["latest", "shop2", "--exists", "x\x1b[2J"], "is not a backup id"),
     ],

@@ -122,7 +122,7 @@ def test_variables_that_are_no_utf8_are_refused_and_named(folder: Path) -> None:
     assert (ended.code, "the secret from WPE_API_PASSWORD must be UTF-8 text" in ended.stderr) == (2, True)
 
 
-NO_STATE_DIR = "wpe-backup: there is no folder for the state: "
+NO_STATE_DIR = "wpe-backup: there is no directory for the state: "
 
 
 @pytest.mark.skipif(not may_have_no_home(), reason="nobody here may be a user without a home")
@@ -147,13 +147,13 @@ def test_a_user_without_a_home_needs_a_state_folder_only_for_commands_that_use_i
         assert (ended.code, ended.stdout, ended.stderr.startswith(NO_STATE_DIR)) == (2, "", True)
         assert ended.stderr.endswith("; name one with --state-dir\n")
     ended = run("doctor", "-c", "f.yaml")
-    assert (ended.code, "there is no folder for the state" in ended.stdout) == (3, True)
+    assert (ended.code, "there is no directory for the state" in ended.stdout) == (3, True)
     ended = run("config", "validate")
     assert (ended.code, "looked for wpe-backup.yaml, /etc/wpe-backup/config.yaml" in ended.stderr) == (2, True)
 
 
 def history(folder: Path, **changes: str) -> str:
-    """Return the folder in which ``history`` looks for runs."""
+    """Return the directory in which ``history`` looks for runs."""
     ended = run_command("history", cwd=folder, WPE_BACKUP_STATE_DIR="", **changes)
     assert ended.code == 0
     return ended.stdout.split("There are no runs in ")[1].split("; name another")[0]
@@ -182,7 +182,7 @@ def test_a_home_that_is_no_folder_is_reported_before_anything_is_sent(server: St
     home = str(tmp_path / "f.yaml")
     ended = run_command("run", "-c", "f.yaml", cwd=tmp_path, WPE_BACKUP_STATE_DIR="", HOME=home)
     assert (ended.code, server.stats()["requests"]) == (4, before)
-    said = f"{home}/.local/state/wpe-backup cannot be made: Not a directory; name another folder with --state-dir"
+    said = f"{home}/.local/state/wpe-backup cannot be made: Not a directory; name another directory with --state-dir"
     assert ended.stderr == f"wpe-backup: {said}\n"
 
 

@@ -1,8 +1,8 @@
 """Start commands without starting Python each time: a process that has imported everything forks for each command.
 
 A normal start costs 0.43 s of CPU time, most of it for imports, and the tests start hundreds of commands. The child
-runs the command's own ``main`` with the given arguments, environment, folder and streams. Its coverage is measured as
-in any other process. Run as a script, this file is the process that forks. It serves one request per connection on the
+runs the command's own ``main`` with the given arguments, environment, directory and streams. Coverage measures it like
+any other process. Run as a script, this file is the process that forks. It serves one request per connection on the
 listening socket that is its standard input. It ends when its parent ends.
 """
 

@@ -63,7 +63,7 @@ def problems(error: ConfigError) -> None:
 
 
 async def wrong(config: Config) -> None:
-    RunOptions()  # type: ignore[call-arg]  # the state's folder is required
+    RunOptions()  # type: ignore[call-arg]  # the state's directory is required
     RunOptions("state", waits="yes")  # type: ignore[arg-type]  # a word is no truth value
     await back_up("fleet.yaml", RunOptions("state"))  # type: ignore[arg-type]  # a path is no configuration
     await back_up(config, RunOptions("state"), on_outcome=problems)  # type: ignore[arg-type]  # the callback takes a ConfigError

@@ -23,7 +23,7 @@ IS_ROOT = os.geteuid() == 0
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Yield a folder that other users can access, unlike pytest's folders."""
+    """Yield a directory that other users can access, unlike pytest's folders."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         yield Path(name).resolve()
@@ -130,7 +130,7 @@ def test_a_hard_link_in_a_shared_folder_is_not_overwritten(folder: Path) -> None
         os.chown(folder, 0, 4242)
     folder.chmod(0o575)
     try:
-        with unprivileged(), pytest.raises(OSError, match="hard link in a folder that others") as caught:
+        with unprivileged(), pytest.raises(OSError, match="hard link in a directory that others") as caught:
             begin(path)
     finally:
         folder.chmod(0o755)

@@ -143,7 +143,7 @@ def test_the_known_columns_of_a_newer_file_are_read(path: Path) -> None:
 )
 def test_a_damaged_file_gives_one_message(path: Path, change: str, reason: str) -> None:
     by_hand(path, change)
-    with pytest.raises(StorageError, match=f"{reason}; name another folder with --state-dir$"):
+    with pytest.raises(StorageError, match=f"{reason}; name another directory with --state-dir$"):
         past_runs(path)
 
 

@@ -177,7 +177,7 @@ def test_a_pattern_that_matches_nothing_and_a_file_without_installs_are_empty_so
         ("folder.csv", "folder.csv cannot be read: Is a directory"),
         ("*.txt", "notes.txt has no known suffix: .yaml, .yml, .csv, .jsonl, .ndjson"),
         ("big.jsonl", "big.jsonl is larger than 64 MiB"),
-        ("x**y.csv", "cannot be searched for: ** stands for any folders"),
+        ("x**y.csv", "cannot be searched for: ** stands for any directories"),
     ],
 )
 def test_an_unreadable_file_is_a_problem_of_the_place_that_names_it(pattern: str, says: str) -> None:

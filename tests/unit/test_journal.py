@@ -198,7 +198,10 @@ def test_a_folder_in_place_of_the_file_is_refused(path: Path) -> None:
 def test_a_state_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     message = refusal(tmp_path / "file" / "state" / FILE_NAME)
-    assert "Not a directory; make the file and its folder writable, or name another folder with --state-dir" in message
+    assert (
+        "Not a directory; make the file and its directory writable, or name another directory with --state-dir"
+        in message
+    )
 
 
 def test_a_path_with_a_null_character_is_refused(tmp_path: Path) -> None:
@@ -216,7 +219,7 @@ def test_a_read_only_file_is_refused_with_the_reason(path: Path) -> None:
         await store.read(lambda connection: connection.execute("PRAGMA query_only = ON").fetchone())
         await remember(store, KEY, LEARNED, AT)
 
-    with pytest.raises(StorageError, match="it is not writable; make the file and its folder writable"):
+    with pytest.raises(StorageError, match="it is not writable; make the file and its directory writable"):
         with_store(path, refused)
 
 
@@ -228,7 +231,7 @@ def test_a_disk_error_is_reported_with_its_sqlite_name(path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "disk I/O error (SQLITE_IOERR" in message
-    assert "check whether the disk is full or failing, or name another folder with --state-dir" in message
+    assert "check whether the disk is full or failing, or name another directory with --state-dir" in message
 
 
 def test_a_file_that_stays_locked_is_refused_with_the_reason(path: Path) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a folder with ``releases/7``, a link ``current`` to it, and another folder ``plain``."""
+    """Return a directory with ``releases/7``, a link ``current`` to it, and another directory ``plain``."""
     root = tmp_path.resolve()
     (root / "releases" / "7").mkdir(parents=True)
     (root / "plain").mkdir()

@@ -178,30 +178,33 @@ def test_a_command_for_a_secret_runs_even_if_a_file_is_wrong() -> None:
 @pytest.mark.parametrize(
     ("pattern", "reason"),
     [
-        ("gone/*.csv", "the folder gone cannot be read: No such file or directory; mount it, or correct the path"),
-        ("gone/**/*.csv", "the folder gone cannot be read: No such file or directory; mount it, or correct the path"),
-        ("gone/sub/*/x.csv", "the folder gone/sub cannot be read: No such file or directory; mount it"),
-        ("file/*.csv", "the folder file cannot be read: Not a directory; mount it, or correct the path"),
-        ("file/sub/*.csv", "the folder file/sub cannot be read: Not a directory; mount it, or correct the path"),
-        ("loop/*.csv", "the folder loop cannot be read: Too many levels of symbolic links"),
-        ("dangling/*.csv", "the folder dangling cannot be read: No such file or directory"),
+        ("gone/*.csv", "the directory gone cannot be read: No such file or directory; mount it, or correct the path"),
+        (
+            "gone/**/*.csv",
+            "the directory gone cannot be read: No such file or directory; mount it, or correct the path",
+        ),
+        ("gone/sub/*/x.csv", "the directory gone/sub cannot be read: No such file or directory; mount it"),
+        ("file/*.csv", "the directory file cannot be read: Not a directory; mount it, or correct the path"),
+        ("file/sub/*.csv", "the directory file/sub cannot be read: Not a directory; mount it, or correct the path"),
+        ("loop/*.csv", "the directory loop cannot be read: Too many levels of symbolic links"),
+        ("dangling/*.csv", "the directory dangling cannot be read: No such file or directory"),
         (
             "locked/*.csv",
-            "the folder locked cannot be read: Permission denied; allow the user who runs wpe-backup to read it",
+            "the directory locked cannot be read: Permission denied; allow the user who runs wpe-backup to read it",
         ),
         (
             "lock*/*.csv",
-            "the folder locked cannot be read: Permission denied; allow the user who runs wpe-backup to read it",
+            "the directory locked cannot be read: Permission denied; allow the user who runs wpe-backup to read it",
         ),
         (
             "*/x.csv",
-            "the folder locked cannot be read: Permission denied; allow the user who runs wpe-backup to read it",
+            "the directory locked cannot be read: Permission denied; allow the user who runs wpe-backup to read it",
         ),
         (
             "**/*.csv",
-            "the folder locked cannot be read: Permission denied; allow the user who runs wpe-backup to read it",
+            "the directory locked cannot be read: Permission denied; allow the user who runs wpe-backup to read it",
         ),
-        ("locked/sub/*.csv", "the folder locked/sub cannot be read: Permission denied; allow the user who runs"),
+        ("locked/sub/*.csv", "the directory locked/sub cannot be read: Permission denied; allow the user who runs"),
     ],
 )
 def test_an_unreadable_folder_is_a_failed_source_with_the_true_reason(

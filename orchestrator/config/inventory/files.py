@@ -85,7 +85,7 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class _Unread:
-    """A file or a folder that was not read, with the place in the YAML that asks for it."""
+    """A file or a directory that was not read, with the place in the YAML that asks for it."""
 
     loc: _Location
     message: str
@@ -94,7 +94,7 @@ class _Unread:
 
 @dataclass(slots=True)
 class InventoryFiles:
-    """The files that were read, the files and folders that could not be read, and the empty sources."""
+    """The files that were read, the files and directories that could not be read, and the empty sources."""
 
     files: list[SourceFile] = field(default_factory=list)
     unread: list[_Unread] = field(default_factory=list)
@@ -106,7 +106,7 @@ class InventoryFiles:
         return [each.entries for each in self.files if each.entries is not None]
 
     def problems(self, tree: Tree) -> list[Problem]:
-        """Return every problem of the files. Unread files and folders are noted in the YAML's ``tree`` instead."""
+        """Return every problem of the files. Unread files and directories are noted in the YAML's ``tree`` instead."""
         for each in self.unread:
             tree.problem(each.loc, each.message)
         self.unread.clear()
@@ -146,15 +146,15 @@ def _patterns(data: dict[str, Any]) -> Iterator[tuple[_Location, str]]:
 
 
 def _matching(inventory: InventoryFiles, tree: Tree, asked: tuple[_Location, str], matches: Matches) -> list[Path]:
-    """Return the files that a pattern matches, and note folders that could not be read.
+    """Return the files that a pattern matches, and note directories that could not be read.
 
-    ``asked`` is the place of the pattern and the pattern. The YAML itself is left out. So is each folder, unless its
+    ``asked`` is the place of the pattern and the pattern. The YAML itself is left out. So is each directory, unless its
     name has the suffix of an inventory file.
     """
     loc, pattern = asked
     source = f"{tree.file}:{tree.line(loc)}: files {pattern}"
     for folder, error in matches.unread.items():
-        message = f"the folder {folder} cannot be read: {error.strerror}{_remedy(error)}"
+        message = f"the directory {folder} cannot be read: {error.strerror}{_remedy(error)}"
         failed = FailedSource(source, None, ErrorInfo(_kind_of(error), message), str(folder))
         inventory.unread.append(_Unread(loc, message, failed))
     own = os.path.realpath(tree.file)

@@ -1,6 +1,6 @@
-"""Find the files that a pattern of ``inventory`` matches, and the folders on its way that could not be read.
+"""Find the files that a pattern of ``inventory`` matches, and the directories on its way that could not be read.
 
-``Path.glob`` silently skips a folder that it may not read. This module reports it.
+``Path.glob`` silently skips a directory that it may not read. This module reports it.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _MAGIC = re.compile(r"[*?\[]")
 _ANY_FOLDERS = "**"
 _IS_NOT_THERE = {errno.ENOENT, errno.ENOTDIR}
 _OF_THE_DISK = "lost+found"
-"""The folder of the file system check at the root of a disk. Only root may read it, and no pattern means it."""
+"""The directory of the file system check at the root of a disk. Only root may read it, and no pattern means it."""
 
 
 @dataclass(slots=True)
 class Matches:
-    """The paths that match, and the folders that could not be read, each with its error.
+    """The paths that match, and the directories that could not be read, each with its error.
 
     ``is_named`` means that the pattern has no wildcard: its one path is returned even if it does not exist.
     """
@@ -37,14 +37,14 @@ class Matches:
 
 
 def find_matches(pattern: str, beside: Path) -> Matches:
-    """Return the paths that ``pattern`` matches, sorted. A relative pattern starts at the folder ``beside``.
+    """Return the paths that ``pattern`` matches, sorted. A relative pattern starts at the directory ``beside``.
 
     Wildcards match hidden names only if the pattern itself has a hidden part. ``**`` follows no links. Raises
     ``ValueError`` for an impossible pattern.
     """
     parts = Path(os.path.expanduser(pattern)).parts  # noqa: PTH111 - Path's raises if there is no home
     if any(_ANY_FOLDERS in part and part != _ANY_FOLDERS for part in parts):
-        message = "** stands for any folders and must be a part of its own, as in clients/**/*.csv"
+        message = "** stands for any directories and must be a part of its own, as in clients/**/*.csv"
         raise ValueError(message)
     first = next((at for at, part in enumerate(parts) if _MAGIC.search(part)), None)
     folder = beside.joinpath(*parts[:first])
@@ -66,7 +66,7 @@ class _Search:
         self._listed: dict[Path, list[os.DirEntry[str]]] = {}
 
     def look(self, begin: tuple[Path, Sequence[str]]) -> None:
-        """Search from ``begin``: a folder, and the parts of the pattern to look for below it."""
+        """Search from ``begin``: a directory, and the parts of the pattern to look for below it."""
         left, seen = [begin], set()
         while left:
             folder, parts = left.pop()
@@ -76,7 +76,7 @@ class _Search:
                 left += self._steps(folder, parts)
 
     def _steps(self, folder: Path, parts: Sequence[str]) -> Iterator[tuple[Path, Sequence[str]]]:
-        """Keep the paths that match the last part; for earlier parts, yield the next folders to search."""
+        """Keep the paths that match the last part; for earlier parts, yield the next directories to search."""
         part, rest = parts[0], parts[1:]
         if part == _ANY_FOLDERS:
             yield folder, rest
@@ -101,7 +101,7 @@ class _Search:
                 with os.scandir(folder) as entries:
                     found = [each for each in entries if self._is_hidden_meant or not each.name.startswith(".")]
             except OSError as error:
-                # only the first folder is named by the pattern; the others need not exist, as in */nightly.csv
+                # only the first directory is named by the pattern; the others need not exist, as in */nightly.csv
                 if folder == self._begin or error.errno not in _IS_NOT_THERE:
                     self.unread[folder] = error
             else:
