@@ -136,9 +136,9 @@ def ideal_s(server: Server, accepted: int) -> float:
     """Return the seconds after which ``accepted`` requests are accepted, if the client knows the limits.
 
     - Rates and windows: each request arrives at the first moment when it may enter, and the schedule of changes is
-    followed. A bucket gives ``(accepted - burst) / rate``. Latency and the client's own ceiling are left out. - Limits
-    in flight and slots of a backend: as many workers run without a pause, each with the mean time of a request. More
-    workers than slots can be slightly faster, since a slot is free while an answer is under way.
+      followed. A bucket gives ``(accepted - burst) / rate``. Latency and the client's own ceiling are left out.
+    - Limits in flight and slots of a backend: as many workers run without a pause, each with the mean time of a
+      request. More workers than slots can be slightly faster, since a slot is free while an answer is under way.
 
     If a server has both kinds, the slower one counts. Raises ``ValueError`` if the server never lets a request in.
     """
