@@ -127,10 +127,11 @@ def _imported(arguments: list[str], folder: Path, **environment: str) -> list[st
     """Run a command, and return the heavy modules that it imported."""
     script = (
         "import sys\n"
+        "before = set(sys.modules)\n"  # coverage has imported some
         f"sys.argv = {['wpe-backup', *arguments]!r}\n"
         "from orchestrator.cli import main\n"
         "try:\n    main()\n"
-        f"finally:\n    print('imported', *sorted(set(sys.modules) & {HEAVY!r}))\n"
+        f"finally:\n    print('imported', *sorted((set(sys.modules) - before) & {HEAVY!r}))\n"
     )
     ended = run_program(sys.executable, "-c", script, cwd=folder, **environment)
     said = [line for line in ended.stdout.split("\n") if line.startswith("imported")]
