@@ -56,7 +56,7 @@ Every command with its options. `make docs` generates this page from the code.
 
 - Each option can come from an environment variable: `--max-rate` from `WPE_BACKUP_MAX_RATE`.
   The command line overrides it.
-- Repeat an option that is marked with `...` for several values. In its variable, separate the values by commas.
+- Options with `...` can be repeated. In the variable of such an option, separate the values by commas.
 - An option with an empty value is an error. An environment variable that is empty counts as not set.
 - A DURATION is a number with a unit: `ms`, `s`, `m`, `h` or `d`.
 - RUN is a run id, the beginning of one, or `latest`.

@@ -1,7 +1,7 @@
 #!/bin/sh
 # A night: back up the whole fleet, resume and retry, then audit the result and look for unprotected installs.
-# The exit code is the first that is not 0 of: the backups (the last retry, if there was one), the audit, the look for
-# unprotected installs. So 0 means that all is well.
+# Three steps have an exit code: the backups (the last retry, if there was one), the audit, and the search for unprotected
+# installs. The script ends with the first code that is not 0. So 0 means that all is well.
 #
 #   terminal 1   wpe-backup simulate --scenario examples/scenarios/agency.yaml
 #   terminal 2   WPE_BACKUP_CONFIG=examples/agency.yaml examples/nightly.sh
@@ -13,8 +13,8 @@ try() {
     code=$?
 }
 
-# Go on if only some backups failed. Anything else ends the night: another try does not help with 1, 2, 4 and 12, 11
-# means that another run is going on, and a signal means that somebody wants to stop.
+# Go on if only some backups failed. Otherwise end the script. After 1, 2, 4 and 12, another try does not help. 11 means that
+# another run is going on. A signal means that somebody wants to stop.
 end_unless_some_failed() {
     case $code in
         0 | 3 | 10) ;;

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Divide a fleet into four stable parts, as for four machines or four jobs of a CI system. A new install moves no other to
-# another part. Each part has its own lock, its own report and its own --resume latest.
-# The exit code is that of the first part that failed. The other parts run all the same.
+# Divide a fleet into four stable parts, as for four machines or four jobs of a CI system. If an install is added, the other
+# installs stay in their parts. Each part has its own lock, its own report and its own --resume latest.
+# The exit code is that of the first part that failed. The other parts still run.
 #
 #   terminal 1   wpe-backup simulate --scenario examples/scenarios/agency.yaml
 #   terminal 2   WPE_BACKUP_CONFIG=examples/agency.yaml examples/shards.sh

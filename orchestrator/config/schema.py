@@ -51,7 +51,7 @@ class Section(BaseModel):
 
 
 class AccountSection(Section):
-    """Named credentials. The accounts of one API user share a rate budget; `throttle.scope` can widen it."""
+    """Named credentials. The accounts of one API user share a rate budget. See `throttle.scope`."""
 
     user_id: UserId | None = Field(default=None, repr=False)
     """The API user's id. The User Portal shows it on the page about API access."""
@@ -87,7 +87,7 @@ class DefaultsSection(Section):
     """The addresses that WP Engine mails when a backup has completed: one mail for each install and address. Required,
     unless every install sets its own. `[]` means nobody."""
     timezone: Timezone = ZoneInfo("UTC")
-    """The time zone of `{date}` and `{time}`. Both are the start of the run."""
+    """The time zone of `{date}` and `{time}`. Both show the start of the run."""
     max_age: Duration = 93_600.0
     """The maximum age of an install's newest completed backup. `audit` reports an older one as `stale`."""
 
@@ -188,7 +188,7 @@ class InstallSection(Section):
     """One install. A bare id or name is short for a mapping with only that key."""
 
     id: InstallId | None = None
-    """The install's id, a UUID. Either `id` or `name` is required."""
+    """The install's id, a UUID. At least one of `id` and `name` is required."""
     name: Text | None = None
     """The name of the install in reports and logs. Without an `id`, it must be the name at WP Engine: a run looks it up
     when it makes its plan."""
@@ -236,7 +236,7 @@ class FleetFile(Section):
     state: StateSection = StateSection()
     """What the state directory keeps of runs."""
     inventory: tuple[InventorySection, ...] = ()
-    """Further sources of installs. Either `inventory` or `installs` is required."""
+    """Further sources of installs. At least one of `inventory` and `installs` is required."""
     installs: tuple[InstallSection, ...] = ()
     """The installs to back up: mappings, or bare ids and names."""
 

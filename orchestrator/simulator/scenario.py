@@ -64,7 +64,7 @@ class Bucket(Part):
     rate: Annotated[float, Field(gt=0, le=1e6)]
     """Tokens gained per second: the requests per second that it sustains."""
     burst: Whole = 10
-    """The most tokens saved up: the requests that a full bucket lets in at once."""
+    """The maximum number of saved tokens. A full bucket lets in this many requests at once."""
 
 
 class Window(Part):
@@ -331,7 +331,8 @@ class Listing(Part):
     descriptions: Literal["whole", "cut", "escaped", "missing"] = "whole"
     """How the API returns descriptions: `whole`, `cut` to 20 characters, `escaped` for HTML, or `missing`."""
     nightly: Annotated[int, Field(ge=0, le=60)] = 0
-    """Number of WP Engine's own nightly backups, all completed. At any start, the newest is about half a day old."""
+    """Number of WP Engine's own nightly backups, all completed. When the stand-in starts, the newest is about half a
+    day old."""
 
 
 class Pages(Part):
@@ -370,7 +371,8 @@ class Scenario(Part):
     latency: Range = (0.02, 0.08)
     """Latency of answers: a duration, or a list of the shortest and the longest. A 429 of a limit comes immediately."""
     limits: tuple[Limit, ...] = ()
-    """Limits that apply together. If one of them refuses a request, the answer is a 429, and no limit counts it."""
+    """Limits that apply together. If one of them refuses a request, the answer is a 429, and no limit counts that
+    request."""
     limits_per: Literal["address", "credentials"] = "address"
     """`address`: all clients share the limits. `credentials`: the limits apply to each API user separately."""
     schedule: tuple[Change, ...] = ()
@@ -387,7 +389,8 @@ class Scenario(Part):
     credentials: Credentials = Credentials()
     """The credentials that are accepted."""
     accounts: tuple[SimulatedAccount, ...] | None = None
-    """WP Engine's accounts with their installs. Default: the account `rehearsal`, and any other install id."""
+    """WP Engine's accounts with their installs. Default: the account `rehearsal`. Backups of any other install
+    id can be requested too."""
     faults: tuple[Fault, ...] = ()
     """Failures that hit requests or installs."""
     pages: Pages = Pages()

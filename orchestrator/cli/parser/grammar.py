@@ -22,8 +22,8 @@ Each option can come from an environment variable, such as {option} from
 All options in detail: docs/cli.md
 """
 REPEATABLE = """
-Repeat an option that is marked with ... for several values. In its variable,
-separate the values by commas."""
+Options with ... can be repeated. In the variable of such an option, separate
+the values by commas."""
 
 
 def function(reference: str) -> Callable[..., Any]:

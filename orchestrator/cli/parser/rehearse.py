@@ -44,8 +44,8 @@ simulate = Command(
     help="""Serve a local stand-in for the API, for rehearsals.
 
     The command prints the base URL of the stand-in. The stand-in accepts WPE_API_USER_ID and WPE_API_PASSWORD if they
-    are set, else any credentials. /_admin/stats, /_admin/backups and /_admin/requests show what it counted and made.
-    A SHARE goes from 0 to 1.""",
+    are set, else any credentials. /_admin/stats shows totals, /_admin/backups the backups that it made, and
+    /_admin/requests the requests. A SHARE is a number from 0 to 1.""",
     groups={
         "Serve": (
             Option(
@@ -60,7 +60,8 @@ simulate = Command(
                 "--scenario",
                 metavar="FILE",
                 help="Follow this scenario (- is standard input)",
-                more="A YAML file; [scenarios.md](scenarios.md) lists its keys. The other options add to it.",
+                more="A YAML file; [scenarios.md](scenarios.md) lists its keys. Limits and "
+                "faults from options add to those of the scenario. Other options override it.",
             ),
         ),
         "Limit requests": (
@@ -91,8 +92,8 @@ simulate = Command(
             _share("--forbidden", "Answer 403 for this share of the installs"),
             _share("--not-found", "Answer 404 for this share of the installs"),
             _share("--unavailable", "Answer 503 to this share of the POSTs"),
-            _share("--timed-out", "Answer 504 to this share, and make no backup"),
-            _share("--timed-out-created", "Answer 504 to this share, but make the backup"),
+            _share("--timed-out", "Answer 504 to a SHARE of POSTs, make no backup"),
+            _share("--timed-out-created", "Answer 504 to a SHARE of POSTs, make the backup"),
             Option("--seed", type=int, metavar="N", help="Choose the affected installs by this seed"),
         ),
     },

@@ -49,7 +49,8 @@ OUTPUT = (
         metavar="FORMAT",
         default="auto",
         help="auto (default), console or json",
-        more="`json` writes one JSON object a line to standard error. `auto` is `json` in Kubernetes, else `console`.",
+        more="`json` writes one JSON object a line to standard error. `auto` is `json` in Kubernetes if "
+        "standard error is no terminal, else `console`.",
     ),
     Option(
         "--no-color",
@@ -77,7 +78,7 @@ ACCOUNT = Option(
     metavar="NAME",
     shell_complete=completed_by("complete_accounts"),
     help="Only installs of this account",
-    more="An account of the YAML, by its name there.",
+    more="NAME is the name of an account in the YAML.",
 )
 
 SELECTION = (
@@ -86,7 +87,7 @@ SELECTION = (
         multiple=True,
         metavar="GLOB",
         shell_complete=completed_by("complete_installs"),
-        help="Only installs whose name or id matches",
+        help="Only installs whose name or id matches GLOB",
         more="Quote the glob, as in `--only 'shop*'`.",
     ),
     Option(
@@ -94,7 +95,7 @@ SELECTION = (
         multiple=True,
         metavar="GLOB",
         shell_complete=completed_by("complete_installs"),
-        help="Skip installs whose name or id matches",
+        help="Skip installs whose name or id matches GLOB",
         more="`--exclude` overrides every other option that selects installs.",
     ),
     Option(
@@ -125,6 +126,6 @@ SELECTION = (
         "--shard",
         type=Converted("I/N", "selecting:parse_shard"),
         help="Only part I of N stable parts, such as 1/4",
-        more="The hash of an install's id decides its part, so a new install moves no other.",
+        more="The hash of an install's id decides its part. If an install is added, the others stay in their parts.",
     ),
 )

@@ -73,7 +73,7 @@ history = Command(
 
 installs = Command(
     "installs",
-    help="""List the installs that the API shows, or the differences.
+    help="""List the API's installs, or compare them with the configuration.
 
     Without a configuration, the command uses the credentials of the environment. With --diff, it lists installs that
     are unprotected (not in the YAML), gone, renamed, or unknown because a listing failed. It exits with 3 if there is a
@@ -113,9 +113,9 @@ settle = Command(
     ),
 )
 
-_SELECT_REPORT = """RUN is a run id, the beginning of one, or latest (default). FILE is a report and may hold the
-    reports of several runs; as JSON, each run has a line of its own. The command exits with 3 if a part of the report
-    is damaged or missing."""
+_SELECT_REPORT = """RUN is a run id, the beginning of one, or latest (default). FILE is a report. It may hold the
+    reports of several runs. With --format json, the command prints one line for each run. It exits with 3 if a part of
+    the report is damaged or missing."""
 
 report = Group(
     "report",
