@@ -28,8 +28,8 @@ cli = Commands(
     examples=(
         "wpe-backup demo                  # try it without credentials",
         "wpe-backup init --from-api       # write a configuration",
-        "wpe-backup run --wait            # back them up, and wait for the end",
-        "wpe-backup audit --max-age 26h   # check that each has a recent backup",
+        "wpe-backup run --wait            # back up all installs, and wait",
+        "wpe-backup audit --max-age 26h   # check the age of every newest backup",
     ),
 )
 cli = click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s", help="Show the version")(cli)
