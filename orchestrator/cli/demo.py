@@ -31,7 +31,7 @@ def demo(*, output: Output) -> int:
     end = run_until_stopped(lambda stop: run_demo(folder, log, stop), is_last=True)
     exit_code = end.run.summary.exit_code
     if not output.is_quiet or end.contradictions:
-        say_end(end.run, output, log, redactor)
+        say_end(end.run, output, log, redactor, goes_on=False)
     if exit_code not in EXIT_CODES:
         return exit_code
     if not output.is_quiet or end.contradictions:

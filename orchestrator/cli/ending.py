@@ -30,8 +30,8 @@ _NAMELESS = {STDIN_NAME: "-", PIPE_NAME: "<(…)"}
 """The name of a configuration from a pipe, in a command line."""
 
 
-def say_end(end: RunEnd, output: Output, log: Log, redactor: Redactor) -> None:
-    """Print the end of the run on standard error: totals, first failures, the place of the report."""
+def say_end(end: RunEnd, output: Output, log: Log, redactor: Redactor, *, goes_on: bool = True) -> None:
+    """Print the end of the run on standard error. If it ``goes_on``, print the commands that complete the run."""
     first = list(end.first_failures)
     is_well = end.summary.exit_code == 0
     if output.is_json:
@@ -42,6 +42,8 @@ def say_end(end: RunEnd, output: Output, log: Log, redactor: Redactor) -> None:
         say(line)
     if not (output.is_quiet and is_well):
         _show_end(end, output, first)
+        for step in _next_steps(end) if goes_on else ():
+            output.console(sys.stderr).print(Text(step), soft_wrap=True)
 
 
 def _log_trouble(end: RunEnd, log: Log) -> None:
@@ -81,11 +83,10 @@ def _show_end(end: RunEnd, output: Output, first: list[dict[str, Any]]) -> None:
             console.print(Text("  ") + row, soft_wrap=True)
         more = report.outcomes.total() - report.succeeded - len(first)
         if more:
-            console.print(Text(f"  … and {more} more"))
+            state = state_option(Path(end.options.state_dir))
+            console.print(Text(f"  … and {more} more: wpe-backup report failures{state} {end.summary.run_id}"))
     where = "standard output" if end.summary.report == "-" else visible(end.summary.report)
     console.print(Text(f"Report: {where}"), soft_wrap=True)
-    for step in _next_steps(end):
-        console.print(Text(step), soft_wrap=True)
 
 
 def where_options(config: str, state_dir: Path) -> str:
@@ -118,6 +119,7 @@ def _next_steps(end: RunEnd) -> list[str]:
         steps.append(f"Finish it:     wpe-backup run{where}{wait} --resume {run_id}")
     if outcomes[OutcomeKind.UNCONFIRMED]:
         steps.append(f"Or settle it:  wpe-backup settle{state} {run_id} INSTALL --exists BACKUP_ID (or --absent)")
+        steps.append("               (look in the User Portal first)")
     failed = any(outcomes[kind] for kind in (OutcomeKind.REJECTED, OutcomeKind.EXHAUSTED, OutcomeKind.ABORTED))
     if failed or end.summary.failed_sources:
         steps.append(f"Retry failed:  wpe-backup run{where} --retry-failed {run_id}")

@@ -80,7 +80,7 @@ def check_accounts(selection: Selection, known: Collection[str]) -> None:
     if unknown:
         names = ", ".join(f"{name!r}{did_you_mean(name, known)}" for name in unknown)
         several = "; repeat --account for several" if any("," in name for name in unknown) else ""
-        message = f"the configuration has no such account ({', '.join(known)}): {names}{several}"
+        message = f"there is no such account: {names}; the configuration has {', '.join(known)}{several}"
         raise UsageError(message)
 
 

@@ -78,11 +78,12 @@ def _welcome(simulator: Simulator) -> str:
     if simulator.scenario.accounts is None:
         said += "; any other install id is accepted, too"
     said += ".\nSet base_url of an account to this address"
+    counts = f"\nCounts: {simulator.base_url.removesuffix('/v1')}/_admin/stats"
     if wanted.user_id is None and wanted.password is None:
-        return f"{said}; any credentials are accepted."
+        return f"{said}; any credentials are accepted.{counts}"
     return (
         f"{said}, and use the credentials of the scenario, or those in WPE_API_USER_ID and WPE_API_PASSWORD: set"
-        " these variables to the same values for the other commands."
+        f" these variables to the same values for the other commands.{counts}"
     )
 
 

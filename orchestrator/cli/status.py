@@ -113,7 +113,7 @@ def _say_end(end: StatusEnd, output: Output, log: Log, where: str) -> None:
     console = output.console(sys.stderr)
     lines = []
     if not end.asked and not end.counts[Condition.UNKNOWN]:
-        lines.append("Nothing was asked: no backup with an outcome is under way")
+        lines.append("No backup of this run is under way, so the API was not asked")
     if end.unfinished:
         lines.append(
             f"The run is not finished: {end.unfinished} of its installs have no outcome, and backups of"

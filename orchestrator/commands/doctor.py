@@ -239,7 +239,9 @@ class _Examination:
                 " the User Portal, then use wpe-backup settle)"
             )
             return self._check("backups", Grade.WARN, found, remedy)
-        return self._check("backups", Grade.OK, f"the backups of {subject} are listed, none with our marker yet")
+        return self._check(
+            "backups", Grade.OK, f"the backups of {subject} are listed; wpe-backup has requested none of them yet"
+        )
 
     def _clock(self) -> Check:
         known = [each.ahead_s for each in self._witness.heard if each.ahead_s is not None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING, assert_never
 
 from orchestrator.engine.pending import TO_REQUEST, CompletionWait, InDoubt, ReadRequest, RecencyCheck, ToRequest
@@ -206,7 +207,9 @@ class Accounts:
             kind = error_kind(exchanged.answer, result)
             account.state = AccountState.STOPPED
             said = f": {result.message}" if why and result.message else result.message
-            account.stop = error_info(kind, result, f"account {account.name} stopped: {why or ''}{said}")
+            account.stop = error_info(
+                kind, result, f"account {account.name} stopped: {why or ''}{said}{_remedy(kind, result)}"
+            )
             self._log.error(
                 "account.stopped",
                 account=account.name,
@@ -216,3 +219,12 @@ class Accounts:
             )
         self._ledger.cancel_all(account.clear(), account.stop)
         admitted.budget.look_again()
+
+
+def _remedy(kind: ErrorKind, result: AttemptResult) -> str:
+    """Return what to do about the answer that stopped an account, empty if its message says enough."""
+    if kind is ErrorKind.CREDENTIALS:
+        return " (correct the user id and password of this account)"
+    if kind is ErrorKind.QUOTA:
+        return " (WP Engine's quota is used up: try again later)"
+    return " (check base_url)" if result.status == HTTPStatus.NOT_FOUND else ""

@@ -288,7 +288,9 @@ class Dispatcher:
         self._wire.break_off(reads_only=True)
         if self._ledger.write_error:
             self._context.log.error("report.failed", reason=str(self._ledger.write_error))
-        self._context.log.warning("run.draining", in_flight=sum(budget.in_flight for budget in self.budgets))
+        hint = "a second signal interrupts these requests, and their installs become unconfirmed"
+        in_flight = sum(budget.in_flight for budget in self.budgets)
+        self._context.log.warning("run.draining", in_flight=in_flight, hint=hint)
 
     async def _abort_when_told(self) -> None:
         await self._context.stop.aborting.wait()

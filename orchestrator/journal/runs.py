@@ -47,7 +47,7 @@ Covered = tuple[str, str | None, str | None]
 
 NOTHING_MADE = Made()
 
-ANOTHER_FOLDER = "name the directory with --state-dir"
+ANOTHER_FOLDER = "name another directory with --state-dir"
 """The remedy if the directory has no runs."""
 
 

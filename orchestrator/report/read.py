@@ -86,7 +86,8 @@ def read_reports(path: Path) -> ReportFile:
             for number, raw in _lines(file):
                 reader.read(number, raw)
     except OSError as error:
-        message = f"the report {path} cannot be read: {error.strerror}"
+        remedy = "; run --resume RUN writes it again" if isinstance(error, FileNotFoundError) else ""
+        message = f"the report {path} cannot be read: {error.strerror}{remedy}"
         raise UsageError(message) from error
     reports = reader.reports()
     if not reports:
@@ -263,7 +264,7 @@ def reports_meant(state_dir: Path, run: str) -> ReportFile:
     return ReportFile(found.path, mine, found.foreign)
 
 
-ANOTHER_FOLDER = "name the directory with --state-dir"
+ANOTHER_FOLDER = "name another directory with --state-dir"
 
 
 def find_report(state_dir: Path, run: str) -> Path:

@@ -35,9 +35,9 @@ def totals(report: Report) -> Text:
     text = Text()
     text.append(f"Run {visible(report.run_id or '?')}: ")
     text.append(f"{report.succeeded} of {total} installs backed up", "" if failed else "green")
-    text.append(_duration(summary.get("duration_s")))
     if failed:
-        text.append(f", {failed} failed", "bold red")
+        text.append(f", {failed} not", "bold red")
+    text.append(("," if failed else "") + _duration(summary.get("duration_s")))
     text.append("\n")
     known = [kind.value for kind in OutcomeKind]
     for outcome in [*known, *sorted(report.outcomes.keys() - set(known))]:
@@ -79,7 +79,7 @@ def _limits(accounts: dict[str, Any]) -> Iterator[str]:
         rate, burst, in_flight = (limit.get(key) for key in ("rate", "burst", "in_flight"))
         if not _is_number(rate):
             continue
-        words = [f"limit of {visible(str(name))}: about {_figure(rate)} requests a second"]
+        words = [f"rate limit of account {visible(str(name))}: about {_figure(rate)} requests a second"]
         if _is_number(burst) and burst >= 1:
             words.append(f"a burst of {_figure(burst)} beyond that")
         if _is_number(in_flight):

@@ -34,6 +34,15 @@ OWN_REPORT = "report.jsonl"
 READER_POLL_S = 0.1
 
 
+_REMEDIES = {
+    errno.ENOENT: "create its directory, or ",
+    errno.EACCES: "allow this user to write there, or ",
+    errno.ENOSPC: "make room there, or ",
+    errno.EDQUOT: "make room there, or ",
+}
+"""The first remedy for an error of the system, by its number."""
+
+
 class ReportWriter:
     """Write lines of JSON. Use it as an asynchronous context manager.
 
@@ -58,13 +67,14 @@ class ReportWriter:
         try:
             await self._open()
         except (OSError, ValueError) as error:
-            raise self._failed(error, self._remedy()) from error
+            raise self._failed(error, self._remedy(error)) from error
         return self
 
-    def _remedy(self) -> str:
+    def _remedy(self, error: OSError | ValueError) -> str:
         if self._target == STANDARD_OUTPUT:
             return ""
-        return f"; make room there, or name another {'folder with --state-dir' if self._is_private else 'file with -o'}"
+        first = _REMEDIES.get(getattr(error, "errno", None) or 0, "")
+        return f"; {first}name another {'directory with --state-dir' if self._is_private else 'file with -o'}"
 
     async def _open(self) -> None:
         path = Path(self._target)
@@ -112,7 +122,7 @@ class ReportWriter:
             if sync and self._target != STANDARD_OUTPUT and stat.S_ISREG(os.fstat(self._fd).st_mode):
                 os.fsync(self._fd)
         except OSError as error:
-            raise self._failed(error, self._remedy()) from error
+            raise self._failed(error, self._remedy(error)) from error
 
     def _standard_output(self) -> int:
         if self._stdout_fd is None:

@@ -53,4 +53,4 @@ class RunLocks:
         def say(busy: str) -> None:
             self.log.info("lock.waiting", reason=busy, at_most_s=self.wait_s)
 
-        return Patience(self.wait_s, "wait for its end, or use --lock-wait", say)
+        return Patience(self.wait_s, "wait for its end, or use --lock-wait 10m", say)

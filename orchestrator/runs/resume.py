@@ -50,6 +50,9 @@ async def resumed_work(context: RunContext, run: KnownRun) -> RunWork:
     Raises ``UsageError``, ``LockedError``, ``StorageError``, and ``StoppedError`` if a signal comes first.
     """
     await context.locks.take_run(run.id)
+    if not context.scopes.has(run):
+        reason = f"the run was made with {run.config}, not with {context.config.source}: check -c"
+        context.log.warning("resume.config_changed", run_id=run.id, reason=reason)
     left = await context.stop.unless_pressed(_what_is_left(context, run))
     inventory = await _listings_of(context, left.nameless())
     return _rest(context, left, inventory)

@@ -218,5 +218,5 @@ def _progress(context: RunContext, work: RunWork, recorder: Recorder) -> dict[st
         "waiting": waiting,
         "throttled": sum(each.throttled for each in connections.totals().values()),
         "rate": round(rate, 2),
-        "left_s": round(max(left / rate, connections.next_lookup_s())) if rate and left else None,
+        "left_s": round(max(left / rate, connections.next_lookup_s())) if rate and left and done else None,
     }

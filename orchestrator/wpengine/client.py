@@ -269,7 +269,9 @@ def _has_begun_to_answer(error: BaseException) -> bool:
 
 
 def _words(error: BaseException) -> str:
-    """Return the type and text of ``error``, without the credentials that a proxy's URL may hold."""
+    """Return a text for ``error``, without the credentials that a proxy's URL may hold."""
+    if type(error) is aiohttp.ClientConnectorError and error.os_error.errno:
+        return f"cannot connect to {error.host}:{error.port}: {os.strerror(error.os_error.errno)}"
     said = _USER_OF_URL.sub("//", str(error))
     return cut(f"{type(error).__name__}: {said}" if said else type(error).__name__)
 

@@ -112,3 +112,16 @@ def test_two_email_addresses_in_one_option_are_refused(tmp_path: Path, address: 
     assert ("would send 4 mails" in separated.stdout) is ("," in address)
     init = run_command("init", "--email", address, cwd=tmp_path)
     assert (init.code, (tmp_path / "wpe-backup.yaml").exists()) == (2, False)
+
+
+@pytest.mark.parametrize(
+    ("report", "says"),
+    [
+        ("gone/r.jsonl", "No such file or directory; create its directory, or name another file with -o"),
+        (".", "Is a directory; name another file with -o"),
+    ],
+)
+def test_a_report_that_cannot_be_written_has_a_remedy_that_fits(tmp_path: Path, report: str, says: str) -> None:
+    (tmp_path / "f.yaml").write_text(fleet("http://127.0.0.1:9/v1", 1))
+    ended = run_command("run", "-c", "f.yaml", "-o", report, cwd=tmp_path)
+    assert (ended.code, says in ended.stderr) == (4, True), ended.stderr

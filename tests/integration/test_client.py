@@ -170,6 +170,7 @@ def test_a_refused_connection_or_an_unknown_host_means_not_sent() -> None:
         free.bind(("127.0.0.1", 0))
         refused = asyncio.run(post(free.getsockname()[1]))
     assert (refused.fault, refused.sent, classify(refused)) == (Fault.UNREACHABLE, False, Answer.NOT_SENT)
+    assert re.fullmatch(r"cannot connect to 127\.0\.0\.1:\d+: Connection refused", refused.message or "")
 
     async def main() -> AttemptResult:
         async with Client(Account("default", "https://nowhere.invalid/v1", "u", "p"), QUICK) as client:

@@ -68,7 +68,7 @@ def test_a_healthy_setup_passes_every_check_and_nothing_is_requested(tmp_path: P
         ended, found = doctor(tmp_path)
         assert (ended.code, bad(found), list(found)) == (0, {}, ORDER)
         assert found["installs"][1] == "installs that the credentials see: 2"
-        assert found["backups"][1] == f"the backups of {IDS[1]} are listed, none with our marker yet"
+        assert found["backups"][1] == f"the backups of {IDS[1]} are listed; wpe-backup has requested none of them yet"
         assert found["clock"][1] == "this machine's clock agrees with the server's"
         assert server.stats()["requests"] == 3
         assert not (tmp_path / "state").exists()

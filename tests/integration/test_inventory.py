@@ -176,7 +176,7 @@ def test_a_list_may_name_installs_that_are_not_in_the_plan(server: StandIn, tmp_
     ("arguments", "said"),
     [
         (["--only", "x*"], "no install is selected"),
-        (["--account", "nobody"], "the configuration has no such account"),
+        (["--account", "nobody"], "there is no such account"),
         (["--resume", "latest", "--only", "x"], "--resume takes its installs from the earlier run"),
         (["--retry-failed", "latest", "torquemag"], "--retry-failed takes its installs from the earlier run"),
         (["--resume", "latest", "--email", "a@b"], "remove --description and --email"),

@@ -128,6 +128,19 @@ def test_runs_that_release_0_1_stored_under_a_link_are_found(tmp_path: Path, ver
         assert (done.code, f"Run {RELEASED_RUN}: 2 of 2" in done.stderr) == (0, True), done.stderr
 
 
+def test_a_run_that_is_resumed_with_another_configuration_warns_of_it(tmp_path: Path) -> None:
+    with stand_in() as server:
+        for name in ("one.yaml", "two.yaml"):
+            (tmp_path / name).write_text(fleet(server.base_url, 2, QUICK))
+        assert run_command("run", "-c", "one.yaml", "--deadline", "1ms", cwd=tmp_path).code == 10
+        same = run_command("run", "-c", "one.yaml", "--resume", "01", "--deadline", "1ms", cwd=tmp_path)
+        assert "the run was made with" not in same.stderr
+        other = run_command("run", "-c", "two.yaml", "--resume", "01", *PACE, cwd=tmp_path)
+        assert f"the run was made with {tmp_path}/one.yaml, not with two.yaml: check -c" in other.stderr.replace(
+            "'", ""
+        )
+
+
 def test_a_name_identifies_a_configuration_at_any_path(tmp_path: Path) -> None:
     with stand_in() as server:
         text = fleet(server.base_url, 60, QUICK)

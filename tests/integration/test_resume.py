@@ -219,7 +219,7 @@ def test_an_impossible_resume_is_refused_and_nothing_is_sent(tmp_path: Path) -> 
         configure(tmp_path, server, 2)
         nothing = run_command("run", "--resume", "latest", cwd=tmp_path)
         refused(
-            nothing, 2, f"there are no runs of {tmp_path}/wpe-backup.yaml in", "name the directory with --state-dir"
+            nothing, 2, f"there are no runs of {tmp_path}/wpe-backup.yaml in", "name another directory with --state-dir"
         )
         both = run_command("run", "--resume", "latest", "--retry-failed", "latest", cwd=tmp_path)
         refused(both, 2, "--resume finishes a run, and --retry-failed begins a new one")

@@ -150,7 +150,7 @@ def test_refused_credentials_send_no_backup_and_exit_with_12(tmp_path: Path) -> 
         assert server.stats()["posts"] == 0
     assert ended.code == 12
     assert {line["error"]["kind"] for line in ended.lines()[:-1]} == {"credentials"}
-    assert "Bad Credentials" in ended.stderr
+    assert "Bad Credentials (correct the user id and password of this account)" in ended.stderr
 
 
 def test_a_run_without_o_leaves_its_report_and_summary_in_its_own_folder(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_quiet_prints_only_failures(tmp_path: Path) -> None:
         assert run(tmp_path, server.base_url, 3, "-q", *PACE).stderr == ""
     with stand_in("--not-found", "1") as server:
         stderr = run(tmp_path, server.base_url, 3, "-q", *PACE).stderr
-    assert re.search(r"0 of 3 installs backed up in .+, 3 failed", stderr), stderr
+    assert re.search(r"0 of 3 installs backed up, 3 not, in .+ s\n", stderr), stderr
     assert "shop2" in stderr
 
 

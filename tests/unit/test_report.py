@@ -403,7 +403,7 @@ def test_folders_are_accessible_by_their_owner_only(tmp_path: Path) -> None:
 def test_the_printed_totals_show_the_limits_that_were_found() -> None:
     line = summary_line(replace(SUMMARY, accounts={"default": LIMITED, "b": AccountTotals(1, 0, 5.0)}))
     text = shown(totals(Report("f", summary=line, run_id="R1")))
-    assert "limit of default: about 49.9 requests a second, a burst of 98 beyond that, 8 at a time" in text
+    assert "rate limit of account default: about 49.9 requests a second, a burst of 98 beyond that, 8 at a time" in text
     assert "limit of b" not in text
 
 
@@ -420,7 +420,7 @@ def test_a_report_is_read_again(tmp_path: Path) -> None:
     assert (report.run_id, report.outcomes, report.succeeded) == ("R1", {"accepted": 1, "rejected": 1}, 1)
     assert [line["install_id"] for line in report.failures] == [install_id(2)]
     assert report.summary == summary_line(SUMMARY)
-    assert shown(totals(report)).splitlines()[:1] == ["Run R1: 1 of 2 installs backed up in 1 min 15 s, 1 failed"]
+    assert shown(totals(report)).splitlines()[:1] == ["Run R1: 1 of 2 installs backed up, 1 not, in 1 min 15 s"]
 
 
 def test_an_unfinished_and_damaged_report_is_read_as_far_as_possible(tmp_path: Path) -> None:

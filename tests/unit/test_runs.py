@@ -311,7 +311,7 @@ def test_an_id_that_fits_no_run_or_several_is_refused(path: Path, word: str, mes
 
 
 def test_without_any_runs_the_message_says_so(path: Path) -> None:
-    with pytest.raises(UsageError, match=r"^there are no runs in /state; name the directory with --state-dir$"):
+    with pytest.raises(UsageError, match=r"^there are no runs in /state; name another directory with --state-dir$"):
         found(path, "latest")
 
 

@@ -459,7 +459,7 @@ def test_an_account_that_is_not_in_the_configuration_is_an_error() -> None:
     with pytest.raises(UsageError) as error:
         check_accounts(Selection(accounts=("acme", "acmee", "zz")), ["acme", "default"])
     assert str(error.value) == (
-        "the configuration has no such account (acme, default): 'acmee'; did you mean acme?, 'zz'"
+        "there is no such account: 'acmee'; did you mean acme?, 'zz'; the configuration has acme, default"
     )
 
 

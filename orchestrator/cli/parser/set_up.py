@@ -40,7 +40,7 @@ init = Command(
             Option(
                 "--base-url",
                 type=Converted("URL", "options:base_url"),
-                help="Use the API at this address",
+                help="Use the API at this URL, which ends in /v1",
                 more="Default: `https://api.wpengineapi.com/v1`.",
             ),
             Option(

@@ -76,9 +76,9 @@ installs = Command(
     help="""List the API's installs, or compare them with the configuration.
 
     Without a configuration, the command uses the credentials of the environment. With --diff, it lists installs that
-    are unprotected (not in the YAML), gone, renamed, or unknown because a listing failed. It exits with 3 if there is a
-    difference or if a listing failed. Installs that are disabled, or that a discover entry leaves out, are no
-    difference.""",
+    are unprotected (not in the YAML), pending (not in the YAML, and WP Engine is still making them), gone, renamed, or
+    unknown because a listing failed. It exits with 3 if there is a difference or if a listing failed. Installs that are
+    disabled, or that a discover entry leaves out, are no difference.""",
     groups={
         "Select installs": (
             CONFIG,

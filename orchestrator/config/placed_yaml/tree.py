@@ -206,7 +206,19 @@ def _words(error: yaml.MarkedYAMLError, text: str) -> str:
     line, column = _fault_place(error)
     if (LINE_END.split(text)[line - 1 : line] or [""])[0][column - 1 : column] == "\t":
         return "not valid YAML: there is a tab here; indent with spaces"
-    return f"not valid YAML: {error.problem or error.context}"
+    problem = error.problem or error.context or ""
+    meant = next((words for beginning, words in _MEANT.items() if problem.startswith(beginning)), problem)
+    return f"not valid YAML: {meant}"
+
+
+_MEANT = {
+    "mapping values are not allowed": "a value that contains a colon and a blank must be in quotes",
+    "did not find expected ',' or '}'": "the { before this is not closed, or a value in it must be in quotes",
+    "did not find expected ',' or ']'": "the [ before this is not closed, or a value in it must be in quotes",
+    "did not find expected node content": "the [ or { before this is not closed, or a value in it must be in quotes",
+    "did not find expected key": "this line does not fit the indentation above it",
+}
+"""The likely mistake behind a message of the parser, by the beginning of that message."""
 
 
 def _is_bounded(tree: Tree) -> bool:
