@@ -7,6 +7,7 @@ import base64
 import gzip
 import inspect
 import json
+import re
 import shutil
 import socket
 import ssl
