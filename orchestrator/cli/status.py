@@ -113,11 +113,11 @@ def _say_end(end: StatusEnd, output: Output, log: Log, where: str) -> None:
     console = output.console(sys.stderr)
     lines = []
     if not end.asked and not end.counts[Condition.UNKNOWN]:
-        lines.append("Nothing was asked: no backup with an outcome is under way")
+        lines.append("The API was not asked: no backup with an outcome is under way")
     if end.unfinished:
         lines.append(
             f"The run is not finished: {end.unfinished} of its installs have no outcome, and backups of"
-            " them may exist: --resume knows which were requested"
+            " them may exist. --resume knows which backups were requested"
         )
         lines.append(f"Finish it:     wpe-backup run{where} --resume {end.run_id}")
     if end.counts[Condition.ABORTED]:

@@ -1,8 +1,8 @@
 """Lookups: read the listing of an install in doubt for the marker, at once and again after the grace.
 
 Each page is one request that passes the limiter. If the listing shows no marker and that proves nothing yet, the lookup
-reads the listing of the specimen, the first install whose backup was accepted. It shows whether markers come back at
-all. ``reconcile.py`` decides.
+reads the listing of the specimen, the first install whose backup was accepted. The specimen's listing shows whether
+markers come back at all. ``reconcile.py`` decides.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class Lookups:
     def _waits_for_specimen(
         self, account: AccountQueue, pending: PendingBackup, doubt: InDoubt, *, is_over: bool
     ) -> bool:
-        """Queue ``pending`` if the specimen's listing can still show whether markers come back; tell whether it was.
+        """Queue ``pending`` if the specimen's listing can still show whether markers come back; tell if it was queued.
 
         One backup in doubt reads that listing for all, at once and again when the specimen's own grace is over.
         """

@@ -173,7 +173,7 @@ def test_an_unusable_state_does_not_stop_the_audit(tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         (["--max-age", "soon"], "must be a duration above 0"),
-        (["--account", "nobody"], "the configuration has no such account"),
+        (["--account", "nobody"], "not an account of the configuration"),
         (["nobody"], "not in the plan: nobody"),
     ],
 )

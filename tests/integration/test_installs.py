@@ -61,7 +61,7 @@ def test_every_page_is_shown_with_the_names_of_wp_engines_accounts(tmp_path: Pat
         assert (first["name"], first["wpengine_account"]) == ("agencyon000001", "agencyone")
         assert not (tmp_path / "state").exists()
         unknown = installs(tmp_path, "--account", "nobody")
-        assert (unknown.code, "the configuration has no such account" in unknown.stderr) == (2, True)
+        assert (unknown.code, "not an account of the configuration" in unknown.stderr) == (2, True)
 
 
 def test_drift_has_unprotected_gone_renamed_and_pending_installs(tmp_path: Path) -> None:

@@ -176,14 +176,14 @@ def test_a_list_may_name_installs_that_are_not_in_the_plan(server: StandIn, tmp_
     ("arguments", "said"),
     [
         (["--only", "x*"], "no install is selected"),
-        (["--account", "nobody"], "the configuration has no such account"),
+        (["--account", "nobody"], "not an account of the configuration"),
         (["--resume", "latest", "--only", "x"], "--resume takes its installs from the earlier run"),
         (["--retry-failed", "latest", "torquemag"], "--retry-failed takes its installs from the earlier run"),
         (["--resume", "latest", "--email", "a@b"], "remove --description and --email"),
         (["--email", "nobody"], "must be an email address"),
         (["--description", "{nmae}"], "unknown field"),
         (["--max-failures", "0"], "neither a number from 1"),
-        (["--shard", "3/2"], "is no I/N"),
+        (["--shard", "3/2"], "is not I/N"),
     ],
 )
 def test_wrong_arguments_are_exit_2_and_send_nothing(tmp_path: Path, arguments: list[str], said: str) -> None:

@@ -160,7 +160,7 @@ def test_incomplete_and_skipped_backups_complete_later_and_nothing_is_left_to_do
         assert summary["exit_code"] == 0
         requests = server.stats()["requests"]
         nothing = status(tmp_path, waited)
-        assert (nothing.code, "Nothing was asked" in nothing.stderr, "Report" in nothing.stderr) == (0, True, False)
+        assert (nothing.code, "The API was not asked" in nothing.stderr, "Report" in nothing.stderr) == (0, True, False)
         assert run(tmp_path, "--resume", waited, "--wait").code == 0
         assert server.stats()["requests"] == requests
         assert run(tmp_path, "--retry-failed", waited).code == 0
