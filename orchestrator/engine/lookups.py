@@ -145,7 +145,7 @@ class Lookups:
         elif fate is Fate.ABSENT:
             self._ledger.leave_open(pending, doubt, "its listing does not show the backup")
         else:
-            why = "its listing proves nothing: it shows a backup without our marker that could be ours"
+            why = "its listing proves nothing: it shows a backup that has no marker and may come from this run"
             self._ledger.leave_open(pending, doubt, why)
 
     def _waits_for_specimen(

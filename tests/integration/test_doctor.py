@@ -68,7 +68,7 @@ def test_a_healthy_setup_passes_every_check_and_nothing_is_requested(tmp_path: P
         ended, found = doctor(tmp_path)
         assert (ended.code, bad(found), list(found)) == (0, {}, ORDER)
         assert found["installs"][1] == "installs that the credentials see: 2"
-        assert found["backups"][1] == f"the backups of {IDS[1]} are listed, none with our marker yet"
+        assert found["backups"][1] == f"the backups of {IDS[1]} are listed, none with a marker of wpe-backup yet"
         assert found["clock"][1] == "this machine's clock agrees with the server's"
         assert server.stats()["requests"] == 3
         assert not (tmp_path / "state").exists()
@@ -77,7 +77,7 @@ def test_a_healthy_setup_passes_every_check_and_nothing_is_requested(tmp_path: P
         assert run_command("run", IDS[1], "-q", cwd=tmp_path).code == 0
         table = run_command("doctor", cwd=tmp_path)
         assert table.stdout.splitlines()[-1] == "12 checks: 12 ok"
-        assert f"the backups of {IDS[1]} are listed, with our markers" in table.stdout
+        assert f"the backups of {IDS[1]} are listed, with markers of wpe-backup" in table.stdout
         assert "it can be read, and this program knows its version" in table.stdout
         assert "only its owner may access it" in table.stdout
 
