@@ -56,8 +56,9 @@ class Difference:
 class View:
     """Every install that the credentials of ``account`` can see.
 
-    ``discovered`` are the ids of the installs that the account's discoveries look at, found or excluded on purpose. It
-    is ``None`` if a discovery could not read its listing: nobody knows which installs it would have found.
+    ``discovered`` holds the ids of the installs that the account's discoveries find or exclude on purpose. It is
+    ``None`` if a discovery could not read its listing: then nobody knows which installs that discovery would have
+    found.
     """
 
     account: str
@@ -68,9 +69,9 @@ class View:
 def differences(configured: Sequence[Install], views: Sequence[View]) -> list[Difference]:
     """Return how the ``configured`` installs differ from ``views``, sorted by kind and name.
 
-    An install is compared with the view of its own account only; without that view it is left out. An install that any
-    account backs up, or that any discovery looks at, is never unprotected. An unprotected install that several views
-    show is returned once.
+    An install is compared with the view of its own account only. If that account has no view, the install is left out.
+    An install that any account backs up, or that any discovery looks at, is never unprotected. An unprotected install
+    that several views show is returned once.
     """
     found = [*_of_configured(configured, views), *_of_listed(configured, views)]
     ranks = list(DriftKind)

@@ -22,7 +22,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """The exit codes of the command. ``of_signal`` gives that of a signal."""
+    """The exit codes of the command. ``of_signal`` returns the code of a signal."""
 
     OK = 0
     BUG = 1

@@ -83,7 +83,7 @@ def age_s(backup: Backup, now_s: float | None) -> float | None:
 
 
 def newest_completed(backups: Iterable[Backup]) -> Backup | None:
-    """Return the completed backup with the latest ``create_time``, ``None`` if no completed backup has one."""
+    """Return the completed backup with the latest ``create_time``, ``None`` if no completed backup has that time."""
     dated = ((seconds_of(each.create_time), each) for each in backups if each.status == COMPLETED)
     known = [(at, each) for at, each in dated if at is not None]
     return max(known, key=lambda entry: entry[0])[1] if known else None
@@ -92,8 +92,9 @@ def newest_completed(backups: Iterable[Backup]) -> Backup | None:
 def recent(backups: Iterable[Backup], now_s: float | None, within_s: float) -> Recent | None:
     """Return the recent backup that makes a request unnecessary, or ``None``. Recent is younger than ``within_s``.
 
-    The newest completed backup comes first, then the newest one under way. A backup from the future does not count:
-    its age is unknown, and it would be recent without end. ``now_s`` is in seconds since 1970, by the server's clock.
+    The newest completed backup comes first, then the newest one under way. A backup with a time in the future does not
+    count: its age is unknown, and it would stay recent for too long. ``now_s`` is in seconds since 1970, by the
+    server's clock.
     """
     young = [
         Recent(each, age, each.status == COMPLETED)
@@ -107,8 +108,8 @@ def judged(backups: Sequence[Backup], now_s: float | None, max_age_s: float) -> 
     """Return the verdict on an install whose listing shows ``backups``.
 
     The verdict is stale if the newest completed backup is older than ``max_age_s`` seconds at ``now_s``, in seconds
-    since 1970. As in ``recent``, a backup from the future does not count. The verdict is unknown if ``now_s`` is
-    ``None``, because the server does not tell the time, or if no completed backup has a usable time.
+    since 1970. As in ``recent``, a backup with a time in the future does not count. The verdict is unknown if ``now_s``
+    is ``None``, because the server does not tell the time, or if no completed backup has a usable time.
     """
     if now_s is None:
         return Freshness(Verdict.UNKNOWN, error=NO_CLOCK)
@@ -131,6 +132,6 @@ def _newest_under_way(backups: Sequence[Backup], newest: Backup | None) -> Backu
 
 
 def merged(known: Backup, shown: Backup) -> Backup:
-    """Return ``shown``, with the fields that it lacks taken from ``known``."""
+    """Return ``shown``. Take the fields that it lacks from ``known``."""
     lacking = {each.name: getattr(known, each.name) for each in fields(shown) if getattr(shown, each.name) is None}
     return replace(shown, **lacking)

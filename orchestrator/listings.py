@@ -68,8 +68,8 @@ class EmptySource:
 class ListedInstall:
     """One install as WP Engine's listing shows it. ``id`` is a UUID in lower case.
 
-    ``account_id`` is the id of WP Engine's account that it belongs to, ``None`` if the listing does not say. ``status``
-    is ``active``, ``pending`` or a word that this program does not know.
+    ``account_id`` is the id of the WP Engine account to which the install belongs, ``None`` if the listing does not
+    say. ``status`` is ``active``, ``pending`` or a word that this program does not know.
     """
 
     id: str

@@ -25,7 +25,7 @@ def second(run_id: str) -> str:
 def marker(run_id: str) -> str:
     """Return the marker of the run ``run_id``. Anywhere in a description, it proves that this run requested the backup.
 
-    The marker of ``second(run_id)`` proves that the run's second request did.
+    The marker of ``second(run_id)`` proves that the second request of this run made the backup.
     """
     return f"[wpe-backup {run_id}]"
 
@@ -36,7 +36,7 @@ def runs_marked(description: str) -> set[str]:
 
 
 def described_again(description: str, run_id: str) -> str:
-    """Return ``description`` with its marker, that of ``run_id``, replaced by the marker of the second request."""
+    """Replace the marker of ``run_id`` in ``description`` by the marker of the run's second request."""
     return _fitted(description.removesuffix(f" {marker(run_id)}"), second(run_id))[0]
 
 

@@ -90,7 +90,8 @@ class Install:
 
     ``id`` is a UUID in lower case. It is ``None`` if the configuration gives only the name: then the account's listing
     must contain that name. ``description`` is a template with the fields that ``marker.py`` lists. ``max_age_s`` is the
-    age in seconds that the newest backup may have. ``place`` is where the configuration has it, as ``file:line``.
+    maximum age of the newest backup in seconds. ``place`` is the place of the install in the configuration, as
+    ``file:line``.
     """
 
     id: str | None
@@ -205,8 +206,9 @@ class AttemptResult:
     byte of the request may have left. ``message`` comes from the API, or describes the fault. ``retry_after_s`` is the
     number of seconds until the moment that ``Retry-After`` named, at least 0. ``rate_headers`` are the names and values
     of other headers about rates; they are recorded, and change nothing. ``server_at`` is the server's own clock in
-    whole seconds since 1970, ``None`` if the answer has no ``Date``. ``on_reused`` tells that a connection broke
-    without an answer after it had served before. This says nothing about the server, and does not count.
+    whole seconds since 1970, ``None`` if the answer has no ``Date``. ``on_reused`` tells that the connection had served
+    an earlier request and broke without an answer to this one. Such a fault says nothing about the server, and does not
+    count as a try.
     """
 
     status: int | None = None
@@ -243,8 +245,9 @@ class ErrorInfo:
 class FailedSource:
     """A part of the inventory that could not be read: nobody knows which installs are missing.
 
-    ``source`` names it for people, with its place. ``account`` is the account whose listing it is, ``None`` for files,
-    as these may name any account. ``path`` is the file, or the directory of files; empty for a listing.
+    ``source`` names it for people, with its place. ``account`` is the account whose listing could not be read; it is
+    ``None`` for files, because a file may name any account. ``path`` is the file, or the directory of files; empty for
+    a listing.
     """
 
     source: str
@@ -257,8 +260,8 @@ class FailedSource:
 class Spent:
     """What one planned backup has cost so far.
 
-    ``attempts`` counts the POSTs that were sent and not throttled, ``tries`` also those that never left. ``throttled``
-    counts the 429s. ``started_at`` is the start of the first POST, ``None`` if there was none.
+    ``attempts`` counts the POSTs that were sent and not throttled. ``tries`` also counts the POSTs that never left.
+    ``throttled`` counts the 429s. ``started_at`` is the start of the first POST, ``None`` if there was none.
     """
 
     tries: int = 0
@@ -271,9 +274,9 @@ class Spent:
 class Made:
     """The backups that are known to exist for one planned backup before it has its outcome.
 
-    ``backup`` was accepted, and the run waits for it. ``is_reconciled`` tells that it was found in the listing.
-    ``earlier`` are other backups that were made for it and do not count. ``is_second`` tells that this is the second
-    request: WP Engine aborted the backup of the first.
+    ``backup`` was accepted, and the run waits for it. ``is_reconciled`` tells that this backup was found in the
+    listing. ``earlier`` are other backups that were made for the install and do not count. ``is_second`` tells that
+    this is the second request: WP Engine aborted the backup of the first.
     """
 
     backup: Backup | None = None
@@ -286,12 +289,12 @@ class Made:
 class Checkpoint:
     """What the journal remembers of one planned backup before it has its outcome.
 
-    ``sought`` are the runs whose requests may have made the backup. While there are any, nothing is requested.
-    ``sent_at`` is when the first of these requests was sent, in seconds since 1970 by the server's clock, ``None`` if
-    unknown. ``described`` is the description of that request, ``None`` if it is the planned one. ``open_since`` is when
-    the doubt began, by the same clock, ``None`` if there was no answer or the clock is unknown. ``may_repeat`` tells
-    whether the backup may be requested again once it is known not to exist. ``error`` is the answer that caused it,
-    ``None`` if there was none yet.
+    ``sought`` are the runs whose requests may have made the backup. While ``sought`` is not empty, nothing is
+    requested. ``sent_at`` is when the first of these requests was sent, in seconds since 1970 by the server's clock,
+    ``None`` if unknown. ``described`` is the description of that request, ``None`` if it is the planned one.
+    ``open_since`` is when the doubt began, by the same clock, ``None`` if there was no answer or the clock is unknown.
+    ``may_repeat`` tells whether the backup may be requested again once it is known not to exist. ``error`` describes
+    the answer that caused the doubt, ``None`` if there was no answer yet.
     """
 
     planned: PlannedBackup

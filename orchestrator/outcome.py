@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from orchestrator.policies import RetryPolicy
 
 QUOTA_MESSAGE = "Limit Exceeded"
-"""API Gateway's message for an exhausted quota of a usage plan; for its rate limit it is ``Too Many Requests``."""
+"""API Gateway's message for the exhausted quota of a usage plan. Its rate limit says ``Too Many Requests``."""
 
 BACKOFF_FIRST_S = 0.5
 BACKOFF_LONGEST_S = 30.0
@@ -73,7 +73,7 @@ class Decision:
 
 @value
 class Expense:
-    """What was spent so far: tries, without 429s, and seconds since the first, without the account's holds."""
+    """What was spent so far: the tries, not counting 429s, and the seconds since the first try, not counting holds."""
 
     tries: int
     seconds: float
@@ -116,7 +116,7 @@ _SETTLED = {
     Answer.QUOTA: Decision(Step.STOP_ACCOUNT),
     Answer.MISCONFIGURED: Decision(Step.STOP_ACCOUNT),
 }
-"""The decisions that do not depend on the expense. ``THROTTLED`` and ``NOT_SENT`` are missing: theirs do."""
+"""The decisions that do not depend on the expense. The decisions after ``THROTTLED`` and ``NOT_SENT`` depend on it."""
 
 
 def decide(answer: Answer, spent: Expense, policy: RetryPolicy, draw: float) -> Decision:
@@ -143,9 +143,9 @@ def decide_absent(spent: Expense, policy: RetryPolicy) -> Decision:
 def decide_check(answer: Answer, attempts: int, draw: float) -> Decision:
     """Decide what to do after the answer to ``GET /user``, the ``attempts``-th in a row.
 
-    ``DONE`` means that the credentials are good. The check is repeated while nothing can be sent or the API fails; the
-    caller ends this when it has taken too long. Any other answer stops the account: a server without a usable ``/user``
-    is not the API.
+    ``DONE`` means that the credentials are good. The check is repeated while nothing can be sent or the API fails. The
+    caller gives up when the repetitions have taken too long. Any other answer stops the account: a server without a
+    usable ``/user`` is not the API.
     """
     match answer:
         case Answer.ACCEPTED:

@@ -11,7 +11,7 @@ class ThrottlePolicy:
 
     ``fixed_rate`` is ``None`` if the limiter learns the rate. The rate never exceeds ``ceiling``. ``concurrency`` is
     the most requests in flight. ``per_host`` gives all accounts of a base URL one budget. ``max_pause_s`` is the
-    longest ``Retry-After`` that an account obeys; ``give_up_s`` is how long it goes on without a served POST.
+    longest ``Retry-After`` that an account obeys. ``give_up_s`` is how long an account goes on without a served POST.
     """
 
     fixed_rate: float | None = None

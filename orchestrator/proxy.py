@@ -33,7 +33,8 @@ class Proxy:
 def proxy_for(url: str, environment: Mapping[str, str]) -> Proxy | None:
     """Return the proxy for ``url``, ``None`` if there is none.
 
-    Raises ``ValueError`` with the variable and the remedy, but without its value, which may contain a password.
+    Raises ``ValueError`` with the variable's name and the remedy, but without the variable's value, which may contain a
+    password.
     """
     parts = urlsplit(url)
     excepted = environment.get("no_proxy") or environment.get("NO_PROXY") or ""

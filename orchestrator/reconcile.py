@@ -4,8 +4,8 @@
 the listing                                 within the grace            after the grace
 ==========================================  ==========================  =====================================
 shows a marker that is sought               accepted                    accepted
-shows none, which proves absence            look again after the grace  request again (never after a 2xx)
-shows none, which proves nothing            look again after the grace  unconfirmed
+shows none, and this proves absence         look again after the grace  request again (never after a 2xx)
+shows none, and this proves nothing         look again after the grace  unconfirmed
 cannot be read for the moment               look again                  look again, then unconfirmed
 cannot be read at all                       unconfirmed                 unconfirmed
 ==========================================  ==========================  =====================================
@@ -13,10 +13,11 @@ cannot be read at all                       unconfirmed                 unconfir
 A new backup may appear late in the listing, and the gateway answers 504 while the backend still works. So absence
 counts only after the grace.
 
-Absence is proven if no listed backup could be the sought one. A backup with the marker of another request never is. If
-this account's listings are known to show markers, a backup without a marker could be it only if both its time and its
-description fit. A blank description, or one that begins like ours, fits: it may be filled in late, or cut. If it is
-unknown whether the listings show markers, a backup without one could be it if its time fits.
+Absence is proven if no listed backup could be the sought one. A backup with the marker of another request is never the
+sought one. If this account's listings are known to show markers, a backup without a marker could be the sought one only
+if both its time and its description fit. A blank description, or one that begins like ours, fits: the API may fill it
+in late, or cut it. If it is unknown whether the listings show markers, a backup without a marker could be the sought
+one if its time fits.
 """
 
 from __future__ import annotations

@@ -129,7 +129,7 @@ def may_be_meant(install: Install, selection: Selection) -> bool:
 
 
 def selected(installs: Sequence[Install], selection: Selection) -> Selected:
-    """Return the selected ones of ``installs``, which are all of the plan, including the disabled ones.
+    """Return the selected installs. ``installs`` are all installs of the plan, including the disabled ones.
 
     Raises ``UsageError`` if a name is not in the plan or is disabled, or if no install is selected in any shard.
     """
@@ -155,8 +155,8 @@ def selected(installs: Sequence[Install], selection: Selection) -> Selected:
 def check_values(installs: Sequence[Install], selection: Selection) -> None:
     """Raise ``UsageError`` for values that match no install because they are written wrongly.
 
-    These are several values in one, and names in capitals or as a domain. Without this check, such an ``--exclude``
-    would silently exclude nothing.
+    Such a value contains several values, or a name in capitals or as a domain. Without this check, such an
+    ``--exclude`` would silently exclude nothing.
     """
     tags = {tag for each in installs for tag in each.tags}
 
@@ -189,7 +189,7 @@ def _remedy(option: str, value: str, fits: Callable[[str], bool]) -> str | None:
 
 
 def _parts(value: str) -> list[str]:
-    """Split ``value`` at blanks, commas and semicolons."""
+    """Split ``value`` at spaces, commas and semicolons."""
     return [word for word in _BETWEEN.split(value) if word]
 
 
@@ -229,7 +229,7 @@ def _criteria(selection: Selection) -> list[tuple[str, Fits]]:
 
 
 def _may_be_of(install: Install, environments: frozenset[str]) -> bool:
-    """Tell whether ``install`` has one of ``environments``, or may have one, as no listing has shown it yet."""
+    """Tell whether ``install`` has one of ``environments``, or may have one because no listing has shown it yet."""
     is_unknown = install.id is None and install.environment is None
     return is_unknown or install.environment in environments
 
@@ -277,7 +277,7 @@ def _words_of(installs: Iterable[Install]) -> set[str]:
 
 
 def _not_in_plan(selection: Selection, known: set[str]) -> list[tuple[str, str]]:
-    """Return the list's entries that match no install, each with the reason; not those that names or globs rule out."""
+    """Return the list's entries that match no install and are not ruled out by globs, each with the reason."""
     if selection.names:
         return []
     is_wanted, is_excluded = matcher(selection.only or ("*",)), matcher(selection.exclude)
@@ -320,7 +320,7 @@ def _key(install: Install) -> str:
 
 
 def _is_in_shard(key: str, shard: tuple[int, int] | None) -> bool:
-    """Tell by the hash of ``key`` alone: a new or removed install then moves no other install to another shard."""
+    """Tell whether the hash of ``key`` is in ``shard``. So a new or removed install moves no other to another shard."""
     if shard is None:
         return True
     number, count = shard
@@ -338,7 +338,7 @@ def _check_names(selection: Selection, enabled: set[str], disabled: set[str]) ->
         meant = f"did you mean {_quoted(dict.fromkeys(each for each in near if each))}?"
         remedy = meant if any(near) else selection.called("see the plan")
         globs = f"; for a glob, use {selection.called('only')}" if any(map(_GLOB.search, gone)) else ""
-        globs += "; divide several names by blanks, not commas" if any("," in name for name in gone) else ""
+        globs += "; separate several names with spaces, not commas" if any("," in name for name in gone) else ""
         faults.append(f"not in the plan: {_quoted(gone)}; {remedy}{globs}")
     if faults:
         raise UsageError("\n".join(faults))

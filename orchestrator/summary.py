@@ -28,8 +28,8 @@ LEAST_FOR_A_SHARE = 20
 class FailureLimit:
     """How many failures are too many to go on: ``failures`` of them, or ``percent`` of all outcomes so far.
 
-    ``option`` is the limit's name for messages. ``is_first`` tells that the first failure is too many; then that name
-    says it all.
+    ``option`` is the limit's name for messages. ``is_first`` tells that the first failure is too many; then a message
+    shows the name without a number.
     """
 
     failures: int | None = None

@@ -109,6 +109,6 @@ def _totals(end: AuditEnd) -> str:
     parts = [f"{counts[verdict]} {verdict}" for verdict in reversed(Verdict) if counts[verdict]]
     ours = sum(each.run_id is not None for each in end.installs)
     said = f"{len(end.installs)} install{'' if len(end.installs) == 1 else 's'}" + (
-        f": {', '.join(parts)}; made by us: {ours}" if parts else ""
+        f": {', '.join(parts)}; made by wpe-backup: {ours}" if parts else ""
     )
     return f"{said}; sources that could not be read: {len(end.failed)}" if end.failed else said

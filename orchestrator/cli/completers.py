@@ -44,7 +44,7 @@ _WORD = re.compile(r"[\w/.][\w/.@%+:-]*")
 
 
 class _LateError(BaseException):
-    """A completion takes too long. This is no ``Exception``, so nothing between catches it."""
+    """A completion takes too long. This is no ``Exception``, so no ``except Exception`` catches it."""
 
 
 @contextmanager

@@ -63,7 +63,7 @@ def _collect_garbage_seldom() -> None:
 
 def _options(given: dict[str, Any]) -> RunOptions:
     options = RunOptions(
-        state_dir=Path() if given["dry_run"] else needed_state_dir(given["state_dir"]),  # a plan has no state
+        state_dir=Path() if given["dry_run"] else needed_state_dir(given["state_dir"]),  # --dry-run uses no state
         report=given["report"],
         stdout_fd=None if sys.__stdout__ is None else sys.__stdout__.fileno(),
         resume=given["resume"],
@@ -92,7 +92,7 @@ def _check_together(options: RunOptions, *, dry_run: bool) -> None:
     elif options.is_new:
         return
     elif replace(options.selection, shard=None) != Selection():
-        message = f"{earlier} takes its installs from the earlier run: give it no INSTALL and no selection but --shard"
+        message = f"{earlier} takes its installs from the earlier run: remove INSTALL and selections except --shard"
     elif options.resume is not None and (options.description is not None or options.emails is not None):
         message = "--resume finishes the requests of an earlier run: remove --description and --email"
     elif dry_run:

@@ -31,7 +31,7 @@ def parse_shard(text: str, _option: click.Parameter | None = None) -> tuple[int,
     match = _SHARD.fullmatch(text)
     number, count = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= number <= count <= MOST_SHARDS:
-        message = f"{text!r} is no I/N, such as 1/4: I goes from 1 to N, and N is at most {MOST_SHARDS}"
+        message = f"{text!r} is not I/N, such as 1/4: I goes from 1 to N, and N is at most {MOST_SHARDS}"
         raise click.BadParameter(message)
     return number, count
 
@@ -53,7 +53,7 @@ WORDS = {
     "tags": "--tag",
     "environments": "--environment",
     "accounts": "--account",
-    "see the plan": "wpe-backup run --dry-run shows what is",
+    "see the plan": "wpe-backup run --dry-run shows the plan",
 }
 """The names of the fields of a selection on the command line."""
 
@@ -95,7 +95,7 @@ def read_list(file: str) -> tuple[tuple[str, str], ...]:
     stripped = ((number, line.strip()) for number, line in enumerate(lines, 1))
     entries = [(number, entry) for number, entry in stripped if entry and not entry.startswith("#")]
     if not entries:
-        raise ConfigError([Problem(name, 1, 1, "", "has no name and no id: write one a line")])
+        raise ConfigError([Problem(name, 1, 1, "", "has no name and no id: write one on each line")])
     problems = [Problem(name, number, 1, "", fault) for number, entry in entries if (fault := _fault(entry))]
     if problems:
         raise ConfigError(problems[:MOST_PROBLEMS])

@@ -21,7 +21,7 @@ BEFORE_THE_WORK, AFTER_THE_WORK = "stopped before anything was sent", "stopped"
 
 
 class Interrupt(BaseException):
-    """The signal ``signum`` ends the command. This is no ``Exception``, so nothing between catches it."""
+    """The signal ``signum`` ends the command. This is no ``Exception``, so no ``except Exception`` catches it."""
 
     def __init__(self, signum: int) -> None:
         """Keep the signal's number."""

@@ -117,7 +117,7 @@ def _say_end(end: StatusEnd, output: Output, log: Log, where: str) -> None:
     if end.unfinished:
         lines.append(
             f"The run is not finished: {end.unfinished} of its installs have no outcome, and backups of"
-            " them may exist: --resume knows which were requested"
+            " them may exist. --resume knows which backups were requested"
         )
         lines.append(f"Finish it:     wpe-backup run{where} --resume {end.run_id}")
     if end.counts[Condition.ABORTED]:

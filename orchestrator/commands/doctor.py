@@ -231,7 +231,7 @@ class _Examination:
             return self._check("backups", Grade.WARN, found, remedy)
         entries = backups.page.entries if backups.page else ()
         if any(runs_marked(each.description or "") for each in entries):
-            return self._check("backups", Grade.OK, f"the backups of {subject} are listed, with our markers")
+            return self._check("backups", Grade.OK, f"the backups of {subject} are listed, with markers of wpe-backup")
         if entries and not any(each.description for each in entries):
             found = f"the backups of {subject} are listed without descriptions"
             remedy = (

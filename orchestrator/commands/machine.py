@@ -31,7 +31,7 @@ LOW_DISK, FULL_DISK = 100_000_000, 10_000_000
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What the system knows of a path: the free bytes of its disk, and whether this user may use it in a mode."""
+    """What the system knows of a path: the free bytes of its disk, and whether this user has access to it."""
 
     free_bytes: Callable[[Path], int] = lambda place: shutil.disk_usage(place).free
     may_use: Callable[[Path, int], bool] = os.access

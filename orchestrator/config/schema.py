@@ -99,8 +99,8 @@ class ThrottleSection(Section):
     """`auto` finds out how many requests the API serves, since it publishes no limit. A number is a fixed rate in
     requests per second."""
     scope: Scope = "account"
-    """`account`: each API user has its own budget. `host`: all accounts with the same `base_url` share one; choose it
-    if the API limits requests by IP address."""
+    """`account`: each API user has its own budget. `host`: all accounts with the same `base_url` share one budget.
+    Choose `host` if the API limits requests by IP address."""
     max_requests_per_second: Rate = 50.0
     """The ceiling of the rate. It is never exceeded."""
     start_requests_per_second: Rate = 5.0
@@ -178,8 +178,8 @@ class InventorySection(Section):
     """Paths or globs of files with installs; `**` matches any directories below. Relative paths start at the directory
     of this YAML. All formats use the keys of `installs`. YAML (`.yaml`, `.yml`) is a list. CSV (`.csv`) has a header in
     lower or upper case, commas between the columns, and `;` between the tags or addresses in a cell. JSON lines
-    (`.jsonl`, `.ndjson`) have one object on each line. Variables are not replaced in these files. If a run cannot use
-    a part of them, it leaves that part out and ends with exit code 3."""
+    (`.jsonl`, `.ndjson`) have one object on each line. Variables are not replaced in these files. If a run cannot use a
+    part of these files, it leaves that part out and ends with exit code 3."""
     discover: DiscoverSection | None = None
     """Ask WP Engine which installs exist. `{}` means all installs that the default account can see."""
 

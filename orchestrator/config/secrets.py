@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FORMS = ("", "_file", "_command")
 VARIABLES = {"user_id": "WPE_API_USER_ID", "password": "WPE_API_PASSWORD"}
-"""The environment variable, also the file in ``$CREDENTIALS_DIRECTORY``, of each secret that the YAML leaves out."""
+"""The name of each secret's environment variable, and of its file in ``$CREDENTIALS_DIRECTORY``."""
 
 BYTE_ORDER_MARK = "\ufeff"
 """Removed from the start of a secret: ``$(cat FILE)`` copies it from a file that was written on Windows."""

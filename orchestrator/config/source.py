@@ -33,7 +33,9 @@ def yaml_text(name: str) -> tuple[str, bytes]:
     if len(text) > LARGEST_CONFIG:
         raise ConfigError([Problem(name, 1, 1, "", "is larger than 64 MiB")])
     if not text and name in {STDIN_NAME, PIPE_NAME}:
-        raise ConfigError([Problem(name, 1, 1, "", "nothing came: check whether the command that writes it failed")])
+        raise ConfigError(
+            [Problem(name, 1, 1, "", "no data came: check whether the command that writes this input failed")]
+        )
     return name, text
 
 

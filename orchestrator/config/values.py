@@ -80,7 +80,7 @@ def parse_config_name(value: object) -> str:
     """Return the name of a configuration. Raises ``PydanticCustomError``."""
     text = parse_text(value)
     if not text.isprintable() or text != text.strip():
-        message = "must be printable, with no blanks at its ends"
+        message = "must be printable, with no spaces at its ends"
         raise wrong(message)
     if len(text) > LONGEST_CONFIG_NAME:
         message = f"must not be longer than {LONGEST_CONFIG_NAME} characters"
@@ -175,7 +175,7 @@ def parse_email(value: object) -> str:
     elif text.count("@") > 1:
         message = f"must be one email address: {SEVERAL_EMAILS}"
     else:
-        message = "must be an email address: one @ with text on both sides, without blanks and without , ; < > :"
+        message = "must be an email address: one @ with text on both sides, without spaces and without , ; < > :"
     raise wrong(message)
 
 
@@ -183,7 +183,7 @@ def parse_glob(value: object) -> str:
     """Return one glob of install names or ids. Raises ``PydanticCustomError``, also for several globs in one text."""
     text = parse_text(value)
     if _SEVERAL.search(_IN_BRACKETS.sub("", text)):
-        message = "must be one glob, without blanks, commas or semicolons: write several as a list, one in each entry"
+        message = "must be one glob, without spaces, commas or semicolons: write several globs as a list"
         raise wrong(message)
     return text
 
@@ -239,10 +239,10 @@ def parse_base_url(value: object) -> str:
         message = f"must be an https URL, such as {DEFAULT_BASE_URL}"
         raise wrong(message)
     if parts.scheme == "http" and not _is_loopback_host(host):
-        message = "must be https: http is allowed only for this machine itself, since it would show the credentials"
+        message = "must be https: http sends the credentials in clear text, and is allowed only for this machine itself"
         raise wrong(message)
     if "@" in parts.netloc or "?" in text or "#" in text or any(character.isspace() for character in text):
-        message = "must have no user, query, fragment or blanks"
+        message = "must have no user, query, fragment or spaces"
         raise wrong(message)
     return text.rstrip("/")
 

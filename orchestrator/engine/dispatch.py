@@ -104,7 +104,7 @@ class Dispatcher:
         return ((budget, account) for budget in self.budgets for account in list(budget.accounts))
 
     async def attend(self, work: Coroutine[object, object, T]) -> T:
-        """Run ``work`` and return its result; meanwhile, send the reads that it asks for through the limiters."""
+        """Run ``work`` and return its result. Meanwhile, send its reads through the limiters."""
         self._set_attended(is_attended=True)
         loops = [asyncio.create_task(self._admit(budget)) for budget in self.budgets]
         working, closing = asyncio.ensure_future(work), asyncio.create_task(self._close_reads_in_time())

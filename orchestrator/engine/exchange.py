@@ -62,7 +62,7 @@ class Exchanged:
 
     @property
     def is_interrupted(self) -> bool:
-        """Tell whether the request was interrupted before its answer came, which says nothing about the server."""
+        """Tell whether the request was interrupted before its answer came. This says nothing about the server."""
         return self.result.fault is Fault.INTERRUPTED
 
 

@@ -44,8 +44,9 @@ class Ledger:
         on_close: Callable[[ErrorInfo], None],
         on_bug: Callable[[Exception], None],
     ) -> None:
-        """Record outcomes in the sink of ``context``. If it fails, set ``halted``; if a bug is why, call ``on_bug``.
+        """Record outcomes in the sink of ``context``.
 
+        If the sink fails, set ``halted``. If a bug is the reason, call ``on_bug``.
         ``on_close`` is called once, when the run is to request nothing more, for example at the failure limit.
         """
         self._sink = context.sink

@@ -1,8 +1,8 @@
 """Lookups: read the listing of an install in doubt for the marker, at once and again after the grace.
 
 Each page is one request that passes the limiter. If the listing shows no marker and that proves nothing yet, the lookup
-reads the listing of the specimen, the first install whose backup was accepted. It shows whether markers come back at
-all. ``reconcile.py`` decides.
+reads the listing of the specimen, the first install whose backup was accepted. The specimen's listing shows whether
+markers come back at all. ``reconcile.py`` decides.
 """
 
 from __future__ import annotations
@@ -145,13 +145,13 @@ class Lookups:
         elif fate is Fate.ABSENT:
             self._ledger.leave_open(pending, doubt, "its listing does not show the backup")
         else:
-            why = "its listing proves nothing: it shows a backup without our marker that could be ours"
+            why = "its listing proves nothing: it shows a backup that has no marker and may come from this run"
             self._ledger.leave_open(pending, doubt, why)
 
     def _waits_for_specimen(
         self, account: AccountQueue, pending: PendingBackup, doubt: InDoubt, *, is_over: bool
     ) -> bool:
-        """Queue ``pending`` if the specimen's listing can still show whether markers come back; tell whether it was.
+        """Queue ``pending`` if the specimen's listing can still show whether markers come back; tell if it was queued.
 
         One backup in doubt reads that listing for all, at once and again when the specimen's own grace is over.
         """

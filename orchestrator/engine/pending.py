@@ -145,7 +145,7 @@ class PendingBackup:
 
     @property
     def is_patient(self) -> bool:
-        """Tell whether only its own wait limits it, so that a failed read does not stop the account."""
+        """Tell whether failed reads are repeated until the wait is over, and do not stop the account."""
         return isinstance(self.state, CompletionWait) and not self.state.is_polled_once
 
     @property
@@ -175,7 +175,7 @@ class PendingBackup:
         return Expense(self.tries, now - self.began_at - (held_s - self.held_before_s))
 
     def nothing_is_open(self) -> None:
-        """Forget the requests that left a doubt: it is settled, and the next request may be sent."""
+        """Forget the requests that left a doubt: the doubt is settled, and the next request may be sent."""
         self.sought, self.sent_at, self.described, self.state = (), None, None, TO_REQUEST
 
     def looked_for(self, backend_behind_s: float) -> Sought:
@@ -186,7 +186,7 @@ class PendingBackup:
 
 @dataclass(slots=True, eq=False)
 class ReadRequest:
-    """One read that somebody waits for. ``call`` sends it through an account's ``Api``, again after a failure."""
+    """One read that somebody waits for. ``call`` sends it through an account's ``Api``, and may be called again."""
 
     call: Callable[[Api], Coroutine[object, object, AttemptResult]]
     answer: asyncio.Future[AttemptResult | ErrorInfo]
@@ -206,7 +206,7 @@ class ReadRequest:
 
 @dataclass(frozen=True, slots=True)
 class CredentialsCheck:
-    """A ``GET /user`` to be sent. As the ``canary`` of a hold it never opens the account, but it may stop it."""
+    """A ``GET /user`` to be sent. As the ``canary`` of a hold, it may stop the account, but never opens it."""
 
     canary: bool = False
 

@@ -108,4 +108,4 @@ class Log(Protocol):
         """Log a problem that somebody should look at."""
 
     def error(self, event: str, **fields: object) -> object:
-        """Log a failure that stays."""
+        """Log a failure that the run does not repair."""

@@ -77,7 +77,7 @@ class RecencyChecks:
 
     @staticmethod
     def _is_read(state: RecencyCheck, page: Page[Backup]) -> bool:
-        """Record ``page``; tell whether it is the last one to read. An endless listing has then shown enough."""
+        """Record ``page``; tell whether it is the last one to read. An endless listing ends here."""
         progress = state.cursor.after(page)
         if progress is Progress.CHANGED:
             state.backups.clear()

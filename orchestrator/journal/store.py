@@ -127,7 +127,7 @@ class Store:
         """Write all queued records, and close the file.
 
         Raises ``StateError`` if a cancelled caller's record could not be written, unless another exception is already
-        being raised. All records are written even if this is cancelled.
+        being raised. All records are written even if the close is cancelled.
         """
         self._is_open = False
         closing = _Call(sqlite3.Connection.close, _Kind.CLOSE)

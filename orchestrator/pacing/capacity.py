@@ -235,7 +235,8 @@ def _in_order(estimate: Estimate) -> Estimate:
 def _is_window(known: Estimate | None, meter: Meter, steps: tuple[CoursePoint, ...]) -> bool:
     """Tell whether a canary was refused although a bucket would have gained two tokens by then.
 
-    If hardly any request was served before, it is no window: somebody else has used up the limit, or the API is away.
+    If hardly any request was served before, it is no window: somebody else has used up the limit, or the API is
+    unavailable.
     """
     refusal, since = meter.refused, meter.canary
     if refusal is None or since is None or not meter.refused_canaries:

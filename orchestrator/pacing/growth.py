@@ -21,10 +21,12 @@ SEEKING_STEPS = ((20, 2.0), (80, 1.5), (None, 1.2))
 apply while a burst is being spent: they keep the rate low at the first 429, so that fewer requests are refused."""
 
 SEEKING_GAIN = 2.0
-"""While seeking, the bound on the number in flight is that of at most this multiple of the answers per second."""
+"""While seeking, the bound on the number in flight follows from a rate of at most this multiple of the answers per
+second."""
 
 ANSWERED_SHARE = 0.45
-"""Share of the rate at which answers come if the rate doubles once per latency. If fewer come, requests queue."""
+"""If the rate doubles once per latency, answers come at this share of the rate. If fewer answers come, requests
+queue."""
 
 BLIND = 16
 """With at most this many requests in flight, seeking goes on without answers, so that slow answers do not delay the
@@ -60,8 +62,8 @@ PROBE_INTERVAL_S, PROBE_LATENCIES, PROBE_ANSWERS = 0.5, 2.0, 3
 
 BOLD_SHARE, BURST_SPENT_IN_S, REFUSALS_AT_RISK, BURST_MARGIN = 0.04, 2.5, 4.0, 1.1
 """Probes go up by 2%, 4%, 8% … But a bucket that has saved up its burst admits any rate until the burst is spent. So a
-probe stays low until more was sent than limit and burst explain. Until then, it exceeds the limit by at most 4%, or by
-the rate that spends the burst in 2.5 s and risks at most four 429s in one latency, whichever is more."""
+probe stays low until more was sent than limit and burst explain. Until then, it exceeds the limit by at most the larger
+of two amounts: 4%, or the rate that spends the burst in 2.5 s and risks at most four 429s in one latency."""
 
 UNQUEUED_SHARE = 0.5
 """If fewer requests than this share of the bound are in flight, slow answers do not come from a queue."""
@@ -132,7 +134,7 @@ def bound(pace: Pace) -> int:
 
 
 def answered(growth: Growth, now: float, *, served: int = 0, earned: float = 0.0) -> Growth:
-    """Count an answer, 1 in ``served`` if it was served in time at this rate, and the credit that it ``earned``.
+    """Count an answer and the credit that it ``earned``. ``served`` is 1 if it came in time at this rate, else 0.
 
     The answers per second are those at this rate or at the last one, whichever are more.
     """
@@ -226,7 +228,7 @@ def _what_binds(pace: Pace) -> Binding:
 
 
 def _risen(pace: Pace, now: float, rate: float, cause: Cause) -> Pace:
-    """Change the rate, for the next start too, which was planned at the old rate."""
+    """Change the rate. The next start was planned at the old rate, and may come sooner now."""
     rate = min(pace.ceiling, rate)
     steps = pace.steps
     if rate != pace.rate:

@@ -48,7 +48,7 @@ def _refuse_others_links(path: Path) -> None:
 
 
 def opened_anew(path: Path, first: bytes = b"", *, is_private: bool = False) -> int:
-    """Write the regular file ``path`` anew with the content ``first``, and return its descriptor when that is on disk.
+    """Write the regular file ``path`` anew with the content ``first``. Return its descriptor when ``first`` is on disk.
 
     A private file is accessible to its owner only. Any other file keeps the mode of the file that it replaces, and the
     owner and group if the system allows that. Without such a file the umask sets the mode. Raises ``OSError``.

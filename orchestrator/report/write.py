@@ -234,7 +234,7 @@ def drop_run(folder: Path) -> None:
 
 
 def rewrite(target: str, data: bytes, *, is_private: bool = False) -> bool:
-    """Replace the report at ``target`` by ``data`` if it is a regular file or missing. Tell whether that is so.
+    """Replace the report at ``target`` by ``data`` if it is a regular file or missing. Tell whether it was replaced.
 
     Raises ``ReportError``.
     """
@@ -244,7 +244,7 @@ def rewrite(target: str, data: bytes, *, is_private: bool = False) -> bool:
         if is_file:
             os.close(opened_anew(path, data, is_private=is_private))
     except OSError as error:
-        remedy = "correct this, then run --resume writes it again from the state"
+        remedy = "correct this, then write the report again with run --resume"
         message = f"the report cannot be written to {target}: {error.strerror}; {remedy}"
         raise ReportError(message) from error
     return is_file

@@ -52,8 +52,8 @@ class StateFolder:
     def report_of(self, record: RunRecord) -> str:
         """Return the target of a run's report.
 
-        If it is the own report, return its present path: the state directory may have moved. If another run's report
-        has taken its place meanwhile, return the own report, too.
+        If it is the own report, return its present path: the state directory may have moved. If another run has written
+        its report to the same path meanwhile, return the own report, too.
         """
         own = self.own_report(record.run.id)
         is_own = Path(record.report).parts[-2:] == Path(own).parts[-2:]

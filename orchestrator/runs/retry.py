@@ -125,7 +125,7 @@ def _is_not_meant(was: Install, now: Install, selection: Selection | None) -> bo
 
 
 def _record(context: RunContext, failures: Failures, inventory: Inventory) -> RunRecord:
-    """Return the record of the new run. While a source still fails, it also has what a later retry needs."""
+    """Return the record of the new run. While a source still fails, the record also has what a later retry needs."""
     scope = failures.scope or str(context.scopes.now(context.part))
     failed = tuple(_not_read_again(each, failures.retried) for each in failures.failed_sources)
     if failures.reads_again:
@@ -161,7 +161,8 @@ def _newly_shown(
 ) -> list[Install]:
     """Return the installs that the earlier run selected but could not plan, because a source could not be read.
 
-    If a name could not be looked up then, the name decided its shard. It still does here, although the id is known.
+    If the earlier run could not look up a name, the name decided the shard. The name decides here too, although the id
+    is known now.
     """
     if failures.selection is None or not failures.reads_again:
         return []
@@ -233,7 +234,7 @@ class _Known:
     def _in_what_failed(self, was: Install) -> Install | None:
         """Return the install if a source that failed may hold it.
 
-        If that source is a file, keep the settings in the journal. If it is a listing, use those of discoveries.
+        If that source is a file, keep the settings in the journal. If it is a listing, use the settings of discoveries.
         """
         holds = [each for each in self._failed.values() if _may_hold(each, was)]
         if not holds or was.account not in self._config.accounts:

@@ -198,4 +198,5 @@ def _others(known: Sequence[KnownRun]) -> str:
     said += [f"{len(shown) - _MOST_OTHERS} more"] if len(shown) > _MOST_OTHERS else []
     if not said:
         return ""
-    return f"there are runs of {', '.join(said)}: give the id of a run, or set the same name: in both YAMLs"
+    remedy = "give the id of a run, or set the key `name` to the same value in both YAMLs"
+    return f"there are runs of {', '.join(said)}; {remedy}"

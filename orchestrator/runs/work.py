@@ -66,7 +66,7 @@ class RunWork:
     is_new: bool = True
 
     def checkpoints(self) -> list[Checkpoint]:
-        """Return the checkpoints to store before the first request. Of a new run, these are backups that may exist."""
+        """Return the checkpoints to store before the first request: in a new run, those of backups that may exist."""
         left = (each for each in self.pending if not self.is_new or each.sought or not each.is_to_be_requested)
         settled = (each for each in self.presettled if not self.is_new or each.may_exist)
         return [*(each.checkpoint() for each in left), *(each.checkpoint() for each in settled)]

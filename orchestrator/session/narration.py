@@ -29,7 +29,7 @@ class PaceNarrator:
         self._on_held = on_held
 
     def __call__(self, before: Pace, after: Pace, observation: Observation | None) -> None:
-        """Log the change from ``before`` to ``after``. ``observation`` caused it, or a start if it is ``None``."""
+        """Log the change from ``before`` to ``after``. ``observation`` caused the change, ``None`` if a start did."""
         if after.epoch != before.epoch and observation is not None:
             self._say_held(before, after, observation)
         elif before.phase is not Phase.FLOWING and after.phase is Phase.FLOWING:

@@ -41,7 +41,7 @@ class UnansweredError(Exception):
     """A fault leaves a request without a whole answer. Carries the kind of the fault."""
 
     def __init__(self, kind: Kind, status: int, body: dict[str, Any]) -> None:
-        """Keep the kind, and the answer, of which the client gets only a part."""
+        """Keep the kind, and the answer. The client gets only a part of the answer."""
         super().__init__(kind)
         self.kind, self.status, self.body = kind, status, body
 
@@ -129,7 +129,7 @@ class Gateway:
     def _done(self, working: asyncio.Task[web.StreamResponse]) -> None:
         self._working.discard(working)
         if not working.cancelled():
-            working.exception()  # retrieved, or asyncio reports it: after a 504 nobody awaits it
+            working.exception()  # retrieve it, else asyncio logs it: after a 504 nobody awaits it
 
     async def _worked_on(self, request: web.Request, handler: Handler, number: int) -> web.StreamResponse:
         if self._slots is not None and self._scenario.backend is not None:

@@ -64,7 +64,7 @@ def test_two_pipes_are_one_configuration_only_if_they_list_the_same_installs(tmp
 def test_an_empty_pipe_is_refused_with_a_hint(tmp_path: Path) -> None:
     (tmp_path / "empty.yaml").touch()
     ended = piped("run", "empty.yaml", tmp_path)
-    assert ended == Ended(2, "", "<pipe>:1:1: nothing came: check whether the command that writes it failed\n")
+    assert ended == Ended(2, "", "<pipe>:1:1: no data came: check whether the command that writes this input failed\n")
 
 
 def piped(arguments: str, file: str, folder: Path) -> Ended:
@@ -93,7 +93,7 @@ def test_every_option_refuses_an_empty_value(tmp_path: Path) -> None:
             ended = CliRunner().invoke(cli, [*path, option, nothing])
             shown = " ".join(ended.output.replace("│", " ").split())
             assert (ended.exit_code, option in shown) == (2, True), (path, option, shown)
-            assert "nothing is given: leave the option out" in shown, (path, option, shown)
+            assert "the value is empty: leave the option out" in shown, (path, option, shown)
     from_variable = run_command("history", cwd=tmp_path, WPE_BACKUP_FORMAT="")
     assert from_variable.code == 0, "a variable that is empty is one that is not set"
 

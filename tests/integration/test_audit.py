@@ -59,7 +59,7 @@ def test_wp_engines_own_checkpoints_count_and_all_pages_are_read(tmp_path: Path)
         stale = audit(tmp_path, "-q", "--max-age", "1ms", "agency000001")
         assert (stale.code, stale.stderr) == (3, "")
         _, row, totals = stale.stdout.splitlines()
-        assert totals == "1 install: 1 stale; made by us: 0"
+        assert totals == "1 install: 1 stale; made by wpe-backup: 0"
         assert row.split()[:3] == ["agency000001", "default", "production"]
         assert row.split()[-4:-1] == ["1ms", "stale", "other"]
         assert server.stats()["posts"] == 0

@@ -77,7 +77,7 @@ def test_a_healthy_setup_passes_every_check_and_nothing_is_requested(tmp_path: P
         assert run_command("run", IDS[1], "-q", cwd=tmp_path).code == 0
         table = run_command("doctor", cwd=tmp_path)
         assert table.stdout.splitlines()[-1] == "12 checks: 12 ok"
-        assert f"the backups of {IDS[1]} are listed, with our markers" in table.stdout
+        assert f"the backups of {IDS[1]} are listed, with markers of wpe-backup" in table.stdout
         assert "it can be read, and this program knows its version" in table.stdout
         assert "only its owner may access it" in table.stdout
 

@@ -183,7 +183,7 @@ def test_a_list_may_name_installs_that_are_not_in_the_plan(server: StandIn, tmp_
         (["--email", "nobody"], "must be an email address"),
         (["--description", "{nmae}"], "unknown field"),
         (["--max-failures", "0"], "neither a number from 1"),
-        (["--shard", "3/2"], "is no I/N"),
+        (["--shard", "3/2"], "is not I/N"),
     ],
 )
 def test_wrong_arguments_are_exit_2_and_send_nothing(tmp_path: Path, arguments: list[str], said: str) -> None:

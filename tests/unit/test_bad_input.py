@@ -279,7 +279,7 @@ def test_variables_that_make_the_document_too_large_are_refused() -> None:
         (f"{HEAD}installs: ['shop02.wpengine.com?x=1#y']\n", "; the install's name is shop02"),
         (f"{HEAD}installs:\n  - shop01, {ID}\n", "; write each install as a separate entry"),
         (f"{HEAD}inventory: [{{discover: {{exclude: ['a*,b*']}}}}]\n", "].discover.exclude[0]: must be one glob"),
-        (f"{HEAD}inventory: [{{discover: {{exclude: [x, 'a b']}}}}]\n", "exclude[1]: must be one glob, without blanks"),
+        (f"{HEAD}inventory: [{{discover: {{exclude: [x, 'a b']}}}}]\n", "exclude[1]: must be one glob, without spaces"),
         (
             f'{HEAD}installs: [{{id: {ID}, notification_emails: ["a@x\\u200b"]}}]\n',
             "must have no invisible characters",

@@ -232,7 +232,7 @@ JSONL_FAULTS = f"""\
                 "2:3: [0].tagz: unknown key; did you mean tags?",
                 "3:3: [1].id: must be an install's id, a UUID",
                 "4:3: [2]: YAML would read yes as true or false",
-                "5:10: [3].name: is no name that WP Engine gives",
+                "5:10: [3].name: cannot be an install's name",
                 "6:2: [4]: must be an install's id or name, or a mapping",
                 "7:8: [5].id: the same install is already listed on line 1",
                 "7:55: [5].account: there is no account acme among accounts: default",
@@ -249,7 +249,7 @@ JSONL_FAULTS = f"""\
                 "2:57: enabled: must be true or false",
                 "2:63: description: must be one line",
                 "5:29: this row has 9 cells, the header 8",
-                "6:2: name: is no name that WP Engine gives",
+                "6:2: name: cannot be an install's name",
                 "6:18: description: unknown field {nmae}",
                 "7:1: must have an id or a name",
             ],
@@ -265,7 +265,7 @@ JSONL_FAULTS = f"""\
                 "4:18: not valid JSON: Expecting property name",
                 '5:1: must be an object, such as {"id": …}',
                 "6:19: not valid JSON: Extra data",
-                "7:1: name: is no name that WP Engine gives",
+                "7:1: name: cannot be an install's name",
                 "8:10: name: must be text",
                 "8:26: account: there is no account defualt; did you mean default?",
             ],
@@ -286,8 +286,8 @@ def test_a_problem_shows_its_line_with_a_caret() -> None:
         "a.yaml:1:26: [0].enabled: must be true or false\n"
         "    1 | - {name: shop1, enabled: 1}\n"
         "      |                          ^\n"
-        "b.csv:4:2: name: is no name that WP Engine gives: 3 to 14 small letters and digits, a letter first; correct it"
-        " or add the id; did you mean shop?\n"
+        "b.csv:4:2: name: cannot be an install's name: a name has 3 to 14 small letters and digits, a letter first;"
+        " correct it or add the id; did you mean shop?\n"
         "    4 | ,Shop\n"
         "      |  ^\n"
         "c.jsonl:2:1: must have an id or a name\n"
@@ -346,7 +346,7 @@ def test_csv_in_another_form_is_refused_with_a_remedy(text: str, says: str) -> N
         ("a.yaml", "- \0", "a.yaml:1:3: the character #x0000 is not allowed"),
         ("a.csv", codecs.BOM_UTF16_LE + b"i\0", "a.csv:1:1: is UTF-16 text: save it as UTF-8"),
         ("a.jsonl", b'{"name": "\xff"}', "a.jsonl:1:11: is not UTF-8 text: save it as UTF-8"),
-        ("a.yaml", "installs: [x]", "a.yaml:1:1: must be a list of installs: write a dash before each"),
+        ("a.yaml", "installs: [x]", "a.yaml:1:1: must be a list of installs: write a dash before each install"),
         ("a.yaml", "nonsense", "a.yaml:1:1: must be a list of installs"),
         ("a.yml", "x: 1\naccounts: {a: {}}", "a.yml:2:1: accounts: an inventory file defines no accounts"),
         ("a.yaml", "- a: [\n", "a.yaml:2:1: not valid YAML"),

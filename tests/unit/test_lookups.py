@@ -338,7 +338,7 @@ def test_if_a_specimen_does_not_show_its_marker_after_the_grace_absence_is_no_pr
     bench.run()
     assert (bench.sink.of(1).kind, posted(bench, 1)) == (UNKNOWN, [0])
     assert (looked(bench, 0), looked(bench, 1)) == ([0, 120], [0, 120])
-    assert "a backup without our marker that could be ours" in error_of(bench.sink.of(1)).message
+    assert "a backup that has no marker and may come from this run" in error_of(bench.sink.of(1)).message
 
 
 @pytest.mark.parametrize(("later", "kind", "posts"), [(SPOILED, UNKNOWN, []), (None, ACCEPT, [120])])

@@ -165,8 +165,8 @@ def test_if_there_are_only_runs_of_other_configurations_the_message_names_them(t
         meant("latest", WHOLE)
     assert str(caught.value) == (
         f"there are no runs of /etc/fleet.yaml in {tmp_path}; there are runs of named installs of /etc/fleet.yaml"
-        ' (the newest is 01JD5), "x" (the newest is 01JD4), shard 1/2 of /etc/fleet.yaml (the newest is 01JD3), 2 more:'
-        " give the id of a run, or set the same name: in both YAMLs"
+        ' (the newest is 01JD5), "x" (the newest is 01JD4), shard 1/2 of /etc/fleet.yaml (the newest is 01JD3), 2 more;'
+        " give the id of a run, or set the key `name` to the same value in both YAMLs"
     )
     with pytest.raises(UsageError, match=r"^there are no runs of shard 2/2 of /etc/fleet.yaml in "):
         meant("latest", "2/2")

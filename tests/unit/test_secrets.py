@@ -223,7 +223,7 @@ def test_the_mask_of_config_show_is_refused_as_a_secret() -> None:
 
 def test_the_message_about_an_unset_variable_says_that_the_line_may_be_left_out() -> None:
     message = fault("password: ${WPE_API_PASSWORD}")
-    assert "set it, or leave password out if a _FILE, a _COMMAND or $CREDENTIALS_DIRECTORY gives it" in message
+    assert "set it, or leave password out if a _FILE, a _COMMAND or $CREDENTIALS_DIRECTORY gives this secret" in message
 
 
 def test_another_account_gets_nothing_from_the_environment() -> None:

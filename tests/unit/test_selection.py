@@ -184,7 +184,7 @@ def test_several_values_in_one_option_are_refused_with_a_hint() -> None:
         Selection(exclude=("old*", "Old Shop", "Shop09")),
     ):
         check_values(fleet, fine)
-    with pytest.raises(UsageError, match="divide several names by blanks, not commas"):
+    with pytest.raises(UsageError, match="separate several names with spaces, not commas"):
         selected(fleet, Selection(names=("shop01,shop02",)))
     with pytest.raises(UsageError, match="; repeat --account for several"):
         check_accounts(Selection(accounts=("a,b",)), ["a", "b"])
@@ -276,8 +276,8 @@ def test_an_enabled_install_has_precedence_over_a_disabled_one_of_the_same_name(
     [
         (Selection(names=("shop1", "shpo3", "x y")), "not in the plan: shpo3, 'x y'; did you mean shop3?"),
         (Selection(names=("SHOP2",)), "not in the plan: SHOP2; did you mean shop2?"),
-        (Selection(names=("zz",)), "not in the plan: zz; wpe-backup run --dry-run shows what is"),
-        (Selection(names=("z*",)), "shows what is; for a glob, use --only"),
+        (Selection(names=("zz",)), "not in the plan: zz; wpe-backup run --dry-run shows the plan"),
+        (Selection(names=("z*",)), "shows the plan; for a glob, use --only"),
         (Selection(names=("",)), "not in the plan: ''"),
         (Selection(names=(install_id(1)[:8],)), "not in the plan: 00000000"),
         (
@@ -385,7 +385,7 @@ def test_impossible_values_of_options_are_refused(option: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "1/", "/1", "1/2/3", "-1/2", " 1/2", "1.0/2", "\u0661/\u0662", "999999/999999"])
 def test_text_that_is_no_shard_is_refused(text: str) -> None:
-    with pytest.raises(click.BadParameter, match="is no I/N, such as 1/4"):
+    with pytest.raises(click.BadParameter, match="is not I/N, such as 1/4"):
         parse_shard(text)
 
 

@@ -79,7 +79,7 @@ class Option(click.Option):
         """Return the value as its type has it. Raises ``click.BadParameter`` for an empty one."""
         given = value if isinstance(value, list | tuple) else [value]
         if any(isinstance(each, str) and not each.strip() for each in given):
-            message = "nothing is given: leave the option out, or check whether a variable in it is not set"
+            message = "the value is empty: leave the option out, or check whether a variable in the value is not set"
             raise click.BadParameter(message, ctx, self)
         return super().type_cast_value(ctx, value)
 

@@ -29,7 +29,7 @@ KEYS = tuple(InstallSection.model_fields)
 
 _NAME = re.compile(NAME_PATTERN, re.ASCII)
 _ENTRY = re.compile(r"\[(?P<index>[0-9]+)\]")
-"""The start of a problem's path that belongs to one entry, if the document is the list."""
+"""The start of the path of a problem that concerns one entry, if the document itself is the list."""
 _MOST_NAMED = 10
 
 
@@ -195,8 +195,8 @@ def _check_name(entries: Entries, index: int, entry: dict[str, Any]) -> None:
             given = [key for key in ("id", "name") if key in entry][:1]
             entries.problem(index, given, "must have an id or a name")
     elif isinstance(name, str) and name.strip() and not _NAME.fullmatch(name):
-        message = "is no name that WP Engine gives: 3 to 14 small letters and digits, a letter first; correct it or add"
-        message += f" the id{install_name_hint(name)}"
+        message = "cannot be an install's name: a name has 3 to 14 small letters and digits, a letter first;"
+        message += f" correct it or add the id{install_name_hint(name)}"
         if is_install_id(name):
             message = "is an id, not a name: write id instead of name"
         entries.problem(index, ("name",), message)

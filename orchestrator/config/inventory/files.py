@@ -44,7 +44,7 @@ _Location = tuple[str | int, ...]
 
 
 class _UnreadError(Exception):
-    """Say why a file was not read. ``is_owners``: the owner of the YAML must mend it, if the YAML names the file."""
+    """Say why a file was not read. ``is_owners``: if the YAML names the file, the YAML must be corrected."""
 
     def __init__(self, message: str, kind: ErrorKind, *, is_owners: bool = False) -> None:
         super().__init__(message)
@@ -148,8 +148,8 @@ def _patterns(data: dict[str, Any]) -> Iterator[tuple[_Location, str]]:
 def _matching(inventory: InventoryFiles, tree: Tree, asked: tuple[_Location, str], matches: Matches) -> list[Path]:
     """Return the files that a pattern matches, and note directories that could not be read.
 
-    ``asked`` is the place of the pattern and the pattern. The YAML itself is left out. So is each directory, unless its
-    name has the suffix of an inventory file.
+    ``asked`` is the place of the pattern and the pattern. The YAML itself is left out, and also each directory whose
+    name lacks the suffix of an inventory file.
     """
     loc, pattern = asked
     source = f"{tree.file}:{tree.line(loc)}: files {pattern}"
@@ -239,5 +239,5 @@ def _list(tree: Tree) -> Entries:
         message = "an inventory file defines no accounts: write a list of installs, which may name accounts of the YAML"
         tree.problem(("accounts",), message, at_key=True)
     elif not isinstance(tree.data, list | None) and not tree.problems:
-        tree.problem((), "must be a list of installs: write a dash before each")
+        tree.problem((), "must be a list of installs: write a dash before each install")
     return TreeEntries(tree)

@@ -77,7 +77,8 @@ def _started(arguments: list[str]) -> Iterator[subprocess.Popen[bytes]]:
     """Start a command; on exit, kill it if it still runs, with all its child processes.
 
     For that, the command gets its own process group. If it may ask the user something, it stays in the foreground group
-    of the terminal, since no other can read from it. Then only the command is killed: Ctrl-C reaches its children.
+    of the terminal, since no other group can read from the terminal. Then only the command is killed: Ctrl-C reaches
+    its children.
     """
     group = None if _may_ask() else 0
     process: subprocess.Popen[bytes] | None = None
@@ -102,7 +103,7 @@ def _started(arguments: list[str]) -> Iterator[subprocess.Popen[bytes]]:
 
 @contextmanager
 def _signals_put_off() -> Iterator[None]:
-    """Delay the handlers of signals until the end. If one raised earlier, an unknown process would be left running."""
+    """Delay the handlers of signals until the end. A handler that raises earlier would leave a process behind."""
     came: list[int] = []
     is_main = threading.current_thread() is threading.main_thread()
     found = {signum: signal.getsignal(signum) for signum in SIGNALS if is_main}

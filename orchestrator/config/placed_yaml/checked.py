@@ -95,7 +95,7 @@ def validated(tree: Tree, model: type[Model]) -> Model | None:
 
 
 def faults(details: list[ErrorDetails], data: object, model: type[BaseModel]) -> Iterator[Fault]:
-    """Yield the faults in pydantic's ``details`` of ``data``. A misspelt key is not also a missing one."""
+    """Yield the faults in pydantic's ``details`` of ``data``. A misspelt key is not also reported as missing."""
     found = _by_place(details, data, model)
     meant = {(loc[:-1], text.partition(MEANT)[2].rstrip("?")) for (loc, _), text in found.items() if MEANT in text}
     for (loc, kind), message in found.items():

@@ -1,8 +1,8 @@
 """Show the line of a problem, with a caret below the column, and hide every value that may be a secret.
 
 A value is shown only if its key is a known key (or a misspelling of one) and holds no secret. In an account, only a few
-values are shown. In a document that could not be parsed, a line without such a key, and a line that may belong to an
-account, is not shown at all.
+values are shown. If a document could not be parsed, two kinds of lines are not shown at all: lines without such a key,
+and lines that may belong to an account.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ LONGEST_WORD = 100
 
 
 MOST_WORDS = 200
-"""Known words. Among more of them, the search would cost too much time."""
+"""The maximum number of known words. A search among more words would take too long."""
 
 SHORTEST_BEGINNING = 3
 """Characters of a word that may be the beginning of a known one: ``prod`` for ``production``."""

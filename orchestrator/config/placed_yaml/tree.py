@@ -265,7 +265,7 @@ class _Bounds:
         if len(self._open) > DEEPEST_NESTING:
             return f"nested deeper than {DEEPEST_NESTING} levels"
         if self._expanded > max(LEAST_EXPANSION, MOST_EXPANSION * self._written):
-            return f"aliases make more than {self._expanded - 1} values of {self._written}: use fewer"
+            return f"aliases make more than {self._expanded - 1} values from {self._written}: use fewer aliases"
         return None
 
     def _enter(self, event: yaml.NodeEvent) -> None:
@@ -346,7 +346,7 @@ class _Reader:
                 return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
             case "bool":
                 message = (
-                    f"YAML would read {self._shown(text, loc)} as true or false: write one of these two words, "
+                    f"YAML would read {self._shown(text, loc)} as true or false: write true or false, "
                     "or put it in quotes"
                 )
             case "int" | "float":
@@ -405,7 +405,7 @@ class _Reader:
 
 def _remedy(name: str, loc: Sequence[str | int]) -> str:
     if loc[:2] == ("accounts", "default") and loc[-1] in {"user_id", "password"}:
-        return f"set it, or leave {loc[-1]} out if a _FILE, a _COMMAND or $CREDENTIALS_DIRECTORY gives it"
+        return f"set it, or leave {loc[-1]} out if a _FILE, a _COMMAND or $CREDENTIALS_DIRECTORY gives this secret"
     return f"set it, or write ${{{name}:-a default}}"
 
 
