@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 from servers import Server, all_servers, ideal_s
 
 from orchestrator.policies import ThrottlePolicy
-from orchestrator.simulator.scenario import InFlight
+from orchestrator.simulator.limit_keys import InFlight
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Annotated, Self
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from orchestrator.simulator.limit_keys import Bucket, InFlight
 from orchestrator.simulator.limits import Limits
-from orchestrator.simulator.scenario import Bucket, InFlight, Scenario
+from orchestrator.simulator.scenario import Scenario  # noqa: TC001 - pydantic reads the annotation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

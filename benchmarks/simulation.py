@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING
 from servers import ideal_s, limit_per_s
 
 from orchestrator.simulator.answers import retry_after
+from orchestrator.simulator.limit_keys import InFlight, RetryAfter
 from orchestrator.simulator.limits import Limits
-from orchestrator.simulator.scenario import InFlight, RetryAfter
 from orchestrator.wpengine.retry_after import retry_after_s
 
 if TYPE_CHECKING:

@@ -4,7 +4,9 @@ It shares no code with the client. It is written from the API's specification al
 cannot hide a mistake of the client.
 """
 
-from orchestrator.simulator.scenario import Bucket, Fault, Kind, RetryAfter, Scenario
+from orchestrator.simulator.fault_keys import Fault, Kind
+from orchestrator.simulator.limit_keys import Bucket, RetryAfter
+from orchestrator.simulator.scenario import Scenario
 from orchestrator.simulator.server import Simulator
 
 __all__ = ["Bucket", "Fault", "Kind", "RetryAfter", "Scenario", "Simulator"]

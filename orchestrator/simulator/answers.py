@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from orchestrator.simulator.scenario import Kind, RetryAfter
+from orchestrator.simulator.fault_keys import Kind
+from orchestrator.simulator.limit_keys import RetryAfter
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator.simulator.chance import draw
-from orchestrator.simulator.scenario import Operation
+from orchestrator.simulator.fault_keys import Operation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from orchestrator.simulator.scenario import Fault
+    from orchestrator.simulator.fault_keys import Fault
 
 
 @dataclass(frozen=True, slots=True)

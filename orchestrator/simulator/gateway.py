@@ -11,8 +11,8 @@ from aiohttp import web
 
 from orchestrator.simulator import answers
 from orchestrator.simulator.chance import between
+from orchestrator.simulator.fault_keys import Kind
 from orchestrator.simulator.limits import Limits
-from orchestrator.simulator.scenario import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine

@@ -6,10 +6,11 @@ from collections import deque
 from math import floor
 from typing import TYPE_CHECKING, Protocol
 
-from orchestrator.simulator.scenario import Bucket, InFlight
+from orchestrator.simulator.limit_keys import Bucket, InFlight
 
 if TYPE_CHECKING:
-    from orchestrator.simulator.scenario import Change, Scenario, Window
+    from orchestrator.simulator.limit_keys import Change, Window
+    from orchestrator.simulator.scenario import Scenario
 
 
 class Limiter(Protocol):

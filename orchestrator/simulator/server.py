@@ -12,9 +12,9 @@ from aiohttp import web
 
 from orchestrator.simulator import answers
 from orchestrator.simulator.answers import ELSEWHERE, answer, invalid
+from orchestrator.simulator.fault_keys import MADE_ALL_THE_SAME, OF_INSTALLS, OF_THE_CONNECTION, Kind, Operation
 from orchestrator.simulator.faults import Asked, fault_of
 from orchestrator.simulator.gateway import NOTED, Gateway, RefusedError, UnansweredError
-from orchestrator.simulator.scenario import MADE_ALL_THE_SAME, OF_INSTALLS, OF_THE_CONNECTION, Kind, Operation
 from orchestrator.simulator.tally import Tally
 from orchestrator.simulator.world import WORDPRESS, World, iso, utc_now
 
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from types import TracebackType
 
-    from orchestrator.simulator.scenario import Fault, Scenario
+    from orchestrator.simulator.fault_keys import Fault
+    from orchestrator.simulator.scenario import Scenario
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 LARGEST_PAGE = 100

@@ -1,10 +1,10 @@
-"""The types of values in a scenario: how each is read, written, and described in the JSON Schema."""
+"""The types of values in a scenario: how each is read, written, and described; and the base of its mappings."""
 
 from __future__ import annotations
 
 from typing import Annotated, NoReturn
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from orchestrator.units import DURATION_PATTERN, duration_s, duration_text
@@ -62,3 +62,9 @@ Range = Annotated[
 ]
 Share = Annotated[float, Field(ge=0, le=1)]
 Whole = Annotated[int, Field(ge=1)]
+
+
+class Part(BaseModel):
+    """The base of every mapping in a scenario. It refuses unknown keys; docstrings are the keys' descriptions."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, populate_by_name=True)

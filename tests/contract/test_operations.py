@@ -18,7 +18,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 from orchestrator.model import Account, BackupRequest
 from orchestrator.policies import Timeouts
 from orchestrator.simulator import Scenario, Simulator
-from orchestrator.simulator.scenario import OF_INSTALLS, Kind
+from orchestrator.simulator.fault_keys import OF_INSTALLS, Kind
 from orchestrator.wpengine.client import Client
 
 if TYPE_CHECKING:

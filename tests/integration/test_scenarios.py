@@ -12,7 +12,7 @@ from schemas import report_line_problems
 
 from orchestrator.config import read_checked
 from orchestrator.simulator import Scenario
-from orchestrator.simulator.scenario import Operation
+from orchestrator.simulator.fault_keys import Operation
 
 pytestmark = pytest.mark.usefixtures("without_coverage")
 

@@ -17,8 +17,8 @@ from command import install_ids
 from pydantic import ValidationError
 
 from orchestrator.simulator import Scenario, Simulator
+from orchestrator.simulator.fault_keys import Operation
 from orchestrator.simulator.faults import Asked, fault_of
-from orchestrator.simulator.scenario import Operation
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

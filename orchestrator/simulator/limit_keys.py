@@ -1,0 +1,88 @@
+"""The keys of a scenario about limits: their kinds, their changes, and the header that tells when to come back."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from orchestrator.simulator.values import Part, Seconds, Whole
+
+
+class RetryAfter(StrEnum):
+    """The form of the `Retry-After` header of a 429.
+
+    - `none`: no header, like the real gateway
+    - `seconds`, `decimal`: the seconds to wait, as a whole or a decimal number
+    - `date`, `rfc850`, `asctime`: the moment to come back; the last two are older forms of a date
+    - `past_date`, `zero`, `negative`, `words`, `odd` (`1.5x`), `empty`, `huge`, `hour`: values that no client should
+      obey blindly
+    """
+
+    NONE = "none"
+    SECONDS = "seconds"
+    DECIMAL = "decimal"
+    DATE = "date"
+    RFC850 = "rfc850"
+    ASCTIME = "asctime"
+    PAST_DATE = "past_date"
+    ZERO = "zero"
+    NEGATIVE = "negative"
+    WORDS = "words"
+    ODD = "odd"
+    EMPTY = "empty"
+    HUGE = "huge"
+    HOUR = "hour"
+
+
+class Bucket(Part):
+    """The limiter of API Gateway: a token bucket.
+
+    It gains `rate` tokens per second and holds at most `burst`. Each request takes one token. An empty bucket refuses
+    requests.
+    """
+
+    kind: Literal["bucket"] = "bucket"
+    rate: Annotated[float, Field(gt=0, le=1e6)]
+    """Tokens gained per second: the requests per second that it sustains."""
+    burst: Whole = 10
+    """The maximum number of saved tokens. A full bucket lets in this many requests at once."""
+
+
+class Window(Part):
+    """A maximum number of requests per period.
+
+    `fixed_window` starts a new count with each period. `sliding_window` always counts the requests of the past period.
+    """
+
+    kind: Literal["fixed_window", "sliding_window"]
+    requests: Whole
+    """The most requests in one period."""
+    per: Annotated[Seconds, Field(gt=0)]
+    """Length of the period. The first fixed period starts with the first request, or when the `schedule` sets the
+    limit."""
+
+
+class InFlight(Part):
+    """A maximum number of requests at a time, whatever their rate."""
+
+    kind: Literal["in_flight"]
+    requests: Whole
+    """The most requests at a time."""
+
+
+Limit = Annotated[Bucket | Window | InFlight, Field(discriminator="kind")]
+
+
+class Change(Part):
+    """A change of the limits.
+
+    A new bucket starts with the tokens of the old bucket. A new sliding window starts with the requests of the old one.
+    A new fixed window starts empty.
+    """
+
+    at: Seconds
+    """Moment of the change."""
+    limits: tuple[Limit, ...]
+    """The new limits, which replace all earlier ones. `[]` removes all limits."""
