@@ -84,9 +84,9 @@ def is_a_function_of_ours(code: CodeType) -> bool:
 
 def print_counts(journey: Journey, outcome: str) -> None:
     """Print how many functions of each package were called."""
-    rooms = Counter(name.partition("/")[0] for name, _ in journey.passed)
-    for room, count in rooms.most_common():
-        print(f"{room:20}{count:5}")
+    packages = Counter(name.partition("/")[0] for name, _ in journey.passed)
+    for package, count in packages.most_common():
+        print(f"{package:20}{count:5}")
     files = {name for name, _ in journey.passed}
     print(f"{'in all':20}{len(journey.passed):5}   in {len(files)} files; the outcome is {outcome}")
 

@@ -49,14 +49,14 @@ __all__ = [
     "load_config",
 ]
 
-_ROOMS = ("errors", "library", "model", "runs.options", "selection", "summary")
+_MODULES = ("errors", "library", "model", "runs.options", "selection", "summary")
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - a public name may have any type
     """Import a public name at its first use, so that the command starts faster and handles signals sooner."""
     if name in __all__:
-        for room in _ROOMS:
-            module = import_module(f"orchestrator.{room}")
+        for module_name in _MODULES:
+            module = import_module(f"orchestrator.{module_name}")
             if name in vars(module):
                 return vars(module)[name]
     message = f"module 'orchestrator' has no attribute {name!r}"

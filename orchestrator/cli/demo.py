@@ -43,8 +43,8 @@ def _say_proof(end: DemoEnd) -> None:
     stats = end.stats
     say(
         f"\nThe stand-in made {stats['backups_made']} backups of {stats['installs_backed_up']} installs, at most "
-        f"{stats['most_per_install']} per install. It rejected {end.refused} installs and answered "
-        f"{stats['throttled']} requests with 429."
+        f"{stats['most_per_install']} per install. It rejected {end.refused} installs and sent "
+        f"{stats['throttled']} answer(s) of 429."
     )
     for contradiction in end.contradictions:
         say(f"The report is wrong: {contradiction}.")

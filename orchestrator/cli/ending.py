@@ -41,9 +41,7 @@ def say_end(end: RunEnd, output: Output, log: Log, redactor: Redactor, *, goes_o
     for line in _trouble(end, redactor):
         say(line)
     if not (output.is_quiet and is_well):
-        _show_end(end, output, first)
-        for step in _next_steps(end) if goes_on else ():
-            output.console(sys.stderr).print(Text(step), soft_wrap=True)
+        _show_end(end, output, first, _next_steps(end) if goes_on else [])
 
 
 def _log_trouble(end: RunEnd, log: Log) -> None:
@@ -56,7 +54,7 @@ def _log_trouble(end: RunEnd, log: Log) -> None:
 
 
 def _trouble(end: RunEnd, redactor: Redactor) -> list[str]:
-    """Print the trouble of the run itself, and the backups that the report lacks."""
+    """Return a line for each trouble of the run itself, and for each backup that the report lacks."""
     lines = []
     if end.crash:
         lines.append("wpe-backup: internal error, please report it:")
@@ -71,7 +69,7 @@ def _trouble(end: RunEnd, redactor: Redactor) -> list[str]:
     return lines
 
 
-def _show_end(end: RunEnd, output: Output, first: list[dict[str, Any]]) -> None:
+def _show_end(end: RunEnd, output: Output, first: list[dict[str, Any]], steps: list[str]) -> None:
     line = summary_line(end.summary)
     report = Report(end.summary.report, failures=first, summary=line, run_id=end.summary.run_id)
     report.outcomes.update(line["outcomes"])
@@ -84,9 +82,11 @@ def _show_end(end: RunEnd, output: Output, first: list[dict[str, Any]]) -> None:
         more = report.outcomes.total() - report.succeeded - len(first)
         if more:
             state = state_option(Path(end.options.state_dir))
-            console.print(Text(f"  … and {more} more: wpe-backup report failures{state} {end.summary.run_id}"))
+            listed = f"wpe-backup report failures{state} {end.summary.run_id}"
+            console.print(Text(f"  … and {more} more: {listed}"), soft_wrap=True)
     where = "standard output" if end.summary.report == "-" else visible(end.summary.report)
-    console.print(Text(f"Report: {where}"), soft_wrap=True)
+    for text in (f"Report: {where}", *steps):
+        console.print(Text(text), soft_wrap=True)
 
 
 def where_options(config: str, state_dir: Path) -> str:
@@ -108,7 +108,7 @@ def state_option(state_dir: Path) -> str:
 
 
 def _next_steps(end: RunEnd) -> list[str]:
-    """Yield the commands that complete the run."""
+    """Return the commands that complete the run, a line each."""
     run_id, outcomes = end.summary.run_id, end.summary.outcomes
     state_dir = Path(end.options.state_dir)
     state, where = state_option(state_dir), where_options(end.config, state_dir)

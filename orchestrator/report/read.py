@@ -86,8 +86,7 @@ def read_reports(path: Path) -> ReportFile:
             for number, raw in _lines(file):
                 reader.read(number, raw)
     except OSError as error:
-        remedy = "; run --resume RUN writes it again" if isinstance(error, FileNotFoundError) else ""
-        message = f"the report {path} cannot be read: {error.strerror}{remedy}"
+        message = f"the report {path} cannot be read: {error.strerror}"
         raise UsageError(message) from error
     reports = reader.reports()
     if not reports:
@@ -298,4 +297,8 @@ def _report_of(folder: Path) -> Path:
             f" with run --resume {folder.name} -o FILE"
         )
         raise UsageError(message)
-    return Path(written_to)
+    path = Path(written_to)
+    if not path.exists():
+        message = f"the report {path} is gone: write it again with run --resume {folder.name}"
+        raise UsageError(message)
+    return path

@@ -37,7 +37,8 @@ def totals(report: Report) -> Text:
     text.append(f"{report.succeeded} of {total} installs backed up", "" if failed else "green")
     if failed:
         text.append(f", {failed} not", "bold red")
-    text.append(("," if failed else "") + _duration(summary.get("duration_s")))
+    duration = _duration(summary.get("duration_s"))
+    text.append("," if failed and duration else "").append(duration)
     text.append("\n")
     known = [kind.value for kind in OutcomeKind]
     for outcome in [*known, *sorted(report.outcomes.keys() - set(known))]:

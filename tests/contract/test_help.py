@@ -11,12 +11,12 @@ import click
 import pytest
 from command import run_program
 
-from orchestrator.cli import completers
+from orchestrator.cli import completers, completion
 from orchestrator.cli.commands import SECTIONS, cli
 from orchestrator.cli.parser.grammar import PROGRAM, Command, Converted, Option, function
 from orchestrator.cli.parser.rehearse import RETRY_AFTER
-from orchestrator.cli.parser.shared import ENVIRONMENTS
-from orchestrator.listings import ENVIRONMENTS as KNOWN_ENVIRONMENTS
+from orchestrator.cli.parser.set_up import SHELLS
+from orchestrator.config.values import DEFAULT_BASE_URL
 from orchestrator.simulator import RetryAfter
 
 if TYPE_CHECKING:
@@ -95,7 +95,8 @@ def test_every_late_import_of_a_command_exists(path: str) -> None:
 
 def test_the_parser_and_the_code_have_the_same_choices() -> None:
     assert tuple(form.value for form in RetryAfter) == RETRY_AFTER
-    assert ENVIRONMENTS == KNOWN_ENVIRONMENTS
+    assert [*completion._SHELLS] == [*SHELLS]
+    assert f"`{DEFAULT_BASE_URL}`" in (ROOT / "docs/cli.md").read_text()
 
 
 @pytest.mark.parametrize("name", ["installs", "runs", "reports", "accounts", "tags"])

@@ -476,6 +476,8 @@ def test_a_failure_is_shown_with_its_fields_and_without_terminal_codes() -> None
 def test_durations_are_shown_in_readable_units(seconds: object, words: str) -> None:
     report = Report("r", summary=summary_line(SUMMARY) | {"duration_s": seconds}, run_id="R1")
     assert shown(totals(report)).splitlines()[0] == f"Run R1: 0 of 0 installs backed up{words}"
+    report.outcomes["rejected"] = 1
+    assert shown(totals(report)).splitlines()[0] == f"Run R1: 0 of 1 installs backed up, 1 not{words and ','}{words}"
 
 
 def test_a_nonsense_summary_is_shown_without_terminal_codes(tmp_path: Path) -> None:
@@ -512,6 +514,9 @@ def test_a_report_in_another_place_is_found_through_the_summary(tmp_path: Path) 
     folder = tmp_path / "runs" / "01C"
     folder.mkdir(parents=True)
     write_summary(folder, summary_line(replace(SUMMARY, report=str(tmp_path / "x.jsonl"))))
+    with pytest.raises(UsageError, match=r"x\.jsonl is gone: write it again with run --resume 01C"):
+        find_report(tmp_path, "latest")
+    (tmp_path / "x.jsonl").touch()
     assert find_report(tmp_path, "latest") == tmp_path / "x.jsonl"
     write_summary(folder, summary_line(replace(SUMMARY, report="-")))
     with pytest.raises(UsageError, match="wrote its report elsewhere"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.cli.parser.grammar import DURATION, Command, Converted, Option, argument, completed_by
-from orchestrator.cli.parser.shared import CONFIG, OUTPUT, SELECTION, STATE_DIR, THROTTLE
+from orchestrator.cli.parser.shared import CONFIG, OUTPUT, SELECTION, STATE_DIR, THROTTLE, email
 
 run = Command(
     "run",
@@ -30,13 +30,7 @@ run = Command(
                 help="Use this description for the backups",
                 more="It replaces the descriptions of the YAML and may hold the same `{fields}`.",
             ),
-            Option(
-                "--email",
-                type=Converted("ADDRESS", "options:email"),
-                multiple=True,
-                help="Have WP Engine notify this address",
-                more="It replaces the addresses of the YAML.",
-            ),
+            email("It replaces the addresses of the YAML."),
         ),
         "Wait for completion": (
             Option("--wait", is_flag=True, help="Wait until every backup is completed or aborted"),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 PROGRAM = "wpe-backup"
-ROOM = "orchestrator.cli"
+PACKAGE = "orchestrator.cli"
 
 NOTE = """
 Each option can come from an environment variable, such as {option} from
@@ -29,7 +29,7 @@ the values by commas."""
 def function(reference: str) -> Callable[..., Any]:
     """Return the function that ``reference`` names, as ``module:function`` below ``orchestrator.cli``."""
     module, _, name = reference.partition(":")
-    found: Callable[..., Any] = getattr(import_module(f"{ROOM}.{module}"), name)
+    found: Callable[..., Any] = getattr(import_module(f"{PACKAGE}.{module}"), name)
     return found
 
 
@@ -72,7 +72,7 @@ class Option(click.Option):
     def head(self, ctx: click.Context) -> str:
         """Return the option as the help shows it: its names and what stands for its value."""
         names = ", ".join(sorted(self.opts, key=len))
-        value = "" if self.is_flag or self.count else f" {self.make_metavar(ctx)}"
+        value = "" if self.is_flag else f" {self.make_metavar(ctx)}"
         return names + value + (" ..." if self.multiple else "")
 
     def type_cast_value(self, ctx: click.Context, value: Any) -> Any:  # noqa: ANN401 - as click's own
@@ -117,7 +117,7 @@ class _Context(click.Context):
 
 
 class Command(click.Command):
-    """A command with its options in groups. Its work is the function of its name in ``orchestrator.cli.<room>``."""
+    """A command with its options in groups. Its work is the function of its name in ``orchestrator.cli.<module>``."""
 
     context_class = _Context
 
@@ -130,13 +130,13 @@ class Command(click.Command):
         groups: Mapping[str, Sequence[Option]] | None = None,
         examples: Sequence[str] = (),
         exit_codes: Sequence[str] = (),
-        room: str | None = None,
+        module: str | None = None,
     ) -> None:
         """Take the command's name, help and parts. ``examples`` are whole command lines."""
         self.groups = dict(groups or {})
         self.examples = tuple(examples)
         self.exit_codes = tuple(exit_codes)
-        self.work = f"{room or name}:{name}"
+        self.work = f"{module or name}:{name}"
         options = [option for group in self.groups.values() for option in group]
         super().__init__(name, params=[*arguments, *options], help=help)
 
@@ -172,7 +172,7 @@ class Command(click.Command):
         _write_lines(formatter, "Examples", self.examples)
         options = [each for each in self.params if isinstance(each, Option)]
         if options:
-            named = options[min(1, len(options) - 1)]
+            named = options[-1]
             repeatable = REPEATABLE if any(each.multiple for each in options) else ""
             formatter.write(NOTE.format(option=named.opts[-1], variable=named.envvar, repeatable=repeatable))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from orchestrator.cli.parser.grammar import Command, Converted, Group, Option
-from orchestrator.cli.parser.shared import CONFIG, FORMAT, OUTPUT, STATE_DIR
+from orchestrator.cli.parser.shared import CONFIG, FORMAT, OUTPUT, STATE_DIR, email
 
 DEFAULT_FILE = "wpe-backup.yaml"
 
@@ -43,13 +43,7 @@ init = Command(
                 help="Use the API at this URL, which ends in /v1",
                 more="Default: `https://api.wpengineapi.com/v1`.",
             ),
-            Option(
-                "--email",
-                type=Converted("ADDRESS", "options:email"),
-                multiple=True,
-                help="Have WP Engine notify this address",
-                more="WP Engine mails each address when a backup has completed. Without this option it mails nobody.",
-            ),
+            email("WP Engine mails each address when a backup has completed. Without this option it mails nobody."),
             Option("--force", is_flag=True, help="Replace an existing file"),
         ),
         "Output": OUTPUT,
@@ -68,7 +62,7 @@ config = Group(
     The command reports every problem at once, each with its place. It sends nothing.""",
             groups={"Options": (CONFIG, NO_SECRETS), "Output": OUTPUT},
             examples=("wpe-backup config validate --no-secrets -c fleet.yaml",),
-            room="config",
+            module="config",
         ),
         Command(
             "show",
@@ -77,9 +71,9 @@ config = Group(
     Variables are replaced, defaults are written out, and secrets are masked.""",
             groups={"Options": (CONFIG, NO_SECRETS)},
             examples=("wpe-backup config show -c fleet.yaml",),
-            room="config",
+            module="config",
         ),
-        Command("schema", help="Print the JSON Schema of the configuration, for editors.", room="config"),
+        Command("schema", help="Print the JSON Schema of the configuration, for editors.", module="config"),
     ],
 )
 

@@ -8,8 +8,19 @@ import click
 
 from orchestrator.cli.parser.grammar import RATE, Converted, Option, completed_by
 from orchestrator.cli.places import default_state_dir
+from orchestrator.listings import ENVIRONMENTS
 
-ENVIRONMENTS = ("production", "staging", "development")
+
+def email(more: str) -> Option:
+    """Return the option that names the addresses to notify; ``more`` says what it replaces."""
+    return Option(
+        "--email",
+        type=Converted("ADDRESS", "options:email"),
+        multiple=True,
+        help="Have WP Engine notify this address",
+        more=more,
+    )
+
 
 CONFIG = Option(
     "-c",

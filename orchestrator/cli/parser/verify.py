@@ -129,7 +129,7 @@ report = Group(
             arguments=[_REPORT],
             groups={"Options": (FORMAT, STATE_DIR), "Output": OUTPUT},
             examples=("wpe-backup report summary", "wpe-backup report summary app.jsonl --format json"),
-            room="report",
+            module="report",
         ),
         Command(
             "failures",
@@ -139,7 +139,7 @@ report = Group(
             arguments=[_REPORT],
             groups={"Options": (FORMAT, STATE_DIR), "Output": OUTPUT},
             examples=("wpe-backup report failures", "wpe-backup report failures 01JDX --format json"),
-            room="report",
+            module="report",
         ),
     ],
 )
