@@ -5,6 +5,7 @@ Pure data: no clock, no randomness, no I/O. It imports only ``policies``, ``valu
 
 from __future__ import annotations
 
+import math
 from dataclasses import field
 from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
@@ -347,16 +348,34 @@ class Outcome:
 
 
 @value
+class LearnedWindow:
+    """A limit of ``requests`` in a period between ``low_s`` and ``high_s`` seconds.
+
+    ``fixed`` tells whether periods follow each other (``True``) or the window slides; ``None`` if this is not known.
+    """
+
+    requests: int
+    low_s: float
+    high_s: float
+    fixed: bool | None = None
+
+
+@value
 class Learned:
     """The server's limits as a budget's limiter learned them, to be remembered for the next run.
 
-    ``rate`` is the number of requests per second that the server allows, above 0. ``burst`` is how many more it allows
-    at once, at least 0. ``in_flight`` is how many requests at a time it allows, at least 1, ``None`` if it does not
-    limit these. ``latency_s`` is the seconds that an answer takes while no request queues at the server, ``None`` if
-    this was never measured.
+    ``rate`` is the number of requests per second that the server allows, above 0, surely between ``low`` and ``high``
+    (``None`` for unknown). ``burst`` is how many more it allows at once, at least 0. ``in_flight`` is how many requests
+    at a time it allows, at least 1, ``None`` if it does not limit these. ``latency_s`` is the seconds that an answer
+    takes while no request queues at the server, ``None`` if this was never measured. ``window`` is set if the limit
+    counts in windows. ``age_s`` is how many seconds ago the limit was learned.
     """
 
     rate: float
     burst: float
     in_flight: int | None = None
     latency_s: float | None = None
+    low: float | None = None
+    high: float | None = None
+    window: LearnedWindow | None = None
+    age_s: float = field(default=math.inf, compare=False)

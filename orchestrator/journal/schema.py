@@ -85,6 +85,14 @@ MIGRATIONS = (
         PRIMARY KEY (run_id, nth)
     ) WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE learned_rates ADD COLUMN low REAL;
+    ALTER TABLE learned_rates ADD COLUMN high REAL;
+    ALTER TABLE learned_rates ADD COLUMN window_requests INTEGER;
+    ALTER TABLE learned_rates ADD COLUMN window_low_s REAL;
+    ALTER TABLE learned_rates ADD COLUMN window_high_s REAL;
+    ALTER TABLE learned_rates ADD COLUMN window_fixed INTEGER;
+    """,
 )
 """SQL scripts in order: the first n scripts create schema version n.
 

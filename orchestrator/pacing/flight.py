@@ -86,6 +86,7 @@ class Flight:
     trial: Trial | None = None
     tried_at: float = 0.0
     trial_after_s: float = FIRST_TRIAL_AFTER_S
+    acquittals: int = 0
 
 
 def remembered(borne: int | None, latency_s: float | None, burst: float) -> Flight:
@@ -99,7 +100,7 @@ def bound(flight: Flight, rate: float, served: int, least: int = LEAST_FLIGHT) -
 
     The bound by latency is at least ``least``.
     """
-    bounds = [flight.allowance + served]
+    bounds = [flight.allowance + int(1 * served)]
     if flight.borne.most is not None:
         bounds.append(flight.borne.most)
     if flight.latency.shortest_s is not None:
@@ -144,6 +145,12 @@ def unanswered(flight: Flight, cohort: int, now: float) -> Flight:
     return replace(flight, latency=latencies.unanswered(flight.latency, cohort, now))
 
 
+def refused(flight: Flight, cohort: int, seconds: float, now: float) -> Flight:
+    """Count a refused request, whose 429 took ``seconds``."""
+    flight = unanswered(flight, cohort, now)
+    return replace(flight, latency=replace(flight.latency, refusal_s=seconds))
+
+
 def met(flight: Flight, in_flight: int, *, is_new: bool) -> Flight:
     """Decide whether a refusal came from the number in flight, which was ``in_flight``.
 
@@ -160,14 +167,19 @@ def met(flight: Flight, in_flight: int, *, is_new: bool) -> Flight:
         return flight
     if in_flight <= flight.most_served:
         return acquitted(flight)
-    if in_flight < LEAST_BORNE or not is_new:
+    if in_flight < LEAST_BORNE or not is_new or flight.acquittals >= 1:
         return flight
     return replace(flight, borne=replace(borne, most=in_flight - 1, before=None, is_found=borne.most is None))
 
 
 def acquitted(flight: Flight) -> Flight:
     """Remove the bound: the number in flight is not the reason for refusals."""
-    return replace(flight, borne=replace(flight.borne, most=None, before=None, is_to_blame=False, is_found=False))
+    acquittals = flight.acquittals + (flight.borne.most is not None)
+    return replace(
+        flight,
+        borne=replace(flight.borne, most=None, before=None, is_to_blame=False, is_found=False),
+        acquittals=acquittals,
+    )
 
 
 def resumed(flight: Flight, now: float) -> Flight:

@@ -7,8 +7,9 @@ the rate does not grow.
 
 from __future__ import annotations
 
+from orchestrator.pacing import bucket as buckets
 from orchestrator.pacing import flight as flights
-from orchestrator.pacing.capacity import KEPT_STEPS, LEAST_RATE, SHORTEST_S, Estimate, Mark, burst_of, excess
+from orchestrator.pacing.capacity import LEAST_RATE, SHORTEST_S, Estimate
 from orchestrator.pacing.state import Binding, Cause, Growth, Pace, Phase, Stage
 from orchestrator.value import replace, value
 
@@ -32,22 +33,12 @@ BLIND = 16
 """With at most this many requests in flight, seeking goes on without answers, so that slow answers do not delay the
 start."""
 
-MEASURING_INTERVAL_S, GAP_SHARE, WINDOW_GAP_SHARE = 0.5, 1 / 8, 1 / 6
+MEASURING_INTERVAL_S, GAP_SHARE = 0.5, 1 / 8
 LEAST_MEASURING_STEP, LARGEST_MEASURING_STEP = 1.02, 1.5
-"""Between bounds, each step goes an eighth of the way to the upper bound, on a logarithmic scale. In a window, which
-starts from the lower bound, it goes a sixth."""
-
-CYCLES = 1 / 3
-"""Two such steps are at least this share of a window's cycle apart, because a window refuses only towards its end."""
+"""Between bounds, each step goes an eighth of the way to the upper bound, on a logarithmic scale."""
 
 SETTLED_SHARE = 0.99
 """Share of the measured limit that is used. The count of served requests is exact to one, so little is left unused."""
-
-SPEND_S = 5.0
-"""Seconds in which the requests that the server saved up during a hold are spent, evenly."""
-
-SPEND_MARGIN = 2.0
-"""Number of saved-up requests that are not spent: requests in flight may use them first."""
 
 FIRST_QUIET_S, LONGEST_QUIET_S, QUIET_REMEMBERED_S = 8.0, 240.0, 30.0
 """Seconds from a hold to the first probe. Each failed probe doubles them, up to the second number. The third is for a
@@ -56,9 +47,12 @@ remembered limit, which is trusted longer."""
 QUIET_AFTER_FALL_S, FALLEN_SHARE = 3.0, 0.7
 """Seconds from a hold to the first probe after the limit fell below this share of its peak: it may soon come back."""
 
+UNCERTAIN = 2.0
+"""Requests by which a burst may be wrong."""
+
 FIRST_PROBE, LARGEST_PROBE = 0.02, 0.5
 PROBE_INTERVAL_S, PROBE_LATENCIES, PROBE_ANSWERS = 0.5, 2.0, 3
-"""Each step of a probe lasts at least this many seconds, latencies and answers, and in a window at least a cycle."""
+"""Each step of a probe lasts at least this many seconds, latencies and answers."""
 
 BOLD_SHARE, BURST_SPENT_IN_S, REFUSALS_AT_RISK, BURST_MARGIN = 0.04, 2.5, 4.0, 1.1
 """Probes go up by 2%, 4%, 8% … But a bucket that has saved up its burst admits any rate until the burst is spent. So a
@@ -81,10 +75,8 @@ SPREAD = 1.08
 def grown(pace: Pace, now: float) -> Pace:
     """Return the pace with the rate that follows from the results of the present rate up to ``now``."""
     growth = pace.growth
-    if pace.fixed or pace.phase is not Phase.FLOWING or growth.since is None:
+    if pace.window is not None or pace.fixed or pace.phase is not Phase.FLOWING or growth.since is None:
         return pace
-    if growth.spend_until is not None:
-        return pace if now < growth.spend_until else _spent(pace, now)
     return _judged(pace, now, now - growth.since)
 
 
@@ -159,19 +151,6 @@ def settled_rate(pace: Pace) -> float:
     return min(pace.ceiling, max(LEAST_RATE, share * estimate.rate))
 
 
-def spending(pace: Pace, now: float) -> Pace:
-    """Return the pace with a higher rate for ``SPEND_S``, to spend what the server saved up since its first refusal."""
-    estimate, emptied = pace.estimate, pace.meter.emptied
-    if estimate is None or emptied is None or pace.fixed:
-        return pace
-    burst = burst_of(estimate) / (1.0 if estimate.opening is None else 2.0)
-    saved = min(burst, estimate.rate * (now - emptied.at)) - SPEND_MARGIN
-    if saved < 1.0:
-        return pace
-    rate = min(pace.ceiling, pace.rate + saved / SPEND_S)
-    return replace(pace, rate=rate, growth=replace(pace.growth, spend_until=now + SPEND_S))
-
-
 @value
 class _Rise:
     """The next step of growth: its factor, and the seconds and served requests to wait for first."""
@@ -183,7 +162,6 @@ class _Rise:
 
 def _step(pace: Pace) -> _Rise:
     recent_s = pace.flight.latency.recent_s
-    cycle_s = pace.estimate.cycle_s if pace.estimate and pace.estimate.windowed else 0.0
     match pace.stage:
         case Stage.SEEKING:
             factor = next(factor for most, factor in SEEKING_STEPS if most is None or pace.served < most)
@@ -192,15 +170,13 @@ def _step(pace: Pace) -> _Rise:
             return _Rise(factor, max(SHORTEST_SEEKING_S, min(LONGEST_SEEKING_S, quick_s)), 1)
         case Stage.MEASURING:
             gap = pace.estimate.high / pace.rate if pace.estimate else 1.0
-            step = min(
-                LARGEST_MEASURING_STEP, max(LEAST_MEASURING_STEP, gap ** (WINDOW_GAP_SHARE if cycle_s else GAP_SHARE))
-            )
-            return _Rise(step, max(MEASURING_INTERVAL_S, PROBE_LATENCIES * recent_s, CYCLES * cycle_s), 1)
+            step = min(LARGEST_MEASURING_STEP, max(LEAST_MEASURING_STEP, gap**GAP_SHARE))
+            return _Rise(step, max(MEASURING_INTERVAL_S, PROBE_LATENCIES * recent_s), 1)
         case Stage.SETTLED if pace.growth.probes == 0:
             return _Rise(1.0 + FIRST_PROBE, pace.growth.quiet_s, 0)
         case Stage.SETTLED:
             step = min(LARGEST_PROBE, FIRST_PROBE * 2.0 ** min(pace.growth.probes, 16))
-            return _Rise(1.0 + step, max(PROBE_INTERVAL_S, PROBE_LATENCIES * recent_s, cycle_s), PROBE_ANSWERS)
+            return _Rise(1.0 + step, max(PROBE_INTERVAL_S, PROBE_LATENCIES * recent_s), PROBE_ANSWERS)
 
 
 def _is_kept_back(pace: Pace) -> bool:
@@ -230,25 +206,16 @@ def _what_binds(pace: Pace) -> Binding:
 def _risen(pace: Pace, now: float, rate: float, cause: Cause) -> Pace:
     """Change the rate. The next start was planned at the old rate, and may come sooner now."""
     rate = min(pace.ceiling, rate)
-    steps = pace.steps
-    if rate != pace.rate:
-        steps = (*steps, (now, pace.passed + pace.in_flight))[-KEPT_STEPS:]
     next_at = min(pace.next_at, now + 1.0 / rate)
     risen = _restarted(pace, now)
     growth = risen.growth if rate == pace.rate else replace(risen.growth, rose_at=now)
-    return replace(risen, rate=rate, next_at=next_at, cause=cause, steps=steps, growth=growth)
+    return replace(risen, rate=rate, next_at=next_at, cause=cause, growth=growth)
 
 
 def _restarted(pace: Pace, now: float) -> Pace:
     growth = pace.growth
     answer_rate = growth.answers / max(SHORTEST_S, now - (now if growth.since is None else growth.since))
     return replace(pace, growth=replace(growth, since=now, started=0, served=0, answers=0, answer_rate=answer_rate))
-
-
-def _spent(pace: Pace, now: float) -> Pace:
-    """Return to the settled rate. It counts as tried, since the server has just sustained a higher rate."""
-    spent = _risen(pace, now, settled_rate(pace), Cause.SPENT)
-    return replace(spent, growth=replace(pace.growth, spend_until=None, rose_at=now))
 
 
 def _slowed(pace: Pace, now: float, *, is_used: bool) -> Pace:
@@ -264,7 +231,7 @@ def _slowed(pace: Pace, now: float, *, is_used: bool) -> Pace:
     fastest = latency.throughput
     if pace.stage is Stage.SETTLED or fastest is None or not (is_used or is_kept_back):
         return _pressed(pace, now)
-    estimate = Estimate(0.9 * fastest, fastest, 1.1 * fastest, burst=0.0, measured=fastest, is_refused=False)
+    estimate = Estimate(0.9 * fastest, fastest, 1.1 * fastest, burst=0.0, is_refused=False)
     slowed = replace(pace, stage=Stage.SETTLED, estimate=estimate, growth=replace(pace.growth, quiet_s=FIRST_QUIET_S))
     return _risen(slowed, now, min(pace.rate, FILLING_SHARE * fastest), Cause.SLOWING)
 
@@ -290,8 +257,8 @@ def _probed(pace: Pace, now: float, factor: float) -> Pace:
     if estimate is None or (growth.probes == 0 and growth.credit < 1.0):
         return _restarted(pace, now)
     burst, rate = estimate.burst or 0.0, pace.rate * factor
-    sent_beyond = excess(pace.steps, Mark(now, pace.passed + pace.in_flight), estimate.rate)
-    is_bold = growth.probes > 0 and sent_beyond > BURST_MARGIN * burst + SPEND_MARGIN
+    sent = pace.history.starts.since(pace.meter.resumed_at)
+    is_bold = growth.probes > 0 and buckets.excess(sent, now, estimate.rate) > BURST_MARGIN * burst + UNCERTAIN
     probes = growth.probes + 1
     if growth.probes > 0 and not is_bold:
         at_risk = REFUSALS_AT_RISK / max(SHORTEST_S, pace.flight.latency.recent_s)

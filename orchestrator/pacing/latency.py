@@ -24,6 +24,9 @@ are not complete."""
 
 KEPT_THROUGHPUTS = 4
 
+JITTER_GAIN = 0.1
+"""Weight of the newest answer in the mean deviation (RFC 6298 uses 1/4)."""
+
 
 @value
 class Cohort:
@@ -45,7 +48,8 @@ class Latency:
 
     ``shortest_s`` is the shortest mean of a cohort, ``None`` before the first one. ``recent_s`` is the latest mean, or
     the latest of several late answers in a row. ``late`` counts these. The ``answers`` since ``since`` give the next
-    entry of ``throughputs``.
+    entry of ``throughputs``. ``jitter_s`` is the mean deviation of answers from ``recent_s``. ``refusal_s`` is how long
+    the latest 429 took.
     """
 
     shortest_s: float | None = None
@@ -55,6 +59,8 @@ class Latency:
     answers: int = 0
     since: float | None = None
     throughputs: tuple[float, ...] = ()
+    jitter_s: float = 0.0
+    refusal_s: float = 0.0
 
     @property
     def usual_s(self) -> float | None:
@@ -97,12 +103,14 @@ def started(latency: Latency) -> Latency:
 def answered(latency: Latency, number: int, seconds: float, now: float) -> Latency:
     """Count an answer of the cohort ``number`` that took ``seconds``."""
     shortest_s = latency.shortest_s
+    jitter_s = latency.jitter_s + JITTER_GAIN * (abs(seconds - (latency.recent_s or seconds)) - latency.jitter_s)
     is_late = shortest_s is not None and seconds > LATE_FACTOR * shortest_s + SLOW_MARGIN_S
     late = latency.late + 1 if is_late else 0
     latency = replace(
         latency,
         recent_s=seconds if late >= LATE_IN_A_ROW else latency.recent_s,
         late=late,
+        jitter_s=jitter_s,
         answers=latency.answers + 1,
         since=now - seconds if latency.since is None else latency.since,
     )

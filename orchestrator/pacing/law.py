@@ -5,24 +5,21 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from orchestrator.model import Learned
-from orchestrator.pacing import capacity
+from orchestrator.model import Learned, LearnedWindow
+from orchestrator.pacing import bucket as buckets
+from orchestrator.pacing import capacity, meeting
 from orchestrator.pacing import flight as flights
-from orchestrator.pacing.capacity import Estimate, Mark
+from orchestrator.pacing import window as windows
+from orchestrator.pacing.capacity import Estimate, Meter
 from orchestrator.pacing.growth import (
     CREDIT_PER_SERVED,
-    FALLEN_SHARE,
     FIRST_QUIET_S,
-    LONGEST_QUIET_S,
-    QUIET_AFTER_FALL_S,
     QUIET_REMEMBERED_S,
     SETTLED_SHARE,
     SPREAD,
     answered,
     bound,
     grown,
-    settled_rate,
-    spending,
 )
 from orchestrator.pacing.latency import is_prompt
 from orchestrator.pacing.state import Binding, Cause, Effect, Growth, Pace, Phase, Stage, Ticket
@@ -34,11 +31,12 @@ if TYPE_CHECKING:
 
 FIRST_HOLD_S, HOLD_INTERVALS, HOLD_FACTOR, LONGEST_HOLD_S = 0.5, 1.5, 1.6, 60.0
 """A hold lasts half a second or 1.5 intervals between starts, and 1.6 times longer for each hold since a POST was last
-accepted. A factor of 2 would overshoot the end of a window further, and save no canary in windows of up to 5 s."""
+accepted."""
 
-CYCLE_SHARE = 1 / 16
-"""The first hold lasts at least this share of a window's cycle. With shorter holds, a long window would refuse many
-canaries."""
+LEAST_HOLDING_RATE = 1.0
+"""Requests per second that a window's rate counts as at least, so that its first hold is short."""
+
+MOST_ROWS = 32
 
 CATCHING_UP_SHARE = 0.5
 """After a late start, the next one waits at least this share of the interval. If it came sooner, a bucket without a
@@ -51,9 +49,8 @@ NEW_RATE_S, NEW_RATE_LATENCIES = 0.5, 2.0
 """A rate is new for half a second or for two latencies, whichever is longer. Until then, the number in flight has not
 settled."""
 
-INNOCENT_SHARE, INNOCENT_HIGH = 0.9, 2.0
-"""The rate and its upper bound as multiples of the refused rate, if the number in flight may be the reason for the 429.
-The number is bounded from then on. If the rate was the reason after all, the next 429 comes soon and measures it."""
+EXPECTED_SHARE = 1.02
+"""A refusal at up to this multiple of the estimated rate is surprising."""
 
 REMEMBERED_SPREAD, REMEMBERED_BURST_SHARE = 0.03, 0.95
 """A remembered limit may be wrong by 3%, and 5% of its burst is not used."""
@@ -71,18 +68,45 @@ def opening(policy: ThrottlePolicy, learned: Learned | None = None) -> Pace:
     )
     if learned is None or pace.fixed:
         return pace
+    flight = flights.remembered(learned.in_flight, learned.latency_s, learned.burst)
+    pace = replace(pace, cause=Cause.REMEMBERED, flight=flight, growth=Growth(quiet_s=QUIET_REMEMBERED_S))
+    if learned.window is None:
+        return _opening_with_a_bucket(pace, learned)
+    return _opening_with_a_window(pace, learned, learned.window)
+
+
+def _opening_with_a_bucket(pace: Pace, learned: Learned) -> Pace:
+    """Return the pace of a run that begins with what was learned of a bucket.
+
+    Its burst is spent no faster than the bucket can have filled since then.
+    """
     spread = REMEMBERED_SPREAD * learned.rate
-    estimate = Estimate(learned.rate - spread, learned.rate, learned.rate + spread, burst=learned.burst)
+    low = min(learned.rate - spread, learned.rate if learned.low is None else learned.low)
+    high = max(learned.rate + spread, learned.rate if learned.high is None else learned.high)
+    burst = min(learned.burst, learned.rate * learned.age_s)
+    is_figure = high < SPREAD * low
     return replace(
         pace,
-        rate=min(policy.ceiling, SETTLED_SHARE * learned.rate),
-        cause=Cause.REMEMBERED,
-        spare=max(0, int(REMEMBERED_BURST_SHARE * learned.burst) - 1),
-        stage=Stage.SETTLED,
-        estimate=estimate,
-        growth=Growth(quiet_s=QUIET_REMEMBERED_S),
-        flight=flights.remembered(learned.in_flight, learned.latency_s, learned.burst),
+        rate=min(pace.ceiling, (SETTLED_SHARE if is_figure else 1.0) * learned.rate),
+        spare=max(0, int(REMEMBERED_BURST_SHARE * burst) - 1),
+        stage=Stage.SETTLED if is_figure else Stage.MEASURING,
+        estimate=capacity.in_order(Estimate(low, learned.rate, high, burst=burst)),
     )
+
+
+def _opening_with_a_window(pace: Pace, learned: Learned, window: LearnedWindow) -> Pace:
+    """Return the pace of a run that begins with what was learned of a window.
+
+    If its period has not passed since then, its requests may be used up. Then starts are spaced evenly.
+    """
+    rate = window.requests / window.high_s
+    is_over = learned.age_s >= window.high_s
+    estimate = Estimate(rate, rate, max(rate, window.requests / window.low_s), burst=0.0, is_refused=is_over)
+    pace = replace(pace, stage=Stage.SETTLED, estimate=estimate, rate=min(pace.ceiling, SETTLED_SHARE * rate))
+    if not is_over:
+        return pace
+    remembered = windows.remembered(window.requests, window.low_s, window.high_s, fixed=window.fixed)
+    return replace(pace, rate=pace.ceiling, window=remembered)
 
 
 def learned(pace: Pace) -> Learned | None:
@@ -94,10 +118,15 @@ def learned(pace: Pace) -> Learned | None:
     estimate = pace.estimate
     if estimate is None or pace.fixed or not estimate.is_refused:
         return None
-    rate = math.sqrt(estimate.rate * max(estimate.rate, pace.growth.proven))
     is_borne_out = pace.binding is Binding.REFUSED_IN_FLIGHT or not pace.evidence.refused
     borne = pace.flight.borne.most if is_borne_out else None
-    return Learned(rate, capacity.burst_of(estimate), borne, pace.flight.latency.shortest_s)
+    latency_s, window = pace.flight.latency.shortest_s, pace.window
+    if window is not None:
+        seen = LearnedWindow(window.requests, window.low_s, window.high_s, window.fixed)
+        return Learned(window.rate, 0.0, borne, latency_s, estimate.low, estimate.high, seen)
+    rate = math.sqrt(estimate.rate * max(estimate.rate, pace.growth.proven))
+    burst = buckets.burst(pace.history.taken, rate) if estimate.burst is None else estimate.burst
+    return Learned(rate, burst, borne, latency_s, min(rate, estimate.low), max(rate, estimate.high))
 
 
 def in_flight_bound(pace: Pace) -> int:
@@ -117,7 +146,9 @@ def ready_at(pace: Pace) -> float | None:
         return max(pace.hold.not_before, pace.hold.until)
     if pace.in_flight >= in_flight_bound(pace):
         return None
-    return pace.hold.not_before if pace.spare else max(pace.hold.not_before, pace.next_at)
+    at = pace.hold.not_before if pace.spare else max(pace.hold.not_before, pace.next_at)
+    opening = None if pace.window is None else windows.opens(pace.window, pace.history.starts)
+    return at if opening is None else max(at, opening[1])
 
 
 def started(pace: Pace, now: float) -> tuple[Pace, Ticket]:
@@ -135,15 +166,15 @@ def started(pace: Pace, now: float) -> tuple[Pace, Ticket]:
         read_only=is_canary and pace.hold.read_only,
         rate=pace.rate,
         in_flight=in_flight,
-        ordinal=pace.passed + pace.in_flight,
         cohort=0 if is_canary else pace.flight.latency.next_cohort,
     )
+    pace = replace(pace, history=pace.history.started(now))
     if is_canary:
         return replace(pace, phase=Phase.CANARY, in_flight=in_flight), ticket
+    pace = _begun(pace, now) if pace.growth.since is None else pace
     growth = pace.growth
-    if growth.since is None:
-        pace = replace(pace, next_at=now, steps=((now, 0),), meter=capacity.begun(now))
-        growth = replace(growth, since=now, rose_at=now)
+    if pace.window is not None:
+        pace = replace(pace, window=windows.advanced(pace.window, now))
     is_spare = pace.spare > 0
     begun = replace(
         pace,
@@ -153,7 +184,26 @@ def started(pace: Pace, now: float) -> tuple[Pace, Ticket]:
         growth=replace(growth, started=growth.started + 1),
         flight=flights.started(pace.flight),
     )
-    return (begun if is_spare else grown(begun, now)), ticket
+    begun = begun if is_spare else grown(begun, now)
+    return _filled(begun, now), ticket
+
+
+def _begun(pace: Pace, now: float) -> Pace:
+    """Return the pace at the first start of a run."""
+    meter = Meter(canary_at=now, resumed_at=now)
+    window = None if pace.window is None else windows.begun(pace.window, now)
+    growth = replace(pace.growth, since=now, rose_at=now)
+    return replace(pace, next_at=now, meter=meter, window=window, growth=growth)
+
+
+def _filled(pace: Pace, now: float) -> Pace:
+    """Return the pace after a start: held if the window is full now, and it is uncertain when it opens."""
+    window = pace.window
+    opening = None if window is None else windows.opens(window, pace.history.starts)
+    if window is None or opening is None or windows.is_waited_out(window, opening, now):
+        return pace
+    hold = replace(pace.hold, since=now, until=windows.try_at(window, opening, now), row=0, read_only=False)
+    return replace(pace, phase=Phase.HELD, hold=hold)
 
 
 def _next_at(pace: Pace, now: float) -> float:
@@ -169,7 +219,8 @@ def _next_at(pace: Pace, now: float) -> float:
 def released(pace: Pace, ticket: Ticket, now: float) -> Pace:
     """Return the pace after a request ended without a usable answer. If it was a canary, another one may start."""
     flight = flights.unanswered(pace.flight, ticket.cohort, now)
-    pace = replace(pace, in_flight=pace.in_flight - 1, flight=flight)
+    history = pace.history.unsent(ticket.started_at)
+    pace = replace(pace, in_flight=pace.in_flight - 1, flight=flight, history=history)
     if not ticket.canary or pace.phase is not Phase.CANARY:
         return pace
     return replace(pace, phase=Phase.HELD, hold=replace(pace.hold, until=now))
@@ -208,7 +259,8 @@ def _noted(pace: Pace, observation: Observation) -> Pace:
         return _noted_refusal(pace, observation)
     if feedback.effect is not Effect.SERVED:
         flight = flights.unanswered(pace.flight, ticket.cohort, observation.at)
-        return replace(pace, in_flight=pace.in_flight - 1, passed=pace.passed + feedback.sent, flight=flight)
+        history = pace.history if feedback.sent else pace.history.unsent(ticket.started_at)
+        return replace(pace, in_flight=pace.in_flight - 1, flight=flight, history=history)
     seconds = observation.at - ticket.started_at
     hold, growth = pace.hold, pace.growth
     if ticket.epoch == pace.epoch:
@@ -221,7 +273,6 @@ def _noted(pace: Pace, observation: Observation) -> Pace:
         pace,
         in_flight=pace.in_flight - 1,
         served=pace.served + 1,
-        passed=pace.passed + 1,
         hold=hold,
         growth=growth,
         flight=flights.answered(pace.flight, ticket.cohort, seconds, ticket.in_flight, observation.at),
@@ -229,11 +280,17 @@ def _noted(pace: Pace, observation: Observation) -> Pace:
 
 
 def _noted_refusal(pace: Pace, observation: Observation) -> Pace:
-    feedback, evidence = observation.feedback, pace.evidence
+    ticket, feedback, evidence, at = observation.ticket, observation.feedback, pace.evidence, observation.at
     named = feedback.retry_after_s is not None
     evidence = replace(evidence, refused=evidence.refused + 1, named_moments=evidence.named_moments + named)
-    flight = flights.unanswered(pace.flight, observation.ticket.cohort, observation.at)
-    pace = replace(pace, in_flight=pace.in_flight - 1, evidence=evidence, flight=flight)
+    since = pace.meter.canary_at
+    pace = replace(
+        pace,
+        in_flight=pace.in_flight - 1,
+        evidence=evidence,
+        flight=flights.refused(pace.flight, ticket.cohort, at - ticket.started_at, at),
+        history=pace.history.refused(ticket.started_at, canary=ticket.canary, meeting_since=since),
+    )
     if feedback.retry_after_s is None:
         return pace
     named_at = observation.at + feedback.retry_after_s + _jitter(feedback.retry_after_s, observation.draw)
@@ -253,11 +310,14 @@ def _met_the_limit(pace: Pace, ticket: Ticket) -> Pace:
     growth = pace.growth
     new_s = max(NEW_RATE_S, NEW_RATE_LATENCIES * pace.flight.latency.recent_s)
     is_new = ticket.started_at - growth.rose_at <= new_s
+    if pace.window is None:
+        is_surprising = pace.estimate is not None and pace.rate <= EXPECTED_SHARE * pace.estimate.rate
+        pace = replace(pace, surprises=pace.surprises + 1 if is_surprising else 0)
     flight = pace.flight if pace.fixed else flights.met(pace.flight, ticket.in_flight, is_new=is_new)
     return replace(
         pace,
         evidence=evidence,
-        meter=capacity.refused(pace.meter, Mark(ticket.started_at, ticket.ordinal)),
+        meter=capacity.refused(pace.meter, ticket.started_at),
         flight=flight,
         growth=replace(growth, credit=growth.credit - (growth.probes > 0 and not flight.borne.is_to_blame)),
     )
@@ -270,16 +330,14 @@ def _of_an_older_epoch(pace: Pace, observation: Observation) -> Pace:
     one.
     """
     ticket = observation.ticket
-    if observation.feedback.effect is Effect.THROTTLED and pace.meter.refused is not None:
-        return replace(pace, meter=capacity.refused(pace.meter, Mark(ticket.started_at, ticket.ordinal)))
+    if observation.feedback.effect is Effect.THROTTLED and pace.meter.refused_at is not None:
+        return replace(pace, meter=capacity.refused(pace.meter, ticket.started_at))
     return pace
 
 
 def _held(pace: Pace, observation: Observation) -> Pace:
     hold = pace.hold
-    cycle_s = pace.estimate.cycle_s if pace.estimate is not None and pace.estimate.windowed else 0.0
-    first_s = max(FIRST_HOLD_S, HOLD_INTERVALS / pace.rate, CYCLE_SHARE * cycle_s)
-    own_s = min(LONGEST_HOLD_S, first_s * HOLD_FACTOR ** min(hold.row, 32))
+    own_s = _own_s(pace, observation)
     held = replace(
         hold,
         since=observation.at if pace.phase is Phase.FLOWING else hold.since,
@@ -289,6 +347,23 @@ def _held(pace: Pace, observation: Observation) -> Pace:
         read_only=observation.feedback.effect is Effect.FAILED,
     )
     return replace(pace, phase=Phase.HELD, epoch=pace.epoch + 1, hold=held, spare=0)
+
+
+def _own_s(pace: Pace, observation: Observation) -> float:
+    """Return how long to hold, apart from a ``Retry-After`` and jitter."""
+    row, window, ticket, now = min(pace.hold.row, MOST_ROWS), pace.window, observation.ticket, observation.at
+    rate = pace.rate if window is None else max(window.rate, LEAST_HOLDING_RATE)
+    first_s = max(FIRST_HOLD_S, HOLD_INTERVALS / rate)
+    usual_s = first_s * HOLD_FACTOR**row
+    if observation.feedback.effect is Effect.FAILED or pace.fixed:
+        return min(LONGEST_HOLD_S, usual_s)
+    if window is None or not meeting.is_confirmed(pace, ticket):
+        since = pace.meter.canary_at if window is None else window.since_high
+        return min(LONGEST_HOLD_S, usual_s, max(first_s, windows.search_s(now - since)))
+    window = window if ticket.canary else meeting.shut(pace, window, ticket)
+    opening = windows.opens(window, pace.history.starts) or (now, now)
+    late_s = windows.search_s(now - opening[1])
+    return min(LONGEST_HOLD_S, max(first_s + late_s, windows.try_at(window, opening, now) - now))
 
 
 def _jitter(seconds: float, draw: float) -> float:
@@ -307,7 +382,10 @@ def _after_canary(pace: Pace, observation: Observation) -> Pace:
 
 def _refused_canary(pace: Pace, ticket: Ticket) -> Pace:
     """Note a refused canary. If nothing else was in flight, the number in flight is not the reason for refusals."""
-    if pace.meter.refused is None:
+    if pace.window is not None and meeting.is_confirmed(pace, ticket):
+        shut = meeting.shut(pace, pace.window, ticket)
+        pace = replace(pace, window=windows.refused(shut, pace.history.starts, ticket.started_at))
+    if pace.meter.refused_at is None:
         return pace
     flight = flights.acquitted(pace.flight) if ticket.in_flight == 1 else pace.flight
     return replace(pace, meter=capacity.canary_refused(pace.meter, ticket.started_at), flight=flight)
@@ -315,9 +393,11 @@ def _refused_canary(pace: Pace, ticket: Ticket) -> Pace:
 
 def _resumed(pace: Pace, observation: Observation) -> Pace:
     """Let requests flow again, evenly spaced, at the rate that follows from the meeting with the limit."""
-    now = observation.at
-    if pace.meter.refused is not None and not pace.fixed:
-        pace = _unchanged(pace, observation) if pace.flight.borne.is_to_blame else _learned(pace, observation)
+    ticket, now = observation.ticket, observation.at
+    if pace.meter.refused_at is not None and not pace.fixed:
+        pace = meeting.concluded(pace, ticket, now)
+    elif pace.window is not None:
+        pace = meeting.reopened(pace, ticket, now)
     hold = replace(pace.hold, before_s=held_s(pace, now), failures=0)
     pace = replace(
         pace,
@@ -325,40 +405,5 @@ def _resumed(pace: Pace, observation: Observation) -> Pace:
         hold=hold,
         growth=replace(pace.growth, since=now, rose_at=now, started=0, served=0, answers=0),
         flight=flights.resumed(pace.flight, now),
-        steps=((now, pace.passed + pace.in_flight),),
     )
     return replace(pace, next_at=max(hold.not_before, now + 1.0 / pace.rate))
-
-
-def _unchanged(pace: Pace, observation: Observation) -> Pace:
-    ticket = observation.ticket
-    meter = capacity.closed(pace.meter, Mark(ticket.started_at, ticket.ordinal), observation.at)
-    return replace(pace, meter=meter, growth=replace(pace.growth, probes=0, spend_until=None))
-
-
-def _learned(pace: Pace, observation: Observation) -> Pace:
-    ticket, now = observation.ticket, observation.at
-    canary = Mark(ticket.started_at, ticket.ordinal)
-    meter = capacity.closed(pace.meter, canary, now)
-    known, refused_rate = pace.estimate, pace.evidence.last_refused_rate
-    estimate = capacity.estimated(known, pace.meter, pace.steps, canary, refused_rate)
-    if pace.flight.borne.is_found:
-        rate = max(estimate.rate, INNOCENT_SHARE * refused_rate)
-        high = max(rate, INNOCENT_HIGH * refused_rate)
-        estimate = replace(estimate, low=min(estimate.low, rate), rate=rate, high=high)
-    is_figure = estimate.high < SPREAD * estimate.low or (estimate.windowed and estimate.measured > 0.0)
-    quiet_s = max(FIRST_QUIET_S, estimate.cycle_s) if estimate.windowed else FIRST_QUIET_S
-    if estimate.rate < FALLEN_SHARE * pace.growth.peak:
-        quiet_s = QUIET_AFTER_FALL_S
-    if known is not None and estimate.agrees and pace.stage is Stage.SETTLED and pace.growth.probes:
-        quiet_s = min(LONGEST_QUIET_S, 2.0 * pace.growth.quiet_s)
-    peak = max(pace.growth.peak, estimate.rate) if is_figure else pace.growth.peak
-    taught = replace(
-        pace,
-        stage=Stage.SETTLED if is_figure else Stage.MEASURING,
-        cause=Cause.FIRST_REFUSAL if known is None else Cause.MEASURED,
-        estimate=estimate,
-        meter=meter,
-        growth=replace(pace.growth, probes=0, quiet_s=quiet_s, peak=peak, proven=0.0, spend_until=None),
-    )
-    return spending(replace(taught, rate=settled_rate(taught)), now)

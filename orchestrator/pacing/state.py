@@ -6,12 +6,17 @@ Rates are in requests per second, instants in seconds of any one monotonic clock
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from orchestrator.pacing.capacity import CoursePoint, Estimate, Meter
+from orchestrator.pacing.capacity import Estimate, Meter
 from orchestrator.pacing.flight import Flight
+from orchestrator.pacing.history import History
 from orchestrator.value import value
 
-NO_METER, NO_FLIGHT = Meter(), Flight()
+if TYPE_CHECKING:
+    from orchestrator.pacing.window import Window
+
+NO_METER, NO_FLIGHT, NO_HISTORY = Meter(), Flight(), History()
 
 
 class Effect(StrEnum):
@@ -57,7 +62,6 @@ class Cause(StrEnum):
     MEASURED = "measured between two 429s"
     NARROWING = "closer to the upper bound"
     PROBE = "probe for a higher limit"
-    SPENT = "saved-up requests are spent"
     SLOWING = "answers slow down"
 
 
@@ -65,9 +69,9 @@ class Cause(StrEnum):
 class Ticket:
     """The permission to send one request, and the state of the pace when it started.
 
-    ``rate`` is the rate then. ``in_flight`` counts the requests under way, this one included. ``ordinal`` counts the
-    requests that started before it and were not refused. ``cohort`` is the number of its cohort, 0 for none. ``canary``
-    marks the only request that may go out after a hold. With ``read_only``, it must not be a POST.
+    ``rate`` is the rate then. ``in_flight`` counts the requests under way, this one included. ``cohort`` is the number
+    of its cohort, 0 for none. ``canary`` marks the only request that may go out after a hold. With ``read_only``, it
+    must not be a POST.
     """
 
     started_at: float
@@ -76,7 +80,6 @@ class Ticket:
     read_only: bool = False
     rate: float = 0.0
     in_flight: int = 1
-    ordinal: int = 0
     cohort: int = 0
 
 
@@ -130,8 +133,7 @@ class Growth:
     time, and ``answers`` answers have come. ``answer_rate`` is the highest number of answers per second, at this rate
     or the last one. ``probes`` counts the steps above the limit since the last hold. The first one comes ``quiet_s``
     seconds after the hold, if there is ``credit`` for the 429 that it may cost. ``peak`` is the highest measured limit.
-    ``proven`` is the highest rate since the last measurement that the server sustained beyond limit and burst. A higher
-    rate that spends saved-up requests ends at ``spend_until``.
+    ``proven`` is the highest rate since the last measurement that the server sustained beyond limit and burst.
     """
 
     since: float | None = None
@@ -145,7 +147,6 @@ class Growth:
     peak: float = 0.0
     proven: float = 0.0
     credit: float = 1.0
-    spend_until: float | None = None
 
 
 @value
@@ -164,9 +165,9 @@ class Pace:
     """The state of one budget's limiter.
 
     ``concurrency`` bounds the requests in flight in any case. The next request may start at ``next_at``; before that,
-    ``spare`` requests may start at once. ``served`` counts the served requests. ``passed`` also counts the failed
-    requests that the server may have counted. ``estimate`` is ``None`` before a limit was met. ``steps`` is the course
-    of admissions since the last hold.
+    ``spare`` requests may start at once. ``served`` counts the served requests. ``estimate`` is ``None`` before a limit
+    was met. ``window`` is ``None`` unless the limit is believed to count in windows. ``surprises`` counts the 429s in a
+    row that the belief did not expect.
     """
 
     rate: float
@@ -181,15 +182,16 @@ class Pace:
     spare: int = 0
     in_flight: int = 0
     served: int = 0
-    passed: int = 0
     stage: Stage = Stage.SEEKING
     estimate: Estimate | None = None
     hold: Hold = Hold()
     growth: Growth = Growth()
     meter: Meter = NO_METER
     flight: Flight = NO_FLIGHT
-    steps: tuple[CoursePoint, ...] = ()
     evidence: Evidence = Evidence()
+    history: History = NO_HISTORY
+    window: Window | None = None
+    surprises: int = 0
 
     @property
     def limit(self) -> float | None:

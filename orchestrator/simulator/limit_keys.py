@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from orchestrator.simulator.values import Part, Seconds, Whole
 
@@ -60,8 +60,17 @@ class Window(Part):
     requests: Whole
     """The most requests in one period."""
     per: Annotated[Seconds, Field(gt=0)]
-    """Length of the period. The first fixed period starts with the first request, or when the `schedule` sets the
-    limit."""
+    """Length of the period."""
+    phase: Seconds = 0.0
+    """`fixed_window`: the part of the first period that is over when the limit starts, with the first request or by the
+    `schedule`. Less than `per`."""
+
+    @model_validator(mode="after")
+    def _phase_is_within_the_period(self) -> Self:
+        if self.phase and (self.kind != "fixed_window" or self.phase >= self.per):
+            message = "phase is for fixed_window, and must be less than per"
+            raise ValueError(message)
+        return self
 
 
 class InFlight(Part):

@@ -48,11 +48,11 @@ class TokenBucket:
 
 
 class FixedWindow:
-    """A maximum number of requests in each period. The first period starts with the limit."""
+    """A maximum number of requests in each period. The limit starts ``phase`` seconds into the first period."""
 
     def __init__(self, limit: Window, now: float) -> None:
-        """Begin the first period at ``now``."""
-        self._requests, self._per_s, self._began = limit.requests, limit.per, now
+        """Start empty at ``now``."""
+        self._requests, self._per_s, self._began = limit.requests, limit.per, now - limit.phase
         self._period, self._count = 0, 0
 
     def next_s(self, now: float, _inside: int) -> float:
@@ -60,7 +60,7 @@ class FixedWindow:
         self._move_on(now)
         if self._count < self._requests:
             return 0.0
-        return self._began + (self._period + 1) * self._per_s - now
+        return self._end_of(self._period) - now
 
     def take(self, now: float) -> None:
         """Count a request."""
@@ -69,8 +69,13 @@ class FixedWindow:
 
     def _move_on(self, now: float) -> None:
         period = floor((now - self._began) / self._per_s)
-        if period != self._period:
+        if self._end_of(period) <= now:
+            period += 1  # the quotient was rounded down just below a boundary
+        if period > self._period:
             self._period, self._count = period, 0
+
+    def _end_of(self, period: int) -> float:
+        return self._began + (period + 1) * self._per_s
 
 
 class SlidingWindow:
@@ -83,7 +88,7 @@ class SlidingWindow:
 
     def next_s(self, now: float, _inside: int) -> float:
         """Return the seconds until enough requests have left the window."""
-        while self._taken and self._taken[0] <= now - self._per_s:
+        while self._taken and self._taken[0] + self._per_s <= now:  # the same sum as below, rounded in the same way
             self._taken.popleft()
         too_many = len(self._taken) - self._requests
         return 0.0 if too_many < 0 else self._taken[too_many] + self._per_s - now
