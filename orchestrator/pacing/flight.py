@@ -167,7 +167,7 @@ def met(flight: Flight, in_flight: int, *, is_new: bool) -> Flight:
         return flight
     if in_flight <= flight.most_served:
         return acquitted(flight)
-    if in_flight < LEAST_BORNE or not is_new or flight.acquittals >= 1:
+    if in_flight < LEAST_BORNE or not is_new or flight.acquittals >= 2:
         return flight
     return replace(flight, borne=replace(borne, most=in_flight - 1, before=None, is_found=borne.most is None))
 
