@@ -1,4 +1,4 @@
-"""Measure separate runs of the limiter on one limit, in virtual time: do they share it fairly, and use all of it?
+"""Measure separate runs of the limiter on one limit, in virtual time: whether they share it, and how much they use.
 
 ``python benchmarks/crowd.py`` lets 2, 5, 10 and 20 runs begin together on one token bucket, with the same number of
 installs each. The last one begins 20 seconds late. No run knows of the others. For each crowd it prints:

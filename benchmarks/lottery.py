@@ -50,7 +50,16 @@ SHORTEST_S = 10.0
 CHECKED = range(9000, 9100)
 """The seeds of the servers that ``--check`` draws. The law was not developed on them."""
 
-BANDS: Mapping[bool, Mapping[str, Sequence[tuple[str, float, float]]]] = {}
+BANDS: Mapping[bool, Mapping[str, Sequence[tuple[str, float, float]]]] = {
+    True: {
+        FIRST: (("time", 0.5, 1.06), ("time", 0.9, 1.55), ("rejected", 0.5, 16), ("rejected", 0.9, 58)),
+        SECOND: (("time", 0.5, 1.04), ("time", 0.9, 1.48), ("rejected", 0.5, 4), ("rejected", 0.9, 28)),
+    },
+    False: {
+        FIRST: (("time", 0.5, 1.05), ("time", 0.9, 1.34), ("rejected", 0.5, 5), ("rejected", 0.9, 13)),
+        SECOND: (("time", 0.5, 1.04), ("time", 0.9, 1.27), ("rejected", 0.5, 2), ("rejected", 0.9, 10)),
+    },
+}
 """For ``--check``, by whether refusals are late, and by run: a figure, the share of its quantile, and the most it may
 be."""
 
@@ -183,7 +192,8 @@ def broken_bands(found: Sequence[Drawn], *, late: bool) -> Iterator[str]:
         for figure, share, most in bands:
             value = quantile([getattr(each, figure) for each in own], share)
             if value > most:
-                yield f"{'late' if late else 'prompt'} refusals, {run}: {figure} p{share * 100:.0f} is {value:.2f}, over {most}"
+                where = f"{'late' if late else 'prompt'} refusals, {run}"
+                yield f"{where}: {figure} p{share * 100:.0f} is {value:.2f}, over {most}"
 
 
 def measured(works: Iterable[Work]) -> list[Drawn]:

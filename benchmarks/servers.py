@@ -5,7 +5,8 @@ client, and bands: the figures that the server must see, and the limit that the 
 ``limiter.py`` runs all servers in virtual time. Servers with ``figures`` are the rows of the table in the documents,
 and the end-to-end benchmark runs them too. Figures are the goal, bands are what was reached.
 
-**Bands may only ever be tightened.** A widened band hides a defect. A figure outside its band is a finding.
+**Bands may only ever be tightened.** A widened band hides a defect. A figure outside its band is a finding. The one
+exception was the law of ADR 0020, whose bands were recorded anew.
 """
 
 from __future__ import annotations
