@@ -1,7 +1,7 @@
 """Measure separate runs of the limiter on one limit, in virtual time: whether they share it, and how much they use.
 
 ``python benchmarks/crowd.py`` lets 2, 5, 10 and 20 runs begin together on one token bucket, with the same number of
-installs each. The last one begins 20 seconds late. No run knows of the others. For each crowd it prints:
+installs each. The last one begins late. No run knows of the others. For each crowd it prints:
 
 - used: the share of the bucket's rate that was used while at least two runs had work left
 - 429s: refused requests, divided by all requests
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from simulation import Answer
 
 CROWDS = (2, 5, 10, 20)
-LATE_S = 20.0
+LATE_S, LATE_SHARE = 20.0, 0.25
+"""The last run begins after 20 s, or after a quarter of the ideal time if that is less."""
+
 INSTALLS = 1_000
 """Installs of each run."""
 
@@ -79,18 +81,18 @@ def measure(runs: int, seed: int, rate: float, burst: int, *, late_refusals: boo
     )
     server = Server("crowd", "", scenario, INSTALLS, 200.0, 64, 5.0, {}, {}, {}, {})
     simulation = Simulation(scenario, seed, late_refusals=late_refusals)
+    ideal = ideal_s(server, runs * INSTALLS)
+    late_s = min(LATE_S, LATE_SHARE * ideal)
     began, views = simulation.now, [_Shared(simulation) for _ in range(runs)]
 
     def begin(view: _Shared) -> None:
         Limited(view, server, None)  # type: ignore[arg-type]  # a view has all that a client uses of a simulation
 
     for number, view in enumerate(views):
-        late = number == runs - 1
-        simulation.call_at(began + (LATE_S if late else 0.0), lambda view=view: begin(view))  # type: ignore[misc]  # a default binds the view
-    ideal = ideal_s(server, runs * INSTALLS)
+        simulation.call_at(began + (late_s if number == runs - 1 else 0.0), lambda view=view: begin(view))  # type: ignore[misc]  # a default binds the view
     simulation.run(100 * ideal + 3600)
     ends = sorted(view.served_at[-1] for view in views)
-    all_since, all_until, two_until = began + LATE_S, ends[0], ends[-2]
+    all_since, all_until, two_until = began + late_s, ends[0], ends[-2]
     shares = [sum(all_since <= at <= all_until for at in view.served_at) for view in views]
     served = sum(at <= two_until for view in views for at in view.served_at)
     seen = simulation.seen
