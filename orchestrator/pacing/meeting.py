@@ -89,9 +89,12 @@ def blur_s(pace: Pace) -> float:
 
 
 def is_confirmed(pace: Pace, ticket: Ticket) -> bool:
-    """Tell whether the window has admitted about as many requests as expected when it shut."""
+    """Tell whether the window has admitted about as many requests as expected when it shut.
+
+    In the first period of a run that remembers the window, an earlier run may have used any part of it.
+    """
     window = pace.window
-    if window is None or pace.meter.refused_at is None:
+    if window is None or pace.meter.refused_at is None or window.cycles == 0:
         return window is not None
     return _admitted(pace, window, ticket) >= windows.SAME_SHARE * window.requests
 
@@ -105,6 +108,8 @@ def shut(pace: Pace, window: Window, ticket: Ticket) -> Window:
     refused_at, starts = pace.meter.refused_at, pace.history.starts
     if refused_at is None:
         return window
+    if window.cycles == 0 and windows.opens(window, starts, refused_at) is None:
+        return replace(window, extra=0)
     opening = windows.opens(window, starts, refused_at)
     if opening is not None and opening[1] <= refused_at and starts.last_before(refused_at) < opening[0]:
         return windows.refused(window, starts, refused_at)

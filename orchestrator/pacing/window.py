@@ -100,6 +100,12 @@ def opens(window: Window, starts: Starts, until: float = math.inf) -> tuple[floa
     return (first if window.cycles == 0 else first + window.low_s), first + window.high_s
 
 
+def reopens(window: Window, starts: Starts, now: float) -> tuple[float, float]:
+    """Return the earliest and the latest instant at which a window opens that has just refused a request."""
+    latest = window.since_high + window.high_s if window.cycles == 0 else now
+    return opens(window, starts) or (now, latest)
+
+
 def admitted(window: Window, starts: Starts, refused_at: float, until: float) -> int:
     """Return how many requests before ``until`` the period has admitted that refused one at ``refused_at``."""
     is_begun = window.fixed or window.cycles == 0
@@ -161,9 +167,13 @@ def refused(window: Window, starts: Starts, at: float) -> Window:
 def served(window: Window, starts: Starts, at: float, shut_at: float) -> Window:
     """Return the window after a canary was served at ``at``. The window was still shut at ``shut_at``.
 
-    If it has opened earlier than a sliding window could, it is fixed.
+    If it has opened earlier than a sliding window could, it is fixed. If an earlier run had used a part of it, nothing
+    is known but that it opens.
     """
-    earliest, latest = opens(window, starts, at) or (at, at)
+    opening = opens(window, starts, at)
+    if opening is None and window.cycles == 0:
+        return replace(window, since_low=shut_at, since_high=at)
+    earliest, latest = opening or (at, at)
     fixed, high_s = window.fixed, window.high_s
     age_s = at - (latest - high_s)
     if window.cycles == 0:
