@@ -64,7 +64,7 @@ class Window:
 
 def remembered(requests: int, low_s: float, high_s: float, *, fixed: bool | None) -> Window:
     """Return the window of a run that begins with what an earlier run learned."""
-    return Window(requests, low_s, high_s, -math.inf, -math.inf, fixed, cycles=1 if fixed is False else 0)
+    return Window(requests, low_s, high_s, -math.inf, -math.inf, fixed, cycles=1 if fixed is False else 0, extra=1)
 
 
 def begun(window: Window, now: float) -> Window:
@@ -76,7 +76,14 @@ def advanced(window: Window, now: float) -> Window:
     """Return the window after a start at ``now``: a sliding one may have seen another period."""
     if window.cycles == 0 or window.fixed or now - window.since_high < window.high_s:
         return window
-    return replace(window, since_low=now, since_high=now, cycles=window.cycles + 1)
+    return replace(
+        window,
+        requests=window.requests + window.extra,
+        extra=_next_extra(window),
+        since_low=now,
+        since_high=now,
+        cycles=window.cycles + 1,
+    )
 
 
 def opens(window: Window, starts: Starts, until: float = math.inf) -> tuple[float, float] | None:
