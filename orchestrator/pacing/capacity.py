@@ -104,7 +104,7 @@ def in_order(estimate: Estimate) -> Estimate:
 def guessed(history: History, refused_at: float, refused_rate: float) -> Estimate:
     """Return the estimate after the first refusal of a run that knew nothing."""
     needed = buckets.least_rate(history.taken, refused_at, burst_s=TYPICAL_BURST_S)
-    usual = min(refused_rate, needed)
+    usual = min(refused_rate, max(LEAST_RATE, needed))
     return in_order(Estimate(LEAST_RATE, max(usual, math.sqrt(usual * OVERSHOOT_SHARE * refused_rate)), refused_rate))
 
 

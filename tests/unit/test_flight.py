@@ -337,7 +337,8 @@ def test_served_and_unanswered_requests_are_counted() -> None:
 
 def test_an_acquittal_removes_the_bound_and_the_blame() -> None:
     accused = Flight(borne=Borne(9, 8, is_to_blame=True, is_found=True))
-    assert flight.acquitted(accused) == Flight()
+    assert flight.acquitted(accused) == Flight(acquittals=1)
+    assert flight.acquitted(Flight()) == Flight()
 
 
 def test_a_bound_that_is_reached_is_raised_by_one_or_an_eighth_after_a_wait() -> None:

@@ -23,7 +23,7 @@ SLIDING = Window(3, 9.0, 11.0, since_low=100.0, since_high=100.0)
 FIXED = Window(3, 9.0, 11.0, since_low=99.0, since_high=100.0, fixed=True)
 """The same number, in periods that follow each other; the present one began between 99 and 100."""
 
-REMEMBERED = windows.begun(windows.remembered(3, 9.0, 11.0, fixed=None), 100.0)
+REMEMBERED = replace(windows.begun(windows.remembered(3, 9.0, 11.0, fixed=None), 100.0), extra=0)
 
 FULL = Starts([100.0, 101.0, 102.0], 3)
 
@@ -83,7 +83,7 @@ def test_the_phase_of_a_remembered_window_is_unknown_unless_it_slides(fixed: boo
     assert (window.fixed, window.cycles) == (fixed, cycles)
     begun = windows.begun(window, 100.0)
     assert (begun.since_low, begun.since_high) == (100.0 - 11.0, 100.0)
-    assert (begun.requests, begun.low_s, begun.high_s, begun.extra) == (3, 9.0, 11.0, 0)
+    assert (begun.requests, begun.low_s, begun.high_s, begun.extra) == (3, 9.0, 11.0, 1)
 
 
 def test_a_sliding_window_sees_another_period_when_one_has_passed() -> None:
