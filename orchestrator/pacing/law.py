@@ -52,6 +52,9 @@ settled."""
 EXPECTED_SHARE = 1.02
 """A refusal at up to this multiple of the estimated rate is surprising."""
 
+SURELY_SHARE = 1.02
+"""A burst is remembered as if the rate were this multiple of the estimate. It is then rather too low."""
+
 REMEMBERED_SPREAD, REMEMBERED_BURST_SHARE = 0.03, 0.95
 """A remembered limit may be wrong by 3%, and 5% of its burst is not used."""
 
@@ -118,7 +121,9 @@ def learned(pace: Pace) -> Learned | None:
         seen = LearnedWindow(window.requests, window.low_s, window.high_s, window.fixed)
         return Learned(window.rate, 0.0, borne, latency_s, estimate.low, estimate.high, seen)
     rate = math.sqrt(estimate.rate * max(estimate.rate, pace.growth.proven))
-    burst = buckets.burst(pace.history.taken, rate) if estimate.burst is None else estimate.burst
+    burst = buckets.burst(pace.history.taken, SURELY_SHARE * rate)
+    if estimate.burst is not None:
+        burst = min(burst, estimate.burst)
     return Learned(rate, burst, borne, latency_s, min(rate, estimate.low), max(rate, estimate.high))
 
 

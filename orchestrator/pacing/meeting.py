@@ -251,7 +251,7 @@ def _of_a_bucket(pace: Pace, rates: tuple[float, float] | None, ticket: Ticket, 
         middle = min(max(known.rate if is_probed else estimate.rate, bounds.low), bounds.high)
         rate = min(middle, capacity.RETREAT_SHARE * refused_rate)
         high = max(rate, min(bounds.high, refused_rate))
-        burst = buckets.burst(pace.history.taken, rate)
+        burst = buckets.burst(pace.history.taken, bounds.high)
         estimate = Estimate(min(bounds.low, rate), rate, high, burst, agrees=bounds.agrees)
     elif emptied_at is not None:
         pace = replace(pace, history=pace.history.forgotten(emptied_at, int(estimate.burst or 0.0)))

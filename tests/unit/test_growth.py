@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
 import random
 from dataclasses import dataclass, field, replace
@@ -27,7 +28,7 @@ from orchestrator.pacing import (
     ready_at,
     started,
 )
-from orchestrator.pacing.capacity import Estimate, Meter
+from orchestrator.pacing.capacity import Estimate
 from orchestrator.pacing.flight import FIRST_IN_FLIGHT, Borne, unqueued
 from orchestrator.pacing.growth import (
     ANSWERED_SHARE,
@@ -412,21 +413,28 @@ def refused_at(pace: Pace, now: float) -> Pace:
     return next_pace(pace, Observation(canary, ACCEPTED, canary.started_at + 0.05))
 
 
-@pytest.mark.parametrize(("probes", "factor", "cost"), [(1, 2.0, 1.0), (4, 2.0, 1.0), (0, 1.0, 0.0)])
-def test_a_refused_probe_costs_credit_and_doubles_the_quiet_time(probes: int, factor: float, cost: float) -> None:
-    pace = settled()
-    server = Server()
-    pace = server.serve(replace(pace, growth=replace(pace.growth, quiet_s=FIRST_QUIET_S)), 2.0)
-    growth = replace(pace.growth, probes=probes, credit=2.0, peak=50.0)
-    pace = replace(pace, growth=growth, meter=Meter(emptied_at=NOON, canary_at=NOON, resumed_at=NOON))
-    after = refused_at(pace, server.now)
-    assert after.estimate is not None
-    assert after.estimate.agrees
-    assert after.growth.quiet_s == factor * FIRST_QUIET_S
-    assert after.growth.credit == pytest.approx(2.0 - cost + CREDIT_PER_SERVED)
-    assert after.growth.probes == 0
-    longest = replace(pace, growth=replace(growth, quiet_s=0.9 * LONGEST_QUIET_S))
-    assert refused_at(longest, server.now).growth.quiet_s <= LONGEST_QUIET_S
+def test_a_refused_probe_costs_credit_and_doubles_the_quiet_time_up_to_a_limit() -> None:
+    server = Server(rate=50.0, burst=50.0, latency_s=(0.02, 0.06))
+    server.serve(SEEKING, 600.0)
+    pairs = list(itertools.pairwise(server.paces))
+    refused = [pair for pair in pairs if pair[1].epoch > pair[0].epoch and pair[0].growth.probes]
+    assert refused
+    for before, after in refused:
+        assert after.growth.credit == pytest.approx(before.growth.credit - 1.0)
+    concluded = [
+        pair
+        for pair in pairs
+        if (pair[0].phase, pair[1].phase) == (Phase.CANARY, Phase.FLOWING) and pair[0].growth.probes
+    ]
+    doubled = [
+        (before.growth.quiet_s, after.growth.quiet_s)
+        for before, after in concluded
+        if after.estimate is not None and after.estimate.agrees and before.stage is Stage.SETTLED
+    ]
+    assert doubled
+    for quiet_s, longer_s in doubled:
+        assert longer_s == min(LONGEST_QUIET_S, 2.0 * quiet_s)
+    assert all(after.growth.probes == 0 for _, after in concluded)
 
 
 def test_after_a_fall_of_the_limit_the_quiet_time_is_short() -> None:
@@ -505,7 +513,7 @@ def test_a_bucket_is_almost_fully_used_with_few_429s_and_the_right_limit_is_lear
     assert found.rate == pytest.approx(rate, rel=0.05)
     again = Server(rate, burst, (0.02, 0.08), seed=seed + 100)
     second = again.serve(opening(ThrottlePolicy(ceiling=1000.0), found), seconds / 2)
-    assert len(again.refused_at) <= max(2, 0.005 * len(again.starts))
+    assert len(again.refused_at) <= max(8, 0.01 * len(again.starts))
     assert second.served / (burst + rate * seconds / 2) > 0.95
 
 
