@@ -2,8 +2,11 @@
 
 ``python benchmarks/limiter.py`` runs every server of ``benchmarks/servers`` with several seeds: thousands of simulated
 seconds in a few real ones. Each figure is the mean over the seeds, with the worst in parentheses if it differs. The
-second run begins with the limit that the first one learned. ``--check`` compares both with the server's bands. The
-bands are for servers whose latency comes after the limits, as in the stand-in.
+second run begins with the limit that the first one learned.
+
+A 429 takes as long as any answer, as at the real gateway: half of the latency comes before the limits, so what is in
+flight at the first 429 is refused, too. ``--no-late-refusals`` measures servers that refuse at once, as the stand-in
+does. ``--check`` does so, too, and compares both runs with the server's bands.
 """
 
 from __future__ import annotations
@@ -273,12 +276,15 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rivals", action=argparse.BooleanOptionalAction, default=True, help="measure the rivals too")
     parser.add_argument(
         "--late-refusals",
-        action="store_true",
-        help="half of the latency comes before the limits, and 429s take all of it: harder, and without bands",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="half of the latency comes before the limits, and 429s take all of it (default)",
     )
     parser.add_argument("--markdown", action="store_true", help="print the table in the documents' format")
     parser.add_argument("--check", action="store_true", help="exit with 1 if a figure is outside its band")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    options.late_refusals = options.late_refusals and not options.check
+    return options
 
 
 if __name__ == "__main__":

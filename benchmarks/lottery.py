@@ -5,6 +5,7 @@ period and phase, limits in flight, two limits at once. It prints the quantiles 
 servers with the option that replays each. The law was developed on other seeds than the documents report.
 
 A figure is the time over ``max(10 s, ideal + one answer)``: short batches are not judged by fractions of a second.
+``--check`` draws a hundred servers, and compares the quantiles with bands.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from orchestrator.pacing import learned
 from orchestrator.simulator import Scenario
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from simulation import Seen
 
@@ -44,6 +45,23 @@ BATCHES = (40, 2000)
 CEILING, CONCURRENCY, START_RATE = 200.0, 64, 5.0
 
 SHORTEST_S = 10.0
+"""Seconds that a batch may take in any case: the denominator of ``Drawn.time`` is at least this."""
+
+CHECKED = range(9000, 9100)
+"""The seeds of the servers that ``--check`` draws. The law was not developed on them."""
+
+BANDS: Mapping[bool, Mapping[str, Sequence[tuple[str, float, float]]]] = {
+    True: {
+        FIRST: (("time", 0.5, 1.06), ("time", 0.9, 1.55), ("rejected", 0.5, 16), ("rejected", 0.9, 58)),
+        SECOND: (("time", 0.5, 1.04), ("time", 0.9, 1.48), ("rejected", 0.5, 4), ("rejected", 0.9, 28)),
+    },
+    False: {
+        FIRST: (("time", 0.5, 1.05), ("time", 0.9, 1.34), ("rejected", 0.5, 5), ("rejected", 0.9, 13)),
+        SECOND: (("time", 0.5, 1.04), ("time", 0.9, 1.27), ("rejected", 0.5, 2), ("rejected", 0.9, 10)),
+    },
+}
+"""For ``--check``, by whether refusals are late, and by run: a figure, the share of its quantile, and the most it may
+be."""
 
 KINDS = {"bucket": 0.4, "fixed_window": 0.2, "sliding_window": 0.2, "in_flight": 0.12, "two": 0.08}
 """The share of each kind of limit; ``two`` is two of the others at once."""
@@ -167,6 +185,34 @@ def table(found: Sequence[Drawn]) -> Iterator[str]:
         )
 
 
+def broken_bands(found: Sequence[Drawn], *, late: bool) -> Iterator[str]:
+    """Yield a message for each quantile of the limiter's runs that is outside its band."""
+    for run, bands in BANDS[late].items():
+        own = [each for each in found if each.run == run]
+        for figure, share, most in bands:
+            value = quantile([getattr(each, figure) for each in own], share)
+            if value > most:
+                where = f"{'late' if late else 'prompt'} refusals, {run}"
+                yield f"{where}: {figure} p{share * 100:.0f} is {value:.2f}, over {most}"
+
+
+def measured(works: Iterable[Work]) -> list[Drawn]:
+    """Return the figures of all ``works``, on all processors."""
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        return [each for runs in pool.map(measure, works, chunksize=4) for each in runs]
+
+
+def check() -> int:
+    """Draw the checked servers, with late and with prompt refusals. Return 1 if a quantile is outside its band."""
+    broken: list[str] = []
+    for late in (True, False):
+        found = measured(Work(seed, late) for seed in CHECKED)
+        print("\n".join(table(found)))
+        broken += broken_bands(found, late=late)
+    print("\n".join(broken) or "every quantile is within its band", file=sys.stderr)
+    return int(bool(broken))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw, measure, print."""
     parser = argparse.ArgumentParser(prog="lottery.py", description="Measure the limiter on servers drawn by chance.")
@@ -176,12 +222,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--late-refusals", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--rivals", action="store_true", help="measure the other clients, too")
     parser.add_argument("--worst", metavar="N", type=int, default=10)
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a quantile is outside its band")
     options = parser.parse_args(arguments)
+    if options.check:
+        return check()
     seeds = range(options.first, options.first + options.servers) if options.draw is None else [options.draw]
     clients = [None, *(all_rivals() if options.rivals else ())]
     works = [Work(seed, options.late_refusals, client) for client in clients for seed in seeds]
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        found = [each for drawn_runs in pool.map(measure, works, chunksize=4) for each in drawn_runs]
+    found = measured(works)
     print("\n".join(table(found)))
     for run in (FIRST, SECOND):
         print(f"\nworst of the {run}:")

@@ -7,6 +7,8 @@ This is a plain event simulation: a heap of moments, nothing asynchronous. The l
   ``late_refusals``, half of the latency comes before the limits, and a 429 takes all of it. This is harder, because the
   requests that start meanwhile are rejected too. If the number in flight is limited, all of the latency still comes
   after the limits, as in the stand-in.
+- If the schedule changes the latency, a request has the latency that is in force when it arrives. The part before the
+  limits follows the latency at the start of the request.
 - A backend works on as many requests as it has slots, in the order of arrival. After the gateway's timeout, the gateway
   answers 504, and the work goes on in its slot.
 """
@@ -106,10 +108,11 @@ class Simulation:
 
     def send(self, answered: Callable[[Answer], None], *, read_only: bool = False) -> None:
         """Start a request, a POST unless ``read_only``. ``answered`` is called with the answer."""
-        latency_s = self.chance.uniform(*self._scenario.latency)
+        drawn = self.chance.random()
         self.seen.requests += 1
         self.seen.early += self.now < self._named_until - ROUNDING_S
-        self.call_at(self.now + self._under_way * latency_s, lambda: self._arrive(answered, latency_s, read_only))
+        under_way_s = self._under_way * self._latency_s(drawn)
+        self.call_at(self.now + under_way_s, lambda: self._arrive(answered, drawn, read_only))
 
     def run(self, longest_s: float) -> None:
         """Run all events. Raises ``StuckError`` if they take more than ``longest_s`` virtual seconds."""
@@ -121,10 +124,10 @@ class Simulation:
                 message = f"not done after {longest_s:.0f} s"
                 raise StuckError(message)
 
-    def _arrive(self, answered: Callable[[Answer], None], latency_s: float, read_only: bool) -> None:  # noqa: FBT001 - the one caller is above
+    def _arrive(self, answered: Callable[[Answer], None], drawn: float, read_only: bool) -> None:  # noqa: FBT001 - the one caller is above
         self._first_arrival = self._first_arrival or self.now
-        rest_s = (1 - self._under_way) * latency_s
-        wait_s = self._limits.enter(self.now - self._first_arrival)
+        rest_s = (1 - self._under_way) * self._latency_s(drawn)
+        wait_s = self._limits.enter(self.now - self._first_arrival, read_only=read_only)
         if wait_s > 0:
             self.seen.rejected += 1
             self._run += 1
@@ -141,7 +144,12 @@ class Simulation:
         self.seen.ended_at = max(self.seen.ended_at, self.now + work_s - self._began)
         answer = Answer(GATEWAY_TIMEOUT if is_late else ACCEPTED)
         inside_s = min(work_s, self._scenario.gateway_timeout)
-        self.call_at(self.now + inside_s + rest_s, lambda: self._leave(answered, answer))
+        self.call_at(self.now + inside_s + rest_s, lambda: self._leave(answered, answer, read_only))
+
+    def _latency_s(self, drawn: float) -> float:
+        """Return the latency in force now that belongs to ``drawn``, a number from 0 to 1 (exclusive)."""
+        shortest, longest = self._scenario.latency_at(self.now - self._first_arrival if self._first_arrival else 0.0)
+        return shortest + (longest - shortest) * drawn
 
     def _worked_s(self) -> float:
         """Return the seconds until the backend has done a request that arrives now, and keep a slot busy until then."""
@@ -152,8 +160,8 @@ class Simulation:
         heapq.heapreplace(self._free_at, done_at)
         return done_at - self.now
 
-    def _leave(self, answered: Callable[[Answer], None], answer: Answer) -> None:
-        self._limits.leave()
+    def _leave(self, answered: Callable[[Answer], None], answer: Answer, read_only: bool) -> None:  # noqa: FBT001 - the one caller is above
+        self._limits.leave(read_only=read_only)
         self._answer(answered, answer)
 
     def _answer(self, answered: Callable[[Answer], None], answer: Answer) -> None:

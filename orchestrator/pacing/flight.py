@@ -40,6 +40,9 @@ LEAST_BORNE, LEAST_EVIDENCE = 3, 5
 served since the last hold."""
 
 
+MOST_ACQUITTALS = 2
+"""If the number in flight was suspected so often and was not the reason, it is suspected no more."""
+
 NO_LATENCY = Latency()
 
 
@@ -76,6 +79,7 @@ class Flight:
 
     At the start, the bound is ``allowance`` plus the requests served so far. Since the last hold, ``served`` requests
     were served, with at most ``most_served`` in flight. The next ``trial`` comes ``trial_after_s`` after ``tried_at``.
+    ``acquittals`` counts how often a bound was removed again.
     """
 
     allowance: int = FIRST_IN_FLIGHT
@@ -167,7 +171,7 @@ def met(flight: Flight, in_flight: int, *, is_new: bool) -> Flight:
         return flight
     if in_flight <= flight.most_served:
         return acquitted(flight)
-    if in_flight < LEAST_BORNE or not is_new or flight.acquittals >= 1:
+    if in_flight < LEAST_BORNE or not is_new or flight.acquittals >= MOST_ACQUITTALS:
         return flight
     return replace(flight, borne=replace(borne, most=in_flight - 1, before=None, is_found=borne.most is None))
 

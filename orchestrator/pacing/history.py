@@ -108,7 +108,7 @@ class History:
         return replace(self, refusals=tuple(each for each in self.refusals if each < since))
 
     def forgotten(self, since: float, level: int) -> History:
-        """Return the history of which only what is later than ``since`` counts."""
+        """Return the history that counts only from ``since`` on."""
         return replace(self, since=since, level=level)
 
     @property

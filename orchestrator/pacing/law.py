@@ -94,18 +94,11 @@ def _opening_with_a_bucket(pace: Pace, learned: Learned) -> Pace:
 
 
 def _opening_with_a_window(pace: Pace, learned: Learned, window: LearnedWindow) -> Pace:
-    """Return the pace of a run that begins with what was learned of a window.
-
-    If its period has not passed since then, its requests may be used up. Then starts are spaced evenly.
-    """
-    rate = window.requests / window.high_s
-    is_over = learned.age_s >= window.high_s
-    estimate = Estimate(rate, rate, max(rate, window.requests / window.low_s), burst=0.0, is_refused=is_over)
-    pace = replace(pace, stage=Stage.SETTLED, estimate=estimate, rate=min(pace.ceiling, SETTLED_SHARE * rate))
-    if not is_over:
-        return pace
+    """Return the pace of a run that begins with what was learned of a window."""
+    rate = learned.rate
     remembered = windows.remembered(window.requests, window.low_s, window.high_s, fixed=window.fixed)
-    return replace(pace, rate=pace.ceiling, window=remembered)
+    estimate = Estimate(rate, rate, max(rate, window.requests / window.low_s), burst=0.0)
+    return replace(pace, rate=pace.ceiling, stage=Stage.SETTLED, estimate=estimate, window=remembered)
 
 
 def learned(pace: Pace) -> Learned | None:
@@ -388,7 +381,7 @@ def _own_s(pace: Pace, observation: Observation) -> float:
         since = pace.meter.canary_at if window is None else window.since_high
         return min(LONGEST_HOLD_S, usual_s, max(first_s, windows.search_s(now - since)))
     window = window if ticket.canary else meeting.shut(pace, window, ticket)
-    opening = windows.opens(window, pace.history.starts) or (now, now)
+    opening = windows.reopens(window, pace.history.starts, now)
     late_s = windows.search_s(now - opening[1])
     return min(LONGEST_HOLD_S, max(first_s + late_s, windows.try_at(window, opening, now) - now))
 

@@ -89,17 +89,30 @@ def blur_s(pace: Pace) -> float:
 
 
 def is_confirmed(pace: Pace, ticket: Ticket) -> bool:
-    """Tell whether the window has admitted about as many requests as expected when it shut."""
+    """Tell whether the window has admitted about as many requests as expected when it shut.
+
+    In the first period of a run that remembers the window, an earlier run may have used any part of it.
+    """
     window = pace.window
-    if window is None or pace.meter.refused_at is None:
+    if window is None or pace.meter.refused_at is None or window.cycles == 0:
         return window is not None
     return _admitted(pace, window, ticket) >= windows.SAME_SHARE * window.requests
 
 
 def shut(pace: Pace, window: Window, ticket: Ticket) -> Window:
-    """Return ``window`` with room for what it admitted until it refused an ordinary request, if it refused one."""
-    if pace.meter.refused_at is None:
+    """Return ``window`` after it refused an ordinary request, if it refused one.
+
+    If that was the first one after the window should have opened, it opens later. Else it has only room for what it
+    admitted.
+    """
+    refused_at, starts = pace.meter.refused_at, pace.history.starts
+    if refused_at is None:
         return window
+    if window.cycles == 0 and windows.opens(window, starts, refused_at) is None:
+        return replace(window, extra=0)
+    opening = windows.opens(window, starts, refused_at)
+    if opening is not None and opening[1] <= refused_at and starts.last_before(refused_at) < opening[0]:
+        return windows.refused(window, starts, refused_at)
     most = window.requests + window.extra
     return replace(window, requests=max(1, min(_admitted(pace, window, ticket), most)), extra=0)
 

@@ -64,7 +64,7 @@ class Window:
 
 def remembered(requests: int, low_s: float, high_s: float, *, fixed: bool | None) -> Window:
     """Return the window of a run that begins with what an earlier run learned."""
-    return Window(requests, low_s, high_s, -math.inf, -math.inf, fixed, cycles=1 if fixed is False else 0)
+    return Window(requests, low_s, high_s, -math.inf, -math.inf, fixed, cycles=1 if fixed is False else 0, extra=1)
 
 
 def begun(window: Window, now: float) -> Window:
@@ -76,7 +76,14 @@ def advanced(window: Window, now: float) -> Window:
     """Return the window after a start at ``now``: a sliding one may have seen another period."""
     if window.cycles == 0 or window.fixed or now - window.since_high < window.high_s:
         return window
-    return replace(window, since_low=now, since_high=now, cycles=window.cycles + 1)
+    return replace(
+        window,
+        requests=window.requests + window.extra,
+        extra=_next_extra(window),
+        since_low=now,
+        since_high=now,
+        cycles=window.cycles + 1,
+    )
 
 
 def opens(window: Window, starts: Starts, until: float = math.inf) -> tuple[float, float] | None:
@@ -91,6 +98,12 @@ def opens(window: Window, starts: Starts, until: float = math.inf) -> tuple[floa
     if first is None:
         return None
     return (first if window.cycles == 0 else first + window.low_s), first + window.high_s
+
+
+def reopens(window: Window, starts: Starts, now: float) -> tuple[float, float]:
+    """Return the earliest and the latest instant at which a window opens that has just refused a request."""
+    latest = window.since_high + window.high_s if window.cycles == 0 else now
+    return opens(window, starts) or (now, latest)
 
 
 def admitted(window: Window, starts: Starts, refused_at: float, until: float) -> int:
@@ -154,9 +167,13 @@ def refused(window: Window, starts: Starts, at: float) -> Window:
 def served(window: Window, starts: Starts, at: float, shut_at: float) -> Window:
     """Return the window after a canary was served at ``at``. The window was still shut at ``shut_at``.
 
-    If it has opened earlier than a sliding window could, it is fixed.
+    If it has opened earlier than a sliding window could, it is fixed. If an earlier run had used a part of it, nothing
+    is known but that it opens.
     """
-    earliest, latest = opens(window, starts, at) or (at, at)
+    opening = opens(window, starts, at)
+    if opening is None and window.cycles == 0:
+        return replace(window, since_low=shut_at, since_high=at)
+    earliest, latest = opening or (at, at)
     fixed, high_s = window.fixed, window.high_s
     age_s = at - (latest - high_s)
     if window.cycles == 0:

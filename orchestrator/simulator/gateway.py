@@ -95,15 +95,15 @@ class Gateway:
     async def _let_through(self, request: web.Request, handler: Handler, noted: dict[str, Any]) -> web.StreamResponse:
         authorization = request.headers.get("Authorization", "")
         key = authorization if self._scenario.limits_per == "credentials" else ""
-        limits = self._limits_of(key)
-        wait_s = limits.enter(self.at)
+        limits, at, read_only = self._limits_of(key), self.at, request.method != "POST"
+        wait_s = limits.enter(at, read_only=read_only)
         if wait_s > 0:
             return _answered(noted, self._throttled(wait_s))
         self._let_in += 1  # read now: other requests change the counter while this one waits
         number = self._let_in
         self._tally.enter()
         try:
-            await asyncio.sleep(between(*self._scenario.latency, self._scenario.seed, f"latency {number}"))
+            await asyncio.sleep(between(*self._scenario.latency_at(at), self._scenario.seed, f"latency {number}"))
             if request.path != STATUS_PATH and not self._is_known(authorization, number):
                 return _answered(noted, answers.refusal(401, "Bad Credentials"))
             return _answered(noted, await self._within_patience(self._worked_on(request, handler, number)))
@@ -111,7 +111,7 @@ class Gateway:
             return await _left_unanswered(request, error)
         finally:
             self._tally.leave()
-            limits.leave()
+            limits.leave(read_only=read_only)
 
     def _limits_of(self, key: str) -> Limits:
         if key not in self._limits:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from orchestrator.simulator.values import Part, Seconds, Whole
+from orchestrator.simulator.values import Part, Range, Seconds, Whole, refuse
 
 
 class RetryAfter(StrEnum):
@@ -36,6 +36,12 @@ class RetryAfter(StrEnum):
     HOUR = "hour"
 
 
+AppliesTo = Annotated[
+    Literal["all", "posts", "gets"],
+    Field(description="Requests that the limit counts and may refuse: `all`, only `posts`, or only `gets`."),
+]
+
+
 class Bucket(Part):
     """The limiter of API Gateway: a token bucket.
 
@@ -48,6 +54,7 @@ class Bucket(Part):
     """Tokens gained per second: the requests per second that it sustains."""
     burst: Whole = 10
     """The maximum number of saved tokens. A full bucket lets in this many requests at once."""
+    applies_to: AppliesTo = "all"
 
 
 class Window(Part):
@@ -64,12 +71,12 @@ class Window(Part):
     phase: Seconds = 0.0
     """`fixed_window`: the part of the first period that is over when the limit starts, with the first request or by the
     `schedule`. Less than `per`."""
+    applies_to: AppliesTo = "all"
 
     @model_validator(mode="after")
     def _phase_is_within_the_period(self) -> Self:
         if self.phase and (self.kind != "fixed_window" or self.phase >= self.per):
-            message = "phase is for fixed_window, and must be less than per"
-            raise ValueError(message)
+            refuse("phase is for fixed_window, and must be less than per")
         return self
 
 
@@ -79,19 +86,31 @@ class InFlight(Part):
     kind: Literal["in_flight"]
     requests: Whole
     """The most requests at a time."""
+    applies_to: AppliesTo = "all"
 
 
 Limit = Annotated[Bucket | Window | InFlight, Field(discriminator="kind")]
 
 
 class Change(Part):
-    """A change of the limits.
+    """A change of the limits, of the latency, or of both.
 
     A new bucket starts with the tokens of the old bucket. A new sliding window starts with the requests of the old one.
-    A new fixed window starts empty.
+    The old limit is the first one of the same kind with the same `applies_to`. If there is none, a bucket starts full,
+    and a window starts empty. A new fixed window always starts empty. A change of the latency alone leaves all limits
+    as they are.
     """
 
     at: Seconds
     """Moment of the change."""
-    limits: tuple[Limit, ...]
-    """The new limits, which replace all earlier ones. `[]` removes all limits."""
+    limits: tuple[Limit, ...] | None = None
+    """The new limits, which replace all earlier ones. `[]` removes all limits. Default: the limits stay."""
+    latency: Range | None = None
+    """The new latency of requests that arrive from then on: a duration, or a list of the shortest and the longest.
+    Default: the latency stays."""
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> Self:
+        if self.limits is None and self.latency is None:
+            refuse("a change must have limits, latency, or both")
+        return self

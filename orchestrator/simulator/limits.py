@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from math import floor
 from typing import TYPE_CHECKING, Protocol
 
 from orchestrator.simulator.limit_keys import Bucket, InFlight
 
 if TYPE_CHECKING:
-    from orchestrator.simulator.limit_keys import Change, Window
+    from collections.abc import Sequence
+
+    from orchestrator.simulator.limit_keys import AppliesTo, Window
     from orchestrator.simulator.scenario import Scenario
+
+    Kept = dict[tuple[type["Limiter"], AppliesTo], "Limiter"]
+    """The limiters before a change, by their kind and the requests to which they apply."""
 
 
 class Limiter(Protocol):
     """One limit and its state."""
 
     def next_s(self, now: float, inside: int) -> float:
-        """Return the seconds until one more request may enter, 0 for now. ``inside`` requests are in already."""
+        """Return the seconds until one more request may enter, 0 for now. ``inside`` requests are in already.
+
+        Requests to which the limit does not apply are left out.
+        """
 
     def take(self, now: float) -> None:
         """Count a request that was let in."""
@@ -70,7 +78,9 @@ class FixedWindow:
     def _move_on(self, now: float) -> None:
         period = floor((now - self._began) / self._per_s)
         if self._end_of(period) <= now:
-            period += 1  # the quotient was rounded down just below a boundary
+            period += 1  # the quotient was rounded down at a boundary
+        elif self._end_of(period - 1) > now:
+            period -= 1  # the quotient was rounded up just before a boundary
         if period > self._period:
             self._period, self._count = period, 0
 
@@ -118,44 +128,55 @@ class Limits:
 
     def __init__(self, scenario: Scenario) -> None:
         """Start with the scenario's ``limits``."""
-        self._limiters = [_limiter(limit, 0.0, None) for limit in scenario.limits]
-        self._changes = deque(sorted(scenario.schedule, key=lambda change: change.at))
-        self._inside = 0
+        self._limiters = _limiters(scenario.limits, 0.0, {})
+        changes = [(change.at, change.limits) for change in scenario.schedule if change.limits is not None]
+        self._changes = deque(sorted(changes, key=lambda change: change[0]))
+        self._inside: Counter[AppliesTo] = Counter()
 
-    def enter(self, now: float) -> float:
+    def enter(self, now: float, *, read_only: bool = False) -> float:
         """Let a request in and return 0, or refuse it and return the seconds until all limits would let it in.
 
-        If any limit refuses a request, no limit counts it.
+        The request is a POST unless ``read_only``. If any limit refuses a request, no limit counts it.
         """
-        while self._changes and self._changes[0].at <= now:
-            self._change(self._changes.popleft())
-        wait_s = max((limiter.next_s(now, self._inside) for limiter in self._limiters), default=0.0)
+        while self._changes and self._changes[0][0] <= now:
+            at, limits = self._changes.popleft()
+            before = {(type(limiter), kind): limiter for kind, limiter in reversed(self._limiters)}
+            self._limiters = _limiters(limits, at, before)
+        kinds = _kinds(read_only=read_only)
+        asked = [(kind, limiter) for kind, limiter in self._limiters if kind in kinds]
+        wait_s = max((limiter.next_s(now, self._inside[kind]) for kind, limiter in asked), default=0.0)
         if wait_s <= 0:
-            self._inside += 1
-            for limiter in self._limiters:
+            self._inside.update(kinds)
+            for _, limiter in asked:
                 limiter.take(now)
         return wait_s
 
-    def leave(self) -> None:
-        """Note that a request inside has been answered."""
-        self._inside -= 1
-
-    def _change(self, change: Change) -> None:
-        before = {type(limiter): limiter for limiter in reversed(self._limiters)}
-        self._limiters = [_limiter(limit, change.at, before) for limit in change.limits]
+    def leave(self, *, read_only: bool = False) -> None:
+        """Note that a request inside has been answered. It was a POST unless ``read_only``."""
+        self._inside.subtract(_kinds(read_only=read_only))
 
 
-def _limiter(limit: Bucket | Window | InFlight, now: float, before: dict[type[Limiter], Limiter] | None) -> Limiter:
+def _kinds(*, read_only: bool) -> tuple[AppliesTo, AppliesTo]:
+    """Return the values of ``applies_to`` that concern a request."""
+    return ("all", "gets") if read_only else ("all", "posts")
+
+
+def _limiters(
+    limits: Sequence[Bucket | Window | InFlight], now: float, before: Kept
+) -> list[tuple[AppliesTo, Limiter]]:
+    return [(limit.applies_to, _limiter(limit, now, before)) for limit in limits]
+
+
+def _limiter(limit: Bucket | Window | InFlight, now: float, before: Kept) -> Limiter:
     """Return the limiter of ``limit`` from ``now`` on.
 
-    A bucket and a sliding window take over the state of the limiter of their kind in ``before``. A fixed window starts
-    empty.
+    A bucket and a sliding window take over the state of the limiter in ``before`` that is of their kind and applies to
+    the same requests. A fixed window starts empty.
     """
-    known = before or {}
     if isinstance(limit, Bucket):
-        return TokenBucket(limit, now, known.get(TokenBucket))
+        return TokenBucket(limit, now, before.get((TokenBucket, limit.applies_to)))
     if isinstance(limit, InFlight):
         return ConcurrencyLimit(limit)
     if limit.kind == "fixed_window":
         return FixedWindow(limit, now)
-    return SlidingWindow(limit, known.get(SlidingWindow))
+    return SlidingWindow(limit, before.get((SlidingWindow, limit.applies_to)))

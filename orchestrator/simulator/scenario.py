@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from orchestrator.simulator.fault_keys import Fault, Kind
-from orchestrator.simulator.limit_keys import Bucket, Change, Limit, RetryAfter
+from orchestrator.simulator.limit_keys import Bucket, Change, Limit, RetryAfter, Window
 from orchestrator.simulator.values import UUID, Part, Range, Seconds, Share, SignedSeconds, Whole, refuse
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class Scenario(Part):
     limits_per: Literal["address", "credentials"] = "address"
     """`address`: all clients share the limits. `credentials`: the limits apply to each API user separately."""
     schedule: tuple[Change, ...] = ()
-    """Changes of the limits while the stand-in runs."""
+    """Changes of the limits and of the latency while the stand-in runs."""
     retry_after: RetryAfter = RetryAfter.NONE
     """Form of the `Retry-After` header of a 429."""
     clock_skew: SignedSeconds = 0.0
@@ -192,14 +192,24 @@ class Scenario(Part):
                 refuse(f"accounts: the {what} {twice} is listed twice")
         return self
 
+    def latency_at(self, at: float) -> tuple[float, float]:
+        """Return the latency of a request that arrives at the moment ``at``, as the shortest and the longest."""
+        latency = self.latency
+        for change in sorted(self.schedule, key=lambda change: change.at):
+            if change.latency is not None and change.at <= at:
+                latency = change.latency
+        return latency
+
     @classmethod
     def json_schema(cls) -> dict[str, Any]:
         """Return the JSON Schema of a scenario, for editors. Defaults have the form that a scenario file uses."""
         schema = cls.model_json_schema()
-        for part in (cls(), Pages(), Listing(), Backups(), Fault(kind=Kind.HANG)):
-            properties = schema["$defs"].get(type(part).__name__, schema)["properties"]
-            for key, default in part.model_dump(mode="json", by_alias=True, exclude={"kind"}).items():
-                properties[key]["default"] = default
+        window = Window(kind="fixed_window", requests=1, per=1.0)
+        for part in (cls(), Pages(), Listing(), Backups(), Fault(kind=Kind.HANG), window):
+            described = schema["$defs"].get(type(part).__name__, schema)
+            for key, default in part.model_dump(mode="json", by_alias=True).items():
+                if key not in described.get("required", ()):
+                    described["properties"][key]["default"] = default
         return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema
 
     def with_more(self, limits: Sequence[Bucket], faults: Sequence[Fault], **other: object) -> Scenario:

@@ -102,8 +102,9 @@ class Gate:
         self._wake()
 
     def rate(self) -> float:
-        """Return the current rate in requests per second."""
-        return self.pace.rate
+        """Return the current rate in requests per second: in a window, what it sustains."""
+        window = self.pace.window
+        return self.pace.rate if window is None else min(self.pace.rate, window.rate)
 
     def held_s(self) -> float:
         """Return how many seconds the budget has been held so far."""

@@ -30,7 +30,7 @@ FOREIGN = {
     *(
         "--check",
         "--installs",
-        "--late-refusals",
+        "--no-late-refusals",
         "--list",
         "--no-rivals",
         "--markdown",

@@ -510,6 +510,53 @@ def test_a_request_that_one_limit_refuses_is_not_counted_by_the_others() -> None
     against(scenario(latency="100ms", limits=limits), script)
 
 
+def test_posts_and_gets_may_have_limits_of_their_own() -> None:
+    async def script(call: Any) -> None:
+        assert [(await call("POST", BACKUPS, json=BODY))[0] for _ in range(4)] == [202, 202, 429, 429]
+        assert [(await call("GET", "/user"))[0] for _ in range(4)] == [200, 200, 200, 429]
+
+    bucket = {"kind": "bucket", "rate": 0.001}
+    limits = [bucket | {"burst": 2, "applies_to": "posts"}, bucket | {"burst": 3, "applies_to": "gets"}]
+    against(scenario(limits=limits), script)
+
+
+def test_a_post_that_its_own_limit_refuses_takes_nothing_from_the_limit_of_all_requests() -> None:
+    async def script(call: Any) -> None:
+        assert [(await call("POST", BACKUPS, json=BODY))[0] for _ in range(4)] == [202, 429, 429, 429]
+        assert [(await call("GET", "/user"))[0] for _ in range(4)] == [200, 200, 200, 429]
+
+    bucket = {"kind": "bucket", "rate": 0.001}
+    against(scenario(limits=[bucket | {"burst": 4}, bucket | {"burst": 1, "applies_to": "posts"}]), script)
+
+
+def test_gets_in_flight_leave_room_for_posts() -> None:
+    async def script(call: Any) -> None:
+        for _ in range(2):
+            gets = [asyncio.create_task(call("GET", "/user")) for _ in range(4)]
+            posts = [asyncio.create_task(call("POST", BACKUPS, json=BODY)) for _ in range(3)]
+            assert [each[0] for each in await asyncio.gather(*gets)] == [200] * 4
+            assert sorted(each[0] for each in await asyncio.gather(*posts)) == [202, 429, 429]
+
+    against(scenario(latency="500ms", limits=[{"kind": "in_flight", "requests": 1, "applies_to": "posts"}]), script)
+
+
+def test_a_request_has_the_latency_in_force_when_it_arrives() -> None:
+    async def script(call: Any) -> None:
+        async def taken_s() -> float:
+            began = asyncio.get_running_loop().time()
+            assert (await call("GET", "/user"))[0] == 200
+            return asyncio.get_running_loop().time() - began
+
+        first = await taken_s()
+        second = await taken_s()
+        assert first >= 1.0 > second
+        await asyncio.sleep(1.5)
+        assert await taken_s() >= 0.3
+
+    schedule = [{"at": "500ms", "latency": 0}, {"at": "1500ms", "latency": "300ms"}]
+    against(scenario(latency="1s", schedule=schedule), script)
+
+
 def test_limits_may_count_each_api_user_separately() -> None:
     async def script(call: Any) -> None:
         other = {"Authorization": aiohttp.encode_basic_auth("other", "p")}

@@ -26,8 +26,7 @@ from orchestrator.pacing import (
     released,
     started,
 )
-from orchestrator.pacing.capacity import LEAST_RATE, burst_of
-from orchestrator.pacing.growth import SPEND_S
+from orchestrator.pacing.capacity import LEAST_RATE
 from orchestrator.policies import ThrottlePolicy
 
 ROUNDING = 1e-9

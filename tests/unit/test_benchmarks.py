@@ -80,6 +80,21 @@ def test_the_ideal_time_of_a_backend_assumes_one_worker_for_each_slot() -> None:
     assert limit_per_s(slots.scenario) == pytest.approx(8 / 0.4)
 
 
+def test_the_ideal_time_of_workers_follows_the_latency() -> None:
+    """Two workers send 4 requests of 0.5 s and 6 of 2 s. A change of the limits does not reset the latency."""
+    changes = [{"at": "1s", "latency": ["1s", "3s"]}]
+    assert ideal_s(server({"kind": "in_flight", "requests": 2}, latency="500ms", schedule=changes), 10) == (
+        pytest.approx(2 * 0.5 + 3 * 2.0)
+    )
+
+
+def test_limits_of_gets_do_not_slow_down_posts() -> None:
+    gets = [bucket(1, 1), {"kind": "in_flight", "requests": 1}]
+    at = server(bucket(20, 20), *(limit | {"applies_to": "gets"} for limit in gets))
+    assert limit_per_s(at.scenario) == 20
+    assert ideal_s(at, 100) == pytest.approx(80 / 20)
+
+
 def test_a_server_that_admits_nobody_has_no_ideal_time() -> None:
     with pytest.raises(ValueError, match="never lets a request in"):
         ideal_s(server(bucket(1e-7, 1)), 3)
@@ -154,6 +169,44 @@ def test_a_429_takes_the_latency_only_with_late_refusals(*, late_refusals: bool,
         simulation.send(lambda answer: heard.__setitem__(answer.status, simulation.now - began))
     simulation.run(10.0)
     assert heard == {ACCEPTED: pytest.approx(0.1), THROTTLED: pytest.approx(seconds)}
+
+
+def test_the_virtual_server_counts_posts_and_gets_separately() -> None:
+    posts, gets = bucket(0.01, 2) | {"applies_to": "posts"}, bucket(0.01, 3) | {"applies_to": "gets"}
+    simulation = Simulation(server(posts, gets, {"kind": "in_flight", "requests": 4}).scenario, 0)
+    heard: list[tuple[bool, int]] = []
+    for read_only in (False, True) * 4:
+        simulation.send(lambda answer, each=read_only: heard.append((each, answer.status)), read_only=read_only)  # type: ignore[misc]
+    simulation.run(10.0)
+    assert sorted(heard) == [
+        *[(False, ACCEPTED)] * 2,
+        *[(False, THROTTLED)] * 2,
+        *[(True, ACCEPTED)] * 2,
+        *[(True, THROTTLED)] * 2,
+    ]
+    assert len(simulation.seen.accepted_at) == 2
+    simulation.send(lambda answer: heard.append((True, answer.status)), read_only=True)
+    simulation.run(20.0)
+    assert heard[-1] == (True, ACCEPTED)
+
+
+@pytest.mark.parametrize(("late_refusals", "seconds"), [(False, [1.0, 1.0, 0.2, 0.2]), (True, [1.0, 0.6, 0.2, 0.2])])
+def test_a_virtual_request_has_the_latency_in_force_when_it_arrives(
+    *, late_refusals: bool, seconds: list[float]
+) -> None:
+    """With late refusals, the request that starts at 0.9 s is half a second under way and arrives after the change."""
+    at = server(latency="1s", schedule=[{"at": "1s", "latency": "200ms"}])
+    simulation = Simulation(at.scenario, 0, late_refusals=late_refusals)
+    began, taken = simulation.now, dict[float, float]()
+    # The clock of the schedule starts with the first arrival, which is half a second late with late refusals.
+    for start in (0.0, 0.9 + late_refusals / 2, 1.5 + late_refusals / 2, 3.0):
+
+        def send(start: float = start) -> None:
+            simulation.send(lambda _: taken.__setitem__(start, simulation.now - began - start))
+
+        simulation.call_at(began + start, send)
+    simulation.run(10.0)
+    assert [taken[start] for start in sorted(taken)] == pytest.approx(seconds)
 
 
 def test_after_its_timeout_the_gateway_answers_504_and_the_backend_works_on() -> None:

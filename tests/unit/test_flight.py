@@ -460,7 +460,7 @@ def test_a_raise_of_the_bound_is_taken_back_without_touching_the_rate() -> None:
     resumed = refused_at_the_raise(0)
     assert (resumed.rate, resumed.estimate, resumed.stage) == (40.0, None, Stage.SEEKING)
     assert not resumed.flight.borne.is_to_blame
-    assert resumed.meter.emptied is not None
+    assert resumed.meter.emptied_at is not None
     assert in_flight_bound(resumed) == 3
 
 

@@ -10,7 +10,7 @@ import asyncio_throttle.throttler
 import pytest
 from virtual import VirtualLoop, run_virtual
 
-from orchestrator.model import Learned
+from orchestrator.model import Learned, LearnedWindow
 from orchestrator.pacing import Effect, Feedback, Observation, Pace, Phase, Ticket, opening
 from orchestrator.pacing.growth import SETTLED_SHARE
 from orchestrator.pacing.law import JITTER_SHARE, LONGEST_JITTER_S
@@ -330,3 +330,10 @@ def test_thousands_of_requests_set_one_timer_each_and_holds_need_no_polling() ->
         assert now() >= 1000.0 + 60.0 * holds
 
     counted(main)
+
+
+def test_the_rate_of_a_window_is_what_it_sustains() -> None:
+    known = Learned(5.0, 0.0, window=LearnedWindow(requests=100, low_s=20.0, high_s=20.0))
+    subject = gate(ThrottlePolicy(ceiling=50.0), known=known)
+    assert subject.pace.rate == 50.0
+    assert subject.rate() == 5.0

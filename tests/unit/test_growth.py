@@ -27,7 +27,7 @@ from orchestrator.pacing import (
     ready_at,
     started,
 )
-from orchestrator.pacing.capacity import Estimate, Mark, Meter, Opening
+from orchestrator.pacing.capacity import Estimate, Meter
 from orchestrator.pacing.flight import FIRST_IN_FLIGHT, Borne, unqueued
 from orchestrator.pacing.growth import (
     ANSWERED_SHARE,
@@ -37,7 +37,6 @@ from orchestrator.pacing.growth import (
     BURST_SPENT_IN_S,
     CREDIT_LIMIT,
     CREDIT_PER_SERVED,
-    CYCLES,
     FALLEN_SHARE,
     FILLING_SHARE,
     FIRST_PROBE,
@@ -56,11 +55,9 @@ from orchestrator.pacing.growth import (
     SEEKING_STEPS,
     SETTLED_SHARE,
     SHORTEST_SEEKING_S,
-    SPEND_MARGIN,
-    SPEND_S,
+    UNCERTAIN,
     answered,
     grown,
-    spending,
 )
 from orchestrator.pacing.latency import Latency
 from orchestrator.pacing.state import Growth
@@ -149,15 +146,14 @@ class Server:
 
 def settled(rate: float = 50.0, burst: float = 100.0, ceiling: float = 1000.0) -> Pace:
     """Return the first pace of a run that knows its limit."""
-    estimate = Estimate(0.99 * rate, rate, 1.01 * rate, burst=burst, measured=rate)
+    estimate = Estimate(0.99 * rate, rate, 1.01 * rate, burst=burst)
     begun = opening(ThrottlePolicy(ceiling=ceiling, concurrency=1000))
     return replace(begun, rate=SETTLED_SHARE * rate, stage=Stage.SETTLED, estimate=estimate)
 
 
-def measuring(rate: float, high: float, *, cycle_s: float = 0.0) -> Pace:
+def measuring(rate: float, high: float) -> Pace:
     """Return a pace whose bounds are far apart."""
-    estimate = Estimate(rate, rate, high, windowed=cycle_s > 0, cycle_s=cycle_s)
-    return replace(settled(), rate=rate, stage=Stage.MEASURING, estimate=estimate)
+    return replace(settled(), rate=rate, stage=Stage.MEASURING, estimate=Estimate(rate, rate, high))
 
 
 def quick(pace: Pace, latency_s: float = 0.05) -> Pace:
@@ -317,17 +313,11 @@ def test_a_rate_that_reaches_the_upper_bound_is_settled_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pace", "latency_s", "least_s"),
-    [
-        (measuring(20.0, 80.0), 0.05, MEASURING_INTERVAL_S),
-        (measuring(20.0, 80.0), 1.0, PROBE_LATENCIES * 1.0),
-        (measuring(20.0, 80.0, cycle_s=9.0), 0.05, CYCLES * 9.0),
-    ],
+    ("latency_s", "least_s"),
+    [(0.05, MEASURING_INTERVAL_S), (1.0, PROBE_LATENCIES * 1.0)],
 )
-def test_a_step_between_bounds_waits_for_answers_and_for_cycles_of_a_window(
-    pace: Pace, latency_s: float, least_s: float
-) -> None:
-    server = Server(latency_s=(latency_s, latency_s))
+def test_a_step_between_bounds_waits_for_answers(latency_s: float, least_s: float) -> None:
+    pace, server = measuring(20.0, 80.0), Server(latency_s=(latency_s, latency_s))
     latency = Latency(shortest_s=latency_s, recent_s=latency_s)
     server.serve(replace(pace, flight=replace(pace.flight, latency=latency)), 5 * least_s)
     moments = [at for at, _ in server.changes()]
@@ -390,7 +380,7 @@ def probed(burst: float, latency_s: float, seconds: float) -> list[tuple[float, 
 )
 def test_probes_stay_small_until_the_burst_is_spent_and_then_grow(burst: float, latency_s: float, above: float) -> None:
     seen = probed(burst, latency_s, 12.0)
-    beyond = BURST_MARGIN * burst + SPEND_MARGIN
+    beyond = BURST_MARGIN * burst + UNCERTAIN
     assert max(rate for rate, sent in seen if sent < beyond - 1) == pytest.approx(50.0 + above)
     assert max(rate for rate, sent in seen if sent > beyond + 1) > 100.0
 
@@ -427,9 +417,8 @@ def test_a_refused_probe_costs_credit_and_doubles_the_quiet_time(probes: int, fa
     pace = settled()
     server = Server()
     pace = server.serve(replace(pace, growth=replace(pace.growth, quiet_s=FIRST_QUIET_S)), 2.0)
-    emptied = Mark(NOON, pace.served + pace.in_flight - round(50.0 * (server.now - NOON)))
     growth = replace(pace.growth, probes=probes, credit=2.0, peak=50.0)
-    pace = replace(pace, growth=growth, meter=Meter(emptied, NOON, emptied, NOON))
+    pace = replace(pace, growth=growth, meter=Meter(emptied_at=NOON, canary_at=NOON, resumed_at=NOON))
     after = refused_at(pace, server.now)
     assert after.estimate is not None
     assert after.estimate.agrees
@@ -497,51 +486,6 @@ def test_slow_answers_to_an_unused_rate_do_not_change_it(pace: Pace) -> None:
         pace = next_pace(pace, Observation(ticket, ACCEPTED, now + (0.05 if number < 30 else 0.25)))
         now += 0.4
     assert pace.rate == rate
-
-
-# -- the refill of a hold ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("burst", "held_s", "more"),
-    [
-        (100.0, 2.0, (100 - SPEND_MARGIN) / SPEND_S),
-        (10.0, 2.0, (10 - SPEND_MARGIN) / SPEND_S),
-        (100.0, 0.5, (25 - SPEND_MARGIN) / SPEND_S),
-        (SPEND_MARGIN + 0.9, 2.0, 0.0),
-        (0.0, 2.0, 0.0),
-    ],
-)
-def test_the_refill_of_a_hold_is_spent_evenly(burst: float, held_s: float, more: float) -> None:
-    pace = replace(settled(burst=burst), meter=Meter(emptied=Mark(NOON, 7)))
-    after = spending(pace, NOON + held_s)
-    assert after.rate == pytest.approx(pace.rate + more)
-    assert after.growth.spend_until == (NOON + held_s + SPEND_S if more else None)
-
-
-def test_an_unknown_refill_is_not_spent_and_a_guessed_one_only_by_half() -> None:
-    pace = settled()
-    assert spending(pace, NOON) == pace
-    emptied = replace(pace, meter=Meter(emptied=Mark(NOON, 7)))
-    assert pace.estimate is not None
-    assert spending(replace(emptied, estimate=None), NOON + 2) == replace(emptied, estimate=None)
-    assert spending(replace(emptied, fixed=True), NOON + 2) == replace(emptied, fixed=True)
-    assert spending(replace(emptied, ceiling=50.0), NOON + 2).rate == 50.0
-    opened = replace(pace.estimate, burst=None, opening=Opening(((0.0, 0),), Mark(1.0, 110)))
-    guessed = spending(replace(emptied, estimate=opened), NOON + 2)
-    assert guessed.rate == pytest.approx(pace.rate + (60 / 2 - SPEND_MARGIN) / SPEND_S)
-
-
-def test_after_the_refill_is_spent_the_rate_is_again_just_below_the_limit() -> None:
-    server = Server(latency_s=(0.05, 0.05))
-    pace = replace(settled(), meter=Meter(emptied=Mark(NOON, 7)))
-    pace = spending(replace(pace, growth=replace(pace.growth, since=NOON)), NOON + 2)
-    server.serve(pace, 2 + SPEND_S + 0.1)
-    changes = server.changes()
-    assert [(each.rate, each.cause, each.growth.spend_until) for _, each in changes] == [
-        (SETTLED_SHARE * 50.0, Cause.SPENT, None)
-    ]
-    assert changes[0][0] - NOON == pytest.approx(2 + SPEND_S, abs=0.05)
 
 
 # -- servers -----------------------------------------------------------------------------------------------------------

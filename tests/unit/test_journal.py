@@ -13,13 +13,19 @@ import pytest
 from states import AT, KEY, LEARNED, by_hand, insert, keep, recall, refusal, with_store
 
 from orchestrator.errors import StorageError
+from orchestrator.journal import rates as rates_module
 from orchestrator.journal import store as store_module
 from orchestrator.journal.rates import remember
-from orchestrator.journal.schema import MIGRATIONS
+from orchestrator.journal.schema import MIGRATIONS, iso
 from orchestrator.journal.store import FILE_NAME, Store
+from orchestrator.model import Learned, LearnedWindow
+from orchestrator.value import replace
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+COLUMNS_OF_VERSION_1 = "base_url, user_digest, rate, burst, in_flight, latency_s, updated_at"
+COLUMNS_OF_VERSION_5 = "low, high, window_requests, window_low_s, window_high_s, window_fixed"
 
 
 @pytest.fixture
@@ -122,7 +128,7 @@ def test_a_file_of_the_first_version_keeps_its_rates_and_gets_tables_for_runs(pa
     with closing(store_module._opened(path, store_module.Patience(1.0), MIGRATIONS[:1])) as connection:
         assert insert(connection, 1) == 1
         assert tables(connection) == ["learned_rates"]
-        rows = connection.execute("SELECT * FROM learned_rates").fetchall()
+        rows = connection.execute(f"SELECT {COLUMNS_OF_VERSION_1} FROM learned_rates").fetchall()  # noqa: S608 - a constant
     with closing(store_module._opened(path, store_module.Patience(1.0), MIGRATIONS)) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
         later = [
@@ -136,7 +142,38 @@ def test_a_file_of_the_first_version_keeps_its_rates_and_gets_tables_for_runs(pa
             "standings",
         ]
         assert tables(connection) == later
-        assert connection.execute("SELECT * FROM learned_rates").fetchall() == rows
+        kept = connection.execute(f"SELECT {COLUMNS_OF_VERSION_1} FROM learned_rates").fetchall()  # noqa: S608 - a constant
+        assert kept == rows
+
+
+def test_a_file_of_the_fourth_version_keeps_its_limits_without_bounds_or_window(path: Path) -> None:
+    path.parent.mkdir()
+    with closing(store_module._opened(path, store_module.Patience(1.0), MIGRATIONS[:4])) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (4,)
+        write_as_version_4(connection, LEARNED)
+    assert recall(path) == LEARNED
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
+        found = connection.execute(f"SELECT {COLUMNS_OF_VERSION_5} FROM learned_rates")  # noqa: S608 - a constant
+        assert found.fetchall() == [(None,) * 6]
+
+
+def test_a_program_of_the_fourth_version_still_writes_to_a_migrated_file(path: Path) -> None:
+    keep(path, replace(LEARNED, low=40.0, high=50.0, window=LearnedWindow(100, 2.0, 2.5, fixed=True)))
+    assert recall(path) != LEARNED
+    with closing(sqlite3.connect(path)) as connection, connection:
+        write_as_version_4(connection, LEARNED)
+    assert recall(path) == LEARNED
+
+
+def write_as_version_4(connection: sqlite3.Connection, learned: Learned) -> None:
+    """Store a limit with the statement of the programs that know schema version 4."""
+    values = (learned.rate, learned.burst, learned.in_flight, learned.latency_s)
+    connection.execute(
+        "INSERT OR REPLACE INTO learned_rates"
+        " (base_url, user_digest, rate, burst, in_flight, latency_s, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (*rates_module._stored_key(KEY), *values, iso(AT)),
+    )
 
 
 def tables(connection: sqlite3.Connection) -> list[str]:

@@ -5,6 +5,7 @@ Only ``benchmarks/limiter.py --check`` has the longest runs.
 
 from __future__ import annotations
 
+import lottery
 import pytest
 from limiter import FIRST, RunWork, broken_bands, measure
 from servers import Server, all_servers
@@ -19,3 +20,9 @@ LONGEST_BATCH = 10_000
 )
 def test_the_first_and_the_second_run_stay_within_their_bands(server: Server) -> None:
     assert not list(broken_bands(server, measure(RunWork(server, FIRST, seed=0))))
+
+
+@pytest.mark.parametrize("late", [True, False], ids=["late refusals", "prompt refusals"])
+def test_the_quantiles_on_servers_drawn_by_chance_stay_within_their_bands(*, late: bool) -> None:
+    found = [drawn for seed in lottery.CHECKED for drawn in lottery.measure(lottery.Work(seed, late))]
+    assert not list(lottery.broken_bands(found, late=late))

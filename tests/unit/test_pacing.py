@@ -27,12 +27,11 @@ from orchestrator.pacing import (
     released,
     started,
 )
-from orchestrator.pacing.capacity import LEAST_RATE, Estimate, Mark
+from orchestrator.pacing.capacity import LEAST_RATE, Meter
 from orchestrator.pacing.flight import Flight
 from orchestrator.pacing.growth import FIRST_QUIET_S, QUIET_REMEMBERED_S, SETTLED_SHARE
 from orchestrator.pacing.law import (
     CATCHING_UP_SHARE,
-    CYCLE_SHARE,
     FAILURES_THAT_HOLD,
     FIRST_HOLD_S,
     HOLD_INTERVALS,
@@ -146,7 +145,8 @@ def test_a_remembered_limit_has_close_bounds_and_a_longer_quiet_time() -> None:
 
 def test_counting_begins_with_the_first_start() -> None:
     pace, _ = several(OPEN, 1)
-    assert (pace.steps, pace.meter.canary, pace.growth.since) == (((NOON, 0),), Mark(NOON, 0), NOON)
+    assert (pace.meter, pace.growth.since) == (Meter(canary_at=NOON, resumed_at=NOON), NOON)
+    assert pace.history.taken == [NOON]
 
 
 @pytest.mark.parametrize("burst", [0.0, 1.0, 2.0, 10.0, 20.0])
@@ -216,11 +216,10 @@ def test_a_fixed_rate_does_not_make_up_late_starts() -> None:
 def test_a_ticket_has_the_state_of_the_pace_at_its_start() -> None:
     pace, tickets = several(OPEN, 3)
     assert [ticket.in_flight for ticket in tickets] == [1, 2, 3]
-    assert [ticket.ordinal for ticket in tickets] == [0, 1, 2]
     assert {(ticket.epoch, ticket.rate, ticket.canary, ticket.cohort) for ticket in tickets} == {(0, 10.0, False, 1)}
     pace = heard(pace, tickets[1], ACCEPTED, tickets[2].started_at)
     pace, fourth = started(pace, ready(pace))
-    assert (fourth.in_flight, fourth.ordinal, pace.served) == (3, 3, 1)
+    assert (fourth.in_flight, pace.served, len(pace.history.starts)) == (3, 1, 4)
 
 
 def test_at_the_bound_in_flight_only_an_answer_lets_the_next_one_start() -> None:
@@ -254,13 +253,6 @@ def test_each_429_holds_for_the_right_time(rate: float, feedback: Feedback, draw
     assert ready(pace) == pytest.approx(NOON + seconds)
 
 
-@pytest.mark.parametrize(("cycle_s", "windowed"), [(100.0, True), (100.0, False), (1.0, True)])
-def test_a_hold_is_longer_for_a_window_with_a_long_cycle(cycle_s: float, *, windowed: bool) -> None:
-    pace = replace(OPEN, estimate=Estimate(9.0, 10.0, 11.0, windowed=windowed, cycle_s=cycle_s))
-    seconds = max(FIRST_HOLD_S, CYCLE_SHARE * cycle_s * windowed)
-    assert ready(held(pace)) == pytest.approx(NOON + seconds)
-
-
 def own_hold_s(row: int) -> float:
     pace, ticket = started(replace(OPEN, hold=Hold(row=row)), NOON)
     after = heard(pace, ticket, REFUSED, NOON)
@@ -292,14 +284,14 @@ def test_a_refused_canary_causes_a_longer_hold_at_the_same_rate() -> None:
     again = heard(pace, canary, REFUSED, canary.started_at)
     assert (again.phase, again.rate, again.epoch) == (Phase.HELD, first.rate, 2)
     assert ready(again) - canary.started_at > ready(first) - NOON
-    assert (again.meter.refused_canaries, again.meter.refused_last_at) == (1, canary.started_at)
+    assert (again.meter.canaries, again.meter.last_at) == (1, canary.started_at)
 
 
 def test_after_an_answered_canary_starts_are_even_and_no_faster_than_before() -> None:
     pace = after_canary(held(several(OPEN, 9)[0], now=NOON + 0.9))
     assert (pace.phase, pace.epoch) == (Phase.FLOWING, 1)
     assert pace.rate <= OPEN.rate
-    answered_at = pace.steps[0][0]
+    answered_at = pace.meter.resumed_at
     pace, tickets = several(pace, 4, now=0.0)
     interval = 1.0 / pace.rate
     assert tickets[0].started_at == pytest.approx(answered_at + interval)
@@ -315,14 +307,6 @@ def test_a_hold_restarts_the_counts() -> None:
     at = canary.started_at + 0.1
     growth = heard(canary_out, canary, ACCEPTED, at).growth
     assert (growth.since, growth.rose_at, growth.started, growth.served, growth.answers) == (at, at, 0, 0, 0)
-
-
-def test_the_quiet_time_before_a_probe_of_a_window_lasts_at_least_a_cycle() -> None:
-    window = Estimate(9.0, 9.7, 10.0, burst=0.0, windowed=True, cycle_s=3 * FIRST_QUIET_S, measured=9.7)
-    for cycle_s in (3 * FIRST_QUIET_S, 0.5):
-        pace = replace(OPEN, stage=Stage.SETTLED, estimate=replace(window, cycle_s=cycle_s))
-        pace = after_canary(held(several(pace, 9)[0], now=NOON + 0.9))
-        assert pace.growth.quiet_s == max(FIRST_QUIET_S, cycle_s)
 
 
 def test_a_hold_ends_the_remembered_burst() -> None:
@@ -371,15 +355,17 @@ def test_a_429_of_an_older_epoch_does_not_change_the_rate(*, is_resumed: bool) -
     after = heard(pace, late, REFUSED, NOON + 2.0)
     assert after.evidence == replace(pace.evidence, refused=2)
     assert after.in_flight == pace.in_flight - 1
-    assert replace(after, evidence=pace.evidence, in_flight=pace.in_flight, flight=pace.flight) == pace
+    assert late.started_at not in after.history.taken
+    unrecorded = replace(after, evidence=pace.evidence, in_flight=pace.in_flight, flight=pace.flight)
+    assert replace(unrecorded, history=pace.history) == pace
 
 
 def test_a_late_429_of_an_earlier_start_only_corrects_the_measurement() -> None:
     pace, (early, refused) = several(OPEN, 2)
     pace = heard(pace, refused, REFUSED, NOON + 0.15)
     after = heard(pace, early, REFUSED, NOON + 0.16)
-    assert pace.meter.refused == Mark(refused.started_at, refused.ordinal)
-    assert after.meter.refused == Mark(early.started_at, early.ordinal)
+    assert pace.meter.refused_at == refused.started_at
+    assert after.meter.refused_at == early.started_at
     assert (after.hold, after.rate, after.epoch, after.phase) == (pace.hold, pace.rate, pace.epoch, pace.phase)
 
 
@@ -395,7 +381,7 @@ def test_a_late_429_during_a_hold_after_failures_does_not_measure_the_limit() ->
     for ticket in tickets[:-1]:
         pace = heard(pace, ticket, FAILED, NOON + 2)
     pace = heard(pace, tickets[-1], REFUSED, NOON + 2.1)
-    assert pace.meter.refused is None
+    assert pace.meter.refused_at is None
     assert after_canary(pace, READ).estimate is None
 
 
@@ -469,10 +455,10 @@ def test_a_served_request_ends_a_row_of_failures_and_failures_of_an_older_epoch_
 def test_a_canary_refused_after_failures_does_not_count_for_the_next_measurement() -> None:
     pace = after_canary(after_canary(failed(), REFUSED))
     assert pace.phase is Phase.FLOWING
-    assert pace.meter.refused_canaries == 0
+    assert pace.meter.canaries == 0
     pace = after_canary(held(several(pace, 9, now=ready(pace))[0], now=ready(pace) + 20.0))
+    assert pace.window is None
     assert pace.estimate is not None
-    assert not pace.estimate.windowed
 
 
 def test_after_a_lost_canary_another_one_may_go() -> None:
@@ -502,7 +488,8 @@ def test_an_answer_counts_only_if_it_is_in_time_and_its_request_started_at_the_c
 def test_a_lost_request_frees_its_place_and_changes_nothing_else() -> None:
     pace, tickets = several(OPEN, 2)
     lost = released(pace, tickets[0], NOON + 1)
-    assert replace(lost, in_flight=2, flight=pace.flight) == pace
+    assert lost.history.taken == [tickets[1].started_at]
+    assert replace(lost, in_flight=2, flight=pace.flight, history=pace.history) == pace
     pace, late = two_in_flight_one_refused()
     pace, _ = started(pace, ready(pace))
     assert released(pace, late, NOON + 2).phase is Phase.CANARY
@@ -576,12 +563,11 @@ def test_requests_that_failed_between_two_429s_count_for_the_limit() -> None:
         pace = heard(pace, ticket, FAILED, tickets[4].started_at + 0.03)
     resumed = after_canary(pace)
     assert resumed.rate > tickets[4].rate / 4
-    assert tickets[4].ordinal == 11 + 1 + 4
+    assert resumed.history.starts.between(NOON, tickets[4].started_at) == 11 + 1 + 4
 
 
 def test_a_request_that_was_not_sent_does_not_count_for_the_limit() -> None:
     pace, tickets = several(OPEN, 3)
     for ticket in tickets[:2]:
         pace = heard(pace, ticket, Feedback(Effect.FAILED, sent=False), NOON + 1)
-    _, ticket = started(pace, ready(pace))
-    assert ticket.ordinal == 1
+    assert pace.history.taken == [tickets[2].started_at]

@@ -16,10 +16,13 @@ from states import AT, KEY, LEARNED, USER_ID, by_hand, keep, recall, with_store
 
 from orchestrator.journal.rates import FORGOTTEN_AFTER, remember, remembered
 from orchestrator.journal.store import FILE_NAME, Store
-from orchestrator.model import Learned
+from orchestrator.model import Learned, LearnedWindow
+from orchestrator.value import replace
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+WINDOWED = Learned(40.0, 0.0, 8, 0.25, low=40.0, high=50.0, window=LearnedWindow(100, 2.0, 2.5, fixed=True))
 
 
 @pytest.fixture
@@ -35,6 +38,31 @@ def test_learned_limits_are_remembered(path: Path) -> None:
 def test_limits_that_were_not_found_are_remembered_as_none(path: Path) -> None:
     keep(path, Learned(5.0, 0.0))
     assert recall(path) == Learned(5.0, 0.0, None, None)
+
+
+@pytest.mark.parametrize("fixed", [True, False, None])
+def test_bounds_and_a_window_are_remembered(path: Path, *, fixed: bool | None) -> None:
+    learned = Learned(40.0, 0.0, low=30.0, high=50.0, window=LearnedWindow(100, 2.0, 2.5, fixed=fixed))
+    keep(path, learned)
+    found = recall(path)
+    assert found == learned
+    assert found is not None
+    assert found.window is not None
+    assert found.window.fixed is fixed
+
+
+@pytest.mark.parametrize(("later", "age_s"), [(timedelta(seconds=90), 90.0), (timedelta(0), 0.0), (-timedelta(1), 0.0)])
+def test_a_limit_is_as_old_as_the_time_since_it_was_stored_and_never_younger_than_now(
+    path: Path, later: timedelta, age_s: float
+) -> None:
+    keep(path)
+    found = recall(path, now=AT + later)
+    assert found is not None
+    assert found.age_s == age_s
+
+
+def test_the_age_does_not_make_limits_differ() -> None:
+    assert replace(LEARNED, age_s=1.0) == replace(LEARNED, age_s=2.0)
 
 
 def test_a_budget_that_never_ran_has_no_limits(path: Path) -> None:
@@ -99,6 +127,14 @@ def test_times_are_kept_in_utc(path: Path) -> None:
         "latency_s = 0",
         "latency_s = -9e999",
         "latency_s = 'soon'",
+        "low = 0",
+        "low = -1",
+        "low = 41",
+        "low = 'few'",
+        "high = 39",
+        "high = 9e999",
+        "high = 1e300",
+        "high = x'00'",
         "updated_at = ''",
         "updated_at = 'yesterday'",
         "updated_at = 12",
@@ -109,12 +145,50 @@ def test_times_are_kept_in_utc(path: Path) -> None:
     ],
 )
 def test_nonsense_in_the_file_is_ignored(path: Path, nonsense: str) -> None:
-    keep(path)
+    keep(path, WINDOWED)
     by_hand(path, f"UPDATE learned_rates SET {nonsense}")  # noqa: S608 - the nonsense is the test's own
     assert recall(path) is None
 
 
-@pytest.mark.parametrize("learned", [Learned(float("nan"), 1.0), Learned(1.0, float("inf")), Learned(1.0, 1.0, 0)])
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        "window_requests = NULL",
+        "window_requests = 0",
+        "window_requests = -5",
+        "window_requests = 2.5",
+        "window_requests = 'many'",
+        "window_requests = 9223372036854775807",
+        "window_low_s = NULL",
+        "window_low_s = 0",
+        "window_low_s = -1",
+        "window_low_s = 'x'",
+        "window_low_s = 2.6",
+        "window_high_s = NULL",
+        "window_high_s = 1.9",
+        "window_high_s = 9e999",
+        "window_high_s = 86401",
+        "window_high_s = x'00'",
+    ],
+)
+def test_a_window_that_makes_no_sense_is_ignored_and_the_rest_of_the_limit_counts(path: Path, nonsense: str) -> None:
+    keep(path, WINDOWED)
+    by_hand(path, f"UPDATE learned_rates SET {nonsense}")  # noqa: S608 - the nonsense is the test's own
+    assert recall(path) == replace(WINDOWED, window=None)
+
+
+@pytest.mark.parametrize(
+    "learned",
+    [
+        Learned(float("nan"), 1.0),
+        Learned(1.0, float("inf")),
+        Learned(1.0, 1.0, 0),
+        Learned(1.0, 1.0, low=float("nan")),
+        Learned(1.0, 1.0, low=1.1),
+        Learned(1.0, 1.0, high=0.9),
+        Learned(1.0, 1.0, high=float("inf")),
+    ],
+)
 def test_nonsense_is_not_stored_and_the_old_limits_stay(path: Path, learned: Learned) -> None:
     keep(path)
     keep(path, learned)
