@@ -50,8 +50,8 @@ class Admitted:
 class Exchanged:
     """The result of one request, the class of its answer, and what that says about the server's capacity.
 
-    ``pause_s`` is the ``Retry-After`` that the limiter obeys. A ``Retry-After`` longer than ``max_pause_s`` is
-    ``too_long_s`` instead: the limiter ignores it, and the account stops.
+    ``pause_s`` is the ``Retry-After`` that the limiter obeys if the request was refused or failed. A ``Retry-After``
+    longer than ``max_pause_s`` is ``too_long_s`` instead: the limiter ignores it, and after a 429 the account stops.
     """
 
     result: AttemptResult
@@ -124,9 +124,12 @@ class Wire:
 
     @staticmethod
     def _tell(admitted: Admitted, exchanged: Exchanged) -> None:
-        """Give the ticket back with the feedback from the answer."""
+        """Give the ticket back with the feedback from the answer.
+
+        A used-up quota stops the account, but says nothing about the rate.
+        """
         result = exchanged.result
-        if exchanged.is_interrupted or result.on_reused:
+        if exchanged.is_interrupted or result.on_reused or exchanged.answer is Answer.QUOTA:
             admitted.release()
             return
         feedback = Feedback(exchanged.effect, result.backup is not None, exchanged.pause_s, result.sent)

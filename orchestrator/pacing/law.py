@@ -26,12 +26,11 @@ from orchestrator.pacing.state import Binding, Cause, Effect, Growth, Pace, Phas
 from orchestrator.value import replace
 
 if TYPE_CHECKING:
-    from orchestrator.pacing.state import Observation
+    from orchestrator.pacing.state import Hold, Observation
     from orchestrator.policies import ThrottlePolicy
 
 FIRST_HOLD_S, HOLD_INTERVALS, HOLD_FACTOR, LONGEST_HOLD_S = 0.5, 1.5, 1.6, 60.0
-"""A hold lasts half a second or 1.5 intervals between starts, and 1.6 times longer for each hold since a POST was last
-accepted."""
+"""A hold lasts half a second or 1.5 intervals between starts, and 1.6 times longer for each hold in a row."""
 
 LEAST_HOLDING_RATE = 1.0
 """Requests per second that a window's rate counts as at least, so that its first hold is short."""
@@ -200,8 +199,9 @@ def _filled(pace: Pace, now: float) -> Pace:
     opening = None if window is None else windows.opens(window, pace.history.starts)
     if window is None or opening is None or windows.is_waited_out(window, opening, now):
         return pace
-    hold = replace(pace.hold, since=now, until=windows.try_at(window, opening, now), row=0, read_only=False)
-    return replace(pace, phase=Phase.HELD, hold=hold)
+    hold = _counted(pace, now).hold
+    until = windows.try_at(window, opening, now)
+    return replace(pace, phase=Phase.HELD, hold=replace(hold, until=until, row=hold.failed_row, read_only=False))
 
 
 def _next_at(pace: Pace, now: float) -> float:
@@ -225,9 +225,20 @@ def released(pace: Pace, ticket: Ticket, now: float) -> Pace:
 
 
 def held_s(pace: Pace, now: float) -> float:
-    """Return for how many seconds the budget has been held up to ``now``, including the waits for canaries."""
-    running = 0.0 if pace.phase is Phase.FLOWING else now - pace.hold.since
-    return pace.hold.before_s + running
+    """Return for how many seconds the budget has been held up to ``now``, including the waits for canaries.
+
+    The wait that a ``Retry-After`` names counts even if it does not begin a hold.
+    """
+    hold = pace.hold
+    until = min(now, hold.not_before) if pace.phase is Phase.FLOWING else now
+    return hold.before_s + max(0.0, until - hold.since)
+
+
+def _counted(pace: Pace, now: float) -> Pace:
+    """Return the pace that has added up, if requests flow, for how long it has been held up to ``now``."""
+    if pace.phase is not Phase.FLOWING:
+        return pace
+    return replace(pace, hold=replace(pace.hold, before_s=held_s(pace, now), since=now))
 
 
 def next_pace(pace: Pace, observation: Observation) -> Pace:
@@ -253,6 +264,7 @@ def next_pace(pace: Pace, observation: Observation) -> Pace:
 def _noted(pace: Pace, observation: Observation) -> Pace:
     """Note what counts in any epoch: one request less in flight, the answer, its latency, its ``Retry-After``."""
     ticket, feedback = observation.ticket, observation.feedback
+    pace = _obedient(pace, observation)
     if feedback.effect is Effect.THROTTLED:
         return _noted_refusal(pace, observation)
     if feedback.effect is not Effect.SERVED:
@@ -262,8 +274,7 @@ def _noted(pace: Pace, observation: Observation) -> Pace:
     seconds = observation.at - ticket.started_at
     hold, growth = pace.hold, pace.growth
     if ticket.epoch == pace.epoch:
-        if hold.failures or (hold.row and feedback.accepted):
-            hold = replace(hold, failures=0, row=0 if feedback.accepted else hold.row)
+        hold = _let_in(hold, ticket, accepted=feedback.accepted) if hold.failures or hold.row else hold
         is_of_this_rate = growth.since is not None and ticket.started_at >= growth.since
         counts = is_of_this_rate and is_prompt(pace.flight.latency, seconds)
         growth = answered(growth, observation.at, served=counts, earned=CREDIT_PER_SERVED)
@@ -277,23 +288,39 @@ def _noted(pace: Pace, observation: Observation) -> Pace:
     )
 
 
+def _let_in(hold: Hold, ticket: Ticket, *, accepted: bool) -> Hold:
+    """Return ``hold`` after a request was served: the next hold is short again.
+
+    Holds after failures stay in the row until a POST is accepted. The answer to a harmless read changes no row.
+    """
+    if accepted:
+        return replace(hold, failures=0, row=0, failed_row=0)
+    return replace(hold, failures=0, row=hold.row if ticket.read_only else hold.failed_row)
+
+
+def _obedient(pace: Pace, observation: Observation) -> Pace:
+    """Return the pace that obeys the ``Retry-After`` of a request that was refused or failed, whatever its epoch."""
+    feedback, at = observation.feedback, observation.at
+    if feedback.retry_after_s is None or feedback.effect is Effect.SERVED:
+        return pace
+    named_at = at + feedback.retry_after_s + _jitter(feedback.retry_after_s, observation.draw)
+    hold = _counted(pace, at).hold
+    hold = replace(hold, not_before=max(hold.not_before, named_at))
+    return replace(pace, hold=hold, next_at=max(pace.next_at, named_at))
+
+
 def _noted_refusal(pace: Pace, observation: Observation) -> Pace:
     ticket, feedback, evidence, at = observation.ticket, observation.feedback, pace.evidence, observation.at
     named = feedback.retry_after_s is not None
     evidence = replace(evidence, refused=evidence.refused + 1, named_moments=evidence.named_moments + named)
     since = pace.meter.canary_at
-    pace = replace(
+    return replace(
         pace,
         in_flight=pace.in_flight - 1,
         evidence=evidence,
         flight=flights.refused(pace.flight, ticket.cohort, at - ticket.started_at, at),
         history=pace.history.refused(ticket.started_at, canary=ticket.canary, meeting_since=since),
     )
-    if feedback.retry_after_s is None:
-        return pace
-    named_at = observation.at + feedback.retry_after_s + _jitter(feedback.retry_after_s, observation.draw)
-    hold = replace(pace.hold, not_before=max(pace.hold.not_before, named_at))
-    return replace(pace, hold=hold, next_at=max(pace.next_at, named_at))
 
 
 def _met_the_limit(pace: Pace, ticket: Ticket) -> Pace:
@@ -334,15 +361,15 @@ def _of_an_older_epoch(pace: Pace, observation: Observation) -> Pace:
 
 
 def _held(pace: Pace, observation: Observation) -> Pace:
-    hold = pace.hold
-    own_s = _own_s(pace, observation)
+    hold = _counted(pace, observation.at).hold
+    own_s, is_failed = _own_s(pace, observation), observation.feedback.effect is Effect.FAILED
     held = replace(
         hold,
-        since=observation.at if pace.phase is Phase.FLOWING else hold.since,
         until=observation.at + own_s + _jitter(own_s, observation.draw),
         row=hold.row + 1,
+        failed_row=hold.failed_row + is_failed,
         failures=0,
-        read_only=observation.feedback.effect is Effect.FAILED,
+        read_only=is_failed,
     )
     return replace(pace, phase=Phase.HELD, epoch=pace.epoch + 1, hold=held, spare=0)
 
@@ -396,7 +423,7 @@ def _resumed(pace: Pace, observation: Observation) -> Pace:
         pace = meeting.concluded(pace, ticket, now)
     elif pace.window is not None:
         pace = meeting.reopened(pace, ticket, now)
-    hold = replace(pace.hold, before_s=held_s(pace, now), failures=0)
+    hold = replace(pace.hold, before_s=held_s(pace, now), since=now, failures=0)
     pace = replace(
         pace,
         phase=Phase.FLOWING,

@@ -111,9 +111,11 @@ class Observation:
 class Hold:
     """The present hold of a budget, or its last one.
 
-    ``not_before`` is the latest moment that a ``Retry-After`` named. ``before_s`` is the length of all earlier holds.
-    ``row`` counts the holds since a POST was last accepted: each makes the next one longer. ``failures`` counts the
-    failed requests in a row. ``read_only`` tells that failures caused the hold, so its canary must not be a POST.
+    ``not_before`` is the latest moment that a ``Retry-After`` named. While requests flow, a wait for it counts as held
+    from ``since`` on. ``before_s`` is the length of all earlier holds. ``row`` counts the holds in a row: each makes
+    the next one longer. ``failed_row`` counts those of them that failures caused. A served request ends the row apart
+    from these, an accepted POST all of it. ``failures`` counts the failed requests in a row. ``read_only`` tells that
+    failures caused the hold, so its canary must not be a POST.
     """
 
     since: float = 0.0
@@ -121,6 +123,7 @@ class Hold:
     not_before: float = 0.0
     before_s: float = 0.0
     row: int = 0
+    failed_row: int = 0
     failures: int = 0
     read_only: bool = False
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 HEARTBEAT_S = 30.0
 
+LONGER_S = 0.5
+"""A hold that becomes longer by less than this is not logged again: the last 429s of a hold come one after another."""
+
 COINCIDENCE_S, COINCIDENCES = 1.0, 3
 """Two budgets coincide if their holds begin within one second. Three coincidences are hardly chance."""
 
@@ -27,11 +30,14 @@ class PaceNarrator:
         self._budget = budget
         self._log = log.bind(budget=budget)
         self._on_held = on_held
+        self._told_until = 0.0
 
     def __call__(self, before: Pace, after: Pace, observation: Observation | None) -> None:
         """Log the change from ``before`` to ``after``. ``observation`` caused the change, ``None`` if a start did."""
         if after.epoch != before.epoch and observation is not None:
             self._say_held(before, after, observation)
+        elif observation is not None and after.hold.not_before >= max(self._told_until, observation.at) + LONGER_S:
+            self._say_held_longer(after, observation)
         elif before.phase is not Phase.FLOWING and after.phase is Phase.FLOWING:
             self._log.info("throttle.resumed", **_rates(after))
         elif after.rate != before.rate:
@@ -41,16 +47,27 @@ class PaceNarrator:
 
     def _say_held(self, before: Pace, after: Pace, observation: Observation) -> None:
         feedback = observation.feedback
-        for_s = round((ready_at(after) or observation.at) - observation.at, 2)
+        self._told_until = ready_at(after) or observation.at
         if before.phase is Phase.FLOWING and feedback.effect is Effect.THROTTLED:
             self._on_held(self._budget, observation.at)
         self._log.warning(
             "throttle.held",
             why="429" if feedback.effect is Effect.THROTTLED else "failures in a row",
-            for_s=for_s,
+            for_s=round(self._told_until - observation.at, 2),
             retry_after_s=feedback.retry_after_s,
             rate=round(before.rate, 2),
             in_flight=before.in_flight,
+        )
+
+    def _say_held_longer(self, after: Pace, observation: Observation) -> None:
+        """Log a ``Retry-After`` that begins no hold, but lets no request start before a later moment."""
+        feedback = observation.feedback
+        self._told_until = after.hold.not_before
+        self._log.warning(
+            "throttle.held_longer",
+            why="429" if feedback.effect is Effect.THROTTLED else "failed request",
+            for_s=round(self._told_until - observation.at, 2),
+            retry_after_s=feedback.retry_after_s,
         )
 
 

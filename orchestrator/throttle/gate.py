@@ -44,8 +44,8 @@ class Gate:
     """Admit the requests of one budget; the engine's ``Throttle``.
 
     ``draw`` returns uniform numbers in [0, 1) for the holds' jitter. ``on_change(before, after, observation)`` is
-    called when the phase, the rate, the epoch or the binding has changed. ``observation`` is the answer that caused
-    this, ``None`` if no answer did.
+    called when the phase, the rate, the epoch, the binding or the moment named by a ``Retry-After`` has changed.
+    ``observation`` is the answer that caused this, ``None`` if no answer did.
     """
 
     def __init__(
@@ -156,6 +156,7 @@ def _is_told(before: Pace, after: Pace) -> bool:
         or before.phase is not after.phase
         or before.epoch != after.epoch
         or before.binding is not after.binding
+        or before.hold.not_before != after.hold.not_before
     )
 
 

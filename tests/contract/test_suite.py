@@ -14,6 +14,7 @@ UNITS = sorted([*TESTS.glob("unit/*.py"), *TESTS.glob("property/*.py")])
 
 REPLACED = {
     "unit/test_gate.py": {"asyncio_throttle.throttler"},
+    "unit/test_loose_ends.py": {"asyncio_throttle.throttler"},
     "integration/test_client.py": {"aiohttp.client_proto"},
 }
 """The exceptions: modules of libraries that offer no argument for the replacement."""

@@ -116,6 +116,7 @@ def test_the_credentials_are_checked_with_the_cheapest_call() -> None:
         ),
         (b"HTTP/1.1 429 T\r\nContent-Length: 100\r\n\r\n{", (429, None, Answer.THROTTLED)),
         (answer("429 T", b'{"message": "Limit Exceeded"}'), (429, None, Answer.QUOTA)),
+        (answer("429 T", b"<html>Limit Exceeded", "Content-Type: text/html"), (429, None, Answer.THROTTLED)),
         (answer("503 S", b"<html>", "x-amz-cf-id: c"), (503, None, Answer.AMBIGUOUS)),
         (answer("302 F", b"", "Location: http://127.0.0.1:9/x"), (302, None, Answer.PERMANENT)),
     ],
