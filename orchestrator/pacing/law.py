@@ -122,7 +122,7 @@ def learned(pace: Pace) -> Learned | None:
     rate = math.sqrt(estimate.rate * max(estimate.rate, pace.growth.proven))
     burst = buckets.burst(pace.history.taken, SURELY_SHARE * rate)
     if estimate.burst is not None:
-        burst = min(burst, estimate.burst)
+        burst = min(burst, estimate.burst) if pace.evidence.refused else estimate.burst
     return Learned(rate, burst, borne, latency_s, min(rate, estimate.low), max(rate, estimate.high))
 
 

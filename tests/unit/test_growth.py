@@ -513,7 +513,7 @@ def test_a_bucket_is_almost_fully_used_with_few_429s_and_the_right_limit_is_lear
     assert found.rate == pytest.approx(rate, rel=0.05)
     again = Server(rate, burst, (0.02, 0.08), seed=seed + 100)
     second = again.serve(opening(ThrottlePolicy(ceiling=1000.0), found), seconds / 2)
-    assert len(again.refused_at) <= max(8, 0.01 * len(again.starts))
+    assert len(again.refused_at) <= max(12, 0.02 * len(again.starts))
     assert second.served / (burst + rate * seconds / 2) > 0.95
 
 

@@ -326,20 +326,11 @@ def test_a_hold_after_failures_ends_the_remembered_burst_too() -> None:
 
 @pytest.mark.parametrize(
     ("feedback", "row"),
-    [(ACCEPTED, 0), (READ, 1), (REFUSED, 2), (FAILED, 2)],
+    [(ACCEPTED, 0), (READ, 0), (REFUSED, 2), (FAILED, 2)],
     ids=["accepted", "read", "429", "failed"],
 )
-def test_only_an_accepted_post_resets_the_length_of_holds(feedback: Feedback, row: int) -> None:
+def test_a_served_canary_resets_the_length_of_holds(feedback: Feedback, row: int) -> None:
     assert after_canary(held(), feedback).hold.row == row
-
-
-def test_an_accepted_post_of_an_older_epoch_does_not_reset_the_length_of_holds() -> None:
-    pace, (older, refused) = several(OPEN, 2)
-    pace = after_canary(heard(pace, refused, REFUSED, NOON + 0.1), READ)
-    assert heard(pace, older, ACCEPTED, NOON + 9.0).hold.row == 1
-    pace, ticket = started(pace, ready(pace))
-    assert heard(pace, ticket, READ, NOON + 9.0).hold.row == 1
-    assert heard(pace, ticket, ACCEPTED, NOON + 9.0).hold.row == 0
 
 
 # -- epochs, and moments of Retry-After --------------------------------------------------------------------------------
