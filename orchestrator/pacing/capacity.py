@@ -123,12 +123,8 @@ def of_a_remembered_one(known: Estimate, history: History, meter: Meter, refused
     return in_order(Estimate(0.95 * rate, rate, max(rate, refused_rate), burst))
 
 
-def measured(known: Estimate, history: History, meter: Meter, refused_rate: float, *, is_surprising: bool) -> Estimate:
-    """Return the estimate between two refusals.
-
-    If several refusals in a row were surprising (``is_surprising``), no bucket explains them, and only the requests
-    that were served count. Raises ``ValueError`` without two refusals.
-    """
+def measured(known: Estimate, history: History, meter: Meter, refused_rate: float) -> Estimate:
+    """Return the estimate between two refusals. Raises ``ValueError`` without two."""
     if meter.emptied_at is None or meter.refused_at is None:
         message = "a rate is measured between two refusals"
         raise ValueError(message)
@@ -141,13 +137,11 @@ def measured(known: Estimate, history: History, meter: Meter, refused_rate: floa
     rate, burst = _solved(cycle, opening, known.burst)
     plain, one = cycle.rate, 1 / max(1, cycle.admitted)
     low, high = rate * (1 - one), rate * (1 + one)
-    if is_surprising:
-        low, rate, high = plain * (1 - one), plain, plain * (1 + one)
-    elif cycle.admitted <= FEW and cycle.held_s * refused_rate > burst + 1.0:
+    if cycle.admitted <= FEW and cycle.held_s * refused_rate > burst + 1.0:
         low, high = plain, min(refused_rate, max(rate, cycle.admitted / cycle.open_s))
         rate = plain ** (2 / 3) * high ** (1 / 3)
     risen = buckets.least_rate(history.starts.since(meter.resumed_at), meter.refused_at, burst=burst)
-    if risen > CHANGED_SHARE * high and not is_surprising:
+    if risen > CHANGED_SHARE * high:
         low, rate, high = min(risen, refused_rate), 1.1 * risen, refused_rate
     found = Estimate(low, min(rate, RETREAT_SHARE * refused_rate), min(high, refused_rate), burst)
     return in_order(narrowed(found, known))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from orchestrator.pacing import bucket as buckets
 from orchestrator.pacing import flight as flights
+from orchestrator.pacing import share
 from orchestrator.pacing.capacity import LEAST_RATE, SHORTEST_S, Estimate
 from orchestrator.pacing.state import Binding, Cause, Growth, Pace, Phase, Stage
 from orchestrator.value import replace, value
@@ -91,7 +92,8 @@ def _judged(pace: Pace, now: float, elapsed_s: float) -> Pace:
         return pace
     if not is_used:
         return _pressed(pace, now)
-    return _stepped(replace(pace, binding=Binding.RATE), now, step.factor)
+    pace = replace(pace, binding=Binding.RATE)
+    return _shared(pace, now, step.factor) if pace.shared else _stepped(pace, now, step.factor)
 
 
 def _is_unanswered(pace: Pace, step: _Rise, elapsed_s: float) -> bool:
@@ -111,6 +113,13 @@ def _stepped(pace: Pace, now: float, factor: float) -> Pace:
             return _narrowed(pace, now, factor)
         case Stage.SETTLED:
             return _probed(pace, now, factor)
+
+
+def _shared(pace: Pace, now: float, factor: float) -> Pace:
+    if pace.estimate is None:
+        return pace
+    rate = share.rate(pace.estimate.rate, now - pace.meter.resumed_at)
+    return _risen(pace, now, max(pace.rate, min(factor * pace.rate, rate)), Cause.SHARED)
 
 
 def bound(pace: Pace) -> int:
@@ -162,6 +171,8 @@ class _Rise:
 
 def _step(pace: Pace) -> _Rise:
     recent_s = pace.flight.latency.recent_s
+    if pace.shared:
+        return _Rise(LARGEST_MEASURING_STEP, MEASURING_INTERVAL_S, 1)
     match pace.stage:
         case Stage.SEEKING:
             factor = next(factor for most, factor in SEEKING_STEPS if most is None or pace.served < most)

@@ -48,9 +48,6 @@ NEW_RATE_S, NEW_RATE_LATENCIES = 0.5, 2.0
 """A rate is new for half a second or for two latencies, whichever is longer. Until then, the number in flight has not
 settled."""
 
-EXPECTED_SHARE = 1.02
-"""A refusal at up to this multiple of the estimated rate is surprising."""
-
 SURELY_SHARE = 1.02
 """A burst is remembered as if the rate were this multiple of the estimate. It is then rather too low."""
 
@@ -119,7 +116,7 @@ def learned(pace: Pace) -> Learned | None:
     if window is not None:
         seen = LearnedWindow(window.requests, window.low_s, window.high_s, window.fixed)
         return Learned(window.rate, 0.0, borne, latency_s, estimate.low, estimate.high, seen)
-    rate = math.sqrt(estimate.rate * max(estimate.rate, pace.growth.proven))
+    rate = estimate.low if pace.shared else math.sqrt(estimate.rate * max(estimate.rate, pace.growth.proven))
     burst = buckets.burst(pace.history.taken, SURELY_SHARE * rate)
     if estimate.burst is not None:
         burst = min(burst, estimate.burst) if pace.evidence.refused else estimate.burst
@@ -335,10 +332,7 @@ def _met_the_limit(pace: Pace, ticket: Ticket) -> Pace:
     growth = pace.growth
     new_s = max(NEW_RATE_S, NEW_RATE_LATENCIES * pace.flight.latency.recent_s)
     is_new = ticket.started_at - growth.rose_at <= new_s
-    if pace.window is None:
-        is_surprising = pace.estimate is not None and pace.rate <= EXPECTED_SHARE * pace.estimate.rate
-        pace = replace(pace, surprises=pace.surprises + 1 if is_surprising else 0)
-    flight = pace.flight if pace.fixed else flights.met(pace.flight, ticket.in_flight, is_new=is_new)
+    flight = pace.flight if pace.fixed or pace.window else flights.met(pace.flight, ticket.in_flight, is_new=is_new)
     return replace(
         pace,
         evidence=evidence,

@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING
 
 from orchestrator.pacing import bucket as buckets
-from orchestrator.pacing import capacity
+from orchestrator.pacing import capacity, share
 from orchestrator.pacing import window as windows
 from orchestrator.pacing.capacity import Estimate
 from orchestrator.pacing.growth import (
@@ -33,8 +33,14 @@ INNOCENT_SHARE, INNOCENT_HIGH = 0.9, 2.0
 """The rate and its upper bound as multiples of the refused rate, if the number in flight may be the reason for the 429.
 The number is bounded from then on. If the rate was the reason after all, the next 429 comes soon and measures it."""
 
-SURPRISES = 2
-"""After so many surprising refusals in a row, the belief is dropped."""
+EXPECTED_SHARE = 0.95
+"""A meeting is surprising if the server has let through less than this share of the estimated rate."""
+
+SURPRISES, SHARING_SURPRISES = 2, 3
+"""After so many surprising meetings, a window is not believed in any more, or the limit counts as shared."""
+
+EXPLAINED = 4
+"""If a bucket explains so many refusals, the limit does not count as shared any more."""
 
 LONGEST_BURST_S = 15.0
 """A bucket that takes longer than this to fill is not believed in: it looks like a window."""
@@ -70,13 +76,39 @@ def concluded(pace: Pace, ticket: Ticket, now: float) -> Pace:
         return _of_a_number_in_flight(pace, ticket, now)
     if pace.window is not None and is_confirmed(pace, ticket) and pace.surprises < SURPRISES:
         return reopened(pace, ticket, now)
+    return _explained(pace, ticket, now)
+
+
+def _explained(pace: Pace, ticket: Ticket, now: float) -> Pace:
+    """Return the pace that believes in the limit that explains everything."""
     rates = _bucket_rates(pace, blur_s(pace))
+    if pace.shared:
+        if rates is None or len(pace.history.counted_refusals) < EXPLAINED:
+            return _of_a_share(pace, rates, ticket, now)
+        pace = replace(pace, shared=False, surprises=0)
     seen = _seen_as_a_window(pace, ticket, rates)
     if seen is not None and seen.window is not None:
         return _windowed(seen, seen.window, ticket, now)
     if pace.window is not None:
         return _dropped(pace, pace.window, ticket, now)
-    return _of_a_bucket(pace, rates, ticket, now)
+    return _of_a_bucket(replace(pace, surprises=_surprises(pace)), rates, ticket, now)
+
+
+def _let_through(pace: Pace) -> float | None:
+    """Return the requests per second that the server let through between the last two refusals."""
+    since, until = pace.meter.emptied_at, pace.meter.refused_at
+    if since is None or until is None:
+        return None
+    return pace.history.starts.between(since, until) / max(capacity.SHORTEST_S, until - since)
+
+
+def _surprises(pace: Pace) -> int:
+    """Return by how many the meetings at which the server let too little through outnumber the others."""
+    estimate, let_through = pace.estimate, _let_through(pace)
+    if estimate is None or let_through is None:
+        return 0
+    is_surprising = let_through < min(estimate.low, EXPECTED_SHARE * estimate.rate)
+    return pace.surprises + 1 if is_surprising else max(0, pace.surprises - 1)
 
 
 def blur_s(pace: Pace) -> float:
@@ -96,7 +128,8 @@ def is_confirmed(pace: Pace, ticket: Ticket) -> bool:
     window = pace.window
     if window is None or pace.meter.refused_at is None or window.cycles == 0:
         return window is not None
-    return _admitted(pace, window, ticket) >= windows.SAME_SHARE * window.requests
+    is_same = _admitted(pace, window, ticket) >= windows.SAME_SHARE * window.requests
+    return is_same or windows.opens_later(window, pace.history.starts, pace.meter.refused_at)
 
 
 def shut(pace: Pace, window: Window, ticket: Ticket) -> Window:
@@ -110,8 +143,7 @@ def shut(pace: Pace, window: Window, ticket: Ticket) -> Window:
         return window
     if window.cycles == 0 and windows.opens(window, starts, refused_at) is None:
         return replace(window, extra=0)
-    opening = windows.opens(window, starts, refused_at)
-    if opening is not None and opening[1] <= refused_at and starts.last_before(refused_at) < opening[0]:
+    if windows.opens_later(window, starts, refused_at):
         return windows.refused(window, starts, refused_at)
     most = window.requests + window.extra
     return replace(window, requests=max(1, min(_admitted(pace, window, ticket), most)), extra=0)
@@ -178,8 +210,8 @@ def _seen_as_a_window(pace: Pace, ticket: Ticket, rates: tuple[float, float] | N
 
     ``rates`` are those of a bucket that explains everything.
     """
-    stayed_shut, known = _stayed_shut(pace, ticket), pace.estimate
-    if pace.surprises >= SURPRISES or (known is not None and _was_away(pace, known, ticket)):
+    stayed_shut = _stayed_shut(pace, ticket)
+    if _was_away(pace, ticket) or (pace.window is not None and pace.surprises >= SURPRISES):
         return None
     if not stayed_shut and rates is not None and _bucket_rates(pace, 0.0) is not None:
         return None
@@ -214,9 +246,10 @@ def _present_since(pace: Pace) -> float:
     return pace.meter.canary_at if pace.window is None else pace.window.since_high
 
 
-def _was_away(pace: Pace, known: Estimate, ticket: Ticket) -> bool:
-    is_window = pace.window is not None
-    return not is_window and capacity.was_away(known, pace.history, pace.meter, ticket.started_at)
+def _was_away(pace: Pace, ticket: Ticket) -> bool:
+    if pace.estimate is None or pace.window is not None or pace.surprises >= SURPRISES:
+        return False
+    return capacity.was_away(pace.estimate, pace.history, pace.meter, ticket.started_at)
 
 
 def _dropped(pace: Pace, window: Window, ticket: Ticket, now: float) -> Pace:
@@ -239,13 +272,26 @@ def _of_a_number_in_flight(pace: Pace, ticket: Ticket, now: float) -> Pace:
     return _taught(replace(pace, history=history, window=None), bounded, ticket, now)
 
 
+def _of_a_share(pace: Pace, rates: tuple[float, float] | None, ticket: Ticket, now: float) -> Pace:
+    """Return the pace that goes on with a limit that other clients use, too."""
+    known, history, let_through = pace.estimate, pace.history, _let_through(pace)
+    if rates is None:
+        history = history.forgotten(ticket.started_at, 0)
+    peak = share.peak(pace.evidence.last_refused_rate, None if known is None else known.rate)
+    low = peak if let_through is None else min(peak, let_through)
+    shared = _taught(replace(pace, history=history), Estimate(low, peak, peak, burst=0.0), ticket, now)
+    return replace(shared, stage=Stage.SETTLED, cause=Cause.SHARED, rate=min(shared.ceiling, share.rate(peak, 0.0)))
+
+
 def _of_a_bucket(pace: Pace, rates: tuple[float, float] | None, ticket: Ticket, now: float) -> Pace:
     """Return the pace that believes in a bucket, with one of ``rates`` if any explain everything."""
     known, refused_rate, emptied_at = pace.estimate, pace.evidence.last_refused_rate, pace.meter.emptied_at
-    if known is not None and _was_away(pace, known, ticket):
+    if known is not None and _was_away(pace, ticket):
         return _taught(pace, replace(known, agrees=False), ticket, now)
+    if pace.surprises >= SHARING_SURPRISES:
+        return _of_a_share(replace(pace, shared=True), None, ticket, now)
     estimate = _estimated(pace)
-    if known is not None and rates is not None and pace.surprises < SURPRISES:
+    if known is not None and rates is not None:
         is_probed = pace.stage is Stage.SETTLED and pace.growth.probes > 0
         bounds = capacity.narrowed(Estimate(rates[0], rates[0], rates[1]), known)
         middle = min(max(known.rate if is_probed else estimate.rate, bounds.low), bounds.high)
@@ -267,8 +313,7 @@ def _estimated(pace: Pace) -> Estimate:
         )
     if meter.emptied_at is None:
         return capacity.of_a_remembered_one(known, pace.history, meter, refused_rate)
-    is_surprising = pace.surprises >= SURPRISES
-    return capacity.measured(known, pace.history, meter, refused_rate, is_surprising=is_surprising)
+    return capacity.measured(known, pace.history, meter, refused_rate)
 
 
 def _taught(pace: Pace, estimate: Estimate, ticket: Ticket, now: float) -> Pace:

@@ -63,6 +63,7 @@ class Cause(StrEnum):
     NARROWING = "closer to the upper bound"
     PROBE = "probe for a higher limit"
     SLOWING = "answers slow down"
+    SHARED = "other clients use the limit, too"
 
 
 @value
@@ -169,8 +170,8 @@ class Pace:
 
     ``concurrency`` bounds the requests in flight in any case. The next request may start at ``next_at``; before that,
     ``spare`` requests may start at once. ``served`` counts the served requests. ``estimate`` is ``None`` before a limit
-    was met. ``window`` is ``None`` unless the limit is believed to count in windows. ``surprises`` counts the 429s in a
-    row that the belief did not expect.
+    was met. ``window`` is ``None`` unless the limit is believed to count in windows. ``shared`` tells that
+    other clients seem to use it, too. ``surprises`` counts the 429s in a row that the belief did not expect.
     """
 
     rate: float
@@ -194,6 +195,7 @@ class Pace:
     evidence: Evidence = Evidence()
     history: History = NO_HISTORY
     window: Window | None = None
+    shared: bool = False
     surprises: int = 0
 
     @property

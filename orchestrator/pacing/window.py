@@ -30,6 +30,9 @@ CERTAIN_SHARE = 0.04
 SAME_SHARE = 0.8
 """A window that admitted at least this share of its requests, and then refused one, is still the same window."""
 
+LONGER_SHARE = 0.25
+"""A window may turn out to be longer than its upper bound by this share."""
+
 LEAST_REQUESTS, LEAST_PERIOD_S = 3, 0.3
 """Anything smaller is no window, but a bucket or a number in flight."""
 
@@ -98,6 +101,13 @@ def opens(window: Window, starts: Starts, until: float = math.inf) -> tuple[floa
     if first is None:
         return None
     return (first if window.cycles == 0 else first + window.low_s), first + window.high_s
+
+
+def opens_later(window: Window, starts: Starts, refused_at: float) -> bool:
+    """Tell whether the request at ``refused_at`` was the first one after a full window should have opened."""
+    earliest, latest = opens(window, starts, refused_at) or (math.inf, math.inf)
+    is_first = starts.last_before(refused_at) < earliest <= refused_at
+    return is_first and refused_at <= latest + LONGER_SHARE * window.high_s
 
 
 def reopens(window: Window, starts: Starts, now: float) -> tuple[float, float]:

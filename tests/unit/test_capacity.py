@@ -46,7 +46,7 @@ def test_the_first_guess_is_between_next_to_nothing_and_the_refused_rate() -> No
 
 def test_the_rate_between_two_refusals_is_what_was_served_over_the_time() -> None:
     meter = Meter(emptied_at=0.0, canary_at=0.5, resumed_at=0.6, refused_at=10.0)
-    found = capacity.measured(KNOWN, history(*evenly(0.6, 10.0, 94)), meter, 12.0, is_surprising=False)
+    found = capacity.measured(KNOWN, history(*evenly(0.6, 10.0, 94)), meter, 12.0)
     assert found.rate == pytest.approx(9.4)
     assert found.agrees
 
@@ -54,15 +54,13 @@ def test_the_rate_between_two_refusals_is_what_was_served_over_the_time() -> Non
 def test_the_tokens_that_a_long_hold_loses_raise_the_rate() -> None:
     meter = Meter(emptied_at=0.0, canary_at=5.0, resumed_at=5.0, refused_at=10.0)
     known = replace(KNOWN, burst=0.0)
-    found = capacity.measured(known, history(*evenly(5.0, 10.0, 50)), meter, 12.0, is_surprising=False)
+    found = capacity.measured(known, history(*evenly(5.0, 10.0, 50)), meter, 12.0)
     assert found.rate > 8.0
-    plain = capacity.measured(known, history(*evenly(5.0, 10.0, 50)), meter, 12.0, is_surprising=True)
-    assert plain.rate == pytest.approx(5.0)
 
 
 def test_a_rate_is_measured_between_two_refusals_only() -> None:
     with pytest.raises(ValueError, match="between two refusals"):
-        capacity.measured(KNOWN, history(), Meter(refused_at=1.0), 12.0, is_surprising=False)
+        capacity.measured(KNOWN, history(), Meter(refused_at=1.0), 12.0)
 
 
 def test_an_early_refusal_of_a_remembered_bucket_casts_doubt_on_rate_and_burst() -> None:

@@ -195,6 +195,27 @@ def test_a_window_that_should_have_opened_has_a_longer_period_and_twice_the_doub
     assert (again.low_s, again.high_s) == (17.0, 17.0 + 2 * 4.0)
 
 
+@pytest.mark.parametrize(
+    ("window", "refused_at", "is_later"),
+    [
+        (Window(3, 10.0, 12.0, 0.0, 0.0), 112.5, True),
+        (Window(3, 10.0, 12.0, 0.0, 0.0), 111.0, True),
+        (Window(3, 10.0, 12.0, 0.0, 0.0), 109.0, False),
+        (Window(3, 10.0, 12.0, 0.0, 0.0), 116.0, False),
+        (Window(4, 10.0, 12.0, 0.0, 0.0), 112.5, False),
+    ],
+    ids=["after-it-should-have-opened", "when-it-may-have-opened", "before-that", "much-later", "with-room"],
+)
+def test_the_first_request_after_a_full_window_shows_that_it_opens_later(
+    window: Window, refused_at: float, *, is_later: bool
+) -> None:
+    assert windows.opens_later(window, starts(100.0, 100.1, 100.2), refused_at) is is_later
+
+
+def test_a_second_request_after_the_opening_does_not_show_that_it_opens_later() -> None:
+    assert not windows.opens_later(Window(3, 10.0, 12.0, 0.0, 0.0), starts(100.0, 100.1, 100.2, 110.5), 112.5)
+
+
 def test_the_doubt_about_a_period_that_seemed_exact_begins_with_a_small_share_of_it() -> None:
     exact = replace(SLIDING, low_s=10.0, high_s=10.0, cycles=3)
     late = windows.refused(exact, FULL, 112.0)
