@@ -149,4 +149,6 @@ def test_documents_show_only_options_that_exist(path: Path) -> None:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_no_line_of_a_document_is_longer_than_160_characters(path: Path) -> None:
-    assert [line for line in path.read_text().split("\n") if len(line) > 160] == []
+    """A row of a table cannot be wrapped, so it may have 200."""
+    lines = path.read_text().split("\n")
+    assert [line for line in lines if len(line) > (200 if line.startswith("|") else 160)] == []
