@@ -171,7 +171,8 @@ class Pace:
     ``concurrency`` bounds the requests in flight in any case. The next request may start at ``next_at``; before that,
     ``spare`` requests may start at once. ``served`` counts the served requests. ``estimate`` is ``None`` before a limit
     was met. ``window`` is ``None`` unless the limit is believed to count in windows. ``shared`` tells that
-    other clients seem to use it, too. ``surprises`` counts the 429s in a row that the belief did not expect.
+    other clients seem to use the limit, too. ``surprises`` counts the meetings that the belief did not expect, minus
+    the others.
     """
 
     rate: float
